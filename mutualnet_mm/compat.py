@@ -1,0 +1,186 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What the released OpenMMLab stack needs on today's Python and PyTorch.
+
+Every function here mends one defect of one release and does nothing where the
+defect is absent, so the module can shrink as releases catch up. It does not
+import mmpretrain, mmdet, mmaction2 or torchvision, and it never loosens a
+safety check such as ``torch.load(weights_only=True)``.
+"""
+
+import functools
+import importlib.util
+import inspect
+import pickle
+import sys
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+)
+from pathlib import Path
+from typing import Any, Callable, List, Optional
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+_DRN = 'mmaction.models.localizers.drn'
+
+# The scalar types that metrics and log values come in.
+_NUMPY_TYPES = ('bool', 'int32', 'int64', 'float32', 'float64')
+
+# An operator lives only as long as the Library object that defined it.
+_torchvision_library: Optional[torch.library.Library] = None
+
+
+def apply() -> None:
+    """Apply every remedy that this environment needs.
+
+    Called on ``import mutualnet_mm``; calling it again changes nothing.
+    """
+    allow_mmengine_checkpoints()
+    declare_torchvision_operators()
+    provide_mmaction_drn()
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let ``weights_only`` loading read what mmengine's Runner saves.
+
+    Needed by mmengine 0.10.7 with torch >= 2.6, where ``torch.load`` defaults
+    to ``weights_only=True``: its checkpoints hold the message hub's
+    ``HistoryBuffer`` objects (numpy arrays beside references to their own
+    methods) and numpy scalars. Only these become loadable; ``weights_only``
+    itself stays on. A torch without ``add_safe_globals`` (before 2.4) does
+    not need it.
+    """
+    if hasattr(torch.serialization, 'add_safe_globals'):
+        torch.serialization.add_safe_globals(_checkpoint_globals())
+
+
+@functools.lru_cache(maxsize=None)
+def _checkpoint_globals() -> List[Any]:
+    """List the classes and functions that mmengine's checkpoints name."""
+    # numpy 2 renamed its private module; files written by either must load.
+    functions = [
+        _named(f'{module}.multiarray', function)
+        for function in (_constructor(np.zeros(1)), _constructor(np.int64(0)))
+        for module in ('numpy.core', 'numpy._core')
+    ]
+    # Pickle protocol 2 refers to a method as `getattr(class, name)`.
+    functions += [
+        _named(module, _history_buffer_method, 'getattr')
+        for module in ('builtins', '__builtin__')
+    ]
+    # A dtype is built by `numpy.dtype(...)` and then filled by its own class,
+    # whose public name, `numpy.dtypes`, is younger than numpy 1.24.
+    dtypes = [type(np.dtype(name)) for name in _NUMPY_TYPES]
+    return [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *functions]
+
+
+def _constructor(value: Any) -> Callable:
+    """Find the function by which pickle makes such a value again."""
+    return value.__reduce__()[0]
+
+
+def _named(
+    module: str, function: Callable, name: Optional[str] = None
+) -> Callable:
+    """Wrap a function so that a checkpoint finds it under another name.
+
+    ``add_safe_globals`` takes ``(function, name)`` pairs too, but not in every
+    torch that has it.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    wrapper.__module__ = module
+    wrapper.__qualname__ = name or function.__name__
+    return wrapper
+
+
+def _history_buffer_method(owner: Any, name: str) -> Callable:
+    """Stand in for ``getattr``, which must not become loadable as it is."""
+    method = vars(HistoryBuffer).get(name)
+    if owner is not HistoryBuffer or not inspect.isfunction(method):
+        raise pickle.UnpicklingError(
+            f'refused to load {owner!r}.{name}: of mmengine checkpoints only '
+            'the methods of HistoryBuffer are loadable'
+        )
+    return method
+
+
+def declare_torchvision_operators() -> None:
+    """Let torchvision import although its compiled operators do not load.
+
+    Needed where torchvision was built for another torch, for instance with
+    CUDA beside a CPU-only torch: its Python code then refers to operators
+    that do not exist (``operator torchvision::nms does not exist``) and fails
+    to import. Declaring the schemas of the two operators it names is enough
+    for all its Python parts, which is what mmpretrain uses; calling the
+    operators still fails.
+    """
+    global _torchvision_library
+    if 'torchvision' in sys.modules or hasattr(torch.ops.torchvision, 'nms'):
+        return
+    spec = importlib.util.find_spec('torchvision')
+    if spec is None or _loads_operators(spec):
+        return
+    # An import that failed before leaves its submodules behind, and they make
+    # the next one fail for another reason.
+    for name in [n for n in sys.modules if n.startswith('torchvision.')]:
+        del sys.modules[name]
+    library = torch.library.Library('torchvision', 'FRAGMENT')
+    arguments = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
+    library.define(f'nms{arguments}')
+    library.define(f'qnms{arguments}')
+    _torchvision_library = library
+
+
+def _loads_operators(spec: ModuleSpec) -> bool:
+    """Load the compiled operators the way torchvision does, without it."""
+    for folder in spec.submodule_search_locations or []:
+        finder = FileFinder(folder, (ExtensionFileLoader, EXTENSION_SUFFIXES))
+        library = finder.find_spec('_C')
+        if library is None or library.origin is None:
+            continue
+        try:
+            torch.ops.load_library(library.origin)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def provide_mmaction_drn() -> None:
+    """Stand in for the package that mmaction2's wheel forgot.
+
+    Needed by mmaction2 1.2.0, whose wheel lacks
+    ``mmaction/models/localizers/drn`` although ``mmaction.models`` imports
+    it. The stand-in offers the one name asked for, a ``DRN`` that refuses to
+    be built; a source checkout, which has the real one, is left alone.
+    """
+    if _DRN in sys.modules:
+        return
+    spec = importlib.util.find_spec('mmaction')
+    if spec is None:
+        return
+    for folder in spec.submodule_search_locations or []:
+        if Path(folder, 'models', 'localizers', 'drn').is_dir():
+            return
+    for name in (_DRN, f'{_DRN}.drn'):
+        stand_in = ModuleSpec(name, None, is_package=name == _DRN)
+        sys.modules[name] = importlib.util.module_from_spec(stand_in)
+    sys.modules[f'{_DRN}.drn'].DRN = DRN  # type: ignore[attr-defined]
+
+
+class DRN(torch.nn.Module):
+    """Placeholder for mmaction2's DRN localizer; building it is an error."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise ImportError(
+            'DRN is missing from the installed mmaction2 package; install '
+            'mmaction2 from its source repository to use it'
+        )

@@ -1,0 +1,54 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The engine: plain PyTorch, imports nothing of OpenMMLab."""
+
+from .channels import ROUNDING, LayerRule, active_channels, make_divisible
+from .convert import adopt_sync_batch_norm, convert, trust_forward
+from .layers import (
+    SlimBatchNorm1d,
+    SlimBatchNorm2d,
+    SlimBatchNorm3d,
+    SlimConv2d,
+    SlimConv3d,
+    SlimLayer,
+    SlimLinear,
+    SlimSyncBatchNorm,
+)
+from .macs import count_module_macs
+from .state import SlimState, active_width, set_width, slim_states
+from .statistics import (
+    BatchNormCollector,
+    Moments,
+    Statistics,
+    slim_batch_norms,
+    use_statistics,
+)
+from .verify import verify_slicing
+
+__all__ = [
+    'ROUNDING',
+    'BatchNormCollector',
+    'LayerRule',
+    'Moments',
+    'SlimBatchNorm1d',
+    'SlimBatchNorm2d',
+    'SlimBatchNorm3d',
+    'SlimConv2d',
+    'SlimConv3d',
+    'SlimLayer',
+    'SlimLinear',
+    'SlimState',
+    'SlimSyncBatchNorm',
+    'Statistics',
+    'active_channels',
+    'active_width',
+    'adopt_sync_batch_norm',
+    'convert',
+    'count_module_macs',
+    'make_divisible',
+    'set_width',
+    'slim_batch_norms',
+    'slim_states',
+    'trust_forward',
+    'use_statistics',
+    'verify_slicing',
+]

@@ -1,0 +1,138 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Make a built module tree slimmable, in place, by class swaps."""
+
+from typing import Any, Mapping, Optional
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import ConfigError
+from .channels import PLAIN, LayerRule
+from .layers import (
+    SlimBatchNorm1d,
+    SlimBatchNorm2d,
+    SlimBatchNorm3d,
+    SlimConv2d,
+    SlimConv3d,
+    SlimLayer,
+    SlimLinear,
+    SlimSyncBatchNorm,
+)
+from .state import SlimState
+
+_SLIM_CLASSES = {
+    nn.Conv2d: SlimConv2d,
+    nn.Conv3d: SlimConv3d,
+    nn.Linear: SlimLinear,
+    nn.BatchNorm1d: SlimBatchNorm1d,
+    nn.BatchNorm2d: SlimBatchNorm2d,
+    nn.BatchNorm3d: SlimBatchNorm3d,
+    nn.SyncBatchNorm: SlimSyncBatchNorm,
+}
+
+_KNOWN_FORWARDS = {
+    nn.Conv2d.forward,
+    nn.Conv3d.forward,
+    nn.Linear.forward,
+    _BatchNorm.forward,
+    nn.SyncBatchNorm.forward,
+}
+
+
+def stock_name(module: nn.Module) -> str:
+    """Name of the stock class, also of one with a mixin in front."""
+    return getattr(type(module), 'stock_class', type(module)).__name__
+
+
+def trust_forward(layer_class: Any) -> None:
+    """Declare that ``layer_class.forward`` computes what its base's does.
+
+    For library subclasses of stock layers that only work around old
+    releases. A subclass with a ``forward`` of its own is otherwise never
+    swapped: the swap would silently drop what it does.
+    """
+    _KNOWN_FORWARDS.add(layer_class.forward)
+
+
+def slim_class(module: nn.Module) -> Optional[type]:
+    """Return the slim class for ``module``, or None if it has none."""
+    if type(module).forward not in _KNOWN_FORWARDS:
+        return None
+    for stock, slim in _SLIM_CLASSES.items():
+        if isinstance(module, stock):
+            return slim
+    return None
+
+
+def convert(
+    module: nn.Module,
+    state: SlimState,
+    rules: Optional[Mapping[str, LayerRule]] = None,
+    default: LayerRule = PLAIN,
+    strict: bool = True,
+) -> None:
+    """Swap every convolution, batch norm and linear layer in ``module``.
+
+    Parameters, buffers, names and attributes stay as they are, so the
+    ``state_dict`` does not change. Layers that are slim already are kept.
+
+    Args:
+        module (nn.Module): Changed in place.
+        state (SlimState): Shared by all swapped layers.
+        rules (Mapping[str, LayerRule], optional): Rules by layer name,
+            relative to ``module``. Defaults to None.
+        default (LayerRule): For layers not named. Defaults to a plain one.
+        strict (bool): Refuse modules with parameters that cannot be swapped;
+            otherwise they stay, at full width. Defaults to True.
+
+    Raises:
+        ConfigError: Names the module that cannot follow a width, or the rule
+            that names no layer.
+    """
+    rules = dict(rules or {})
+    for name, layer in module.named_modules():
+        if isinstance(layer, SlimLayer):
+            rules.pop(name, None)
+            continue
+        target = slim_class(layer)
+        if target is not None:
+            rule = rules.pop(name, default)
+            if strict:
+                _check_groups(name, layer)
+            layer.__class__ = target
+            layer.slim_state, layer.slim_rule = state, rule
+        elif strict and any(p is not None for p in layer._parameters.values()):
+            place = '.'.join(filter(None, (stock_name(module), name)))
+            raise ConfigError(
+                f'{place} is a {stock_name(layer)} with parameters, which '
+                'cannot follow a width: only convolutions, batch norms and '
+                'linear layers with the stock forward can'
+            )
+    if rules:
+        raise ConfigError(
+            f'rules for {sorted(rules)} name no layer of {stock_name(module)}'
+        )
+
+
+def adopt_sync_batch_norm(module: nn.Module, state: SlimState) -> None:
+    """Make stock ``SyncBatchNorm`` layers slim.
+
+    ``cfg.sync_bn`` replaces every batch norm, slim ones too, by a new stock
+    layer; this swaps them back into slim ones. Does nothing where there are
+    none.
+    """
+    for layer in module.modules():
+        if type(layer) is nn.SyncBatchNorm:
+            layer.__class__ = SlimSyncBatchNorm
+            layer.slim_state = state
+
+
+def _check_groups(name: str, layer: nn.Module) -> None:
+    groups = getattr(layer, 'groups', 1)
+    if groups not in (1, getattr(layer, 'in_channels', 1)):
+        raise ConfigError(
+            f'layer "{name}" is a grouped convolution ({groups} groups of '
+            f'{layer.in_channels // groups} channels), which the generic '
+            'conversion does not narrow: only dense and depthwise '
+            'convolutions are'
+        )

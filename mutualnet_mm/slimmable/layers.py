@@ -1,0 +1,205 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Convolution, batch norm and linear layers that run at any width.
+
+Each is a subclass without own parameters or ``__init__``: an existing stock
+layer becomes one by a class swap (:mod:`.convert`), which adds
+
+- ``slim_state`` (:class:`~.state.SlimState`): the active subnet, shared;
+- ``slim_rule`` (:class:`~.channels.LayerRule`): how its output is rounded.
+
+The *input* width is read off the incoming tensor, so that no dependency
+between layers has to be traced. At full width each runs the stock layer's own
+``forward``.
+"""
+
+from typing import Any, Callable, Optional, Tuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import ConfigError
+from .channels import PLAIN, LayerRule, active_channels, slice_inputs
+from .state import SlimState
+
+
+class SlimLayer(nn.Module):
+    """Mixin of all slim layers: the attributes that the swap sets."""
+
+    slim_state: SlimState
+    slim_rule: LayerRule = PLAIN
+
+    def active_out(self, channels: int) -> int:
+        """Output channels at the active width, of ``channels`` built."""
+        state = self.slim_state
+        return active_channels(
+            channels,
+            state.width,
+            state.max_width,
+            self.slim_rule,
+            state.rounding,
+        )
+
+
+def _head(vector: Optional[Tensor], length: int) -> Optional[Tensor]:
+    return None if vector is None else vector[:length]
+
+
+class _SlimConv(SlimLayer):
+    """``forward`` for convolutions of any dimension.
+
+    Dense: rounded output, leading (or split) input columns. Grouped: the
+    group width stays, the leading groups that the input fills are run;
+    depthwise is the case of one channel a group.
+    """
+
+    groups: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        inputs = x.shape[1]
+        if self.groups > 1:
+            return self._forward_groups(x, inputs)
+        outputs = self.active_out(self.out_channels)
+        if inputs == self.in_channels and outputs == self.out_channels:
+            return super().forward(x)
+        weight = slice_inputs(
+            self.weight[:outputs], inputs, self.slim_rule.input_tail
+        )
+        return self._conv_forward(x, weight, _head(self.bias, outputs))
+
+    def _forward_groups(self, x: Tensor, inputs: int) -> Tensor:
+        if inputs == self.in_channels:
+            return super().forward(x)
+        group_width = self.in_channels // self.groups
+        groups, rest = divmod(inputs, group_width)
+        if rest:
+            raise ConfigError(
+                f'an input of {inputs} channels does not fill whole groups of '
+                f'{group_width}: the layer before must round to a multiple'
+            )
+        outputs = groups * (self.out_channels // self.groups)
+        all_groups = self.groups
+        self.groups = groups  # read by ``_conv_forward``
+        try:
+            return self._conv_forward(
+                x, self.weight[:outputs], _head(self.bias, outputs)
+            )
+        finally:
+            self.groups = all_groups
+
+
+class SlimConv2d(_SlimConv, nn.Conv2d):
+    """``nn.Conv2d`` at the active width."""
+
+
+class SlimConv3d(_SlimConv, nn.Conv3d):
+    """``nn.Conv3d`` at the active width; time and space stay whole."""
+
+
+class SlimLinear(SlimLayer, nn.Linear):
+    """``nn.Linear`` at the active width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., active in)`` to ``(..., active out)``."""
+        outputs = self.active_out(self.out_features)
+        weight = slice_inputs(
+            self.weight[:outputs], x.shape[-1], self.slim_rule.input_tail
+        )
+        return F.linear(x, weight, _head(self.bias, outputs))
+
+
+class _SlimBatchNorm(SlimLayer):
+    """``forward`` for batch norm: follows its input's channels.
+
+    Training normalises with the batch's own statistics and moves the running
+    ones only where ``slim_state.track_stats`` says so (the full network's
+    pass). ``subnet_stats``, a pair (mean, variance) set by
+    :func:`~.statistics.use_statistics`, replaces the running ones in
+    evaluation; ``collector``, set by :func:`~.statistics.collect`, is shown
+    the inputs.
+    """
+
+    subnet_stats: Optional[Tuple[Tensor, Tensor]] = None
+    collector: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = x.shape[1]
+        weight, bias = _head(self.weight, width), _head(self.bias, width)
+        if self.collector is not None:
+            self.collector.update(x)
+            return F.batch_norm(
+                x, None, None, weight, bias, True, 0.0, self.eps
+            )
+        if self.training and not self.slim_state.track_stats:
+            return self._batch_statistics(x, weight, bias)
+        if not self.training and self.subnet_stats is not None:
+            mean, var = self.subnet_stats
+            return F.batch_norm(
+                x, mean, var, weight, bias, False, 0.0, self.eps
+            )
+        if width == self.num_features:
+            return super().forward(x)
+        return _stock_forward(self)(_Narrowed(self, width), x)
+
+    def _batch_statistics(
+        self, x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor]
+    ) -> Tensor:
+        return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
+
+
+class SlimBatchNorm1d(_SlimBatchNorm, nn.BatchNorm1d, _BatchNorm):
+    """``nn.BatchNorm1d`` over the channels that come in."""
+
+
+class SlimBatchNorm2d(_SlimBatchNorm, nn.BatchNorm2d, _BatchNorm):
+    """``nn.BatchNorm2d`` over the channels that come in."""
+
+    # ``_BatchNorm`` is named again as a direct base since mmengine's
+    # ``init_cfg(layer='_BatchNorm')`` looks at direct bases only.
+
+
+class SlimBatchNorm3d(_SlimBatchNorm, nn.BatchNorm3d, _BatchNorm):
+    """``nn.BatchNorm3d`` over the channels that come in."""
+
+
+class SlimSyncBatchNorm(_SlimBatchNorm, nn.SyncBatchNorm, _BatchNorm):
+    """``nn.SyncBatchNorm`` over the channels that come in."""
+
+    def _batch_statistics(
+        self, x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor]
+    ) -> Tensor:
+        # Still synchronised: the stock forward, shown no running statistics.
+        return nn.SyncBatchNorm.forward(
+            _Narrowed(self, x.shape[1], tracked=False), x
+        )
+
+
+class _Narrowed:
+    """A batch norm seen through its leading ``width`` channels.
+
+    Stands in for ``self`` in the stock ``forward``, so that momentum,
+    counters and synchronisation stay the stock ones. Slices are views: what
+    the stock forward writes to the running statistics lands in the layer.
+    """
+
+    def __init__(
+        self, layer: nn.Module, width: int, tracked: bool = True
+    ) -> None:
+        self._layer = layer
+        self.weight = _head(layer.weight, width)
+        self.bias = _head(layer.bias, width)
+        self.running_mean = self.running_var = None
+        if tracked:
+            self.running_mean = _head(layer.running_mean, width)
+            self.running_var = _head(layer.running_var, width)
+        else:
+            self.track_running_stats = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+
+def _stock_forward(layer: nn.Module) -> Callable[..., Tensor]:
+    if isinstance(layer, nn.SyncBatchNorm):
+        return nn.SyncBatchNorm.forward
+    return _BatchNorm.forward

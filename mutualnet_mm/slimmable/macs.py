@@ -1,0 +1,88 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Multiply-accumulates, counted on the meta device."""
+
+from contextlib import ExitStack
+from typing import Any, Callable, List, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_module_macs(
+    module: nn.Module,
+    *inputs: Any,
+    forward: Optional[Callable[..., Any]] = None,
+) -> int:
+    """Count the multiply-accumulates of ``forward`` at the active width.
+
+    Convolutions, linear layers (matrix products) and global average poolings
+    count, whatever module or function runs them; biases, batch norms and
+    activations do not, as in the published code. Nothing is computed and
+    ``module`` is neither copied nor changed: meta tensors stand in for its
+    parameters.
+
+    Args:
+        module (nn.Module): On any device, in any mode.
+        *inputs: Tensors of any device (their shapes count), or any other
+            arguments.
+        forward (Callable, optional): ``forward(module, *inputs)``, what to
+            run. Defaults to calling the module.
+
+    Returns:
+        int: Multiply-accumulates of the whole batch given.
+    """
+    holder = _Holder(module, forward)
+    stand_ins = {
+        name: torch.empty_like(tensor, device='meta')
+        for name, tensor in [
+            *holder.named_parameters(),
+            *holder.named_buffers(),
+        ]
+    }
+    inputs = tuple(
+        torch.empty_like(x, device='meta') if isinstance(x, Tensor) else x
+        for x in inputs
+    )
+    pooled: List[int] = []
+    modes = [(m, m.training) for m in module.modules()]
+    with ExitStack() as stack:
+        for layer in module.modules():
+            if isinstance(layer, nn.modules.pooling._AdaptiveAvgPoolNd):
+                handle = layer.register_forward_hook(
+                    lambda _, args, out: pooled.append(
+                        _pooling_macs(args[0], out)
+                    )
+                )
+                stack.callback(handle.remove)
+        module.eval()
+        try:
+            counter = stack.enter_context(FlopCounterMode(display=False))
+            stack.enter_context(torch.no_grad())
+            functional_call(holder, stand_ins, inputs)
+        finally:
+            for layer, mode in modes:
+                layer.training = mode
+    return counter.get_total_flops() // 2 + sum(pooled)
+
+
+class _Holder(nn.Module):
+    """Runs any function of a module under ``functional_call``."""
+
+    def __init__(
+        self, module: nn.Module, function: Optional[Callable[..., Any]]
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.function = function
+
+    def forward(self, *inputs: Any) -> Any:
+        if self.function is None:
+            return self.module(*inputs)
+        return self.function(self.module, *inputs)
+
+
+def _pooling_macs(x: Tensor, out: Tensor) -> int:
+    is_global = all(size == 1 for size in out.shape[2:])
+    return x.numel() if is_global else 0

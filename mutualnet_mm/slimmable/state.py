@@ -1,0 +1,117 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The active subnet: one value that a whole module tree shares."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Iterator, List, Optional
+
+from torch import nn
+
+from ..errors import ConfigError
+
+
+@dataclass
+class SlimState:
+    """What the slim layers of one module tree read at run time.
+
+    Every layer of the tree holds the *same* object, so a switch is one
+    assignment, and copies (EMA, deepcopy) keep the sharing.
+
+    Args:
+        max_width (float): Width that the layers were built at.
+            Defaults to 1.0.
+        rounding (str): Rounding policy. Defaults to ``'paper'``.
+        resolution (int, optional): Active resolution, for networks that
+            resize inside. Defaults to None.
+        frames (int, optional): Active frames, likewise. Defaults to None.
+        track_stats (bool): Whether a training forward moves the running
+            statistics. Defaults to True.
+
+    Attributes:
+        width (float): Active width, ``max_width`` at first.
+    """
+
+    max_width: float = 1.0
+    rounding: str = 'paper'
+    resolution: Optional[int] = None
+    frames: Optional[int] = None
+    track_stats: bool = True
+    width: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.width = self.max_width
+
+    def set_width(self, width: float) -> None:
+        """Make ``width`` active, refusing one the layers do not have."""
+        if not 0 < width <= self.max_width:
+            raise ConfigError(
+                f'width {width} is outside of (0, {self.max_width}], the '
+                'widths that this network was built for: a wider one needs a '
+                'wider base network and its max_width'
+            )
+        self.width = width
+
+    @contextmanager
+    def activate(
+        self,
+        width: float,
+        resolution: Optional[int] = None,
+        frames: Optional[int] = None,
+        track_stats: bool = True,
+    ) -> Iterator[None]:
+        """Make a subnet active for the length of a ``with`` block."""
+        before = (self.width, self.resolution, self.frames, self.track_stats)
+        self.set_width(width)
+        self.resolution, self.frames = resolution, frames
+        self.track_stats = track_stats
+        try:
+            yield
+        finally:
+            (self.width, self.resolution, self.frames, self.track_stats) = (
+                before
+            )
+
+
+def slim_states(module: nn.Module) -> List[SlimState]:
+    """Return the states of the slim layers in ``module``, each one once.
+
+    Raises:
+        ConfigError: If the module has no slim layer.
+    """
+    states = {
+        id(m.slim_state): m.slim_state
+        for m in module.modules()
+        if hasattr(m, 'slim_state')
+    }
+    if not states:
+        raise ConfigError(
+            f'{type(module).__name__} has no slimmable layer: convert it first'
+        )
+    return list(states.values())
+
+
+def set_width(module: nn.Module, width: float) -> None:
+    """Set the active width of all slim layers in ``module``.
+
+    Layers that share a state with ``module``'s but lie outside of it follow.
+
+    Raises:
+        ConfigError: If there are no slim layers, or ``width`` is not in
+            ``(0, max_width]``.
+    """
+    for state in slim_states(module):
+        state.set_width(width)
+
+
+@contextmanager
+def active_width(module: nn.Module, width: float) -> Iterator[None]:
+    """:func:`set_width` for the length of a ``with`` block."""
+    states = slim_states(module)
+    before = [state.width for state in states]
+    try:
+        for state in states:
+            state.set_width(width)
+        yield
+    finally:
+        for state, old in zip(states, before):
+            state.width = old

@@ -1,0 +1,183 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Proof that a converted network narrows to its leading channels.
+
+Slicing assumes that channel ``i`` of a layer's input is channel ``i`` of the
+layer before. Concatenation and channel shuffling break this *silently*: the
+shapes still fit. So every converted network is tried once, against an
+independent computation on the full-width one.
+"""
+
+import copy
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import ConfigError
+from .convert import stock_name
+from .layers import SlimLayer
+from .state import active_width, slim_states
+
+
+def verify_slicing(
+    module: nn.Module,
+    size: int = 32,
+    frames: int = 8,
+    fractions: Sequence[float] = (0.3, 0.7),
+    tolerance: float = 1e-5,
+) -> None:
+    """Check that a narrow pass equals the masked full pass, on random data.
+
+    The full pass runs the same weights with the columns beyond each layer's
+    recorded input width set to zero; the leading channels of every layer must
+    then be those of the narrow pass. ``module`` itself is not changed, nor is
+    the global random state.
+
+    Args:
+        module (nn.Module): Converted; its first convolution tells the
+            channels and dimensions of the input.
+        size (int): Side of the square input in pixels. Defaults to 32.
+        frames (int): Frames of the input of a 3D network. Defaults to 8.
+        fractions (Sequence[float]): Of the widest width, where to try.
+            Defaults to (0.3, 0.7).
+        tolerance (float): Largest difference, relative to the largest value
+            of the layer. Defaults to 1e-5.
+
+    Raises:
+        ConfigError: Names the first layer that goes wrong.
+    """
+    name = stock_name(module)
+    generator = torch.Generator().manual_seed(0)
+    net = copy.deepcopy(module).double().cpu()
+    net.eval()  # not chained: stock backbones' ``train`` returns nothing
+    _randomise_batch_norms(net, generator)
+    x = torch.randn(
+        _input_shape(net, size, frames),
+        generator=generator,
+        dtype=torch.double,
+    )
+    widest = slim_states(net)[0].max_width
+    for width in (widest * fraction for fraction in fractions):
+        try:
+            with active_width(net, width):
+                trace, outputs = _record(net, x)
+        except (RuntimeError, ConfigError) as error:
+            raise ConfigError(
+                f'{name} cannot be slimmed: at width {width:.2g} its forward '
+                f'fails with "{_first_line(error)}"'
+            ) from error
+        masked = copy.deepcopy(net)
+        _mask_inputs(name, masked, trace)
+        full_trace, full_outputs = _record(masked, x)
+        pairs = [
+            (
+                f'layer "{a[0]}" ({type(net.get_submodule(a[0])).__name__})',
+                a[2],
+                b[2],
+            )
+            for a, b in zip(trace, full_trace)
+        ]
+        pairs += [
+            (f'output {i}', a, b)
+            for i, (a, b) in enumerate(zip(outputs, full_outputs))
+        ]
+        for place, narrow, full in pairs:
+            if not _leads(narrow, full, tolerance):
+                raise ConfigError(
+                    f'{name} cannot be slimmed: at width {width:.2g} the '
+                    f'result of {place} is not that of the leading channels '
+                    '(channels are concatenated, split or shuffled before it)'
+                )
+
+
+Trace = List[Tuple[str, int, Tensor]]  # layer, input channels, output
+
+
+def _record(net: nn.Module, x: Tensor) -> Tuple[Trace, List[Tensor]]:
+    trace: Trace = []
+    handles = []
+    for name, layer in net.named_modules():
+        if isinstance(layer, SlimLayer):
+
+            def hook(
+                layer: nn.Module, args: tuple, out: Tensor, name: str = name
+            ) -> None:
+                dim = -1 if isinstance(layer, nn.Linear) else 1
+                # Cloned: an in-place activation may come next.
+                trace.append((name, args[0].shape[dim], out.clone()))
+
+            handles.append(layer.register_forward_hook(hook))
+    try:
+        with torch.no_grad():
+            outputs = list(_tensors(net(x)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return trace, outputs
+
+
+def _mask_inputs(name: str, net: nn.Module, trace: Trace) -> None:
+    seen: Dict[str, int] = {}
+    for layer_name, inputs, _ in trace:
+        if seen.setdefault(layer_name, inputs) != inputs:
+            raise ConfigError(
+                f'{name} cannot be slimmed: layer "{layer_name}"'
+                ' is shared by inputs of different widths'
+            )
+        layer = net.get_submodule(layer_name)
+        if (
+            not isinstance(layer, _BatchNorm)
+            and getattr(layer, 'groups', 1) == 1
+        ):
+            tail = layer.slim_rule.input_tail
+            end = layer.weight.shape[1] - tail
+            layer.weight.data[:, inputs - tail : end] = 0
+
+
+def _leads(narrow: Tensor, full: Tensor, tolerance: float) -> bool:
+    dim = -1 if narrow.dim() in (2, 3) else 1
+    if narrow.dim() != full.dim() or narrow.shape[dim] > full.shape[dim]:
+        return False
+    full = full.narrow(dim, 0, narrow.shape[dim])
+    return narrow.shape == full.shape and bool(
+        (narrow - full).abs().max() <= tolerance * full.abs().max() + 1e-12
+    )
+
+
+def _randomise_batch_norms(net: nn.Module, generator: torch.Generator) -> None:
+    # Fresh statistics (0, 1) are alike in all channels and would hide a
+    # mix-up of channels.
+    for layer in net.modules():
+        if isinstance(layer, _BatchNorm):
+            for tensor, low in (
+                (layer.weight, 0.5),
+                (layer.running_var, 0.5),
+                (layer.bias, -0.5),
+                (layer.running_mean, -0.5),
+            ):
+                if tensor is not None:
+                    tensor.data.uniform_(low, low + 1, generator=generator)
+
+
+def _input_shape(net: nn.Module, size: int, frames: int) -> Tuple[int, ...]:
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv3d):
+            return (1, layer.in_channels, frames, size, size)
+        if isinstance(layer, nn.Conv2d):
+            return (1, layer.in_channels, size, size)
+    raise ConfigError(f'{stock_name(net)} has no convolution to slim')
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

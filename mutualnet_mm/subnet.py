@@ -1,0 +1,294 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Subnets as plain values: one, the space of all, and how they are drawn."""
+
+import re
+from dataclasses import dataclass
+from itertools import product
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from .errors import ConfigError
+
+_PATTERN = re.compile(
+    r'(?P<width>\d+(?:\.\d+)?(?:e-?\d+)?)x'
+    r'-(?P<resolution>\d+)(?:-(?P<frames>\d+))?'
+)
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """One configuration of the network, written ``0.7x-160``.
+
+    Args:
+        width (float): Fraction of the base network's channels.
+        resolution (int): Spatial resolution in pixels, in the sense of the
+            task: the side of the square input for classification and video,
+            the short edge of ``Resize(scale=(L, resolution))`` for detection.
+        frames (int, optional): Frames of the clip, for video only.
+            Defaults to None.
+    """
+
+    width: float
+    resolution: int
+    frames: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        if (
+            not self.width > 0
+            or not _is_count(self.resolution)
+            or not (self.frames is None or _is_count(self.frames))
+        ):
+            raise ConfigError(
+                f'subnet width {self.width!r}, resolution '
+                f'{self.resolution!r}, frames {self.frames!r}: all must be '
+                'positive, resolution and frames whole numbers'
+            )
+        object.__setattr__(self, 'width', float(self.width))
+
+    @classmethod
+    def parse(cls, text: Union[str, 'Subnet']) -> 'Subnet':
+        """Read ``'0.7x-160'`` or, for video, ``'0.63x-142-3'``.
+
+        ``Subnet.parse(str(subnet))`` is ``subnet``; a Subnet is returned as
+        it is.
+
+        Raises:
+            ConfigError: If ``text`` has any other form.
+        """
+        if isinstance(text, Subnet):
+            return text
+        match = _PATTERN.fullmatch(str(text).strip())
+        if match is None:
+            raise ConfigError(
+                f'subnet {text!r} is not understood: write WIDTHx-RESOLUTION '
+                "or, for video, WIDTHx-RESOLUTION-FRAMES, as in '0.7x-160'"
+            )
+        frames = match['frames']
+        return cls(
+            float(match['width']),
+            int(match['resolution']),
+            None if frames is None else int(frames),
+        )
+
+    def __str__(self) -> str:
+        frames = '' if self.frames is None else f'-{self.frames}'
+        return f'{self.width!r}x-{self.resolution}{frames}'
+
+
+class SubnetSpace:
+    """All subnets that one network is trained for.
+
+    Args:
+        width (Sequence[float]): Two numbers are a range, ``(0.25, 1.0)``;
+            one, or three and more, are a fixed list (S-Net).
+        resolution (Sequence[int]): The trained resolutions. The first is the
+            full one and the largest.
+        frames (Sequence[int], optional): The trained numbers of frames, the
+            first is the full one and the largest. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        width: Sequence[float] = (1.0,),
+        resolution: Sequence[int] = (224,),
+        frames: Optional[Sequence[int]] = None,
+    ) -> None:
+        self.widths = _numbers('width', width)
+        self.is_range = len(self.widths) == 2
+        self.min_width = min(self.widths)
+        self.max_width = max(self.widths)
+        if self.min_width <= 0:
+            raise ConfigError(f'mutual.width={width!r}: widths are positive')
+        self.resolutions = _counts('resolution', resolution)
+        self.frames = None if frames is None else _counts('frames', frames)
+
+    @property
+    def full(self) -> Subnet:
+        """Subnet: Widest, at the first resolution (and frames)."""
+        frames = None if self.frames is None else self.frames[0]
+        return Subnet(self.max_width, self.resolutions[0], frames)
+
+    @property
+    def smallest(self) -> Subnet:
+        """Subnet: Narrowest, at the lowest resolution (and frames)."""
+        frames = None if self.frames is None else min(self.frames)
+        return Subnet(self.min_width, min(self.resolutions), frames)
+
+    def check(self, subnet: Union[str, Subnet]) -> Subnet:
+        """Return ``subnet`` (parsed), refusing one that cannot be run well.
+
+        Widths outside of the trained range and inputs larger than the full
+        one are refused. Resolutions *between* the trained ones pass: US-Net+
+        of the paper is evaluated there.
+
+        Raises:
+            ConfigError: Names the subnet and the range.
+        """
+        subnet = Subnet.parse(subnet)
+        if not self.min_width <= subnet.width <= self.max_width:
+            raise ConfigError(
+                f'subnet {subnet}: width {subnet.width} is outside of the '
+                f'trained [{self.min_width}, {self.max_width}]'
+            )
+        if subnet.resolution > self.full.resolution:
+            raise ConfigError(
+                f'subnet {subnet}: resolution {subnet.resolution} is above '
+                f'the full {self.full.resolution}'
+            )
+        if (subnet.frames is None) != (self.frames is None):
+            raise ConfigError(
+                f'subnet {subnet}: '
+                f'{"name" if self.frames else "leave out"} its frames, as in '
+                f'{self.full}'
+            )
+        if subnet.frames and subnet.frames > max(self.frames or ()):
+            raise ConfigError(
+                f'subnet {subnet}: {subnet.frames} frames are '
+                f'more than the full {self.full.frames}'
+            )
+        return subnet
+
+    def grid(self, step: float = 0.05) -> List[Subnet]:
+        """Every width in steps of ``step`` x resolution (x frames).
+
+        Widths are rounded to six digits and always hold both ends of the
+        range; a list of widths is taken as it is. Widest and largest first.
+        """
+        widths = list(self.widths)
+        if self.is_range:
+            count = int((self.max_width - self.min_width) / step + 1e-6)
+            widths += [
+                round(self.max_width - i * step, 6) for i in range(count + 1)
+            ]
+        return [
+            Subnet(*point)
+            for point in product(
+                sorted(set(widths), reverse=True),
+                self.resolutions,
+                self.frames or (None,),
+            )
+        ]
+
+    def __repr__(self) -> str:
+        return (
+            f'SubnetSpace(width={self.widths}, '
+            f'resolution={self.resolutions}, frames={self.frames})'
+        )
+
+
+class SubnetSampler:
+    """Draw the subnets of a training step by the sandwich rule (Sec. 3.2).
+
+    The draw is a pure function of ``(seed, iteration)``: every rank draws
+    the same, and a resumed run draws what the uninterrupted one would have.
+
+    Args:
+        space (SubnetSpace): Where to draw from.
+        num_random (int): Widths drawn from the range, ``n`` of the paper;
+            unused where the widths are a list. Defaults to 2.
+        include_min (bool): Whether the narrowest width is in every step.
+            Defaults to True.
+        resolution_mode (str): ``'independent'``: the full network sees the
+            full input and every other subnet draws its own;
+            ``'shared'``: all of a step, the full network too, share one
+            random input size. Defaults to ``'independent'``.
+        seed (int): Defaults to 0.
+    """
+
+    def __init__(
+        self,
+        space: SubnetSpace,
+        num_random: int = 2,
+        include_min: bool = True,
+        resolution_mode: str = 'independent',
+        seed: int = 0,
+    ) -> None:
+        if resolution_mode not in ('independent', 'shared'):
+            raise ConfigError(
+                f'mutual.resolution_mode={resolution_mode!r}: '
+                "use 'independent' or 'shared'"
+            )
+        for name, value in (('num_random', num_random), ('seed', seed)):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int)
+                or value < 0
+            ):
+                raise ConfigError(
+                    f'mutual.{name}={value!r}: use a whole number from 0'
+                )
+        self.space = space
+        self.num_random = num_random
+        self.include_min = include_min
+        self.shared = resolution_mode == 'shared'
+        self.seed = seed
+
+    def sample(self, iteration: int) -> Dict[str, Subnet]:
+        """Subnets of step ``iteration``, keyed by role, the full one first.
+
+        Roles are ``full``, ``min``, ``rand1``, ``rand2``, … and, where the
+        widths are a list, ``fixed1``, … from wide to narrow.
+        """
+        rng = np.random.default_rng((self.seed, iteration))
+        full = self.space.full
+        size = self._draw_size(rng) if self.shared else None
+        subnets = {
+            'full': Subnet(
+                full.width, *(size or (full.resolution, full.frames))
+            )
+        }
+        for role, width in self._draw_widths(rng):
+            subnets[role] = Subnet(width, *(size or self._draw_size(rng)))
+        return subnets
+
+    def _draw_widths(
+        self, rng: np.random.Generator
+    ) -> List[Tuple[str, float]]:
+        space = self.space
+        if not space.is_range:
+            narrower = sorted(set(space.widths), reverse=True)[1:]
+            return [(f'fixed{i + 1}', w) for i, w in enumerate(narrower)]
+        widths = [('min', space.min_width)] if self.include_min else []
+        return widths + [
+            (
+                f'rand{i + 1}',
+                float(rng.uniform(space.min_width, space.max_width)),
+            )
+            for i in range(self.num_random)
+        ]
+
+    def _draw_size(
+        self, rng: np.random.Generator
+    ) -> Tuple[int, Optional[int]]:
+        frames = self.space.frames
+        return (
+            int(rng.choice(self.space.resolutions)),
+            None if frames is None else int(rng.choice(frames)),
+        )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _numbers(name: str, values: Sequence) -> tuple:
+    if (
+        not isinstance(values, (list, tuple))
+        or len(values) == 0
+        or not all(isinstance(v, (int, float)) for v in values)
+    ):
+        raise ConfigError(
+            f'mutual.{name}={values!r}: give a list of at least one number'
+        )
+    return tuple(values)
+
+
+def _counts(name: str, values: Sequence) -> Tuple[int, ...]:
+    values = _numbers(name, values)
+    if not all(_is_count(v) for v in values) or max(values) != values[0]:
+        raise ConfigError(
+            f'mutual.{name}={values!r}: give positive whole '
+            'numbers, the full (largest) one first'
+        )
+    return values

@@ -1,0 +1,7 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What tools and other projects call."""
+
+from .config import load_config, one_line_errors
+from .macs import count_macs
+
+__all__ = ['count_macs', 'load_config', 'one_line_errors']

@@ -1,0 +1,86 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""All resolutions of a sample, made in the data pipeline."""
+
+import copy
+from typing import Any, Dict, List, Sequence
+
+from mmengine.dataset import Compose
+
+from ..errors import ConfigError
+from ..registry import TRANSFORMS
+
+CARRIED = 'multi_resolution'
+"""Field of a data sample that carries the smaller sizes:
+``{resolution: packed results of the stock pipeline}``."""
+
+
+@TRANSFORMS.register_module()
+class MultiResolution:
+    """Resize a sample to every listed resolution from its original image.
+
+    The paper's path: each size is made from the full-quality image by the
+    stock ``Resize``, where the default path interpolates the full input on
+    the device. A worker does not know which sizes a step will draw, so all
+    are made; ``loss()`` picks. It stands last in the pipeline, in place of
+    the stock resizing and packing; random transforms come before it, so that
+    all sizes show the same.
+
+    Required keys: as for ``resize`` and ``transforms``.
+
+    Args:
+        resolution (Sequence[int]): The same as ``mutual.resolution``, the
+            full one first.
+        resize (dict): Stock transform that gives the full resolution, with a
+            ``scale``: a number, or (long edge, full resolution).
+        transforms (list[dict]): What follows, for each size: packing, and
+            only transforms that are not random.
+
+    Example:
+        >>> dict(
+        ...     type='mutualnet_mm.MultiResolution',
+        ...     resolution=(600, 480, 360, 240),
+        ...     resize=dict(type='Resize', scale=(1000, 600),
+        ...                 keep_ratio=True),
+        ...     transforms=[dict(type='PackDetInputs')])
+    """
+
+    def __init__(
+        self, resolution: Sequence[int], resize: dict, transforms: List[dict]
+    ) -> None:
+        scale = resize.get('scale')
+        full = min(scale) if isinstance(scale, (list, tuple)) else scale
+        if not resolution or full != resolution[0]:
+            raise ConfigError(
+                f'MultiResolution(resolution={resolution!r}) with '
+                f'resize.scale={scale!r}: the first resolution must be the '
+                "one that resize's scale names"
+            )
+        self.resolution = tuple(resolution)
+        self.pipelines: Dict[int, Compose] = {
+            r: Compose(
+                [
+                    dict(resize, scale=self._scale(scale, r)),
+                    *copy.deepcopy(list(transforms)),
+                ]
+            )
+            for r in self.resolution
+        }
+
+    @staticmethod
+    def _scale(scale: Any, resolution: int) -> Any:
+        if isinstance(scale, (list, tuple)):
+            return (max(scale), resolution)
+        return resolution
+
+    def __call__(self, results: dict) -> dict:
+        """Return the packed full size; its data sample carries the others."""
+        packed = {
+            r: pipeline(copy.deepcopy(results))
+            for r, pipeline in self.pipelines.items()
+        }
+        full = packed.pop(self.resolution[0])
+        full['data_samples'].set_field(packed, CARRIED, dtype=dict)
+        return full
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(resolution={self.resolution})'

@@ -1,0 +1,215 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Validation and testing of many subnets."""
+
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner, TestLoop, ValLoop
+from mmengine.runner.amp import autocast
+from torch.utils.data import DataLoader
+
+from ..errors import ConfigError
+from ..models import MutualLearningMixin
+from ..models.wraps import Stock
+from ..registry import LOOPS
+from ..slimmable import use_statistics
+from ..subnet import Subnet
+from .calibration import Bank, calibrate, needs_calibration
+from .hooks import BNCalibrationHook
+
+
+class _SubnetLoop(Stock):
+    """Runs an evaluation loop for several subnets.
+
+    Args:
+        subnets (Sequence[str], optional): Such as ``['1.0x-600',
+            '0.25x-240']``. Defaults to the full and the smallest one.
+        group_size (int): Subnets whose predictions are held in memory at the
+            same time; each group takes one pass over the data.
+            Defaults to 8.
+        **kwargs: Of the stock loop.
+    """
+
+    stage: str
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Union[DataLoader, dict],
+        evaluator: Union[Evaluator, dict, list],
+        subnets: Optional[Sequence[str]] = None,
+        group_size: int = 8,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, **kwargs)
+        if not isinstance(group_size, int) or group_size < 1:
+            raise ConfigError(
+                f'group_size={group_size!r}: use a whole number from 1'
+            )
+        if isinstance(subnets, str):
+            subnets = [subnets]
+        space = self.model.space
+        chosen = subnets or (space.full, space.smallest)
+        # Each one once, in the order given.
+        self.subnets = list(dict.fromkeys(map(space.check, chosen)))
+        self.group_size = group_size
+
+    @property
+    def model(self) -> MutualLearningMixin:
+        """The unwrapped model."""
+        model = self.runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        if not isinstance(model, MutualLearningMixin):
+            raise ConfigError(
+                f'{type(self).__name__} evaluates subnets, and '
+                f'{type(model).__name__} has none: use model.type='
+                f"'mutualnet_mm.MutualLearning'"
+            )
+        return model
+
+    def run(self) -> Dict[str, float]:
+        """Calibrate and evaluate all subnets.
+
+        Returns:
+            dict: The full network's metrics under their stock names, every
+            other subnet's as ``'0.5x-360/<stock name>'``.
+        """
+        call_hook = self.runner.call_hook
+        call_hook(f'before_{self.stage}')
+        call_hook(f'before_{self.stage}_epoch')
+        self.runner.model.eval()
+        # Not before the hooks: an EMA hook has just swapped its weights in.
+        bank = self._calibrate()
+        metrics: Dict[str, float] = {}
+        for i in range(0, len(self.subnets), self.group_size):
+            metrics.update(
+                self._evaluate(self.subnets[i : i + self.group_size], bank)
+            )
+        call_hook(f'after_{self.stage}_epoch', metrics=metrics)
+        call_hook(f'after_{self.stage}')
+        return metrics
+
+    def _calibrate(self) -> Bank:
+        subnets = needs_calibration(self.model, self.subnets)
+        if not subnets:
+            return {}
+        hooks = [
+            h for h in self.runner.hooks if isinstance(h, BNCalibrationHook)
+        ]
+        hook = hooks[0] if hooks else BNCalibrationHook()
+        names = ', '.join(map(str, subnets))
+        self.runner.logger.info(f'Calibrating the batch norms of {names}')
+        return calibrate(self.model, subnets, hook.batches(self.runner))
+
+    def _evaluate(self, subnets: List[Subnet], bank: Bank) -> Dict[str, float]:
+        results: Dict[Subnet, list] = {
+            subnet: [[] for _ in self.evaluator.metrics] for subnet in subnets
+        }
+        for idx, batch in enumerate(self.dataloader):
+            self.runner.call_hook(
+                f'before_{self.stage}_iter', batch_idx=idx, data_batch=batch
+            )
+            outputs = self._run_batch(batch, subnets, bank, results)
+            self.runner.call_hook(
+                f'after_{self.stage}_iter',
+                batch_idx=idx,
+                data_batch=batch,
+                outputs=outputs,
+            )
+        metrics: Dict[str, float] = {}
+        for subnet in subnets:
+            self.runner.logger.info(f'Evaluating {subnet}')
+            self._swap_results(results[subnet])
+            is_full = subnet == self.model.space.full
+            with _separate_files(
+                self.evaluator, '' if is_full else f'.{subnet}'
+            ):
+                found = self.evaluator.evaluate(len(self.dataloader.dataset))
+            prefix = '' if is_full else f'{subnet}/'
+            metrics.update({f'{prefix}{k}': v for k, v in found.items()})
+        return metrics
+
+    @torch.no_grad()
+    def _run_batch(
+        self,
+        batch: Any,
+        subnets: List[Subnet],
+        bank: Bank,
+        results: Dict[Subnet, list],
+    ) -> list:
+        """Predict with each subnet; return the first one's predictions."""
+        model = self.model
+        first: list = []
+        for subnet in subnets:
+            # Preprocessed anew: stock models write into the data samples.
+            data = model.data_preprocessor(batch, False)
+            inputs, samples = model.task.resize(
+                model, data['inputs'], data['data_samples'], subnet
+            )
+            with autocast(enabled=self.fp16), model.activate(
+                subnet
+            ), use_statistics(model, bank.get(str(subnet))):
+                outputs = model(inputs, samples, mode='predict')
+            self._swap_results(results[subnet])
+            self.evaluator.process(data_samples=outputs, data_batch=batch)
+            first = first or outputs
+        return first
+
+    def _swap_results(self, results: list) -> None:
+        # One evaluator serves all: a copy for each subnet would copy the
+        # ground truth that it holds.
+        for metric, found in zip(self.evaluator.metrics, results):
+            metric.results = found
+
+
+class _separate_files:
+    """Give a subnet's dumped predictions file names of their own."""
+
+    def __init__(self, evaluator: Evaluator, suffix: str) -> None:
+        self.suffix = suffix
+        self.metrics = evaluator.metrics
+        self.before: list = []
+
+    def __enter__(self) -> None:
+        for metric in self.metrics:
+            for name in ('outfile_prefix', 'out_file_path'):
+                path = getattr(metric, name, None)
+                if path and self.suffix:
+                    self.before.append((metric, name, path))
+                    setattr(metric, name, self._named(str(path)))
+
+    def __exit__(self, *args: Any) -> None:
+        for metric, name, path in self.before:
+            setattr(metric, name, path)
+
+    def _named(self, path: str) -> str:
+        extension = Path(path).suffix
+        if extension in ('.pkl', '.pickle', '.json'):
+            return f'{path[: -len(extension)]}{self.suffix}{extension}'
+        return f'{path}{self.suffix}'
+
+
+@LOOPS.register_module()
+class SubnetValLoop(_SubnetLoop, ValLoop):
+    """Validates several subnets, each with its own calibrated statistics.
+
+    ``save_best`` works as ever: it sees the full network's stock names. See
+    :class:`_SubnetLoop` for the arguments; the others are ``ValLoop``'s.
+    """
+
+    stage = 'val'
+
+
+@LOOPS.register_module()
+class SubnetTestLoop(_SubnetLoop, TestLoop):
+    """Tests several subnets, each with its own calibrated statistics.
+
+    See :class:`_SubnetLoop` for the arguments; the others are
+    ``TestLoop``'s.
+    """
+
+    stage = 'test'

@@ -1,0 +1,140 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Any stock convolutional backbone, slimmable."""
+
+from typing import Any, Callable, Dict, List, Union
+
+from mmcv.cnn.bricks import wrappers
+from torch import nn
+
+from ...errors import ConfigError
+from ...registry import MODELS
+from ...slimmable import (
+    LayerRule,
+    SlimState,
+    convert,
+    trust_forward,
+    verify_slicing,
+)
+from ...slimmable.channels import check_rounding
+from ..pretrained import load_backbone, split_pretrained
+from ..wraps import Stock, find_class, mix
+
+# mmcv's subclasses only work around PyTorch releases before 1.4.
+for _wrapper in (wrappers.Conv2d, wrappers.Conv3d, wrappers.Linear):
+    trust_forward(_wrapper)
+
+Rules = Dict[str, LayerRule]
+_FAMILIES: Dict[str, Callable[[nn.Module], Rules]] = {}
+
+
+def family(class_name: str) -> Callable:
+    """Register a function that returns the layer rules of a family.
+
+    Found by class name along the wrapped class's bases, in whichever of the
+    projects the class lives.
+    """
+
+    def register(function: Callable[[nn.Module], Rules]) -> Callable:
+        _FAMILIES[class_name] = function
+        return function
+
+    return register
+
+
+def rules_of(backbone: nn.Module) -> Rules:
+    """Rules for the layers of ``backbone``; none for an unknown family."""
+    for cls in type(backbone).__mro__:
+        if cls.__name__ in _FAMILIES:
+            return _FAMILIES[cls.__name__](backbone)
+    return {}
+
+
+class SlimmableMixin(Stock):
+    """Makes the backbone behind it in the class order slimmable.
+
+    Args:
+        max_width (float): Width that the backbone's own arguments build; a
+            range such as ``[1.0, 2.0]`` needs a backbone built twice as wide
+            and ``max_width=2.0``. Defaults to 1.0.
+        rounding (str): Rounding policy, ``'paper'`` or ``'hardware'``.
+            Defaults to ``'paper'``.
+        init_cfg (dict or list[dict], optional): As for the stock class, but
+            ``dict(type='Pretrained', checkpoint=PATH)`` loads strictly, and
+            ``checkpoint=None`` means from scratch. Defaults to the stock
+            class's own.
+    """
+
+    prefix = 'Slimmable'
+
+    def __init__(
+        self,
+        *args: Any,
+        max_width: float = 1.0,
+        rounding: str = 'paper',
+        init_cfg: Union[dict, List[dict], None] = None,
+        **kwargs: Any,
+    ) -> None:
+        if not max_width > 0:
+            raise ConfigError(f'max_width={max_width!r} must be positive')
+        stock_init, pretrained = split_pretrained(init_cfg)
+        if stock_init is not None:
+            kwargs['init_cfg'] = stock_init
+        super().__init__(*args, **kwargs)
+        self._pretrained = pretrained
+        state = SlimState(max_width, check_rounding(rounding))
+        convert(self, state, rules_of(self))
+        self.slim_state = state
+        verify_slicing(self)
+        self._register_state_dict_hook(_save_rounding)
+
+    def init_weights(self) -> None:
+        """Initialise as the stock class does, then load ``Pretrained``."""
+        super().init_weights()
+        if self._pretrained is not None:
+            load_backbone(self, **self._pretrained)
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
+    ) -> None:
+        saved = local_metadata.get('rounding', self.slim_state.rounding)
+        if saved != self.slim_state.rounding:
+            raise ConfigError(
+                f'the checkpoint was trained with rounding={saved!r}, this '
+                f'network has {self.slim_state.rounding!r}: set '
+                f'mutual.rounding={saved!r}'
+            )
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, *args
+        )
+
+
+def _save_rounding(
+    module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict
+) -> None:
+    # Beside the weights in ``state_dict._metadata``: no key of its own that
+    # would stop the stock class from loading strictly.
+    del state_dict, prefix
+    local_metadata['rounding'] = module.slim_state.rounding
+
+
+@MODELS.register_module()
+def Slimmable(*, wraps: Union[str, type], **kwargs: Any) -> nn.Module:
+    """Build the stock backbone that ``wraps`` names, slimmable.
+
+    The result is an instance of that class with its checkpoint keys, runs
+    bit-equal at full width and is proven to narrow to its leading channels
+    while it is built.
+
+    Args:
+        wraps (str or type): Stock backbone, looked up in the current scope.
+        **kwargs: Of the stock class and of :class:`SlimmableMixin`.
+
+    Raises:
+        ConfigError: If the backbone cannot be slimmed; names the module.
+    """
+    stock: Any = find_class(wraps)
+    if issubclass(stock, SlimmableMixin):
+        raise ConfigError(
+            f'wraps={wraps!r} is slimmable already: use it as type=...'
+        )
+    return mix(SlimmableMixin, stock)(**kwargs)

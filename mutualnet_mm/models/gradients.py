@@ -1,0 +1,123 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Gradients of many losses with the memory of one.
+
+The four losses of a step (Eq. 5) share one backward in theory. Done so, the
+activations of all four networks live at the same time. Here each loss is
+differentiated as soon as it is known, and the summed gradients wait inside an
+autograd node that hands them over when the trainer calls ``backward``: the
+stock ``train_step``, gradient accumulation, clipping and DDP see one ordinary
+loss.
+"""
+
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Iterator, List, Optional, Sequence
+from unittest import mock
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+
+
+class GradientSum:
+    """Sums the gradients of several losses and hands them over as one.
+
+    Under half-precision autocast an unscaled loss would underflow, and a
+    gradient scaler only acts on the final backward. So losses are scaled
+    here by what that backward last brought in, ``GradScaler``'s own scale:
+    it grows and shrinks for both.
+    """
+
+    def __init__(self) -> None:
+        self._scale = 2.0**16  # GradScaler's initial scale
+        self._parameters: List[Tensor] = []
+        self._gradients: List[Optional[Tensor]] = []
+        self._step_scale = 1.0
+
+    def start(self, parameters: Sequence[Tensor]) -> None:
+        """Forget the last step; what needs no gradient is left out."""
+        self._parameters = [p for p in parameters if p.requires_grad]
+        self._gradients = [None] * len(self._parameters)
+        self._step_scale = self._scale if _is_half() else 1.0
+
+    def add(self, loss: Tensor) -> None:
+        """Differentiate ``loss`` now and free its graph."""
+        gradients = torch.autograd.grad(
+            loss * self._step_scale, self._parameters, allow_unused=True
+        )
+        for i, new in enumerate(gradients):
+            if new is not None:
+                old = self._gradients[i]
+                # Not in place: two parameters may share one gradient tensor.
+                self._gradients[i] = new if old is None else old + new
+
+    def hand_over(self, value: Tensor) -> Tensor:
+        """Return ``value`` as a scalar whose backward gives the sum.
+
+        A parameter that no loss reached gets no gradient, as in a stock
+        step: zeros would let the optimizer decay it and hide the disconnect.
+        """
+        reached = [
+            (p, g)
+            for p, g in zip(self._parameters, self._gradients)
+            if g is not None
+        ]
+        self._parameters, self._gradients = [], []
+        parameters = [p for p, _ in reached]
+        return _HandOver.apply(
+            value.detach(), self, [g for _, g in reached], *parameters
+        )
+
+
+class _HandOver(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        owner: GradientSum,
+        gradients: List[Tensor],
+        *parameters: Tensor,
+    ) -> Tensor:
+        del parameters
+        ctx.owner, ctx.gradients = owner, gradients
+        ctx.step_scale = owner._step_scale
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, incoming: Tensor) -> tuple:
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError(
+                'the gradients of a mutual learning step were '
+                'handed over already: call backward once'
+            )
+        if ctx.step_scale != 1.0:
+            ctx.owner._scale = float(incoming)
+        factor = incoming / ctx.step_scale
+        return (None, None, None, *(g * factor for g in gradients))
+
+
+def _is_half() -> bool:
+    if torch.is_autocast_enabled():
+        return torch.get_autocast_gpu_dtype() == torch.float16
+    return (
+        torch.is_autocast_cpu_enabled()
+        and torch.get_autocast_cpu_dtype() == torch.float16
+    )
+
+
+@contextmanager
+def non_reentrant_checkpointing() -> Iterator[None]:
+    """Make activation checkpointing (``with_cp=True``) non-reentrant.
+
+    Stock backbones call ``torch.utils.checkpoint.checkpoint`` and leave it
+    the reentrant form, which ``torch.autograd.grad`` cannot pass. The other
+    form recomputes inside of ``add``, while the subnet is still active.
+    """
+    stock = torch.utils.checkpoint.checkpoint
+    with mock.patch.object(
+        torch.utils.checkpoint,
+        'checkpoint',
+        partial(stock, use_reentrant=False),
+    ):
+        yield

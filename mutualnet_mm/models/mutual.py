@@ -1,0 +1,244 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Mutual learning: a stock model whose ``loss()`` trains many subnets."""
+
+from contextlib import ExitStack, contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import MessageHub
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..registry import MODELS
+from ..slimmable import (
+    LayerRule,
+    SlimState,
+    adopt_sync_batch_norm,
+    convert,
+    slim_batch_norms,
+    slim_states,
+)
+from ..slimmable.channels import check_rounding
+from ..subnet import Subnet, SubnetSampler, SubnetSpace
+from .gradients import GradientSum, non_reentrant_checkpointing
+from .tasks import find_task
+from .wraps import Stock, find_class, mix
+
+
+class MutualLearningMixin(Stock):
+    """Trains the model behind it in the class order by mutual learning.
+
+    ``loss()`` draws the subnets of the step, gets the stock model's loss of
+    each and returns one loss whose gradients are their sum (Eq. 5). What
+    else the stock model does is untouched.
+
+    Args:
+        mutual (dict): Settings of the method:
+
+            - width (Sequence[float]): Two numbers are a range; one, or three
+              and more, a fixed list. Defaults to ``(0.25, 1.0)``.
+            - resolution (Sequence[int]): Full one first. What the pipeline
+              delivers must be the full one.
+            - frames (Sequence[int], optional): For video, full one first.
+            - num_random (int): Random widths of a step. Defaults to 2.
+            - include_min (bool): Whether the narrowest width is in every
+              step. Defaults to True.
+            - resolution_mode (str): ``'independent'`` or ``'shared'``.
+              Defaults to ``'independent'``.
+            - supervision (str): ``'kl'`` (subnets match the full network's
+              prediction) or ``'label'``. Defaults to ``'kl'`` where the task
+              has it, else ``'label'``.
+            - seed (int): Of the subnet sampling. Defaults to 0.
+            - rounding (str): ``'paper'`` or ``'hardware'``. Defaults to the
+              backbone's.
+
+    Attributes:
+        space (SubnetSpace): The trained subnets.
+        task (Task): How inputs are resized and predictions found.
+        slim_state (SlimState): The active subnet of the whole model.
+    """
+
+    prefix = 'Mutual'
+
+    def __init__(self, *args: Any, mutual: dict, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        settings = dict(mutual)
+        rounding = settings.pop('rounding', None)
+        supervision = settings.pop('supervision', None)
+        space = {
+            key: settings.pop(key)
+            for key in ('width', 'resolution', 'frames')
+            if key in settings
+        }
+        space.setdefault('width', (0.25, 1.0))
+        if 'resolution' not in space:
+            raise ConfigError(
+                'mutual.resolution is missing: list the '
+                'resolutions to train, the full one first'
+            )
+        self.space = SubnetSpace(**space)
+        try:
+            self.sampler = SubnetSampler(self.space, **settings)
+        except TypeError as error:
+            raise ConfigError(f'mutual={mutual!r}: {error}') from None
+        self.task = find_task(self)(self.space)
+        self.supervision = self.task.check_supervision(supervision)
+        self.slim_state = self._share_state(rounding)
+        self._refuse_frozen_batch_norm()
+        self._gradients = GradientSum()
+        self._own_iteration = 0
+
+    def _share_state(self, rounding: Optional[str]) -> SlimState:
+        backbone = getattr(self, 'backbone', None)
+        if not hasattr(backbone, 'slim_state'):
+            name = type(backbone).__name__
+            raise ConfigError(
+                f'model.backbone is a plain {name}: use type='
+                f"'mutualnet_mm.Slimmable', wraps={name!r}"
+            )
+        state = slim_states(backbone)[0]
+        if self.space.max_width > state.max_width:
+            raise ConfigError(
+                f'mutual.width={self.space.widths} goes beyond '
+                f"the backbone's max_width={state.max_width}: build a wider "
+                'backbone and set its max_width'
+            )
+        if rounding is not None:
+            state.rounding = check_rounding(rounding)
+        # Behind the backbone all stays at full width; layers only take the
+        # channels that come, and batch norms the subnet's statistics.
+        for name, module in self.named_children():
+            if name not in ('backbone', 'data_preprocessor'):
+                convert(
+                    module, state, default=LayerRule(fixed=True), strict=False
+                )
+        state.set_width(self.space.max_width)
+        return state
+
+    def _refuse_frozen_batch_norm(self) -> None:
+        mode = self.training
+        self.train()
+        frozen = [n for n, m in slim_batch_norms(self) if not m.training]
+        self.train(mode)
+        if frozen:
+            raise ConfigError(
+                f'{len(frozen)} batch norms are frozen ({frozen[0]}, ...), '
+                "but the full network's statistics fit no subnet: set "
+                'norm_eval=False and frozen_stages=-1 in model.backbone'
+            )
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Set the mode; ``cfg.sync_bn`` has put in stock layers by then."""
+        if 'slim_state' in self.__dict__:  # not yet while being built
+            adopt_sync_batch_norm(self, self.slim_state)
+        return super().train(mode)
+
+    @contextmanager
+    def activate(
+        self, subnet: Union[str, Subnet], track_stats: bool = False
+    ) -> Iterator[None]:
+        """Run as ``subnet`` for the length of a ``with`` block.
+
+        The width is set here; inputs are resized by ``task.resize``.
+        """
+        subnet = Subnet.parse(subnet)
+        with self.slim_state.activate(
+            subnet.width, subnet.resolution, subnet.frames, track_stats
+        ):
+            yield
+
+    def loss(self, inputs: Any, data_samples: Any, **kwargs: Any) -> dict:
+        """Losses of all subnets of this step, as the stock ``loss()`` does.
+
+        Returns:
+            dict: The full network's losses under their stock names (detached),
+            the total of each other subnet (``min/total``, ``rand1/total``),
+            and ``loss_mutual``: what these totals add to the full network's,
+            carrying the gradients of all.
+        """
+        if not torch.is_grad_enabled():
+            return super().loss(inputs, data_samples, **kwargs)
+        self.task.check_full(inputs, data_samples)
+        gradients, teacher = self._gradients, None
+        gradients.start(list(self.parameters()))
+        logged: Dict[str, Any] = {}
+        rest = torch.zeros(())
+        for role, subnet in self.sampler.sample(self._iteration()).items():
+            with self.activate(
+                subnet, track_stats=role == 'full'
+            ), non_reentrant_checkpointing(), self._logits() as logits:
+                losses = super().loss(
+                    *self.task.resize(
+                        self, inputs, data_samples, subnet, with_truth=True
+                    ),
+                    **kwargs,
+                )
+                if self.supervision == 'kl':
+                    if role == 'full':
+                        teacher = logits[-1].detach()
+                    else:
+                        losses = {'loss_kl': _divergence(logits[-1], teacher)}
+                total, values = self.parse_losses(losses)
+                gradients.add(total)
+            if role == 'full':
+                logged = {k: _detach(v) for k, v in losses.items()}
+                rest = torch.zeros_like(total.detach())
+            else:
+                logged[f'{role}/total'] = total.detach()
+                rest = rest + total.detach()
+        logged['loss_mutual'] = gradients.hand_over(rest)
+        return logged
+
+    @contextmanager
+    def _logits(self) -> Iterator[List[Tensor]]:
+        """Collect the predictions that the stock ``loss()`` makes inside."""
+        seen: List[Tensor] = []
+        with ExitStack() as stack:
+            if self.supervision == 'kl':
+                handle = self.task.head(self).register_forward_hook(
+                    lambda module, args, out: seen.append(out)
+                )
+                stack.callback(handle.remove)
+            yield seen
+
+    def _iteration(self) -> int:
+        # The runner's own counter, which a resumed run takes up again.
+        hub = MessageHub.get_current_instance()
+        if 'iter' in hub.runtime_info:
+            return int(hub.get_info('iter'))
+        self._own_iteration += 1
+        return self._own_iteration - 1
+
+
+def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+    """KL(softmax(teacher) || softmax(logits)), mean over the batch."""
+    return F.kl_div(
+        F.log_softmax(logits, dim=1),
+        F.softmax(teacher, dim=1),
+        reduction='batchmean',
+    )
+
+
+def _detach(value: Union[Tensor, Sequence[Tensor]]) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach()
+    return [v.detach() for v in value]
+
+
+@MODELS.register_module()
+def MutualLearning(
+    *, wraps: Union[str, type], mutual: dict, **kwargs: Any
+) -> nn.Module:
+    """Build the stock model that ``wraps`` names, trained by mutual learning.
+
+    Args:
+        wraps (str or type): Stock classifier, detector or recognizer, looked
+            up in the current scope.
+        mutual (dict): See :class:`MutualLearningMixin`.
+        **kwargs: Of the stock class; its backbone must be slimmable.
+
+    Raises:
+        ConfigError: Names the setting that is wrong and the remedy.
+    """
+    return mix(MutualLearningMixin, find_class(wraps))(mutual=mutual, **kwargs)

@@ -1,0 +1,98 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Initial backbone weights, loaded strictly.
+
+The stock ``init_cfg=dict(type='Pretrained', ...)`` loads what fits and goes
+on: a wrong file then trains from scratch without a word.
+"""
+
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+from mmengine.logging import print_log
+from mmengine.model.weight_init import PretrainedInit
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from ..errors import ConfigError
+
+InitCfg = Union[dict, List[dict], None]
+_CLASSIFIERS = ('fc.', 'classifier.', 'head.')
+
+
+def split_pretrained(
+    init_cfg: InitCfg,
+) -> Tuple[InitCfg, Optional[Dict[str, Any]]]:
+    """Split ``init_cfg`` into the stock part and the ``Pretrained`` part.
+
+    Returns:
+        tuple: What the stock class shall have (None: its own default), and
+        the arguments of :func:`load_backbone` or None.
+    """
+    if init_cfg is None:
+        return None, None
+    configs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg)
+    rest, pretrained = [], None
+    for config in configs:
+        config = dict(config)
+        if config.get('type') not in ('Pretrained', PretrainedInit):
+            rest.append(config)
+        elif config.get('checkpoint') is not None:
+            pretrained = {k: v for k, v in config.items() if k != 'type'}
+    return rest or None, pretrained
+
+
+def load_backbone(
+    backbone: nn.Module,
+    checkpoint: str,
+    prefix: Optional[str] = None,
+    map_location: Optional[str] = 'cpu',
+) -> None:
+    """Load the weights of a stock or mutually trained checkpoint strictly.
+
+    Args:
+        backbone (nn.Module): To be filled.
+        checkpoint (str): Path or URL that mmengine can load.
+        prefix (str, optional): Of the backbone's keys in the file. Defaults
+            to ``'backbone.'`` where the file has such keys, else to none.
+        map_location (str, optional): Defaults to ``'cpu'``.
+
+    Raises:
+        ConfigError: If the file is missing or damaged, or if keys or shapes
+            differ; a classifier's keys (``fc``, ``classifier``, ``head``)
+            are left out.
+    """
+    try:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location)
+    except Exception as error:
+        raise ConfigError(
+            f'pretrained checkpoint {checkpoint!r} cannot be loaded: '
+            f'{str(error).splitlines()[0]}'
+        ) from error
+    weights = loaded.get('state_dict', loaded)
+    weights = {
+        key[7:] if key.startswith('module.') else key: value
+        for key, value in weights.items()
+    }
+    if prefix is None:
+        prefix = 'backbone.'
+        if not any(key.startswith(prefix) for key in weights):
+            prefix = ''
+    elif prefix and not prefix.endswith('.'):
+        prefix += '.'
+    weights = {
+        key[len(prefix) :]: value
+        for key, value in weights.items()
+        if key.startswith(prefix)
+        and not key[len(prefix) :].startswith(_CLASSIFIERS)
+    }
+    try:
+        backbone.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise ConfigError(
+            f'pretrained checkpoint {checkpoint!r} does not fit the '
+            f'{type(backbone).__name__}: {" ".join(lines[1:])[:300]}'
+        ) from error
+    print_log(
+        f'{type(backbone).__name__}: all weights loaded from {checkpoint}',
+        logger='current',
+    )

@@ -1,0 +1,146 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What mutual learning has to know about a task."""
+
+from typing import Any, List, Optional, Sequence, Tuple
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from ...datasets.transforms import CARRIED
+from ...errors import ConfigError
+from ...slimmable import slim_batch_norms
+from ...subnet import Subnet, SubnetSpace
+
+Samples = Sequence[BaseDataElement]
+Batch = Tuple[Tensor, List[BaseDataElement]]
+
+
+class Task:
+    """How inputs are brought to a subnet's size, and predictions found.
+
+    Args:
+        space (SubnetSpace): Names the full resolution, which the pipeline
+            delivers.
+    """
+
+    supervisions: Tuple[str, ...] = ('kl', 'label')
+    """What ``mutual.supervision`` may be; the first is the default."""
+
+    def __init__(self, space: SubnetSpace) -> None:
+        self.space = space
+
+    def check_supervision(self, supervision: Optional[str]) -> str:
+        """Return ``supervision`` or the task's default.
+
+        Raises:
+            ConfigError: If the task has no such supervision.
+        """
+        if supervision is None:
+            return self.supervisions[0]
+        if supervision not in self.supervisions:
+            raise ConfigError(
+                f'mutual.supervision={supervision!r}: this model takes '
+                f'{" or ".join(map(repr, self.supervisions))}'
+            )
+        return supervision
+
+    def head(self, model: nn.Module) -> nn.Module:
+        """Return the module whose output is the prediction for KL."""
+        return model.head
+
+    def check_full(self, inputs: Tensor, data_samples: Samples) -> None:
+        """Refuse a batch that is not of the full resolution.
+
+        Raises:
+            ConfigError: Names the size that came and the one that should.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def resize(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        data_samples: Samples,
+        subnet: Subnet,
+        with_truth: bool = False,
+    ) -> Batch:
+        """Return the preprocessed batch at the subnet's resolution.
+
+        Sizes that ``MultiResolution`` made in the data pipeline are taken
+        where they are carried along; otherwise the batch is interpolated on
+        its device. What is given is not changed.
+
+        Args:
+            model (nn.Module): Its data preprocessor pads and normalises.
+            inputs (Tensor): Preprocessed batch at the full resolution.
+            data_samples (Sequence): One for each input.
+            subnet (Subnet): Names the resolution.
+            with_truth (bool): Whether to resize the ground truth too, for
+                training. Defaults to False.
+        """
+        if subnet.resolution == self.space.full.resolution:
+            return inputs, list(data_samples or [])
+        if data_samples and CARRIED in data_samples[0]:
+            return self._carried(
+                model, data_samples, subnet.resolution, with_truth
+            )
+        return self._interpolate(
+            model, inputs, data_samples, subnet.resolution, with_truth
+        )
+
+    def _interpolate(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        data_samples: Samples,
+        resolution: int,
+        with_truth: bool,
+    ) -> Batch:
+        raise NotImplementedError(type(self).__name__)
+
+    def _carried(
+        self,
+        model: nn.Module,
+        data_samples: Samples,
+        resolution: int,
+        with_truth: bool,
+    ) -> Batch:
+        sizes = [sample.get(CARRIED) for sample in data_samples]
+        if any(resolution not in size for size in sizes):
+            raise ConfigError(
+                f'resolution {resolution} was not made by MultiResolution('
+                f'resolution={tuple(sizes[0])}) of the pipeline: list it '
+                'there'
+            )
+        packed = [size[resolution] for size in sizes]
+        data = model.data_preprocessor(
+            {key: [p[key] for p in packed] for key in packed[0]}, with_truth
+        )
+        return data['inputs'], data['data_samples']
+
+    def features(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
+        """Forward through every batch norm, for calibration."""
+        del data_samples
+        with torch.no_grad():
+            model.extract_feat(inputs)
+
+    def counted(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Run the part of the network whose MACs are a subnet's cost."""
+        return model(inputs, mode='tensor')
+
+    def input_shape(
+        self, model: nn.Module, subnet: Subnet, image_shape: Tuple[int, int]
+    ) -> Tuple[int, ...]:
+        """Shape of the batch of one that the network sees for an image."""
+        raise NotImplementedError(type(self).__name__)
+
+    @staticmethod
+    def batch_norms_outside(model: nn.Module, names: Sequence[str]) -> bool:
+        """Whether a batch norm lives in another child than ``names``."""
+        return any(
+            name.split('.')[0] not in names
+            for name, _ in slim_batch_norms(model)
+        )

@@ -1,0 +1,51 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Image classification with mmpretrain."""
+
+from typing import Tuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ...subnet import Subnet
+from .base import Batch, Samples, Task
+
+
+class ClassificationTask(Task):
+    """Subnets match the full network's prediction on the image, resized.
+
+    Resolution ``r`` is the side of the square input.
+    """
+
+    def check_full(self, inputs: Tensor, data_samples: Samples) -> None:
+        """Refuse inputs that are not squares of the full resolution."""
+        del data_samples
+        full = self.space.full.resolution
+        if tuple(inputs.shape[-2:]) != (full, full):
+            raise ConfigError(
+                f'the pipeline delivers {inputs.shape[-2]} x '
+                f'{inputs.shape[-1]} inputs, but the full resolution is '
+                f'{full}: crop or resize to {full}, or set another '
+                'mutual.resolution[0]'
+            )
+
+    def _interpolate(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        data_samples: Samples,
+        resolution: int,
+        with_truth: bool,
+    ) -> Batch:
+        del model, with_truth
+        resized = F.interpolate(
+            inputs, (resolution, resolution), mode='bilinear', antialias=True
+        )
+        return resized, list(data_samples or [])
+
+    def input_shape(
+        self, model: nn.Module, subnet: Subnet, image_shape: Tuple[int, int]
+    ) -> Tuple[int, ...]:
+        """Shape of one square input; ``image_shape`` does not matter."""
+        del model, image_shape
+        return (1, 3, subnet.resolution, subnet.resolution)

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Set up the environment if needed, check the style and types, run the tests.
+#
+# Usage: run_tests.sh [PYTEST ARGUMENTS]
+
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash tools/setup_env.sh
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy mutualnet_mm
+exec .venv/bin/python -m pytest "$@"

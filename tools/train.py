@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Train a config of mmpretrain, mmdet or mmaction2, with our models or not.
+
+The stock tool of each project does the same; this one serves all three and
+checks the config before the first download or iteration.
+"""
+
+import argparse
+
+import torch
+from mmengine.config import DictAction
+from mmengine.runner import Runner
+
+from mutualnet_mm.apis import load_config, one_line_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='where checkpoints and logs go')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint, by default the last of the work dir',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision (GPU)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['auto', 'none', 'pytorch', 'slurm', 'mpi'],
+        default='auto',
+        help='job launcher; the default finds out',
+    )
+    # torch.distributed.launch passes it, torchrun sets the variable instead.
+    parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_flush_denormal(True)  # of a fresh network's gradients on a CPU
+    with one_line_errors():
+        cfg = load_config(
+            args.config, args.cfg_options, args.work_dir, args.launcher
+        )
+        if args.resume is not None:
+            cfg.resume = True
+            cfg.load_from = None if args.resume == 'auto' else args.resume
+        if args.amp:
+            cfg.optim_wrapper.type = 'AmpOptimWrapper'
+            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    main()

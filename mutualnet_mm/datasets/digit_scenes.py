@@ -9,16 +9,7 @@ import json
 import shutil
 import zlib
 from pathlib import Path
-from typing import (
-    Any,
-    Dict,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -28,12 +19,15 @@ from ..errors import ConfigError
 
 DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
 
-# Raised whenever the same arguments would give other scenes.
-_VERSION = 1
+_MAKER = 'mutualnet_mm.datasets.make_digit_scenes'
+_VERSION = 1  # raised whenever the same arguments would give other scenes
 _INK = 0.4  # of the full ink: where a stroke ends
 _TRAIN_SHARE = 0.7  # of the digits, and of each photograph's columns
 _MIN_VISIBLE = 0.7  # of each digit's pixels
 _PLACE_TRIALS = 50
+
+# An RGB image, and each digit's label and visible pixels.
+_Scene = Tuple[np.ndarray, List[Tuple[int, np.ndarray]]]
 
 
 def make_digit_scenes(
@@ -71,16 +65,12 @@ def make_digit_scenes(
 
     Raises:
         ConfigError: If a value is out of range, ``out_dir`` holds something
-            else, or scikit-learn is missing.
+            else, or scikit-learn or pycocotools is missing.
     """
-    for name, (low, high) in (
-        ('digits_per_scene', digits_per_scene),
-        ('digit_size', digit_size),
-    ):
+    limits = dict(digits_per_scene=digits_per_scene, digit_size=digit_size)
+    for name, (low, high) in limits.items():
         if not 1 <= low <= high:
-            raise ConfigError(
-                f'{name}={(low, high)}: give the least and the most, from 1'
-            )
+            raise ConfigError(f'{name}={(low, high)}: give least and most')
     if digit_size[1] > min(image_size):
         raise ConfigError(
             f'digit_size={tuple(digit_size)} does not fit into '
@@ -89,12 +79,12 @@ def make_digit_scenes(
     out_dir = Path(out_dir)
     digits, labels, photographs = _load_sources(photographs)
     settings: Dict[str, Any] = dict(
+        made_by=_MAKER,
         version=_VERSION,
         num_train=num_train,
         num_val=num_val,
         image_size=list(image_size),
-        digits_per_scene=list(digits_per_scene),
-        digit_size=list(digit_size),
+        **{name: list(value) for name, value in limits.items()},
         seed=seed,
         photographs=[zlib.crc32(photo.tobytes()) for photo in photographs],
     )
@@ -104,12 +94,8 @@ def make_digit_scenes(
     for split in ('train', 'val'):
         rng = np.random.default_rng((seed, len(split)))
         chosen = _share(order, split)
-        source = (
-            digits[chosen],
-            labels[chosen],
-            # The part is a share of the columns, so they come first.
-            [_share(photo.swapaxes(0, 1), split) for photo in photographs],
-        )
+        views = [_share(photo, split, axis=1) for photo in photographs]
+        source = digits[chosen], labels[chosen], views
         count = settings[f'num_{split}']
         scenes = (_paint_scene(rng, *source, settings) for _ in range(count))
         _write_split(out_dir, split, tqdm(scenes, f'{split} scenes', count))
@@ -117,20 +103,21 @@ def make_digit_scenes(
     return out_dir
 
 
-def _share(items: np.ndarray, split: str) -> np.ndarray:
-    cut = int(len(items) * _TRAIN_SHARE)
-    return items[:cut] if split == 'train' else items[cut:]
+def _share(items: np.ndarray, split: str, axis: int = 0) -> np.ndarray:
+    """Take the part of an array that belongs to a split."""
+    cut = int(items.shape[axis] * _TRAIN_SHARE)
+    return np.split(items, [cut], axis)[split == 'val']
 
 
 def _load_sources(
     photographs: Optional[Sequence[np.ndarray]],
 ) -> Tuple[np.ndarray, np.ndarray, List[np.ndarray]]:
     try:
+        import pycocotools  # noqa: F401  (missed only after the painting)
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError as error:
         raise ConfigError(
-            'scikit-learn, which carries the digits, is missing: '
-            'pip install scikit-learn'
+            f'{error.name} is missing: pip install scikit-learn pycocotools'
         ) from error
     if photographs is None:
         photographs = load_sample_images().images
@@ -145,15 +132,17 @@ def _write_settings(out_dir: Path, settings: dict, complete: bool) -> None:
 
 def _start(out_dir: Path, settings: dict) -> bool:
     """Ready the folder; False if it already holds just this data set."""
-    path = out_dir / 'settings.json'
-    if path.exists():
-        if json.loads(path.read_text()) == {**settings, 'complete': True}:
+    if out_dir.exists() and any(out_dir.iterdir()):
+        path = out_dir / 'settings.json'
+        found = json.loads(path.read_text()) if path.exists() else {}
+        if found == {**settings, 'complete': True}:
             return False
-    elif out_dir.exists() and any(out_dir.iterdir()):
-        raise ConfigError(
-            f'out_dir={str(out_dir)!r} holds something else than digit '
-            'scenes: name a new folder'
-        )
+        # What lies there is about to be deleted.
+        if found.get('made_by') != _MAKER:
+            raise ConfigError(
+                f'out_dir={str(out_dir)!r} holds something else than digit '
+                'scenes: name a new folder'
+            )
     out_dir.mkdir(parents=True, exist_ok=True)
     _write_settings(out_dir, settings, complete=False)
     for name in ('train', 'val', 'annotations'):
@@ -168,16 +157,15 @@ def _paint_scene(
     labels: np.ndarray,
     photographs: Sequence[np.ndarray],
     settings: Dict[str, Any],
-) -> Tuple[np.ndarray, List[Tuple[int, np.ndarray]]]:
-    """Return an RGB image, and the label and visible pixels of each digit."""
-    photograph = photographs[rng.integers(len(photographs))].swapaxes(0, 1)
+) -> _Scene:
+    photograph = photographs[int(rng.integers(len(photographs)))]
     image = _paint_background(rng, photograph, settings['image_size'])
-    found: List[int] = []
+    scene_labels: List[int] = []
     masks: List[np.ndarray] = []
     areas: List[int] = []
-    for _ in range(rng.integers(*settings['digits_per_scene'], endpoint=True)):
+    for _ in range(_draw(rng, settings['digits_per_scene'])):
         index = rng.integers(len(digits))
-        size = int(rng.integers(*settings['digit_size'], endpoint=True))
+        size = _draw(rng, settings['digit_size'])
         ink = cv2.resize(
             digits[index], (size, size), interpolation=cv2.INTER_CUBIC
         )
@@ -190,8 +178,12 @@ def _paint_scene(
         image[mask] = colour * shade[:, None]
         masks = [other & ~mask for other in masks] + [mask]
         areas.append(int(mask.sum()))
-        found.append(int(labels[index]))
-    return np.round(image).astype(np.uint8), list(zip(found, masks))
+        scene_labels.append(int(labels[index]))
+    return np.round(image).astype(np.uint8), list(zip(scene_labels, masks))
+
+
+def _draw(rng: np.random.Generator, limits: Sequence[int]) -> int:
+    return int(rng.integers(limits[0], limits[1] + 1))
 
 
 def _paint_background(
@@ -230,11 +222,7 @@ def _place(
     return None
 
 
-def _write_split(
-    out_dir: Path,
-    split: str,
-    scenes: Iterable[Tuple[np.ndarray, List[Tuple[int, np.ndarray]]]],
-) -> None:
+def _write_split(out_dir: Path, split: str, scenes: Iterable[_Scene]) -> None:
     from pycocotools import mask as coco_mask
 
     images: List[dict] = []
@@ -249,20 +237,13 @@ def _write_split(
         for label, mask in digits:
             code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
             code['counts'] = code['counts'].decode()
-            annotation = dict(
-                id=len(annotations) + 1,
-                image_id=image_id,
-                category_id=label + 1,
-                bbox=coco_mask.toBbox(code).tolist(),
-                area=int(mask.sum()),
-                iscrowd=0,
-                segmentation=code,
-            )
+            annotation = dict(id=len(annotations) + 1, image_id=image_id)
+            annotation.update(category_id=label + 1, segmentation=code)
+            annotation.update(area=int(mask.sum()), iscrowd=0)
+            annotation.update(bbox=coco_mask.toBbox(code).tolist())
             annotations.append(annotation)
-    categories = [
-        dict(id=label + 1, name=name)
-        for label, name in enumerate(DIGIT_CLASSES)
-    ]
+    names = enumerate(DIGIT_CLASSES, 1)
+    categories = [dict(id=index, name=name) for index, name in names]
     data = dict(images=images, annotations=annotations, categories=categories)
     path = out_dir / 'annotations' / f'instances_{split}.json'
     path.write_text(json.dumps(data))

@@ -1,0 +1,24 @@
+"""The paper's detection experiment with ResNet-50 instead of VGG-16.
+
+The backbone is mmdet's own, from its torchvision weights, with batch norm
+unfrozen: the full network's frozen statistics would fit no subnet.
+"""
+
+_base_ = ['../mutual_mask_rcnn_vgg16.py']
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mutualnet_mm.Slimmable',
+        wraps='ResNet',
+        depth=50,
+        num_stages=4,
+        out_indices=(0, 1, 2, 3),
+        frozen_stages=-1,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=False,
+        style='pytorch',
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
+    ),
+    neck=dict(in_channels=[256, 512, 1024, 2048]),
+)

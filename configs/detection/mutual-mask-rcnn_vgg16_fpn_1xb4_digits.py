@@ -1,0 +1,118 @@
+"""The paper's experiment, small enough for two CPU cores: the quick start.
+
+Handwritten digits on photographs (tools/quickstart.sh makes them), 128 x 192
+pixels, a slim neck, small heads and few RoIs, from scratch.
+"""
+
+_base_ = ['../mutual_mask_rcnn_vgg16.py']
+
+channels = 64
+model = dict(
+    mutual=dict(resolution=(128, 112, 96), num_random=1),
+    neck=dict(out_channels=channels),
+    rpn_head=dict(
+        in_channels=channels,
+        feat_channels=channels,
+        anchor_generator=dict(scales=[4]),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=channels),
+        bbox_head=dict(
+            in_channels=channels, fc_out_channels=256, num_classes=10
+        ),
+        mask_roi_extractor=dict(out_channels=channels),
+        mask_head=dict(
+            num_convs=2,
+            in_channels=channels,
+            conv_out_channels=channels,
+            num_classes=10,
+        ),
+    ),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=200, max_per_img=100),
+        rcnn=dict(sampler=dict(num=32)),
+    ),
+    test_cfg=dict(
+        rpn=dict(nms_pre=200, max_per_img=50), rcnn=dict(max_per_img=10)
+    ),
+)
+
+data_root = 'data/digit_scenes/'
+classes = tuple('0123456789')
+resize = dict(type='Resize', scale=(192, 128), keep_ratio=True)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    resize,
+    dict(type='PackDetInputs'),  # no flip: a mirrored digit is none
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    resize,
+    dict(
+        type='PackDetInputs',
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+        ),
+    ),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        data_root=data_root,
+        ann_file='annotations/instances_train.json',
+        data_prefix=dict(img='train/'),
+        metainfo=dict(classes=classes),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        data_root=data_root,
+        ann_file='annotations/instances_val.json',
+        data_prefix=dict(img='val/'),
+        metainfo=dict(classes=classes),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+test_evaluator = val_evaluator
+
+train_cfg = dict(max_epochs=3, val_interval=10)
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=4e-4, weight_decay=1e-4)
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=False,
+        begin=50,
+        end=300,
+        eta_min=2e-5,
+    ),
+]
+default_hooks = dict(logger=dict(interval=10))
+custom_hooks = [dict(type='mutualnet_mm.BNCalibrationHook', num_batches=25)]
+randomness = dict(seed=0)
+test_cfg = dict(
+    subnets=[
+        '1.0x-128',
+        '0.75x-128',
+        '0.75x-112',
+        '0.5x-112',
+        '0.5x-96',
+        '0.25x-128',
+        '0.25x-96',
+    ]
+)

@@ -1,0 +1,25 @@
+"""RetinaNet by mutual learning: a stock config and the lines that change.
+
+Nothing but the model and the loops differs from mmdet's config; the stock
+pipeline's 1333 x 800 is the full resolution.
+"""
+
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_2x_coco.py']
+custom_imports = dict(imports=['mutualnet_mm'], allow_failed_imports=False)
+
+model = dict(
+    type='mutualnet_mm.MutualLearning',
+    wraps='RetinaNet',
+    mutual=dict(width=(0.25, 1.0), resolution=(800, 640, 480, 320)),
+    backbone=dict(
+        type='mutualnet_mm.Slimmable',
+        wraps='ResNet',
+        norm_eval=False,
+        frozen_stages=-1,
+    ),
+)
+val_cfg = dict(type='mutualnet_mm.SubnetValLoop')
+test_cfg = dict(
+    type='mutualnet_mm.SubnetTestLoop',
+    subnets=['1.0x-800', '0.75x-640', '0.5x-480', '0.25x-320'],
+)

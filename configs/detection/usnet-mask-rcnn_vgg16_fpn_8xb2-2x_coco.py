@@ -1,0 +1,6 @@
+"""US-Net baseline: many widths, one resolution."""
+
+_base_ = ['../mutual_mask_rcnn_vgg16.py']
+
+model = dict(mutual=dict(resolution=(600,)))
+test_cfg = dict(subnets=['1.0x-600', '0.75x-600', '0.5x-600', '0.25x-600'])

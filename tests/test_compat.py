@@ -1,0 +1,282 @@
+"""Each remedy is tried in a fresh interpreter, as a user meets it."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from textwrap import dedent
+
+import numpy as np
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+from mutualnet_mm import compat
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECTS = ('mmaction', 'mmdet', 'mmpretrain')
+
+
+def run(code, *paths):
+    """Run code in a fresh interpreter that sees ``paths`` first."""
+    paths = [*map(str, paths), str(ROOT)]
+    return subprocess.run(
+        [sys.executable, '-c', dedent(code)],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def check(code, *paths):
+    result = run(code, *paths)
+    assert result.returncode == 0, result.stderr
+
+
+def write_package(folder, *modules):
+    """Make empty Python modules, and the packages that they lie in."""
+    for module in modules:
+        path = Path(folder, module)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('')
+        for parent in path.parents:
+            if parent == Path(folder):
+                break
+            (parent / '__init__.py').touch()
+    return folder
+
+
+def test_import_is_light_and_repeatable():
+    check(f"""
+        import sys
+        import torch
+        import mutualnet_mm
+        heavy = set(sys.modules) & {{'torchvision', *{PROJECTS}}}
+        assert not heavy, heavy
+        get = getattr(torch.serialization, 'get_safe_globals', list)
+        before = len(get()), set(sys.modules)
+        mutualnet_mm.compat.apply()
+        assert (len(get()), set(sys.modules)) == before
+        """)
+
+
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, PROJECTS)),
+    reason='needs mmpretrain, mmdet and mmaction2',
+)
+def test_all_three_projects_import_in_one_process():
+    check("""
+        import mutualnet_mm
+        import mmpretrain.models, mmpretrain.apis
+        import mmaction.models, mmaction.apis
+        import mmdet.models, mmdet.apis
+        """)
+
+
+# --- checkpoints ---------------------------------------------------------
+
+
+class Line(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def forward(self, inputs, mode):
+        if mode == 'loss':
+            return {'loss': self.layer(torch.stack(inputs)).mean()}
+        return []
+
+
+class Points(Dataset):
+    metainfo = {'classes': ('point',)}
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return {'inputs': torch.ones(1)}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint of mmengine's Runner with a scalar as a best score."""
+    runner = Runner(
+        model=Line(),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(
+            dataset=Points(),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            batch_size=2,
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1)),
+        param_scheduler=dict(type='MultiStepLR', milestones=[1]),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        experiment_name=tmp_path.name,
+    )
+    for name in compat._NUMPY_TYPES:
+        runner.message_hub.update_info(name, np.dtype(name).type(1))
+    runner.train()
+    return tmp_path / 'epoch_1.pth'
+
+
+def load(path):
+    return run(f"""
+        import mutualnet_mm
+        from mmengine.runner.checkpoint import _load_checkpoint
+        hub = _load_checkpoint({str(path)!r})['message_hub']
+        loss = hub['log_scalars']['train/loss']
+        assert len(loss.data[0]) == 2, loss.data
+        assert loss.mean() == loss.data[0].mean()
+        for name in {compat._NUMPY_TYPES}:
+            value = hub['runtime_info'][name]
+            assert value == 1 and value.dtype == name, value
+        """)
+
+
+@pytest.mark.parametrize('numpy_core', ['numpy.core', 'numpy._core'])
+def test_runner_checkpoint_loads_with_the_default_loader(
+    checkpoint, numpy_core
+):
+    renamed = checkpoint.with_name('renamed.pth')
+    found = False
+    with zipfile.ZipFile(checkpoint) as old, zipfile.ZipFile(
+        renamed, 'w'
+    ) as new:
+        for name in old.namelist():
+            data = old.read(name)
+            for other in (b'numpy.core', b'numpy._core'):
+                found |= other in data
+                data = data.replace(other, numpy_core.encode())
+            new.writestr(name, data)
+    assert found, 'the checkpoint holds no numpy value'
+    result = load(renamed)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.serialization, 'add_safe_globals'),
+    reason='this torch does not restrict what it loads',
+)
+@pytest.mark.parametrize(
+    'attack',
+    [(eval, ('1 + 1',)), (getattr, (np.ndarray, 'tofile'))],
+    ids=['eval', 'getattr'],
+)
+def test_other_globals_stay_refused(tmp_path, attack):
+    class Attack:
+        def __reduce__(self):
+            return attack
+
+    path = tmp_path / 'attack.pth'
+    torch.save({'state_dict': {}, 'meta': Attack()}, path)
+    result = run(f"""
+        import mutualnet_mm
+        import torch
+        torch.load({str(path)!r}, weights_only=True)
+        """)
+    assert result.returncode != 0
+    assert 'UnpicklingError' in result.stderr
+
+
+# --- torchvision ---------------------------------------------------------
+
+
+@pytest.fixture
+def broken_torchvision(tmp_path):
+    """The installed torchvision without its compiled operators."""
+    spec = importlib.util.find_spec('torchvision')
+    if spec is None:
+        pytest.skip('torchvision is not installed')
+    folder = tmp_path / 'torchvision'
+    folder.mkdir()
+    for entry in Path(spec.submodule_search_locations[0]).iterdir():
+        if not entry.name.startswith('_C.') and entry.name != '__pycache__':
+            (folder / entry.name).symlink_to(entry)
+    return tmp_path
+
+
+USE_TORCHVISION = """
+    import torch
+    import torchvision.transforms
+    import torchvision.models
+    from torchvision.ops import nms
+    assert torchvision.models.resnet18() is not None
+    """
+
+
+def test_torchvision_imports_without_its_operators(broken_torchvision):
+    check('import mutualnet_mm' + dedent(USE_TORCHVISION), broken_torchvision)
+
+
+def test_torchvision_imports_after_a_failed_import(broken_torchvision):
+    check(
+        dedent("""
+        try:
+            import torchvision
+        except (RuntimeError, AttributeError):
+            pass
+        import sys
+        import mutualnet_mm
+        junk = [m for m in sys.modules if m.startswith('torchvision.')]
+        assert 'torchvision' in sys.modules or not junk, junk
+        """)
+        + dedent(USE_TORCHVISION),
+        broken_torchvision,
+    )
+
+
+def test_loadable_operators_are_left_alone(tmp_path):
+    write_package(tmp_path, 'torchvision/__init__.py')
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    library = tmp_path / 'torchvision' / f'_C{suffix}'
+    library.touch()
+    check(
+        f"""
+        import torch
+        loaded = []
+        torch.ops.load_library = loaded.append
+        import mutualnet_mm
+        assert loaded == [{str(library)!r}], loaded
+        assert not hasattr(torch.ops.torchvision, 'nms')
+        """,
+        tmp_path,
+    )
+
+
+# --- mmaction2 -----------------------------------------------------------
+
+
+def test_missing_drn_gets_a_stand_in(tmp_path):
+    write_package(tmp_path, 'mmaction/models/localizers/bmn.py')
+    check(
+        """
+        import sys
+        import mutualnet_mm
+        assert 'mmaction' not in sys.modules
+        from mmaction.models.localizers.drn.drn import DRN
+        try:
+            DRN(1)
+        except ImportError as error:
+            assert 'mmaction2' in str(error)
+        else:
+            raise AssertionError('DRN was built')
+        """,
+        tmp_path,
+    )
+
+
+def test_real_drn_is_left_alone(tmp_path):
+    write_package(tmp_path, 'mmaction/models/localizers/drn/drn.py')
+    check(
+        """
+        import mutualnet_mm
+        from mmaction.models.localizers.drn import drn
+        assert drn.__file__ and not hasattr(drn, 'DRN')
+        """,
+        tmp_path,
+    )

@@ -1,0 +1,139 @@
+"""Every config trains for an iteration and evaluates a subnet, made small."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / 'configs'
+DETECTION = [
+    CONFIGS / 'mutual_mask_rcnn_vgg16.py',
+    *sorted((CONFIGS / 'detection').glob('*.py')),
+]
+CLASSIFICATION = sorted((CONFIGS / 'classification').glob('*.py'))
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    pytest.importorskip('pycocotools')
+    from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
+
+    out = tmp_path_factory.mktemp('scenes')
+    return make_digit_scenes(out, num_train=4, num_val=2)
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp('pictures')
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for name in 'ab':
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                image = rng.integers(0, 256, (80, 90, 3), np.uint8)
+                cv2.imwrite(str(folder / f'{i}.png'), image)
+    return root
+
+
+def dicts(node):
+    """All dicts below ``node``."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            yield from dicts(item)
+
+
+def shrink(cfg, full):
+    """Bring every resolution of the config down, the full one to ``full``."""
+    mutual = cfg.model.mutual
+    old = mutual.resolution[0]
+    scaled = {r: round(full * r / old) for r in mutual.resolution}
+    mutual.resolution = list(scaled.values())
+    for step in dicts([cfg.train_dataloader, cfg.test_dataloader]):
+        if step.get('type') == 'Resize':
+            step.scale = (full * 3 // 2, full)
+        elif step.get('type') == 'RandomResizedCrop':
+            step.scale = full
+        elif step.get('type') == 'CenterCrop':
+            step.crop_size = full
+        elif step.get('type') == 'ResizeEdge':
+            step.scale = full + 8
+        elif step.get('type') == 'mutualnet_mm.MultiResolution':
+            step.resolution = list(scaled.values())
+    cfg.model.backbone.pop('init_cfg', None)
+
+
+def run(cfg, tmp_path):
+    """Train one iteration, then test the smallest subnet."""
+    for name in ('train_dataloader', 'test_dataloader'):
+        cfg[name].update(num_workers=0, persistent_workers=False, batch_size=2)
+    cfg.work_dir = str(tmp_path)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.default_hooks.logger.interval = 1
+    cfg.custom_hooks = [
+        dict(type='mutualnet_mm.BNCalibrationHook', num_batches=1)
+    ]
+    resolution = cfg.model.mutual.resolution[-1]
+    width = min(cfg.model.mutual.width)
+    cfg.test_cfg.subnets = [f'{width}x-{resolution}']
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 1
+    assert np.isfinite(runner.message_hub.get_scalar('train/loss').current())
+    return runner.test()
+
+
+@pytest.mark.parametrize('path', DETECTION, ids=lambda path: path.stem)
+def test_detection(path, scenes, tmp_path):
+    pytest.importorskip('mmdet')
+    cfg = Config.fromfile(path)
+    shrink(cfg, 128)
+    split = dict(train_dataloader='train', test_dataloader='val')
+    for name, part in split.items():
+        cfg[name].dataset.update(
+            data_root=str(scenes),
+            ann_file=f'annotations/instances_{part}.json',
+            data_prefix=dict(img=f'{part}/'),
+            metainfo=dict(classes=tuple('0123456789')),
+        )
+    cfg.test_evaluator.ann_file = str(
+        scenes / 'annotations/instances_val.json'
+    )
+    for part in dicts(cfg.model):
+        if 'num_classes' in part:
+            part.num_classes = 10
+    train, test = cfg.model.train_cfg, cfg.model.test_cfg
+    if 'rpn' in test:
+        train.rpn_proposal.max_per_img = test.rpn.max_per_img = 20
+        train.rcnn.sampler.num = 8
+    # An untrained network is sure of nothing.
+    test.get('rcnn', test).score_thr = 0.0
+    metrics = run(cfg, tmp_path)
+    assert any(key.endswith('coco/bbox_mAP') for key in metrics)
+
+
+@pytest.mark.parametrize('path', CLASSIFICATION, ids=lambda path: path.stem)
+def test_classification(path, pictures, tmp_path):
+    pytest.importorskip('mmpretrain')
+    cfg = Config.fromfile(path)
+    shrink(cfg, 64)
+    for name, part in (
+        ('train_dataloader', 'train'),
+        ('test_dataloader', 'val'),
+    ):
+        pipeline = cfg[name].dataset.pipeline
+        cfg[name].dataset = dict(
+            type='CustomDataset',
+            data_root=str(pictures / part),
+            pipeline=pipeline,
+        )
+    metrics = run(cfg, tmp_path)
+    assert any(key.endswith('accuracy/top1') for key in metrics)

@@ -1,17 +1,18 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Subnets as plain values: one, the space of all, and how they are drawn."""
 
+import math
 import re
 from dataclasses import dataclass
 from itertools import product
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from .errors import ConfigError
 
 _PATTERN = re.compile(
-    r'(?P<width>\d+(?:\.\d+)?(?:e-?\d+)?)x'
+    r'(?P<width>\d+(?:\.\d+)?(?:e[+-]?\d+)?)x'
     r'-(?P<resolution>\d+)(?:-(?P<frames>\d+))?'
 )
 
@@ -35,7 +36,7 @@ class Subnet:
 
     def __post_init__(self) -> None:
         if (
-            not self.width > 0
+            not _is_width(self.width)
             or not _is_count(self.resolution)
             or not (self.frames is None or _is_count(self.frames))
         ):
@@ -94,12 +95,10 @@ class SubnetSpace:
         resolution: Sequence[int] = (224,),
         frames: Optional[Sequence[int]] = None,
     ) -> None:
-        self.widths = _numbers('width', width)
+        self.widths = _numbers('width', width, _is_width)
         self.is_range = len(self.widths) == 2
         self.min_width = min(self.widths)
         self.max_width = max(self.widths)
-        if self.min_width <= 0:
-            raise ConfigError(f'mutual.width={width!r}: widths are positive')
         self.resolutions = _counts('resolution', resolution)
         self.frames = None if frames is None else _counts('frames', frames)
 
@@ -155,6 +154,8 @@ class SubnetSpace:
         Widths are rounded to six digits and always hold both ends of the
         range; a list of widths is taken as it is. Widest and largest first.
         """
+        if not step > 0:
+            raise ConfigError(f'step={step!r}: the widths of a grid go down')
         widths = list(self.widths)
         if self.is_range:
             count = int((self.max_width - self.min_width) / step + 1e-6)
@@ -269,26 +270,35 @@ class SubnetSampler:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _numbers(name: str, values: Sequence) -> tuple:
+def _is_width(value: object) -> bool:
+    return _is_count(value) or (
+        isinstance(value, float) and math.isfinite(value) and value > 0
+    )
+
+
+def _numbers(
+    name: str, values: Sequence, accept: Callable[[object], bool]
+) -> tuple:
     if (
         not isinstance(values, (list, tuple))
         or len(values) == 0
-        or not all(isinstance(v, (int, float)) for v in values)
+        or not all(map(accept, values))
     ):
+        kind = 'whole ' if accept is _is_count else ''
         raise ConfigError(
-            f'mutual.{name}={values!r}: give a list of at least one number'
+            f'mutual.{name}={values!r}: give a list of at least one '
+            f'positive {kind}number'
         )
     return tuple(values)
 
 
 def _counts(name: str, values: Sequence) -> Tuple[int, ...]:
-    values = _numbers(name, values)
-    if not all(_is_count(v) for v in values) or max(values) != values[0]:
+    values = _numbers(name, values, _is_count)
+    if max(values) != values[0]:
         raise ConfigError(
-            f'mutual.{name}={values!r}: give positive whole '
-            'numbers, the full (largest) one first'
+            f'mutual.{name}={values!r}: name the full (largest) one first'
         )
     return values

@@ -58,6 +58,13 @@ def slim_class(module: nn.Module) -> Optional[type]:
     """Return the slim class for ``module``, or None if it has none."""
     if type(module).forward not in _KNOWN_FORWARDS:
         return None
+    convolve = getattr(type(module), '_conv_forward', None)
+    if convolve not in (
+        None,
+        nn.Conv2d._conv_forward,
+        nn.Conv3d._conv_forward,
+    ):
+        return None
     for stock, slim in _SLIM_CLASSES.items():
         if isinstance(module, stock):
             return slim
@@ -74,7 +81,8 @@ def convert(
     """Swap every convolution, batch norm and linear layer in ``module``.
 
     Parameters, buffers, names and attributes stay as they are, so the
-    ``state_dict`` does not change. Layers that are slim already are kept.
+    ``state_dict`` does not change. Layers that are slim already are kept as
+    they are. Nothing is changed where an error is raised.
 
     Args:
         module (nn.Module): Changed in place.
@@ -90,17 +98,15 @@ def convert(
             that names no layer.
     """
     rules = dict(rules or {})
+    swaps = []
     for name, layer in module.named_modules():
         if isinstance(layer, SlimLayer):
-            rules.pop(name, None)
             continue
         target = slim_class(layer)
         if target is not None:
-            rule = rules.pop(name, default)
             if strict:
                 _check_groups(name, layer)
-            layer.__class__ = target
-            layer.slim_state, layer.slim_rule = state, rule
+            swaps.append((layer, target, rules.pop(name, default)))
         elif strict and any(p is not None for p in layer._parameters.values()):
             place = '.'.join(filter(None, (stock_name(module), name)))
             raise ConfigError(
@@ -110,8 +116,12 @@ def convert(
             )
     if rules:
         raise ConfigError(
-            f'rules for {sorted(rules)} name no layer of {stock_name(module)}'
+            f'rules for {sorted(rules)} name no layer of '
+            f'{stock_name(module)} that is not slim yet'
         )
+    for layer, target, rule in swaps:
+        layer.__class__ = target
+        layer.slim_state, layer.slim_rule = state, rule
 
 
 def adopt_sync_batch_norm(module: nn.Module, state: SlimState) -> None:

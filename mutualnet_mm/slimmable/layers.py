@@ -9,7 +9,7 @@ layer becomes one by a class swap (:mod:`.convert`), which adds
 
 The *input* width is read off the incoming tensor, so that no dependency
 between layers has to be traced. At full width each runs the stock layer's own
-``forward``.
+``forward``, with its checks.
 """
 
 from typing import Any, Callable, Optional, Tuple
@@ -28,6 +28,11 @@ class SlimLayer(nn.Module):
 
     slim_state: SlimState
     slim_rule: LayerRule = PLAIN
+
+    @property
+    def is_widest(self) -> bool:
+        """Whether the stock ``forward``, with its own checks, is due."""
+        return self.slim_state.width >= self.slim_state.max_width
 
     def active_out(self, channels: int) -> int:
         """Output channels at the active width, of ``channels`` built."""
@@ -60,7 +65,10 @@ class _SlimConv(SlimLayer):
         if self.groups > 1:
             return self._forward_groups(x, inputs)
         outputs = self.active_out(self.out_channels)
-        if inputs == self.in_channels and outputs == self.out_channels:
+        if self.is_widest or (inputs, outputs) == (
+            self.in_channels,
+            self.out_channels,
+        ):
             return super().forward(x)
         weight = slice_inputs(
             self.weight[:outputs], inputs, self.slim_rule.input_tail
@@ -68,7 +76,7 @@ class _SlimConv(SlimLayer):
         return self._conv_forward(x, weight, _head(self.bias, outputs))
 
     def _forward_groups(self, x: Tensor, inputs: int) -> Tensor:
-        if inputs == self.in_channels:
+        if self.is_widest or inputs == self.in_channels:
             return super().forward(x)
         group_width = self.in_channels // self.groups
         groups, rest = divmod(inputs, group_width)
@@ -101,6 +109,8 @@ class SlimLinear(SlimLayer, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., active in)`` to ``(..., active out)``."""
+        if self.is_widest:
+            return super().forward(x)
         outputs = self.active_out(self.out_features)
         weight = slice_inputs(
             self.weight[:outputs], x.shape[-1], self.slim_rule.input_tail
@@ -115,8 +125,8 @@ class _SlimBatchNorm(SlimLayer):
     ones only where ``slim_state.track_stats`` says so (the full network's
     pass). ``subnet_stats``, a pair (mean, variance) set by
     :func:`~.statistics.use_statistics`, replaces the running ones in
-    evaluation; ``collector``, set by :func:`~.statistics.collect`, is shown
-    the inputs.
+    evaluation; ``collector``, set by
+    :class:`~.statistics.BatchNormCollector`, is shown the inputs.
     """
 
     subnet_stats: Optional[Tuple[Tensor, Tensor]] = None

@@ -17,11 +17,11 @@ def count_module_macs(
 ) -> int:
     """Count the multiply-accumulates of ``forward`` at the active width.
 
-    Convolutions, linear layers (matrix products) and global average poolings
-    count, whatever module or function runs them; biases, batch norms and
-    activations do not, as in the published code. Nothing is computed and
-    ``module`` is neither copied nor changed: meta tensors stand in for its
-    parameters.
+    Convolutions and linear layers (matrix products) count, whatever module or
+    function runs them, and ``nn.AdaptiveAvgPool`` modules that pool globally;
+    biases, batch norms and activations do not, as in the published code.
+    Nothing is computed and ``module`` is neither copied nor changed: meta
+    tensors stand in for its parameters.
 
     Args:
         module (nn.Module): On any device, in any mode.
@@ -56,8 +56,8 @@ def count_module_macs(
                     )
                 )
                 stack.callback(handle.remove)
-        module.eval()
         try:
+            module.eval()
             counter = stack.enter_context(FlopCounterMode(display=False))
             stack.enter_context(torch.no_grad())
             functional_call(holder, stand_ins, inputs)

@@ -8,6 +8,7 @@ from typing import Iterator, List, Optional
 from torch import nn
 
 from ..errors import ConfigError
+from .channels import check_rounding
 
 
 @dataclass
@@ -39,16 +40,23 @@ class SlimState:
     width: float = field(init=False)
 
     def __post_init__(self) -> None:
+        check_rounding(self.rounding)
+        if not self.max_width > 0:
+            raise ConfigError(f'max_width={self.max_width!r} is not positive')
         self.width = self.max_width
 
-    def set_width(self, width: float) -> None:
-        """Make ``width`` active, refusing one the layers do not have."""
+    def check_width(self, width: float) -> None:
+        """Refuse a width that the layers do not have."""
         if not 0 < width <= self.max_width:
             raise ConfigError(
                 f'width {width} is outside of (0, {self.max_width}], the '
                 'widths that this network was built for: a wider one needs a '
                 'wider base network and its max_width'
             )
+
+    def set_width(self, width: float) -> None:
+        """Make ``width`` active, refusing one the layers do not have."""
+        self.check_width(width)
         self.width = width
 
     @contextmanager
@@ -99,7 +107,10 @@ def set_width(module: nn.Module, width: float) -> None:
         ConfigError: If there are no slim layers, or ``width`` is not in
             ``(0, max_width]``.
     """
-    for state in slim_states(module):
+    states = slim_states(module)
+    for state in states:  # all or none
+        state.check_width(width)
+    for state in states:
         state.set_width(width)
 
 

@@ -8,7 +8,7 @@ forwarded batches. :class:`BatchNormCollector` watches one subnet; a bank,
 """
 
 from contextlib import contextmanager
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
 import torch.distributed as dist
@@ -36,8 +36,9 @@ class Moments:
     def update(self, x: Tensor) -> None:
         """Add a batch of shape ``(N, C, ...)``."""
         x = x.detach()
+        x = x if x.dtype == torch.double else x.float()
         dims = [0, *range(2, x.dim())]
-        var, mean = torch.var_mean(x.float(), dims, unbiased=False)
+        var, mean = torch.var_mean(x, dims, unbiased=False)
         count = x.numel() // x.shape[1]
         self.merge(count, mean.double(), var.double() * count)
 
@@ -61,23 +62,9 @@ class Moments:
         )
         self.count = total
 
-    def reduce(self) -> None:
-        """Pool over all ranks of the default process group, if any."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return
-        mine = torch.cat(
-            [self.mean.new_tensor([self.count]), self.mean, self.deviation]
-        )
-        parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, mine)
-        self.count = 0
-        for part in parts:
-            mean, deviation = part[1:].chunk(2)
-            self.merge(int(part[0]), mean, deviation)
-
-    def statistics(self, dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
-        """Mean and biased variance, each of shape ``(C, )``."""
-        return (self.mean.to(dtype), (self.deviation / self.count).to(dtype))
+    def statistics(self) -> Tuple[Tensor, Tensor]:
+        """Mean and biased variance, each of shape ``(C, )``, in double."""
+        return self.mean, self.deviation / self.count
 
 
 class BatchNormCollector:
@@ -108,15 +95,34 @@ class BatchNormCollector:
 
     def finish(self) -> Statistics:
         """Reduce over ranks and return the statistics of all layers seen."""
+        own = {
+            name: (m.count, m.mean.cpu(), m.deviation.cpu())
+            for name, m in self._moments.items()
+            if m.count
+        }
+        pooled: Dict[str, Moments] = {}
+        for part in _gather(own):
+            for name, moments in part.items():
+                pooled.setdefault(name, Moments()).merge(*moments)
         result = {}
-        for name, moments in self._moments.items():
-            if moments.count:
-                moments.reduce()
-                dtype = self._layers[name].running_mean
-                result[name] = moments.statistics(
-                    torch.float32 if dtype is None else dtype.dtype
-                )
+        for name, total in pooled.items():
+            mean, variance = total.statistics()
+            like = self._layers[name].running_mean
+            result[name] = (
+                (mean.float(), variance.float())
+                if like is None
+                else (mean.to(like), variance.to(like))
+            )
         return result
+
+
+def _gather(own: dict) -> List[dict]:
+    """One collective for all layers, so that no rank waits for another."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [own]
+    parts: List[dict] = [{}] * dist.get_world_size()
+    dist.all_gather_object(parts, own)
+    return parts
 
 
 @contextmanager
@@ -139,13 +145,14 @@ def use_statistics(
             f'statistics of {unknown[0]} name no slimmable '
             f'batch norm of {type(module).__name__}'
         )
+    before = {name: layers[name].subnet_stats for name in statistics}
     try:
         for name, pair in statistics.items():
             layers[name].subnet_stats = pair
         yield
     finally:
-        for name in statistics:
-            layers[name].subnet_stats = None
+        for name, old in before.items():
+            layers[name].subnet_stats = old
 
 
 def slim_batch_norms(

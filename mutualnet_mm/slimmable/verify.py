@@ -8,7 +8,7 @@ independent computation on the full-width one.
 """
 
 import copy
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ def verify_slicing(
     generator = torch.Generator().manual_seed(0)
     net = copy.deepcopy(module).double().cpu()
     net.eval()  # not chained: stock backbones' ``train`` returns nothing
-    _randomise_batch_norms(net, generator)
+    _randomise(net, generator)
     x = torch.randn(
         _input_shape(net, size, frames),
         generator=generator,
@@ -59,31 +59,28 @@ def verify_slicing(
     )
     widest = slim_states(net)[0].max_width
     for width in (widest * fraction for fraction in fractions):
+        masked = copy.deepcopy(net)
         try:
             with active_width(net, width):
                 trace, outputs = _record(net, x)
-        except (RuntimeError, ConfigError) as error:
+            _mask_inputs(name, masked, trace)
+            full_trace, full_outputs = _record(masked, x)
+        except RuntimeError as error:
             raise ConfigError(
-                f'{name} cannot be slimmed: at width {width:.2g} its forward '
-                f'fails with "{_first_line(error)}"'
+                f'{name} cannot be slimmed: at width {width:.2g}, or at the '
+                'widest, its forward fails with '
+                f'"{_first_line(error)}"'
             ) from error
-        masked = copy.deepcopy(net)
-        _mask_inputs(name, masked, trace)
-        full_trace, full_outputs = _record(masked, x)
         pairs = [
-            (
-                f'layer "{a[0]}" ({type(net.get_submodule(a[0])).__name__})',
-                a[2],
-                b[2],
-            )
+            (f'layer "{a.name}" ({a.kind})', a.output, b.output, a.channel_dim)
             for a, b in zip(trace, full_trace)
         ]
         pairs += [
-            (f'output {i}', a, b)
+            (f'output {i}', a, b, -1 if a.dim() in (2, 3) else 1)
             for i, (a, b) in enumerate(zip(outputs, full_outputs))
         ]
-        for place, narrow, full in pairs:
-            if not _leads(narrow, full, tolerance):
+        for place, narrow, full, dim in pairs:
+            if not _leads(narrow, full, dim, tolerance):
                 raise ConfigError(
                     f'{name} cannot be slimmed: at width {width:.2g} the '
                     f'result of {place} is not that of the leading channels '
@@ -91,7 +88,15 @@ def verify_slicing(
                 )
 
 
-Trace = List[Tuple[str, int, Tensor]]  # layer, input channels, output
+class _Call(NamedTuple):
+    name: str
+    kind: str
+    inputs: int
+    output: Tensor
+    channel_dim: int
+
+
+Trace = List[_Call]
 
 
 def _record(net: nn.Module, x: Tensor) -> Tuple[Trace, List[Tensor]]:
@@ -105,7 +110,9 @@ def _record(net: nn.Module, x: Tensor) -> Tuple[Trace, List[Tensor]]:
             ) -> None:
                 dim = -1 if isinstance(layer, nn.Linear) else 1
                 # Cloned: an in-place activation may come next.
-                trace.append((name, args[0].shape[dim], out.clone()))
+                kind = type(layer).__name__
+                inputs = args[0].shape[dim]
+                trace.append(_Call(name, kind, inputs, out.clone(), dim))
 
             handles.append(layer.register_forward_hook(hook))
     try:
@@ -119,13 +126,14 @@ def _record(net: nn.Module, x: Tensor) -> Tuple[Trace, List[Tensor]]:
 
 def _mask_inputs(name: str, net: nn.Module, trace: Trace) -> None:
     seen: Dict[str, int] = {}
-    for layer_name, inputs, _ in trace:
-        if seen.setdefault(layer_name, inputs) != inputs:
+    for call in trace:
+        inputs = call.inputs
+        if seen.setdefault(call.name, inputs) != inputs:
             raise ConfigError(
-                f'{name} cannot be slimmed: layer "{layer_name}"'
+                f'{name} cannot be slimmed: layer "{call.name}"'
                 ' is shared by inputs of different widths'
             )
-        layer = net.get_submodule(layer_name)
+        layer = net.get_submodule(call.name)
         if (
             not isinstance(layer, _BatchNorm)
             and getattr(layer, 'groups', 1) == 1
@@ -135,8 +143,7 @@ def _mask_inputs(name: str, net: nn.Module, trace: Trace) -> None:
             layer.weight.data[:, inputs - tail : end] = 0
 
 
-def _leads(narrow: Tensor, full: Tensor, tolerance: float) -> bool:
-    dim = -1 if narrow.dim() in (2, 3) else 1
+def _leads(narrow: Tensor, full: Tensor, dim: int, tolerance: float) -> bool:
     if narrow.dim() != full.dim() or narrow.shape[dim] > full.shape[dim]:
         return False
     full = full.narrow(dim, 0, narrow.shape[dim])
@@ -145,19 +152,18 @@ def _leads(narrow: Tensor, full: Tensor, tolerance: float) -> bool:
     )
 
 
-def _randomise_batch_norms(net: nn.Module, generator: torch.Generator) -> None:
-    # Fresh statistics (0, 1) are alike in all channels and would hide a
-    # mix-up of channels.
+def _randomise(net: nn.Module, generator: torch.Generator) -> None:
+    # Fresh statistics (0, 1) are alike in all channels, and some weights are
+    # zero at first: both would hide a mix-up of channels.
     for layer in net.modules():
-        if isinstance(layer, _BatchNorm):
-            for tensor, low in (
-                (layer.weight, 0.5),
-                (layer.running_var, 0.5),
-                (layer.bias, -0.5),
-                (layer.running_mean, -0.5),
-            ):
-                if tensor is not None:
-                    tensor.data.uniform_(low, low + 1, generator=generator)
+        if not isinstance(layer, SlimLayer):
+            continue
+        for tensor in (*layer.parameters(), *layer.buffers()):
+            if tensor.dim() > 1:
+                std = tensor[0].numel() ** -0.5
+                tensor.data.normal_(0, std, generator=generator)
+            elif tensor.dim() == 1:
+                tensor.data.uniform_(0.5, 1.5, generator=generator)
 
 
 def _input_shape(net: nn.Module, size: int, frames: int) -> Tuple[int, ...]:

@@ -15,7 +15,6 @@ from ...slimmable import (
     trust_forward,
     verify_slicing,
 )
-from ...slimmable.channels import check_rounding
 from ..pretrained import load_backbone, split_pretrained
 from ..wraps import Stock, find_class, mix
 
@@ -74,14 +73,12 @@ class SlimmableMixin(Stock):
         init_cfg: Union[dict, List[dict], None] = None,
         **kwargs: Any,
     ) -> None:
-        if not max_width > 0:
-            raise ConfigError(f'max_width={max_width!r} must be positive')
         stock_init, pretrained = split_pretrained(init_cfg)
         if stock_init is not None:
             kwargs['init_cfg'] = stock_init
         super().__init__(*args, **kwargs)
         self._pretrained = pretrained
-        state = SlimState(max_width, check_rounding(rounding))
+        state = SlimState(max_width, rounding)
         convert(self, state, rules_of(self))
         self.slim_state = state
         verify_slicing(self)

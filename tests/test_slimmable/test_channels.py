@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+
+from mutualnet_mm.errors import ConfigError
+from mutualnet_mm.slimmable import LayerRule, active_channels, make_divisible
+from mutualnet_mm.slimmable.channels import check_rounding, slice_inputs
+
+
+@pytest.mark.parametrize(
+    'value, expected',
+    [
+        (64, 64),
+        (44.8, 48),
+        (12, 16),  # half is rounded up
+        (11.2, 16),  # 8 is below 90 % of 11.2
+        (19.2, 24),  # 16 is below 90 % of 19.2
+        (16.8, 16),  # 16 is above 90 % of 16.8
+        (50, 48),
+        (3, 8),
+        (0.1, 8),
+        (1000, 1000),
+        (1003.9, 1000),
+        (1004, 1008),
+    ],
+)
+def test_make_divisible(value, expected):
+    assert make_divisible(value) == expected
+
+
+def test_make_divisible_keeps_ninety_percent():
+    for value in np.linspace(1, 300, 1999):
+        rounded = make_divisible(value)
+        assert rounded % 8 == 0
+        assert rounded >= 0.9 * value
+        assert rounded <= max(value + 4, value / 0.9 + 8, 8)
+
+
+@pytest.mark.parametrize(
+    'channels, width, expected',
+    [
+        (64, 1.0, 64),
+        (64, 0.7, 48),
+        (64, 0.25, 16),
+        (32, 0.35, 16),
+        (96, 0.2, 24),
+        (20, 0.6, 16),
+        (100, 0.45, 48),
+        (1000, 0.99, 992),
+        (12, 0.95, 12),  # 16, but there are no more than 12
+        (3, 0.5, 3),
+        (100, 1.0, 100),  # exact, though no multiple of 8
+        (100, 1.5, 100),
+    ],
+)
+def test_paper_rounding(channels, width, expected):
+    assert active_channels(channels, width) == expected
+
+
+@pytest.mark.parametrize(
+    'channels, width, expected',
+    [
+        (96, 0.7, 96),  # 6 x 16: 16 * 0.7 = 11.2 -> 16
+        (144, 0.7, 96),  # 6 x 24: 16.8 -> 16
+        (192, 0.7, 144),  # 6 x 32: 22.4 -> 24
+        (576, 0.35, 192),  # 6 x 96: 33.6 -> 32
+        (960, 0.25, 240),  # 6 x 160: 40
+        (144, 1.0, 144),
+    ],
+)
+def test_paper_rounding_of_mobilenet_v2(channels, width, expected):
+    assert active_channels(channels, width, rule=LayerRule(ratio=6)) == (
+        expected
+    )
+
+
+@pytest.mark.parametrize(
+    'channels, width, expected',
+    [
+        (64, 0.7, 44),  # 256 * 0.7 = 179.2 -> 176, over 4
+        (64, 0.9, 58),  # 230.4 -> 232
+        (64, 0.3, 20),  # 76.8 -> 80
+        (128, 0.9, 116),  # 460.8 -> 464
+        (512, 0.25, 128),
+        (10, 1.0, 10),
+    ],
+)
+def test_paper_rounding_of_bottlenecks(channels, width, expected):
+    rule = LayerRule(ratio=1 / 4)
+    assert active_channels(channels, width, rule=rule) == expected
+
+
+@pytest.mark.parametrize(
+    'channels, width, expected',
+    [
+        (128, 2.0, 128),
+        (128, 1.0, 64),
+        (128, 1.6, 104),  # 64 * 1.6 = 102.4
+        (100, 2.0, 100),
+        (100, 1.0, 48),
+        (100, 2.5, 100),
+    ],
+)
+def test_wide_base(channels, width, expected):
+    assert active_channels(channels, width, max_width=2.0) == expected
+
+
+@pytest.mark.parametrize('ratio', [1.0, 6.0, 0.25])
+@pytest.mark.parametrize(
+    'channels, width, expected',
+    [(64, 0.7, 48), (96, 0.7, 64), (64, 0.1, 8), (256, 0.9, 232)],
+)
+def test_hardware_rounding(channels, width, expected, ratio):
+    rule = LayerRule(ratio=ratio)
+    assert expected == active_channels(
+        channels, width, rule=rule, rounding='hardware'
+    )
+
+
+@pytest.mark.parametrize('ratio', [1.0, 6.0, 0.25])
+def test_hardware_rounding_gives_multiples_of_8(ratio):
+    rule = LayerRule(ratio=ratio)
+    for channels in (8, 24, 64, 144, 2048):
+        for width in np.linspace(0.05, 1.0, 39):
+            active = active_channels(
+                channels, float(width), rule=rule, rounding='hardware'
+            )
+            assert active % 8 == 0
+            assert 8 <= active <= channels
+
+
+@pytest.mark.parametrize('rounding', ['paper', 'hardware'])
+def test_fixed_output_ignores_the_width(rounding):
+    rule = LayerRule(fixed=True)
+    assert active_channels(1280, 0.25, rule=rule, rounding=rounding) == 1280
+
+
+def test_unknown_rounding_is_named():
+    assert check_rounding('paper') == 'paper'
+    with pytest.raises(ConfigError, match="'nearest'.*hardware.*paper"):
+        check_rounding('nearest')
+
+
+@pytest.mark.parametrize(
+    'inputs, tail, columns',
+    [
+        (10, 0, range(10)),
+        (10, 3, range(10)),
+        (4, 0, range(4)),
+        (7, 3, [0, 1, 2, 3, 7, 8, 9]),
+        (3, 3, [7, 8, 9]),
+    ],
+)
+def test_slice_inputs(inputs, tail, columns):
+    weight = torch.randn(5, 10, 3, 3)
+    sliced = slice_inputs(weight, inputs, tail)
+    assert np.array_equal(sliced.numpy(), weight.numpy()[:, list(columns)])

@@ -1,0 +1,186 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mutualnet_mm.errors import ConfigError
+from mutualnet_mm.slimmable import (
+    LayerRule,
+    SlimState,
+    convert,
+    verify_slicing,
+)
+
+
+def conv_bn(inputs, outputs, kernel=3, **options):
+    return nn.Sequential(
+        nn.Conv2d(
+            inputs, outputs, kernel, padding=kernel // 2, bias=False, **options
+        ),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = conv_bn(3, 32)
+        self.a = conv_bn(32, 32)
+        self.b = conv_bn(32, 32, groups=32)
+        self.down = conv_bn(32, 64, stride=2)
+        self.drop = nn.Dropout()
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.b(self.a(x))
+        return [x, self.drop(self.down(x))]
+
+
+class Unequal(Residual):
+    def forward(self, x):
+        x = self.stem(x)
+        return x + self.a(x)
+
+
+class Concatenated(Residual):
+    def __init__(self):
+        super().__init__()
+        self.mixed = nn.Conv2d(64, 32, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.mixed(torch.cat([self.a(x), self.b(x)], 1))
+
+
+class Shuffled(Residual):
+    def forward(self, x):
+        x = self.stem(x)
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(x.shape)
+        return self.a(x)
+
+
+class ShuffledOutput(Residual):
+    """The last layer is right, what is returned is not."""
+
+    def forward(self, x):
+        return F.channel_shuffle(self.stem(x), 2)
+
+
+class Flipped(Residual):
+    def forward(self, x):
+        return self.a(self.stem(x).flip(1))
+
+
+class Shared(Residual):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, x):
+        x = self.a(self.stem(x))
+        return self.a(x[:, : x.shape[1] // 2])
+
+
+class Video(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv3d(3, 16, (3, 5, 5), padding=(1, 2, 2))
+        self.bn = nn.BatchNorm3d(16)
+        self.out = nn.Conv3d(16, 32, 1)
+
+    def forward(self, x):
+        assert x.dim() == 5
+        return {'out': self.out(F.relu(self.bn(self.stem(x))))}
+
+
+class TwoBranches(nn.Module):
+    """The second branch stays whole and comes in at the tail."""
+
+    def __init__(self):
+        super().__init__()
+        self.slow = nn.Conv2d(3, 32, 3)
+        self.fast = nn.Conv2d(3, 8, 3)
+        self.fused = nn.Conv2d(40, 32, 1)
+
+    def forward(self, x):
+        return self.fused(torch.cat([self.slow(x), self.fast(x)], 1))
+
+
+def slimmed(net, rules=None, **state):
+    convert(net, SlimState(**state), rules)
+    return net
+
+
+TAIL = {'fast': LayerRule(fixed=True), 'fused': LayerRule(input_tail=8)}
+
+
+@pytest.mark.parametrize(
+    'make, rules, state',
+    [
+        (Residual, None, {}),
+        (Residual, None, {'max_width': 2.0}),
+        (Residual, None, {'rounding': 'hardware'}),
+        (Video, None, {}),
+        (TwoBranches, TAIL, {}),
+    ],
+)
+def test_good_networks_pass(make, rules, state):
+    verify_slicing(slimmed(make(), rules, **state))
+
+
+def test_residual_sum_of_different_widths_is_refused():
+    rules = {'a.0': LayerRule(ratio=1 / 4)}
+    with pytest.raises(ConfigError, match='Unequal.*its forward fails'):
+        verify_slicing(slimmed(Unequal(), rules))
+
+
+@pytest.mark.parametrize('built_for', [7, 14])
+def test_flattening_another_resolution_is_refused(built_for):
+    # Built for a larger map than the 4x4 one: the stock network fails, a
+    # sliced one takes columns of other positions.
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=8, padding=1),
+        nn.Flatten(),
+        nn.Linear(16 * built_for**2, 10),
+    )
+    with pytest.raises(ConfigError, match='Sequential cannot be slimmed'):
+        verify_slicing(slimmed(net, {'2': LayerRule(fixed=True)}))
+
+
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (Concatenated, r'layer "mixed" \(SlimConv2d\)'),
+        (Shuffled, r'layer "a\.0" \(SlimConv2d\)'),
+        (Flipped, r'layer "a\.0" \(SlimConv2d\)'),
+        (ShuffledOutput, 'output 0'),
+        (Shared, 'layer "a" is shared'),
+        (TwoBranches, 'layer "fused"'),
+    ],
+)
+def test_bad_networks_are_named(make, message):
+    pattern = rf'{make.__name__} cannot be slimmed.*{message}'
+    with pytest.raises(ConfigError, match=pattern):
+        verify_slicing(slimmed(make()))
+
+
+def test_nothing_is_changed():
+    net = slimmed(Residual()).train()
+    net.a.eval()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    random = torch.get_rng_state()
+    verify_slicing(net)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [module.training for module in net.modules()] == modes
+    assert net.stem[0].slim_state.width == 1.0
+    assert not any(module._forward_hooks for module in net.modules())
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_network_without_convolution_is_refused():
+    with pytest.raises(ConfigError, match='Sequential has no convolution'):
+        verify_slicing(slimmed(nn.Sequential(nn.Linear(8, 8))))

@@ -1,0 +1,121 @@
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mutualnet_mm import ConfigError, Subnet, SubnetSampler, SubnetSpace
+
+SPACE = SubnetSpace((0.25, 1.0), (224, 192, 160, 128))
+VIDEO = SubnetSpace((0.63, 1.0), (224, 178, 142), (8, 5, 3))
+
+
+def draw(count=2000, space=SPACE, **options):
+    sampler = SubnetSampler(space, **options)
+    return [sampler.sample(i) for i in range(count)]
+
+
+@pytest.mark.parametrize('space', [SPACE, VIDEO])
+@pytest.mark.parametrize('mode', ['independent', 'shared'])
+def test_draw_is_a_pure_function(space, mode):
+    options = dict(resolution_mode=mode, seed=3)
+    first = draw(50, space, **options)
+    backwards = SubnetSampler(space, **options)
+    assert [backwards.sample(i) for i in range(49, -1, -1)] == first[::-1]
+    assert draw(50, space, resolution_mode=mode, seed=4) != first
+    assert len({str(drawn) for drawn in first}) == 50
+    # Neighbouring seeds are not shifted copies of each other.
+    shifted = SubnetSampler(space, resolution_mode=mode, seed=4)
+    assert shifted.sample(2) != first[3]
+
+
+def test_draw_is_the_same_in_a_fresh_process():
+    code = (
+        'from mutualnet_mm import SubnetSampler, SubnetSpace\n'
+        f'sampler = SubnetSampler({VIDEO!r}, seed=7)\n'
+        'for i in (5, 0, 123456): print(sampler.sample(i))'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sampler = SubnetSampler(VIDEO, seed=7)
+    expected = [str(sampler.sample(i)) for i in (5, 0, 123456)]
+    assert result.stdout.splitlines()[-3:] == expected
+
+
+@pytest.mark.parametrize('num_random', [0, 1, 2, 4])
+@pytest.mark.parametrize('include_min', [True, False])
+def test_sandwich_rule(num_random, include_min):
+    roles = ['full'] + ['min'] * include_min
+    roles += [f'rand{i + 1}' for i in range(num_random)]
+    for drawn in draw(
+        100, VIDEO, num_random=num_random, include_min=include_min
+    ):
+        assert list(drawn) == roles
+        assert drawn['full'] == Subnet(1.0, 224, 8)
+        assert not include_min or drawn['min'].width == 0.63
+        for subnet in drawn.values():
+            assert 0.63 <= subnet.width <= 1.0
+            assert subnet.resolution in (224, 178, 142)
+            assert subnet.frames in (8, 5, 3)
+
+
+def test_list_of_widths_is_trained_in_every_step():
+    space = SubnetSpace([0.5, 1.0, 0.25, 0.75], (224, 160))
+    for drawn in draw(50, space):
+        assert {role: s.width for role, s in drawn.items()} == dict(
+            full=1.0, fixed1=0.75, fixed2=0.5, fixed3=0.25
+        )
+    alone = draw(20, SubnetSpace([0.7], (224, 160)))
+    assert alone == [{'full': Subnet(0.7, 224)}] * 20
+
+
+def test_shared_mode_gives_one_size_to_all():
+    sizes = Counter()
+    for drawn in draw(2000, VIDEO, resolution_mode='shared'):
+        size = {(s.resolution, s.frames) for s in drawn.values()}
+        assert len(size) == 1
+        sizes.update(size)
+        assert drawn['full'].width == 1.0
+    assert len(sizes) == 9
+    assert all(abs(n / 2000 - 1 / 9) < 0.03 for n in sizes.values())
+
+
+@pytest.mark.parametrize('role', ['min', 'rand1', 'rand2'])
+def test_draws_are_uniform(role):
+    subnets = [drawn[role] for drawn in draw(2000)]
+    counts = Counter(subnet.resolution for subnet in subnets)
+    assert set(counts) == {224, 192, 160, 128}
+    assert all(abs(n / 2000 - 1 / 4) < 0.04 for n in counts.values())
+    if role != 'min':
+        widths = np.array([subnet.width for subnet in subnets])
+        assert abs(widths.mean() - 0.625) < 0.02
+        shares = np.histogram(widths, 5, (0.25, 1.0))[0] / 2000
+        assert np.all(abs(shares - 0.2) < 0.04)
+
+
+def test_roles_are_drawn_independently():
+    drawn = draw(2000)
+    widths = [[d[role].width for d in drawn] for role in ('rand1', 'rand2')]
+    sizes = [[d[r].resolution for d in drawn] for r in ('rand1', 'rand2')]
+    assert abs(np.corrcoef(widths)[0, 1]) < 0.1
+    assert abs(np.corrcoef(sizes)[0, 1]) < 0.1
+    assert abs(np.corrcoef(widths[0], sizes[0])[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize('name', ['num_random', 'seed'])
+@pytest.mark.parametrize('value', [-1, 1.5, '2', True, None])
+def test_bad_numbers_are_named(name, value):
+    with pytest.raises(ConfigError, match=rf'mutual\.{name}={value!r}'):
+        SubnetSampler(SPACE, **{name: value})
+
+
+def test_bad_resolution_mode_is_named():
+    with pytest.raises(ConfigError, match="resolution_mode='mixed'"):
+        SubnetSampler(SPACE, resolution_mode='mixed')

@@ -24,9 +24,7 @@ from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.visualization import plot_curve
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = (
-    ROOT / 'configs/detection/mutual-mask-rcnn_vgg16_fpn_1xb4_digits.py'
-)
+CONFIG = ROOT / 'configs/detection/mutual-mask-rcnn_vgg16_fpn_1xb4_digits.py'
 IMAGE_SHAPE = (128, 192)
 COLUMNS = {
     'box AP': 'coco/bbox_mAP',
@@ -110,27 +108,31 @@ def report(runner: Runner, metrics: dict, seconds: float, out: Path) -> None:
     plot_curve(points, 'box AP', out / 'curve.png', 'digits, val')
 
 
-def draw_detections(runner: Runner, out: Path) -> None:
+def draw_detections(runner: Runner, out: Path, zoom: int = 4) -> None:
     """Draw the full network's boxes and masks on a validation image."""
     import mmcv
     from mmdet.apis import inference_detector
 
     dataset = runner.test_loop.dataloader.dataset
-    index = max(
-        range(len(dataset)),
-        key=lambda i: len(dataset.get_data_info(i)['instances']),
+    crowded = max(
+        (dataset.get_data_info(i) for i in range(len(dataset))),
+        key=lambda info: len(info['instances']),
     )
-    path = dataset.get_data_info(index)['img_path']
+    image = mmcv.imread(crowded['img_path'], channel_order='rgb')
     model = runner.model
     model.cfg = runner.cfg
-    result = inference_detector(model, path)
+    result = inference_detector(model, crowded['img_path'])
+    found = result.pred_instances
+    found.bboxes = found.bboxes * zoom
+    for dim in (1, 2):
+        found.masks = found.masks.repeat_interleave(zoom, dim)
     runner.visualizer.dataset_meta = dataset.metainfo
     runner.visualizer.add_datasample(
         'detections',
-        mmcv.imread(path, channel_order='rgb'),
+        mmcv.imrescale(image, float(zoom), interpolation='nearest'),
         result,
         draw_gt=False,
-        pred_score_thr=0.5,
+        pred_score_thr=0.3,
         out_file=str(out / 'detections.png'),
     )
 
@@ -140,14 +142,13 @@ def main() -> None:
     torch.set_flush_denormal(True)
     with one_line_errors():
         data = make_digit_scenes(args.data_dir, image_size=IMAGE_SHAPE)
-        options = {}
-        for split, file in (('train', 'train'), ('val', 'val')):
-            options[f'{split}_dataloader.dataset.data_root'] = str(data)
-        options['test_dataloader.dataset.data_root'] = str(data)
-        for name in ('val_evaluator', 'test_evaluator'):
-            options[f'{name}.ann_file'] = str(
-                data / 'annotations/instances_val.json'
-            )
+        annotations = str(data / 'annotations/instances_val.json')
+        options = {
+            f'{split}_dataloader.dataset.data_root': str(data)
+            for split in ('train', 'val', 'test')
+        }
+        options['val_evaluator.ann_file'] = annotations
+        options['test_evaluator.ann_file'] = annotations
         options.update(args.cfg_options)
         cfg = load_config(str(CONFIG), options, str(args.work_dir))
         args.work_dir.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,9 @@ pixels, a slim neck, small heads and few RoIs, from scratch.
 
 _base_ = ['../mutual_mask_rcnn_vgg16.py']
 
-channels = 64
+channels = 128
 model = dict(
-    mutual=dict(resolution=(128, 112, 96), num_random=1),
+    mutual=dict(resolution=(128, 96, 64), num_random=1),
     neck=dict(out_channels=channels),
     rpn_head=dict(
         in_channels=channels,
@@ -18,20 +18,20 @@ model = dict(
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=channels),
         bbox_head=dict(
-            in_channels=channels, fc_out_channels=256, num_classes=10
+            in_channels=channels, fc_out_channels=512, num_classes=10
         ),
         mask_roi_extractor=dict(out_channels=channels),
         mask_head=dict(
             num_convs=2,
             in_channels=channels,
-            conv_out_channels=channels,
+            conv_out_channels=64,
             num_classes=10,
         ),
     ),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
         rpn_proposal=dict(nms_pre=200, max_per_img=100),
-        rcnn=dict(sampler=dict(num=32)),
+        rcnn=dict(sampler=dict(num=64)),
     ),
     test_cfg=dict(
         rpn=dict(nms_pre=200, max_per_img=50), rcnn=dict(max_per_img=10)
@@ -88,7 +88,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=3, val_interval=10)
+train_cfg = dict(max_epochs=4, val_interval=10)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=4e-4, weight_decay=1e-4)
 )
@@ -97,8 +97,8 @@ param_scheduler = [
     dict(
         type='CosineAnnealingLR',
         by_epoch=False,
-        begin=50,
-        end=300,
+        begin=250,
+        end=400,
         eta_min=2e-5,
     ),
 ]
@@ -109,10 +109,10 @@ test_cfg = dict(
     subnets=[
         '1.0x-128',
         '0.75x-128',
-        '0.75x-112',
-        '0.5x-112',
+        '0.75x-96',
         '0.5x-96',
-        '0.25x-128',
+        '0.5x-64',
         '0.25x-96',
+        '0.25x-64',
     ]
 )

@@ -1,0 +1,57 @@
+"""The README's drop-in example, run as it stands on the stock pipeline."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+README = Path(__file__).parents[1] / 'README.md'
+
+
+def test_drop_in_example(tmp_path):
+    mmdet = pytest.importorskip('mmdet')
+    from mmdet.models import MaskRCNN
+
+    from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
+
+    example = re.search(r'```python\n(.*?)```', README.read_text(), re.S)[1]
+    (tmp_path / 'example.py').write_text(example)
+    cfg = Config.fromfile(tmp_path / 'example.py')
+
+    # Only data and paths are ours; weights would have to be downloaded.
+    scenes = make_digit_scenes(tmp_path / 'scenes', num_train=2, num_val=1)
+    for name, split in (
+        ('train_dataloader', 'train'),
+        ('test_dataloader', 'val'),
+    ):
+        cfg[name].update(num_workers=0, persistent_workers=False, batch_size=1)
+        cfg[name].dataset.update(
+            data_root=str(scenes),
+            ann_file=f'annotations/instances_{split}.json',
+            data_prefix=dict(img=f'{split}/'),
+            metainfo=dict(classes=tuple('0123456789')),
+        )
+    annotations = str(scenes / 'annotations/instances_val.json')
+    cfg.test_evaluator.ann_file = annotations
+    for head in ('bbox_head', 'mask_head'):
+        cfg.model.roi_head[head].num_classes = 10
+    cfg.model.test_cfg.rcnn.score_thr = 0.0
+    cfg.model.backbone.init_cfg = None
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+
+    stock = Path(mmdet.__file__).parent / '.mim/configs/mask_rcnn'
+    stock = Config.fromfile(stock / 'mask-rcnn_r50_fpn_2x_coco.py')
+    for name in ('train_dataloader', 'test_dataloader'):
+        assert cfg[name].dataset.pipeline == stock[name].dataset.pipeline
+
+    runner = Runner.from_cfg(cfg)
+    assert isinstance(runner.model, MaskRCNN)
+    runner.train()
+    assert np.isfinite(runner.message_hub.get_scalar('train/loss').current())
+    metrics = runner.test()
+    assert 'coco/bbox_mAP' in metrics and '0.5x-480/coco/segm_mAP' in metrics

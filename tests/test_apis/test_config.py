@@ -1,0 +1,113 @@
+import json
+
+import pytest
+
+from mutualnet_mm import ConfigError
+from mutualnet_mm.apis import load_config, one_line_errors
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a config file; its data lie beside it."""
+    (tmp_path / 'there.json').write_text(json.dumps({}))
+
+    def make(text=''):
+        file = tmp_path / 'small_config.py'
+        file.write_text(text)
+        return str(file)
+
+    return make
+
+
+def test_missing_config(tmp_path):
+    path = str(tmp_path / 'nothing.py')
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert path in str(error.value)
+
+
+def test_options_and_work_dir(write):
+    path = write('model = dict(depth=18)\n')
+    cfg = load_config(path, launcher='none')
+    assert cfg.work_dir.replace('\\', '/') == 'work_dirs/small_config'
+    assert cfg.launcher == 'none'
+    cfg = load_config(path, {'model.depth': 50}, work_dir='elsewhere')
+    assert cfg.model.depth == 50 and cfg.work_dir == 'elsewhere'
+    path = write("work_dir = 'own'\n")
+    assert load_config(path).work_dir == 'own'
+
+
+def loader(root, kind, file):
+    dataset = f'dict(type="X", data_root={str(root)!r}, ann_file={file!r})'
+    nested = {
+        'plain': dataset,
+        'repeated': f'dict(type="RepeatDataset", dataset={dataset})',
+        'joined': (
+            'dict(type="ConcatDataset", datasets=['
+            f'dict(type="Y", ann_file=""), {dataset}])'
+        ),
+        'deep': (
+            'dict(type="ClassBalanced", dataset=dict(type="ConcatDataset", '
+            f'datasets=[dict(type="Repeat", dataset={dataset})]))'
+        ),
+    }[kind]
+    return f'dict(batch_size=1, dataset={nested})'
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+@pytest.mark.parametrize(
+    'kind, place',
+    [
+        ('plain', 'dataset'),
+        ('repeated', 'dataset.dataset'),
+        ('joined', 'dataset.datasets.1'),
+        ('deep', 'dataset.dataset.datasets.0.dataset'),
+    ],
+)
+def test_annotation_files(write, tmp_path, split, kind, place):
+    text = f'{split}_dataloader = '
+    load_config(write(text + loader(tmp_path, kind, 'there.json')))
+    path = write(text + loader(tmp_path, kind, 'gone.json'))
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    message = str(error.value)
+    assert str(tmp_path / 'gone.json') in message and '\n' not in message
+    assert f'{split}_dataloader.{place}.ann_file' in message
+
+
+def test_named_place_can_be_set(write, tmp_path):
+    """What the message names is what ``--cfg-options`` takes."""
+    path = write(
+        'train_dataloader = ' + loader(tmp_path, 'joined', 'gone.json')
+    )
+    key = 'train_dataloader.dataset.datasets.1.ann_file'
+    cfg = load_config(path, {key: 'there.json'})
+    assert cfg.train_dataloader.dataset.datasets[1].ann_file == 'there.json'
+
+
+@pytest.mark.parametrize(
+    'root, file',
+    [('s3://bucket/coco', 'gone.json'), ('', 'https://host/gone.json')],
+)
+def test_remote_files_are_not_looked_for(write, root, file):
+    load_config(write(f'val_dataloader = {loader(root, "plain", file)}'))
+
+
+def test_no_data_at_all(write):
+    load_config(write('train_dataloader = None\nval_dataloader = dict()\n'))
+
+
+@pytest.mark.parametrize(
+    'error', [ConfigError, FileNotFoundError, ModuleNotFoundError]
+)
+def test_user_errors_end_in_one_line(error):
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        raise error('width 3: use less')
+    assert caught.value.code == 'error: width 3: use less'
+
+
+def test_defects_keep_their_traceback():
+    with pytest.raises(KeyError), one_line_errors():
+        raise KeyError('defect')
+    with one_line_errors():
+        pass

@@ -1,0 +1,233 @@
+import copy
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import TRANSFORMS
+
+from mutualnet_mm import ConfigError, Subnet
+
+SCALE = (107, 64)
+
+
+@pytest.fixture
+def multi_steps(detection_pipeline):
+    """The paper's path, made from the stock pipeline."""
+
+    def make(resolution=(64, 48), scale=SCALE):
+        load_image, load_truth, resize, pack = detection_pipeline(scale=scale)
+        return [
+            load_image,
+            load_truth,
+            dict(
+                type='mutualnet_mm.MultiResolution',
+                resolution=resolution,
+                resize=resize,
+                transforms=[pack],
+            ),
+        ]
+
+    return make
+
+
+def assert_same_data(ours, theirs):
+    assert torch.equal(ours['inputs'], theirs['inputs'])
+    for a, b in zip(ours['data_samples'], theirs['data_samples']):
+        for key in ('img_shape', 'scale_factor', 'pad_shape', 'ori_shape'):
+            assert a.get(key) == b.get(key), key
+        assert torch.equal(a.gt_instances.bboxes, b.gt_instances.bboxes)
+        assert (a.gt_instances.masks.masks == b.gt_instances.masks.masks).all()
+
+
+def test_sizes_equal_separate_stock_pipelines(
+    build_detector, load_batch, detection_pipeline, multi_steps
+):
+    model = build_detector()
+    data = model.data_preprocessor(load_batch((0, 1, 5), multi_steps()), True)
+    for resolution in (64, 48):
+        steps = detection_pipeline(scale=(SCALE[0], resolution))
+        stock = model.data_preprocessor(load_batch((0, 1, 5), steps), True)
+        inputs, samples = model.task.resize(
+            model, *data.values(), Subnet(0.5, resolution), with_truth=True
+        )
+        assert_same_data(dict(inputs=inputs, data_samples=samples), stock)
+
+
+def totals(model, data):
+    torch.manual_seed(1)
+    logged = model.loss(**copy.deepcopy(data))
+    total, _ = model.parse_losses(logged)
+    return {
+        'full': total.item() - logged['loss_mutual'].item(),
+        **{k: v.item() for k, v in logged.items() if k.endswith('/total')},
+    }
+
+
+def test_loss_is_the_stock_one_on_that_size(
+    build_detector, load_batch, detection_pipeline, multi_steps
+):
+    model = build_detector(dict(width=(0.5, 0.7, 1.0))).train()
+    data = model.data_preprocessor(load_batch((0, 3), multi_steps()), True)
+    found = totals(model, data)
+    steps = detection_pipeline(scale=(SCALE[0], 48))
+    small = model.data_preprocessor(load_batch((0, 3), steps), True)
+    drawn = model.sampler.sample(0)
+    torch.manual_seed(1)
+    for role, subnet in drawn.items():
+        batch = data if subnet.resolution == 64 else small
+        with model.activate(subnet):
+            losses = type(model).stock_class.loss(
+                model, *copy.deepcopy(tuple(batch.values()))
+            )
+        total = model.parse_losses(losses)[0].item()
+        key = role if role == 'full' else f'{role}/total'
+        assert found[key] == pytest.approx(total, rel=1e-5), role
+    assert any(s.resolution == 48 for s in drawn.values())
+
+
+def test_loss_is_close_to_the_on_device_path(
+    build_detector, load_batch, detection_pipeline, multi_steps
+):
+    model = build_detector(dict(resolution=(192, 144))).train()
+    scale = (320, 192)
+    found = [
+        totals(model, model.data_preprocessor(load_batch((0, 3), s), True))
+        for s in (
+            multi_steps((192, 144), scale),
+            detection_pipeline(scale=scale),
+        )
+    ]
+    assert set(found[0]) == set(found[1])
+    for key, value in found[0].items():
+        assert found[1][key] == pytest.approx(value, rel=0.1), key
+
+
+def test_flip_before_it_shows_in_all_sizes(
+    build_detector, load_batch, multi_steps
+):
+    flip = dict(type='RandomFlip', prob=1.0)
+    steps = multi_steps()
+    plain = load_batch((0,), steps)['data_samples'][0]
+    steps = multi_steps()
+    steps.insert(2, flip)
+    flipped = load_batch((0,), steps)['data_samples'][0]
+    small = 'multi_resolution', 48
+    for a, b in (
+        (plain, flipped),
+        (
+            plain.get(small[0])[48]['data_samples'],
+            flipped.get(small[0])[48]['data_samples'],
+        ),
+    ):
+        width = a.img_shape[1]
+        boxes = a.gt_instances.bboxes.tensor
+        mirrored = boxes.clone()
+        mirrored[:, [0, 2]] = width - boxes[:, [2, 0]]
+        torch.testing.assert_close(
+            b.gt_instances.bboxes.tensor, mirrored, rtol=0, atol=1e-3
+        )
+
+
+def test_classification(build_classifier, enter_scope):
+    """Same in a classifier, whose resize takes one number."""
+    import numpy as np
+    from mmpretrain.datasets.transforms import PackInputs  # noqa: F401
+
+    image = np.random.default_rng(0).integers(
+        0, 255, (80, 80, 3), dtype=np.uint8
+    )
+    results = dict(img=image, gt_label=1, img_shape=(80, 80))
+    results.update(ori_shape=(80, 80), sample_idx=0)
+    model = build_classifier(dict(resolution=(64, 32)))
+    pack = dict(type='PackInputs')
+    transform = TRANSFORMS.build(
+        dict(
+            type='mutualnet_mm.MultiResolution',
+            resolution=(64, 32),
+            resize=dict(type='Resize', scale=64),
+            transforms=[pack],
+        )
+    )
+    before = copy.deepcopy(results)
+    packed = transform(results)
+    assert results.keys() == before.keys()
+    batch = dict(
+        inputs=[packed['inputs']], data_samples=[packed['data_samples']]
+    )
+    data = model.data_preprocessor(batch, True)
+    assert data['inputs'].shape == (1, 3, 64, 64)
+    inputs, samples = model.task.resize(
+        model, *data.values(), Subnet(0.5, 32), with_truth=True
+    )
+    stock = TRANSFORMS.build(dict(type='Resize', scale=32))(before)['img']
+    expected = torch.from_numpy(stock.transpose(2, 0, 1).copy()).float()
+    assert torch.equal(inputs[0], expected)
+    assert samples[0].gt_label.item() == 1
+
+
+def test_batch_augmentation_is_the_same_at_all_sizes(
+    classifier_config, enter_scope
+):
+    """The teacher's image and the subnet's are mixed alike (or refused)."""
+    from mmengine.registry import MODELS
+    from mmpretrain.structures import DataSample
+
+    config = classifier_config(dict(resolution=(64, 32)))
+    config['train_cfg'] = dict(augments=[dict(type='Mixup', alpha=0.8)])
+    config['data_preprocessor'] = dict(num_classes=4)
+    batch = dict(inputs=[], data_samples=[])
+    for i in range(4):
+        small = dict(
+            inputs=torch.full((3, 32, 32), 60.0 * i),
+            data_samples=DataSample().set_gt_label(i),
+        )
+        sample = DataSample().set_gt_label(i)
+        sample.set_field({32: small}, 'multi_resolution', dtype=dict)
+        batch['inputs'].append(torch.full((3, 64, 64), 60.0 * i))
+        batch['data_samples'].append(sample)
+    try:
+        model = MODELS.build(config).train()
+        data = model.data_preprocessor(batch, True)
+        inputs, _ = model.task.resize(
+            model, *data.values(), Subnet(0.5, 32), with_truth=True
+        )
+    except ConfigError:
+        return
+    torch.testing.assert_close(inputs, data['inputs'][:, :, :32, :32])
+
+
+@pytest.mark.parametrize(
+    'resolution, scale',
+    [
+        ((64, 48), (107, 56)),
+        ((64, 48), 80),
+        ((), (107, 64)),
+        ((48, 64), (107, 64)),
+        ((64, 48), None),
+    ],
+)
+def test_scale_that_is_not_the_full_resolution(enter_scope, resolution, scale):
+    enter_scope('mmpretrain')
+    resize = dict(type='Resize')
+    if scale is not None:
+        resize['scale'] = scale
+    config = ConfigDict(
+        type='mutualnet_mm.MultiResolution',
+        resolution=resolution,
+        resize=resize,
+        transforms=[],
+    )
+    with pytest.raises(ConfigError) as error:
+        TRANSFORMS.build(config)
+    assert str(scale) in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_resolution_that_was_not_made(build_detector, load_batch, multi_steps):
+    model = build_detector(dict(resolution=(64, 56, 48))).train()
+    data = model.data_preprocessor(load_batch((0,), multi_steps()), True)
+    with pytest.raises(ConfigError) as error:
+        for _ in range(10):  # until it is drawn
+            model.loss(**data)
+    assert 'resolution 56' in str(error.value)
+    assert 'MultiResolution' in str(error.value)

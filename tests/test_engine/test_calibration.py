@@ -1,0 +1,156 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mutualnet_mm import ConfigError, Subnet
+from mutualnet_mm.engine import calibrate
+from mutualnet_mm.slimmable import active_width
+
+SUBNETS = [Subnet(0.5, 64), Subnet(0.25, 32)]
+
+
+def numpy_statistics(model, width, batches):
+    """Record what enters every batch norm of a network in training mode."""
+    model = copy.deepcopy(model)
+    seen, handles = {}, []
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            handles.append(
+                layer.register_forward_pre_hook(
+                    lambda m, args, name=name: seen.setdefault(
+                        name, []
+                    ).append(args[0].double().numpy())
+                )
+            )
+    model.train()
+    with torch.no_grad(), active_width(model, width):
+        for images in batches:
+            model.extract_feat(images)
+    result = {}
+    for name, inputs in seen.items():
+        values = np.concatenate(
+            [np.moveaxis(x, 1, -1).reshape(-1, x.shape[1]) for x in inputs]
+        )
+        result[name] = values.mean(0), values.var(0)
+    return result
+
+
+@pytest.fixture
+def batches(image_batch):
+    """Batches of different sizes and offsets: pooling has to weigh them."""
+    result = []
+    for seed, number in enumerate((4, 2, 3)):
+        images, samples = image_batch(number, seed=seed)
+        result.append(dict(inputs=images + seed, data_samples=samples))
+    return result
+
+
+def test_equal_numpy(build_classifier, batches):
+    model = build_classifier()
+    bank = calibrate(model, SUBNETS, batches)
+    assert set(bank) == {'0.5x-64', '0.25x-32'}
+    for subnet in SUBNETS:
+        size = (subnet.resolution,) * 2
+        images = [b['inputs'] for b in batches]
+        if size != (64, 64):
+            images = [
+                nn.functional.interpolate(
+                    x, size, mode='bilinear', antialias=True
+                )
+                for x in images
+            ]
+        expected = numpy_statistics(model, subnet.width, images)
+        found = bank[str(subnet)]
+        assert set(found) == set(expected)
+        for name, pair in found.items():
+            for ours, theirs in zip(pair, expected[name]):
+                np.testing.assert_allclose(
+                    ours.numpy(), theirs, rtol=2e-4, atol=1e-5, err_msg=name
+                )
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_leaves_the_model_alone(build_classifier, batches, training):
+    model = build_classifier().train(training)
+    before = copy.deepcopy(model.state_dict())
+    calibrate(model, SUBNETS, batches)
+    assert all(m.training is training for m in model.modules())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_each_batch_is_loaded_once(build_classifier, batches):
+    loaded = []
+    calibrate(
+        build_classifier(), SUBNETS, (loaded.append(1) or b for b in batches)
+    )
+    assert len(loaded) == len(batches)
+
+
+def test_no_batch(build_classifier):
+    with pytest.raises(ConfigError, match='no batch'):
+        calibrate(build_classifier(), SUBNETS, [])
+
+
+def test_labels_are_not_needed(build_detector, load_batch):
+    batch = load_batch((0, 3))
+    for sample in batch['data_samples']:
+        del sample.gt_instances
+    bank = calibrate(build_detector(), [Subnet(0.25, 48)], [batch])
+    names = set(bank['0.25x-48'])
+    assert all(name.startswith('backbone.') for name in names)
+    assert len(names) == 20  # all batch norms of a ResNet-18
+
+
+@pytest.mark.parametrize('place', ['neck', 'roi_head'])
+def test_batch_norms_outside_of_the_backbone(
+    detector_config, load_batch, place
+):
+    from mmengine.registry import MODELS
+
+    config = detector_config()
+    layer = config.neck if place == 'neck' else config.roi_head.mask_head
+    layer.norm_cfg = dict(type='BN')
+    model = MODELS.build(config)
+    bank = calibrate(model, [Subnet(0.25, 48)], [load_batch((0, 1))])
+    found = {name.split('.')[0] for name in bank['0.25x-48']}
+    assert found == {'backbone', place}
+    all_norms = {
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    }
+    assert set(bank['0.25x-48']) == all_norms
+
+
+def test_resolutions_that_the_pipeline_did_not_make(
+    build_detector, load_batch
+):
+    """US-Net+ is evaluated between the trained resolutions."""
+    steps = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+        dict(
+            type='mutualnet_mm.MultiResolution',
+            resolution=(64, 48),
+            resize=dict(type='Resize', scale=(107, 64), keep_ratio=True),
+            transforms=[dict(type='PackDetInputs')],
+        ),
+    ]
+    bank = calibrate(
+        build_detector(), [Subnet(0.5, 56)], [load_batch(steps=steps)]
+    )
+    assert set(bank) == {'0.5x-56'}
+
+
+def test_a_network_without_batch_norm(build_classifier, batches):
+    model = build_classifier(norm_cfg=dict(type='BN'))
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, nn.BatchNorm2d):
+            parent, _, child = name.rpartition('.')
+            setattr(model.get_submodule(parent), child, nn.Identity())
+    assert calibrate(model, SUBNETS, iter(batches)) == {}

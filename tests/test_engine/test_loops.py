@@ -1,0 +1,294 @@
+import itertools
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import load
+from mmengine.registry import METRICS
+from mmengine.runner import Runner
+
+from mutualnet_mm import ConfigError
+from mutualnet_mm.engine import loops
+
+pytest.importorskip('mmdet')
+SUBNETS = ['0.5x-48', '1.0x-64', '0.25x-64']
+_numbers = itertools.count()
+
+
+@METRICS.register_module(force=True)
+class PredictionSums(BaseMetric):
+    """Sums over all predictions: any change of the network shows in them."""
+
+    default_prefix = 'sums'
+
+    def process(self, data_batch, data_samples):
+        for sample in data_samples:
+            found = sample['pred_instances']
+            self.results.append(
+                (found['scores'].sum().item(), found['bboxes'].sum().item())
+            )
+
+    def compute_metrics(self, results):
+        scores, boxes = map(sum, zip(*results))
+        return dict(images=len(results), scores=scores, boxes=boxes)
+
+
+@pytest.fixture
+def make_runner(detector_config, coco_dataset, tiny_coco, tmp_path):
+    def make(model=None, weights=None, **settings):
+        def loader(split, sampler='DefaultSampler'):
+            return dict(
+                batch_size=2,
+                num_workers=0,
+                sampler=dict(type=sampler, shuffle=split == 'train'),
+                dataset=coco_dataset(split),
+            )
+
+        coco = dict(
+            type='CocoMetric', ann_file=f'{tiny_coco}/val.json', metric='bbox'
+        )
+        evaluator = [coco, dict(type='PredictionSums')]
+        cfg = dict(
+            default_scope='mmdet',
+            experiment_name=f'loops{next(_numbers)}',
+            work_dir=str(tmp_path / 'work'),
+            model=model or detector_config(),
+            train_dataloader=loader(
+                'train', settings.pop('sampler', 'DefaultSampler')
+            ),
+            val_dataloader=loader('val'),
+            test_dataloader=loader('val'),
+            val_evaluator=evaluator,
+            test_evaluator=evaluator,
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            val_cfg=dict(type='mutualnet_mm.SubnetValLoop', subnets=SUBNETS),
+            test_cfg=dict(type='mutualnet_mm.SubnetTestLoop', subnets=SUBNETS),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+            default_hooks=dict(),
+            log_level='ERROR',
+            randomness=dict(seed=0),
+        )
+        cfg.update(settings)
+        runner = Runner.from_cfg(Config(cfg))
+        runner.model.init_weights()
+        if weights is not None:
+            runner.model.load_state_dict(weights)
+        return runner
+
+    return make
+
+
+@pytest.fixture
+def weights(build_detector):
+    """Weights whose running statistics are not the initial ones."""
+    model = build_detector().train()
+    with torch.no_grad():
+        for _ in range(8):
+            model.backbone(torch.randn(2, 3, 64, 64) * 2)
+    return model.state_dict()
+
+
+def test_full_network_equals_stock_loop(make_runner, weights):
+    stock = make_runner(weights=weights, val_cfg=dict(type='ValLoop')).val()
+    assert stock['sums/images'] == 6 and stock['sums/scores'] > 0
+    metrics = make_runner(weights=weights).val()
+    for key, value in stock.items():
+        assert metrics.pop(key) == value, key
+    assert set(metrics) == {
+        f'{subnet}/{key}'
+        for subnet in ('0.5x-48', '0.25x-64')
+        for key in stock
+    }
+    scores = {metrics[f'{s}/sums/scores'] for s in ('0.5x-48', '0.25x-64')}
+    assert len(scores | {stock['sums/scores']}) == 3
+    assert metrics['0.25x-64/sums/images'] == 6
+
+
+def count_loads(dataset):
+    loaded, stock = [], dataset.prepare_data
+
+    def prepare_data(index):
+        loaded.append(index)
+        return stock(index)
+
+    dataset.prepare_data = prepare_data
+    return loaded
+
+
+@pytest.mark.parametrize('stage', ['val', 'test'])
+def test_groups_give_the_same_and_load_once_each(make_runner, weights, stage):
+    found = []
+    for group_size, passes in ((8, 1), (1, 3), (2, 2)):
+        kind = f'mutualnet_mm.Subnet{stage.title()}Loop'
+        runner = make_runner(
+            weights=weights,
+            **{
+                f'{stage}_cfg': dict(
+                    type=kind, subnets=SUBNETS, group_size=group_size
+                )
+            },
+        )
+        dataset = getattr(runner, f'{stage}_loop').dataloader.dataset
+        loaded = count_loads(dataset)
+        found.append(getattr(runner, stage)())
+        assert len(loaded) == 6 * passes
+    assert found[0] == found[1] == found[2]
+
+
+def test_statistics_are_the_subnets_own(make_runner, weights, monkeypatch):
+    calibrated = make_runner(weights=weights).val()
+    monkeypatch.setattr(loops, 'calibrate', lambda *args: {})
+    plain = make_runner(weights=weights).val()
+    for key, value in plain.items():
+        same = calibrated[key] == value
+        if 'sums/scores' in key:
+            assert same == (key == 'sums/scores'), key
+
+
+def test_test_loop_needs_no_hook(make_runner, weights):
+    """Without a hook the training data are used, as with a plain one."""
+    found = [
+        make_runner(weights=weights, custom_hooks=hooks).test()
+        for hooks in ([], [dict(type='mutualnet_mm.BNCalibrationHook')])
+    ]
+    assert found[0] == found[1]
+    hook = dict(type='mutualnet_mm.BNCalibrationHook', num_batches=1)
+    other = make_runner(weights=weights, custom_hooks=[hook]).test()
+    assert other['sums/scores'] == found[0]['sums/scores']
+    assert other['0.5x-48/sums/scores'] != found[0]['0.5x-48/sums/scores']
+
+
+def test_no_data_for_calibration(make_runner):
+    runner = make_runner(
+        train_dataloader=None, train_cfg=None, optim_wrapper=None
+    )
+    with pytest.raises(ConfigError, match='train_dataloader'):
+        runner.test()
+
+
+def test_training_saves_the_best(make_runner, tmp_path):
+    runner = make_runner(
+        default_hooks=dict(
+            checkpoint=dict(
+                type='CheckpointHook',
+                save_best='coco/bbox_mAP',
+                rule='greater',
+            ),
+        ),
+    )
+    runner.train()
+    files = {path.name for path in (tmp_path / 'work').glob('*.pth')}
+    assert files == {'epoch_1.pth', 'best_coco_bbox_mAP_epoch_1.pth'}
+
+
+@pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
+def test_several_validations_in_one_run(make_runner, sampler):
+    runner = make_runner(
+        sampler=sampler,
+        custom_hooks=[dict(type='mutualnet_mm.BNCalibrationHook')],
+        train_cfg=dict(by_epoch=False, max_iters=2, val_interval=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
+    )
+    seen = []
+    original = runner.call_hook
+
+    def call_hook(name, **kwargs):
+        if name == 'after_val_epoch':
+            seen.append(kwargs['metrics'])
+        original(name, **kwargs)
+
+    runner.call_hook = call_hook
+    runner.train()
+    assert len(seen) == 2
+
+
+def test_averaged_weights_are_calibrated(make_runner, monkeypatch):
+    stock, seen = loops.calibrate, []
+
+    def calibrate(model, *args):
+        seen.append({n: p.clone() for n, p in model.named_parameters()})
+        return stock(model, *args)
+
+    monkeypatch.setattr(loops, 'calibrate', calibrate)
+    runner = make_runner(
+        custom_hooks=[dict(type='EMAHook', momentum=0.5)],
+    )
+    runner.train()
+    hook = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
+    averaged = dict(hook.ema_model.module.named_parameters())
+    trained = dict(runner.model.named_parameters())
+    assert len(seen) == 1
+    for name, value in seen[0].items():
+        assert torch.equal(value, averaged[name]), name
+    assert any(not torch.equal(v, trained[n]) for n, v in seen[0].items())
+
+
+def test_stock_models_are_refused(make_runner, detector_config):
+    model = detector_config()
+    model.pop('mutual')
+    model.type = model.pop('wraps')
+    with pytest.raises(ConfigError) as error:
+        make_runner(model=model).val()
+    assert 'MaskRCNN' in str(error.value)
+    assert 'mutualnet_mm.MutualLearning' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'subnet', ['0.2x-48', '1.5x-64', '0.5x-80', '0.5x', '0.5x-48-8']
+)
+def test_subnets_outside_of_the_range(make_runner, subnet):
+    runner = make_runner(
+        val_cfg=dict(type='mutualnet_mm.SubnetValLoop', subnets=[subnet])
+    )
+    with pytest.raises(ConfigError, match=subnet.replace('.', r'\.')):
+        runner.val()
+
+
+def test_default_subnets(make_runner):
+    runner = make_runner(val_cfg=dict(type='mutualnet_mm.SubnetValLoop'))
+    keys = {k for k in runner.val() if k.endswith('images')}
+    assert keys == {'sums/images', '0.25x-48/sums/images'}
+
+
+@pytest.mark.parametrize('group_size', [0, 1.5])
+def test_group_size(make_runner, group_size):
+    runner = make_runner(
+        val_cfg=dict(type='mutualnet_mm.SubnetValLoop', group_size=group_size)
+    )
+    with pytest.raises(ConfigError, match='group_size'):
+        runner.val()
+
+
+def test_dumped_predictions_get_files_of_their_own(
+    make_runner, tiny_coco, tmp_path
+):
+    out = tmp_path / 'found.pkl'
+    runner = make_runner(
+        test_evaluator=[
+            dict(type='DumpResults', out_file_path=str(out)),
+            dict(
+                type='CocoMetric',
+                metric='bbox',
+                format_only=True,
+                outfile_prefix=str(tmp_path / 'coco'),
+                ann_file=f'{tiny_coco}/val.json',
+            ),
+        ]
+    )
+    runner.test()
+    names = {p.name for p in tmp_path.iterdir() if p.is_file()}
+    assert {
+        'found.pkl',
+        'found.0.5x-48.pkl',
+        'found.0.25x-64.pkl',
+        'coco.bbox.json',
+        'coco.0.5x-48.bbox.json',
+        'coco.0.25x-64.bbox.json',
+    } <= names
+    full, small = load(out), load(tmp_path / 'found.0.5x-48.pkl')
+    assert len(full) == len(small) == 6
+    assert not torch.equal(
+        full[0]['pred_instances']['scores'],
+        small[0]['pred_instances']['scores'],
+    )

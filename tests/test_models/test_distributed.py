@@ -1,0 +1,166 @@
+"""Two gloo processes under the stock MMDistributedDataParallel.
+
+The file is its own worker: ``python test_distributed.py RANK FOLDER``.
+"""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.registry import MODELS, DefaultScope
+
+WORLD_SIZE = 2
+
+
+def work(rank, folder):
+    """Train one step and write down what happened."""
+    from mmengine.model import MMDistributedDataParallel
+    from mmengine.optim import OptimWrapper
+
+    import mutualnet_mm  # noqa: F401
+
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{folder}/rendezvous',
+        rank=rank,
+        world_size=WORLD_SIZE,
+    )
+    with open(f'{folder}/job.pkl', 'rb') as file:
+        job = pickle.load(file)
+    model = build(job['scope'], job['config'], job['weights'])
+    drawn, activate = [], model.activate
+
+    def record(subnet, **kwargs):
+        drawn.append(str(subnet))
+        return activate(subnet, **kwargs)
+
+    model.activate = record
+    wrapper = MMDistributedDataParallel(model)
+    reduced = []
+
+    def count(state, bucket):
+        reduced.append(bucket.buffer().numel())
+        future = dist.all_reduce(
+            bucket.buffer() / WORLD_SIZE, async_op=True
+        ).get_future()
+        return future.then(lambda f: f.value()[0])
+
+    wrapper.register_comm_hook(None, count)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    torch.manual_seed(rank)
+    logged = wrapper.train_step(
+        job['batches'][rank], KeepGradients(OptimWrapper(optimizer))
+    )
+    result = dict(
+        gradients={n: p.grad for n, p in model.named_parameters()},
+        drawn=drawn,
+        reduced=sum(reduced),
+        logged={k: v.item() for k, v in logged.items() if v.dim() == 0},
+    )
+    torch.save(result, f'{folder}/result{rank}.pth')
+    dist.destroy_process_group()
+
+
+class KeepGradients:
+    """Shows a stock OptimWrapper whose gradients outlive the step."""
+
+    def __init__(self, wrapper):
+        self.wrapper = wrapper
+        wrapper.zero_grad = lambda **kwargs: None
+
+    def __getattr__(self, name):
+        return getattr(self.wrapper, name)
+
+
+def build(scope, config, weights):
+    utils = __import__(f'{scope}.utils', fromlist=['register_all_modules'])
+    if DefaultScope.get_current_instance() is None:
+        DefaultScope.get_instance(f'job-{scope}', scope_name=scope)
+    utils.register_all_modules(init_default_scope=False)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    model = MODELS.build(copy.deepcopy(config))
+    model.load_state_dict(weights)
+    return model.train()
+
+
+@pytest.fixture
+def detection_job(detector_config, build_detector, load_batch):
+    config = detector_config()
+    # Stock Mask R-CNN leaves no parameter out, whatever a batch holds.
+    return dict(
+        scope='mmdet',
+        config=config,
+        weights=build_detector().state_dict(),
+        batches=[load_batch((0, 1)), load_batch((2, 3))],
+    )
+
+
+@pytest.fixture
+def classification_job(classifier_config, build_classifier, image_batch):
+    batches = []
+    for rank in range(WORLD_SIZE):
+        images, samples = image_batch(seed=rank)
+        images = (images * 40 + 120).clamp(0, 255).byte()
+        batches.append(dict(inputs=images, data_samples=samples))
+    return dict(
+        scope='mmpretrain',
+        config=classifier_config(),
+        weights=build_classifier().state_dict(),
+        batches=batches,
+    )
+
+
+@pytest.mark.parametrize('kind', ['classification', 'detection'])
+def test_gradients_under_ddp(kind, request, tmp_path):
+    job = request.getfixturevalue(f'{kind}_job')
+    (tmp_path / 'job.pkl').write_bytes(pickle.dumps(job))
+    paths = os.pathsep.join(p for p in sys.path if p)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(tmp_path)],
+            env=dict(os.environ, PYTHONPATH=paths, OMP_NUM_THREADS='1'),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(WORLD_SIZE)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=240)
+        assert worker.returncode == 0, errors[-3000:]
+    ranks = [
+        torch.load(tmp_path / f'result{rank}.pth', weights_only=True)
+        for rank in range(WORLD_SIZE)
+    ]
+
+    alone = [alone_gradients(job, rank) for rank in range(WORLD_SIZE)]
+    elements = 0
+    for name, gradient in ranks[0]['gradients'].items():
+        assert torch.equal(gradient, ranks[1]['gradients'][name]), name
+        mean = (alone[0][name] + alone[1][name]) / 2
+        error = (gradient - mean).norm()
+        assert error <= 1e-5 * mean.norm() + 1e-7, name
+        elements += gradient.numel()
+    assert ranks[0]['drawn'] == ranks[1]['drawn']
+    assert len(ranks[0]['drawn']) == 4
+    assert [r['reduced'] for r in ranks] == [elements, elements]
+    assert ranks[0]['logged'] != ranks[1]['logged']  # data of their own
+
+
+def alone_gradients(job, rank):
+    """Gradients of the rank's batch in this process, without a wrapper."""
+    model = build(job['scope'], job['config'], job['weights'])
+    torch.manual_seed(rank)
+    data = model.data_preprocessor(copy.deepcopy(job['batches'][rank]), True)
+    loss, _ = model.parse_losses(model.loss(**data))
+    loss.backward()
+    return {n: p.grad for n, p in model.named_parameters()}
+
+
+if __name__ == '__main__':
+    work(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,307 @@
+import copy
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.logging import MessageHub
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
+
+from mutualnet_mm import SubnetSampler, SubnetSpace
+from mutualnet_mm.slimmable import set_width
+
+WIDTH, RESOLUTION, LONG_EDGE = (0.25, 1.0), (64, 48), 107
+
+
+def draw(iteration=0, resolution=RESOLUTION, **settings):
+    sampler = SubnetSampler(SubnetSpace(WIDTH, resolution), **settings)
+    return sampler.sample(iteration)
+
+
+def prepared(model, batch):
+    model.train()
+    return model.data_preprocessor(copy.deepcopy(batch), True)
+
+
+def buffers(model):
+    return {k: v.clone() for k, v in model.named_buffers()}
+
+
+@contextmanager
+def spare_buffers(model):
+    """Let a pass write its running statistics to copies."""
+    owners = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    for module, name, buffer in owners:
+        module._buffers[name] = buffer.clone()
+    yield
+    for module, name, buffer in owners:
+        module._buffers[name] = buffer
+
+
+def assert_buffers(model, expected):
+    for name, value in model.named_buffers():
+        torch.testing.assert_close(value, expected[name], msg=name)
+
+
+def assert_gradients(model, expected, relative):
+    """Compare with the norm of the difference, by parameter."""
+    for name, parameter in model.named_parameters():
+        wanted = expected[name]
+        assert (parameter.grad is None) == (wanted is None), name
+        if wanted is not None:
+            error = (parameter.grad - wanted).norm()
+            assert error <= relative * wanted.norm() + 1e-7, name
+
+
+def resize_by_hand(inputs, samples, resolution):
+    """Image by image: interpolate, scale boxes and masks, pad to 32."""
+    images, new_samples = [], []
+    for image, sample in zip(inputs, samples):
+        (ori_h, ori_w), (h, w) = sample.ori_shape, sample.img_shape
+        factor = min(
+            LONG_EDGE / max(ori_h, ori_w), resolution / min(ori_h, ori_w)
+        )
+        new_h, new_w = int(ori_h * factor + 0.5), int(ori_w * factor + 0.5)
+        images.append(
+            F.interpolate(
+                image[None, :, :h, :w],
+                (new_h, new_w),
+                mode='bilinear',
+                antialias=True,
+            )[0]
+        )
+        truth = sample.gt_instances
+        ratio = torch.tensor([new_w / w, new_h / h] * 2)
+        masks = type(truth.masks)(truth.masks.masks[:, :h, :w], h, w)
+        new = type(sample)(metainfo=sample.metainfo)
+        new.set_metainfo(dict(img_shape=(new_h, new_w)))
+        new.gt_instances = InstanceData(
+            bboxes=truth.bboxes * ratio,
+            labels=truth.labels,
+            masks=masks.resize((new_h, new_w)),
+        )
+        new_samples.append(new)
+    height = -(-max(i.shape[1] for i in images) // 32) * 32
+    width = -(-max(i.shape[2] for i in images) // 32) * 32
+    for i, image in enumerate(images):
+        pad = (0, width - image.shape[2], 0, height - image.shape[1])
+        images[i] = F.pad(image, pad)
+        new_samples[i].set_metainfo(dict(batch_input_shape=(height, width)))
+        instances = new_samples[i].gt_instances
+        instances.masks = instances.masks.pad((height, width))
+    return torch.stack(images), new_samples
+
+
+def sum_of_losses(losses):
+    return sum(
+        (value if torch.is_tensor(value) else sum(value)).mean()
+        for key, value in losses.items()
+        if 'loss' in key
+    )
+
+
+def detector_loop(model, data, subnets):
+    """Every loss with the stock class, then one backward of their sum."""
+    stock, totals, stock_losses = type(model).stock_class, {}, None
+    for role, subnet in subnets.items():
+        inputs, samples = copy.deepcopy((data['inputs'], data['data_samples']))
+        if subnet.resolution != RESOLUTION[0]:
+            inputs, samples = resize_by_hand(
+                inputs, samples, subnet.resolution
+            )
+        is_full = role == 'full'
+        set_width(model, subnet.width)
+        with nullcontext() if is_full else spare_buffers(model):
+            losses = stock.loss(model, inputs, samples)
+        set_width(model, 1.0)
+        stock_losses = losses if is_full else stock_losses
+        totals[role] = sum_of_losses(losses)
+    sum(totals.values()).backward()
+    return stock_losses, totals
+
+
+@pytest.mark.parametrize(
+    'indices', [(0, 1), (5, 3), (5,)], ids=['objects', 'mixed', 'empty']
+)
+def test_detector_step_equals_hand_written_loop(
+    build_detector, load_batch, indices
+):
+    model = build_detector()
+    data = prepared(model, load_batch(indices))
+    reference = copy.deepcopy(model)
+    torch.manual_seed(1)
+    stock_losses, totals = detector_loop(reference, data, draw())
+    torch.manual_seed(1)
+    logged = model.loss(**data)
+    assert set(logged) == {
+        *stock_losses,
+        'min/total',
+        'rand1/total',
+        'rand2/total',
+        'loss_mutual',
+    }
+    loss, _ = model.parse_losses(logged)
+    assert torch.isfinite(loss)
+    torch.testing.assert_close(loss, sum(totals.values()), rtol=1e-5, atol=0)
+    for role in ('min', 'rand1', 'rand2'):
+        torch.testing.assert_close(
+            logged[f'{role}/total'], totals[role].detach(), rtol=1e-5, atol=0
+        )
+    for key, value in stock_losses.items():
+        torch.testing.assert_close(logged[key], value)
+    loss.backward()
+    assert_gradients(
+        model, {n: p.grad for n, p in reference.named_parameters()}, 1e-5
+    )
+    assert_buffers(model, buffers(reference))
+
+
+def classifier_loop(model, images, labels, subnets, kl=True):
+    """The same for a classifier, from its layers up."""
+    total, teacher = 0, None
+    for role, subnet in subnets.items():
+        set_width(model, subnet.width)
+        size = (subnet.resolution, subnet.resolution)
+        x = images
+        if subnet.resolution != images.shape[-1]:
+            x = F.interpolate(x, size, mode='bilinear', antialias=True)
+        with nullcontext() if role == 'full' else spare_buffers(model):
+            feature = model.backbone(x)[-1].mean((2, 3))
+        fc = model.head.fc
+        logits = F.linear(feature, fc.weight[:, : feature.shape[1]], fc.bias)
+        set_width(model, 1.0)
+        if role == 'full':
+            teacher = logits.detach().softmax(1)
+        if role == 'full' or not kl:
+            total = total + F.cross_entropy(logits, labels)
+        else:
+            student = logits.log_softmax(1)
+            ratio = teacher * (teacher.log() - student)
+            total = total + ratio.sum() / len(images)
+    return total
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(),
+        dict(supervision='label'),
+        dict(num_random=1, include_min=False, seed=3),
+        dict(resolution_mode='shared', seed=1),
+    ],
+    ids=['kl', 'label', 'one', 'shared'],
+)
+def test_classifier_step_equals_hand_written_loop(
+    build_classifier, image_batch, settings
+):
+    model = build_classifier(settings).double().train()
+    images, samples = image_batch()
+    images = images.double()
+    reference = copy.deepcopy(model)
+    labels = torch.cat([s.gt_label for s in samples])
+    kl = settings.get('supervision') != 'label'
+    rest = {k: v for k, v in settings.items() if k != 'supervision'}
+    total = classifier_loop(
+        reference, images, labels, draw(0, (64, 48, 32), **rest), kl
+    )
+    total.backward()
+    loss, _ = model.parse_losses(model.loss(images, samples))
+    torch.testing.assert_close(loss, total, rtol=1e-10, atol=0)
+    loss.backward()
+    assert_gradients(
+        model, {n: p.grad for n, p in reference.named_parameters()}, 1e-9
+    )
+    assert_buffers(model, buffers(reference))
+
+
+def test_only_the_full_pass_moves_running_statistics(
+    build_classifier, image_batch
+):
+    model = build_classifier(dict(supervision='label')).train()
+    reference = copy.deepcopy(model)
+    for seed in range(2):
+        images, samples = image_batch(seed=seed)
+        model.loss(images, samples)
+        type(model).stock_class.loss(reference, images, samples)
+    for name, value in model.named_buffers():
+        assert torch.equal(value, reference.get_buffer(name)), name
+
+
+def test_without_gradients_the_loss_is_the_stock_one(
+    build_classifier, image_batch
+):
+    model = build_classifier().eval()
+    images, samples = image_batch()
+    with torch.no_grad():
+        losses = model.loss(images, samples)
+        stock = type(model).stock_class.loss(model, images, samples)
+    assert set(losses) == set(stock) == {'loss'}
+    assert torch.equal(losses['loss'], stock['loss'])
+
+
+def test_sampling_follows_the_runner(build_classifier, image_batch):
+    """A resumed run draws what the uninterrupted one would have drawn."""
+    model = build_classifier().train()
+    seen = []
+    activate = model.activate
+    model.activate = lambda subnet, **kw: (
+        seen.append(str(subnet)) or activate(subnet, **kw)
+    )
+    for iteration in (7, 7, 8):
+        hub = MessageHub.get_instance('run')
+        hub.update_info('iter', iteration)
+        model.loss(*image_batch())
+        expected = [str(s) for s in draw(iteration, (64, 48, 32)).values()]
+        assert seen == expected
+        seen.clear()
+
+
+def test_without_a_runner_steps_are_counted(build_classifier, image_batch):
+    model = build_classifier().train()
+    logged = [model.loss(*image_batch()) for _ in range(2)]
+    assert logged[0]['rand1/total'] != logged[1]['rand1/total']
+
+
+def test_checkpointed_backbone_has_the_same_gradients(
+    build_detector, load_batch
+):
+    model = build_detector(norm_cfg=dict(type='BN', momentum=0.0))
+    twin = build_detector(norm_cfg=dict(type='BN', momentum=0.0), with_cp=True)
+    twin.load_state_dict(model.state_dict())
+    data = prepared(model, load_batch())
+    twin.train()
+    for net in (model, twin):
+        torch.manual_seed(1)
+        net.parse_losses(net.loss(**copy.deepcopy(data)))[0].backward()
+    assert_gradients(
+        twin, {n: p.grad for n, p in model.named_parameters()}, 1e-6
+    )
+
+
+def test_the_state_dict_is_the_stock_one(detector_config):
+    config = detector_config()
+    model = MODELS.build(config)
+    config.pop('mutual')
+    config.type = config.pop('wraps')
+    config.backbone.type = config.backbone.pop('wraps')
+    stock = MODELS.build(config)
+    assert type(stock).__name__ == 'MaskRCNN'
+    assert isinstance(model, type(stock))
+    stock.load_state_dict(model.state_dict(), strict=True)
+    model.load_state_dict(stock.state_dict(), strict=True)
+
+
+def test_layers_behind_the_backbone_keep_their_width(build_detector):
+    model = build_detector().eval()
+    with model.activate('0.25x-64'):
+        maps = model.extract_feat(torch.randn(1, 3, 64, 64))
+        narrow = model.backbone(torch.randn(1, 3, 64, 64))
+    assert {m.shape[1] for m in maps} == {32}
+    assert [m.shape[1] for m in narrow] == [8, 8, 16, 32]
+    assert model.slim_state.width == 1.0

@@ -1,0 +1,143 @@
+"""Every wrong setting ends in one line that names value and remedy."""
+
+import copy
+
+import pytest
+import torch
+
+from mutualnet_mm import ConfigError
+
+
+def one_line(error):
+    text = str(error.value)
+    assert '\n' not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    'mutual, value, remedy',
+    [
+        (dict(width=(0.5, 2.0)), '2.0', 'max_width'),
+        (dict(width=(0.0, 1.0)), '0.0', 'positive'),
+        (dict(width=()), '()', 'at least one'),
+        (dict(resolution=()), 'resolution=()', 'at least one'),
+        (dict(resolution=(48, 64)), '(48, 64)', 'full (largest) one first'),
+        (dict(resolution=64), 'resolution=64', 'list'),
+        (dict(witdh=(0.5, 1.0)), 'witdh', 'mutual'),
+        (dict(supervision='mse'), "'mse'", "'label'"),
+        (dict(rounding='nearest'), "'nearest'", "'paper'"),
+        (dict(num_random=-1), 'num_random=-1', 'from 0'),
+        (dict(resolution_mode='both'), "'both'", "'shared'"),
+    ],
+)
+def test_settings(build_classifier, mutual, value, remedy):
+    with pytest.raises(ConfigError) as error:
+        build_classifier(mutual)
+    assert value in one_line(error) and remedy in one_line(error)
+
+
+def test_resolution_is_needed(classifier_config):
+    from mmengine.registry import MODELS
+
+    config = classifier_config()
+    del config['mutual']['resolution']
+    with pytest.raises(ConfigError, match='mutual.resolution is missing'):
+        MODELS.build(config)
+
+
+def test_unsliced_backbone(classifier_config):
+    from mmengine.registry import MODELS
+
+    config = classifier_config()
+    config['backbone'] = dict(type='mmpretrain.ResNet', depth=18)
+    with pytest.raises(ConfigError) as error:
+        MODELS.build(config)
+    assert "'mutualnet_mm.Slimmable', wraps='ResNet'" in one_line(error)
+
+
+def test_wider_base_is_accepted(build_classifier, image_batch):
+    model = build_classifier(dict(width=(1.0, 2.0)), max_width=2.0).train()
+    assert torch.isfinite(model.parse_losses(model.loss(*image_batch()))[0])
+    with model.activate('1.0x-64'):
+        assert model.backbone(torch.randn(1, 3, 64, 64))[0].shape[1] == 64
+
+
+@pytest.mark.parametrize(
+    'frozen', [dict(norm_eval=True), dict(frozen_stages=1)]
+)
+def test_frozen_batch_norm(build_detector, frozen):
+    with pytest.raises(ConfigError) as error:
+        build_detector(**frozen)
+    for part in ('frozen', 'norm_eval=False', 'frozen_stages=-1'):
+        assert part in one_line(error)
+
+
+def test_detector_has_no_kl(build_detector):
+    with pytest.raises(ConfigError) as error:
+        build_detector(dict(supervision='kl'))
+    assert "'kl'" in one_line(error) and "'label'" in one_line(error)
+
+
+def test_classifier_pipeline_of_another_size(build_classifier, image_batch):
+    model = build_classifier().train()
+    with pytest.raises(ConfigError) as error:
+        model.loss(*image_batch(size=56))
+    assert '56' in one_line(error) and '64' in one_line(error)
+
+
+def test_wrapping_twice(build_classifier, classifier_config):
+    from mmengine.registry import MODELS
+
+    config = classifier_config()
+    config['wraps'] = type(build_classifier())
+    with pytest.raises(ConfigError, match='already'):
+        MODELS.build(config)
+
+
+@pytest.mark.parametrize('scale', [(107, 56), (56, 56), (107, 80)])
+def test_detector_pipeline_of_another_size(
+    build_detector, load_batch, detection_pipeline, scale
+):
+    model = build_detector().train()
+    batch = load_batch((0, 3), steps=detection_pipeline(scale=scale))
+    with pytest.raises(ConfigError) as error:
+        model.loss(**model.data_preprocessor(batch, True))
+    assert 'Resize(scale=(L, 64)' in one_line(error)
+    assert 'mutual.resolution[0]' in one_line(error)
+
+
+def test_no_ground_truth(build_detector, load_batch):
+    model = build_detector().train()
+    data = model.data_preprocessor(load_batch(), True)
+    for sample in data['data_samples']:
+        del sample.gt_instances
+    with pytest.raises(ConfigError) as error:
+        model.loss(**data)
+    assert 'gt_instances' in one_line(error)
+    assert 'LoadAnnotations' in one_line(error)
+
+
+@pytest.mark.parametrize('where', ['state_dict', 'init_cfg'])
+def test_rounding_of_checkpoint(build_classifier, tmp_path, where):
+    file = str(tmp_path / 'hardware.pth')
+    model = build_classifier(dict(rounding='hardware'))
+    torch.save(dict(state_dict=model.state_dict()), file)
+    with pytest.raises(ConfigError) as error:
+        if where == 'init_cfg':
+            init = dict(type='Pretrained', checkpoint=file)
+            build_classifier(init_cfg=init)
+        else:
+            loaded = torch.load(file, weights_only=True)
+            build_classifier().load_state_dict(loaded['state_dict'])
+    assert "rounding='hardware'" in one_line(error)
+    assert "'paper'" in one_line(error)
+
+
+def test_a_failed_step_leaves_the_model_usable(build_classifier, image_batch):
+    model = build_classifier().train()
+    twin = copy.deepcopy(model)
+    with pytest.raises(ConfigError):
+        model.loss(*image_batch(size=32))
+    assert torch.equal(
+        model.loss(*image_batch())['loss'], twin.loss(*image_batch())['loss']
+    )

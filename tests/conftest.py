@@ -11,6 +11,7 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.utils.manager import ManagerMixin
+from torch import nn
 
 import mutualnet_mm  # noqa: F401  (first: it repairs what comes next)
 
@@ -205,19 +206,23 @@ def detector_config(enter_scope):
         model.train_cfg.rcnn.sampler.num = 16
         model.test_cfg.rpn.update(nms_pre=60, max_per_img=20)
         model.test_cfg.rcnn.update(max_per_img=5)
-        return (
-            model.update(
-                type='mutualnet_mm.MutualLearning',
-                wraps='MaskRCNN',
-                mutual=dict(
-                    dict(width=(0.25, 1.0), resolution=RESOLUTION),
-                    **(mutual or {}),
-                ),
-            )
-            or model
+        space = dict(width=(0.25, 1.0), resolution=RESOLUTION)
+        model.update(
+            type='mutualnet_mm.MutualLearning',
+            wraps='MaskRCNN',
+            mutual=dict(space, **(mutual or {})),
         )
+        return model
 
     return make
+
+
+def open_residual_branches(model):
+    """Undo the stock zero initialisation, which hides gradients."""
+    for layer in model.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(layer.weight, 0.5, 1.0)
+    return model
 
 
 @pytest.fixture
@@ -225,7 +230,7 @@ def build_detector(detector_config):
     def build(mutual=None, **backbone):
         model = MODELS.build(detector_config(mutual, **backbone))
         model.init_weights()
-        return model
+        return open_residual_branches(model)
 
     return build
 
@@ -264,7 +269,7 @@ def build_classifier(classifier_config):
     def build(mutual=None, **backbone):
         model = MODELS.build(classifier_config(mutual, **backbone))
         model.init_weights()
-        return model
+        return open_residual_branches(model)
 
     return build
 

@@ -29,7 +29,8 @@ def load_config(
             ``'auto'`` for what started this process. Defaults to ``'auto'``.
 
     Raises:
-        ConfigError: If a file that the config names does not exist.
+        ConfigError: If a file that the config names does not exist, or if
+            its pipeline delivers another than the full resolution.
     """
     if not Path(path).is_file():
         raise ConfigError(f'config {path!r} does not exist')
@@ -42,6 +43,7 @@ def load_config(
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     cfg.launcher = infer_launcher() if launcher == 'auto' else launcher
     check_annotations(cfg)
+    check_resolution(cfg)
     return cfg
 
 
@@ -70,6 +72,36 @@ def check_annotations(cfg: Config) -> None:
                 raise ConfigError(
                     f'annotation file {str(full)!r} does not exist: set '
                     f'{place}.data_root or {place}.ann_file'
+                )
+
+
+def check_resolution(cfg: Config) -> None:
+    """Refuse a training pipeline that resizes to another short edge.
+
+    Training refuses it too, but needs images of two aspect ratios to see a
+    pipeline below the full resolution.
+
+    Raises:
+        ConfigError: Names the scale and the full resolution.
+    """
+    mutual = cfg.get('model', {}).get('mutual') or {}
+    full = (mutual.get('resolution') or [None])[0]
+    loader = cfg.get('train_dataloader') or {}
+    for place, dataset in _datasets(
+        'train_dataloader.dataset', loader.get('dataset')
+    ):
+        for i, step in enumerate(dataset.get('pipeline') or ()):
+            scale = step.get('scale')
+            if (
+                full is not None
+                and step.get('type') == 'Resize'
+                and isinstance(scale, (list, tuple))
+                and min(scale) != full
+            ):
+                raise ConfigError(
+                    f'{place}.pipeline.{i} is a Resize with scale={scale}, '
+                    f'but the full resolution, mutual.resolution[0], is '
+                    f'{full}: they must agree'
                 )
 
 

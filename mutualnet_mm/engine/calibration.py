@@ -44,24 +44,25 @@ def calibrate(
     collectors = {str(s): BatchNormCollector(model) for s in subnets}
     mode = model.training
     model.eval()  # dropout off; the collectors see to the batch norms
-    count = 0
-    for batch in batches:
-        count += 1
-        data = model.data_preprocessor(batch, False)
-        inputs, samples = data['inputs'], data['data_samples']
-        for subnet in subnets:
-            small, small_samples = model.task.resize(
-                model, inputs, samples, subnet
-            )
-            with model.activate(subnet), collectors[str(subnet)].watch():
-                model.task.features(model, small, small_samples)
-    model.train(mode)
-    if not count:
+    try:
+        for batch in batches:
+            data = model.data_preprocessor(batch, False)
+            inputs, samples = data['inputs'], data['data_samples']
+            for subnet in subnets:
+                collector = collectors[str(subnet)]
+                resized = model.task.resize(model, inputs, samples, subnet)
+                with model.activate(subnet), collector.watch():
+                    model.task.features(model, *resized)
+    finally:
+        model.train(mode)
+    # Not before all ranks have met: one without data must not stop alone.
+    bank = {key: collector.finish() for key, collector in collectors.items()}
+    if not all(bank.values()):
         raise ConfigError(
-            'the batch norms cannot be calibrated: the '
-            'calibration data loader gave no batch'
+            'the batch norms cannot be calibrated: the calibration data '
+            'loader gave no batch'
         )
-    return {key: collector.finish() for key, collector in collectors.items()}
+    return bank
 
 
 def needs_calibration(

@@ -2,12 +2,16 @@
 """The recipe of batch-norm calibration."""
 
 import copy
+import random
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Iterator, Optional
 
+import numpy as np
+import torch
 from mmengine.hooks import Hook
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 
 from ..errors import ConfigError
 from ..registry import HOOKS
@@ -44,35 +48,44 @@ class BNCalibrationHook(Hook):
             )
         self.num_batches = num_batches
         self.dataloader = dataloader
-        self._built: Optional[DataLoader] = None
+        self._dataset: Any = None
 
     def batches(self, runner: Runner) -> Iterator[Any]:
         """Yield the calibration batches, the same ones on every call.
 
+        The data set is read once and kept. What draws random numbers meanwhile
+        leaves the training's own ones as they were.
+
         Raises:
             ConfigError: If there is no data loader to take them from.
         """
-        if self._built is None:
-            self._built = runner.build_dataloader(self._config(runner), seed=0)
-        # The epoch seeds the sampler's shuffling.
-        if hasattr(self._built.sampler, 'set_epoch'):
-            self._built.sampler.set_epoch(0)
-        return islice(iter(self._built), self.num_batches)
-
-    def _config(self, runner: Runner) -> dict:
         config = self.dataloader or runner.cfg.get('train_dataloader')
-        if config is None:
-            raise ConfigError(
-                'batch norms need images to be calibrated on: give the config '
-                'a train_dataloader or BNCalibrationHook a dataloader'
-            )
-        config = copy.deepcopy(config)
         if not isinstance(config, dict):
             raise ConfigError(
-                'train_dataloader is built already: give '
-                'BNCalibrationHook a dataloader config'
+                'batch norms need images to be calibrated on: give the config '
+                'a train_dataloader or BNCalibrationHook a dataloader (a dict)'
             )
-        # Workers stop after each calibration, beside the training's own; a
-        # sampler for endless iteration is cut by ``num_batches``.
-        config['persistent_workers'] = False
-        return config
+        config = dict(config)
+        if self._dataset is None:
+            self._dataset = DATASETS.build(copy.deepcopy(config['dataset']))
+        config['dataset'] = self._dataset
+        config['persistent_workers'] = False  # they would outlive the loader
+        with _own_randomness():
+            # A new loader each time: samplers and batch samplers remember.
+            loader = runner.build_dataloader(config, seed=0)
+            yield from islice(loader, self.num_batches)
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Fix the random numbers of a ``with`` block, and restore them after."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

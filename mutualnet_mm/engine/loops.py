@@ -53,8 +53,12 @@ class _SubnetLoop(Stock):
             subnets = [subnets]
         space = self.model.space
         chosen = subnets or (space.full, space.smallest)
-        # Each one once, in the order given.
-        self.subnets = list(dict.fromkeys(map(space.check, chosen)))
+        # Each one once; the full network first, for `save_best='auto'`.
+        self.subnets = sorted(
+            dict.fromkeys(map(space.check, chosen)),
+            key=lambda subnet: subnet != space.full,
+        )
+        self._default_hook = BNCalibrationHook()
         self.group_size = group_size
 
     @property
@@ -100,7 +104,7 @@ class _SubnetLoop(Stock):
         hooks = [
             h for h in self.runner.hooks if isinstance(h, BNCalibrationHook)
         ]
-        hook = hooks[0] if hooks else BNCalibrationHook()
+        hook = hooks[0] if hooks else self._default_hook
         names = ', '.join(map(str, subnets))
         self.runner.logger.info(f'Calibrating the batch norms of {names}')
         return calibrate(self.model, subnets, hook.batches(self.runner))

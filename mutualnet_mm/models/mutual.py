@@ -121,7 +121,7 @@ class MutualLearningMixin(Stock):
         self.train()
         frozen = [n for n, m in slim_batch_norms(self) if not m.training]
         self.train(mode)
-        if frozen:
+        if frozen and len(self.space.grid()) > 1:
             raise ConfigError(
                 f'{len(frozen)} batch norms are frozen ({frozen[0]}, ...), '
                 "but the full network's statistics fit no subnet: set "
@@ -175,10 +175,11 @@ class MutualLearningMixin(Stock):
                     **kwargs,
                 )
                 if self.supervision == 'kl':
+                    prediction = self._prediction(logits)
                     if role == 'full':
-                        teacher = logits[-1].detach()
+                        teacher = prediction.detach()
                     else:
-                        losses = {'loss_kl': _divergence(logits[-1], teacher)}
+                        losses = {'loss_kl': _divergence(prediction, teacher)}
                 total, values = self.parse_losses(losses)
                 gradients.add(total)
             if role == 'full':
@@ -201,6 +202,14 @@ class MutualLearningMixin(Stock):
                 )
                 stack.callback(handle.remove)
             yield seen
+
+    def _prediction(self, seen: List[Any]) -> Tensor:
+        if not seen or not isinstance(seen[-1], Tensor):
+            raise ConfigError(
+                f'the loss of {type(self.task.head(self)).__name__} shows no '
+                "class scores to match by KL: use mutual.supervision='label'"
+            )
+        return seen[-1]
 
     def _iteration(self) -> int:
         # The runner's own counter, which a resumed run takes up again.

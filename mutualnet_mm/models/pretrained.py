@@ -5,6 +5,7 @@ The stock ``init_cfg=dict(type='Pretrained', ...)`` loads what fits and goes
 on: a wrong file then trains from scratch without a word.
 """
 
+from collections import OrderedDict
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 from mmengine.logging import print_log
@@ -15,6 +16,8 @@ from torch import nn
 from ..errors import ConfigError
 
 InitCfg = Union[dict, List[dict], None]
+# Of a whole model, of one that a parallel wrapper saved, of a bare backbone.
+_PREFIXES = ('backbone.', 'module.backbone.', 'module.', '')
 _CLASSIFIERS = ('fc.', 'classifier.', 'head.')
 
 
@@ -52,7 +55,8 @@ def load_backbone(
         backbone (nn.Module): To be filled.
         checkpoint (str): Path or URL that mmengine can load.
         prefix (str, optional): Of the backbone's keys in the file. Defaults
-            to ``'backbone.'`` where the file has such keys, else to none.
+            to ``'backbone.'``, with or without ``'module.'`` before it, where
+            the file has such keys, else to none.
         map_location (str, optional): Defaults to ``'cpu'``.
 
     Raises:
@@ -60,29 +64,25 @@ def load_backbone(
             differ; a classifier's keys (``fc``, ``classifier``, ``head``)
             are left out.
     """
-    try:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location)
-    except Exception as error:
-        raise ConfigError(
-            f'pretrained checkpoint {checkpoint!r} cannot be loaded: '
-            f'{str(error).splitlines()[0]}'
-        ) from error
-    weights = loaded.get('state_dict', loaded)
-    weights = {
-        key[7:] if key.startswith('module.') else key: value
-        for key, value in weights.items()
-    }
+    weights = _read(checkpoint, map_location)
     if prefix is None:
-        prefix = 'backbone.'
-        if not any(key.startswith(prefix) for key in weights):
-            prefix = ''
+        prefix = next(
+            p for p in _PREFIXES if any(k.startswith(p) for k in weights)
+        )
     elif prefix and not prefix.endswith('.'):
         prefix += '.'
-    weights = {
-        key[len(prefix) :]: value
+    # The rounding policy lies in the metadata.
+    metadata = getattr(weights, '_metadata', {})
+    weights = OrderedDict(
+        (key[len(prefix) :], value)
         for key, value in weights.items()
         if key.startswith(prefix)
         and not key[len(prefix) :].startswith(_CLASSIFIERS)
+    )
+    weights._metadata = {  # type: ignore[attr-defined]
+        f'{key}.'[len(prefix) : -1]: value
+        for key, value in metadata.items()
+        if f'{key}.'.startswith(prefix)
     }
     try:
         backbone.load_state_dict(weights, strict=True)
@@ -96,3 +96,16 @@ def load_backbone(
         f'{type(backbone).__name__}: all weights loaded from {checkpoint}',
         logger='current',
     )
+
+
+def _read(checkpoint: str, map_location: Optional[str]) -> Any:
+    try:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location)
+        weights = loaded.get('state_dict', loaded)
+        weights.items()
+    except Exception as error:  # each storage and format has its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f'pretrained checkpoint {checkpoint!r} cannot be loaded: {reason}'
+        ) from error
+    return weights

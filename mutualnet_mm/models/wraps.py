@@ -58,7 +58,15 @@ def mix(mixin: Any, stock: Any) -> Any:
 
     The result is a subclass of ``stock``, has its checkpoint keys and
     pickles: it is made again on loading.
+
+    Raises:
+        ConfigError: If ``stock`` has the mixin already.
     """
+    if issubclass(stock, mixin):
+        raise ConfigError(
+            f'wraps={stock.__name__} is made by {mixin.__name__} already: use '
+            'the stock class'
+        )
     return type(stock)(
         f'{mixin.prefix}{stock.__name__}',
         (mixin, stock),

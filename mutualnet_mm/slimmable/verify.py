@@ -65,7 +65,9 @@ def verify_slicing(
                 trace, outputs = _record(net, x)
             _mask_inputs(name, masked, trace)
             full_trace, full_outputs = _record(masked, x)
-        except RuntimeError as error:
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever a stock forward may raise
             raise ConfigError(
                 f'{name} cannot be slimmed: at width {width:.2g}, or at the '
                 'widest, its forward fails with '

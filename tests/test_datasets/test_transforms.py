@@ -43,10 +43,12 @@ def test_sizes_equal_separate_stock_pipelines(
     build_detector, load_batch, detection_pipeline, multi_steps
 ):
     model = build_detector()
-    data = model.data_preprocessor(load_batch((0, 1, 5), multi_steps()), True)
+    data = model.data_preprocessor(
+        load_batch((0, 1, 3, 5), multi_steps()), True
+    )
     for resolution in (64, 48):
         steps = detection_pipeline(scale=(SCALE[0], resolution))
-        stock = model.data_preprocessor(load_batch((0, 1, 5), steps), True)
+        stock = model.data_preprocessor(load_batch((0, 1, 3, 5), steps), True)
         inputs, samples = model.task.resize(
             model, *data.values(), Subnet(0.5, resolution), with_truth=True
         )

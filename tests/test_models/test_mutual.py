@@ -245,6 +245,23 @@ def test_without_gradients_the_loss_is_the_stock_one(
     assert torch.equal(losses['loss'], stock['loss'])
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_step_under_autocast(build_classifier, image_batch, dtype):
+    """Casts that autocast keeps for the step serve every subnet's loss."""
+    model = build_classifier().train()
+    reference = copy.deepcopy(model)
+    reference.parse_losses(reference.loss(*image_batch()))[0].backward()
+    with torch.autocast('cpu', dtype=dtype):
+        loss, _ = model.parse_losses(model.loss(*image_batch()))
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        expected = reference.get_parameter(name).grad
+        likeness = torch.cosine_similarity(
+            parameter.grad.flatten(), expected.flatten(), dim=0
+        )
+        assert likeness > 0.7, name
+
+
 def test_sampling_follows_the_runner(build_classifier, image_batch):
     """A resumed run draws what the uninterrupted one would have drawn."""
     model = build_classifier().train()

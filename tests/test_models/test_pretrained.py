@@ -170,9 +170,8 @@ def test_checkpoint_of_a_mutually_trained_classifier(
     assert_arrived(net, model.backbone.state_dict())
 
 
-def test_weights_arrive_in_a_detector(build_detector, save):
-    mmdet = pytest.importorskip('mmdet')
-    assert mmdet
+def test_weights_arrive_in_a_detector(detector_config, save):
+    pytest.importorskip('mmdet')
     stock = MODELS.build(
         dict(type='mmdet.ResNet', depth=18, base_channels=16)
     ).state_dict()
@@ -181,5 +180,7 @@ def test_weights_arrive_in_a_detector(build_detector, save):
         for k, v in stock.items()
     }
     path = save(dict(state_dict=prefixed(source, 'backbone.')))
-    model = build_detector(init_cfg=dict(type='Pretrained', checkpoint=path))
+    init = dict(type='Pretrained', checkpoint=path)
+    model = MODELS.build(detector_config(init_cfg=init))
+    model.init_weights()
     assert_arrived(model.backbone, source)

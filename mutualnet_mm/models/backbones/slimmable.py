@@ -129,9 +129,4 @@ def Slimmable(*, wraps: Union[str, type], **kwargs: Any) -> nn.Module:
     Raises:
         ConfigError: If the backbone cannot be slimmed; names the module.
     """
-    stock: Any = find_class(wraps)
-    if issubclass(stock, SlimmableMixin):
-        raise ConfigError(
-            f'wraps={wraps!r} is slimmable already: use it as type=...'
-        )
-    return mix(SlimmableMixin, stock)(**kwargs)
+    return mix(SlimmableMixin, find_class(wraps))(**kwargs)

@@ -80,8 +80,8 @@ class Task:
                 training. Defaults to False.
         """
         if subnet.resolution == self.space.full.resolution:
-            return inputs, list(data_samples or [])
-        if data_samples and CARRIED in data_samples[0]:
+            return inputs, [_without_sizes(s) for s in data_samples or []]
+        if self._carries(data_samples, subnet.resolution, with_truth):
             return self._carried(
                 model, data_samples, subnet.resolution, with_truth
             )
@@ -99,6 +99,22 @@ class Task:
     ) -> Batch:
         raise NotImplementedError(type(self).__name__)
 
+    @staticmethod
+    def _carries(
+        data_samples: Samples, resolution: int, with_truth: bool
+    ) -> bool:
+        """Whether the pipeline made this size; in training it has to."""
+        if not data_samples or CARRIED not in data_samples[0]:
+            return False
+        made = data_samples[0].get(CARRIED)
+        if with_truth and resolution not in made:
+            raise ConfigError(
+                f'resolution {resolution} was not made by the MultiResolution '
+                f'transform, which made {sorted(made)} beside the full one: '
+                'give it the same list as mutual.resolution'
+            )
+        return resolution in made
+
     def _carried(
         self,
         model: nn.Module,
@@ -106,14 +122,15 @@ class Task:
         resolution: int,
         with_truth: bool,
     ) -> Batch:
-        sizes = [sample.get(CARRIED) for sample in data_samples]
-        if any(resolution not in size for size in sizes):
+        if with_truth and getattr(
+            model.data_preprocessor, 'batch_augments', None
+        ):
             raise ConfigError(
-                f'resolution {resolution} was not made by MultiResolution('
-                f'resolution={tuple(sizes[0])}) of the pipeline: list it '
-                'there'
+                'MultiResolution cannot be combined with batch augmentations '
+                '(Mixup, CutMix, ...), which would mix each size anew: leave '
+                'one of them out'
             )
-        packed = [size[resolution] for size in sizes]
+        packed = [sample.get(CARRIED)[resolution] for sample in data_samples]
         data = model.data_preprocessor(
             {key: [p[key] for p in packed] for key in packed[0]}, with_truth
         )
@@ -144,3 +161,12 @@ class Task:
             name.split('.')[0] not in names
             for name, _ in slim_batch_norms(model)
         )
+
+
+def _without_sizes(sample: BaseDataElement) -> BaseDataElement:
+    """Take off what ``MultiResolution`` made: stock losses copy samples."""
+    if CARRIED not in sample:
+        return sample
+    sample = sample.new()
+    sample.pop(CARRIED)
+    return sample

@@ -18,6 +18,7 @@ from ...subnet import Subnet
 from .base import Batch, Samples, Task
 
 Size = Tuple[int, int]  # height, width
+_UNBOUND = 10**9  # a long edge that no image reaches
 
 
 class DetectionTask(Task):
@@ -50,22 +51,20 @@ class DetectionTask(Task):
 
     def _long_edge(self, sample: DetDataSample) -> Optional[int]:
         """The pipeline's ``L`` where the image shows it, else None."""
-        full = self.space.full.resolution
-        ori_shape, shape = sample.ori_shape, sample.img_shape[:2]
-        edge = None if min(shape) == full else max(shape)
-        scale = (edge or 10**9, full)
-        if (
-            _rescaled(ori_shape, scale) != tuple(shape)
-            or (edge or full) < full
-        ):
-            raise ConfigError(
-                f'the pipeline made {shape[0]} x {shape[1]} of an image of '
-                f'{ori_shape[0]} x {ori_shape[1]}, but the full resolution '
-                f'is {full}: it needs Resize(scale=(L, {full}), '
-                'keep_ratio=True) and no crop, or another '
-                'mutual.resolution[0]'
-            )
-        return edge
+        full, longest = self.space.full.resolution, max(sample.img_shape[:2])
+        for edge in (None, longest):
+            scale = (edge or _UNBOUND, full)
+            if max(scale) == scale[0] and (
+                _rescaled(sample.ori_shape, scale) == sample.img_shape[:2]
+            ):
+                return edge
+        (h, w), (ori_h, ori_w) = sample.img_shape[:2], sample.ori_shape[:2]
+        raise ConfigError(
+            f'the pipeline made {h} x {w} of an image of {ori_h} x {ori_w}, '
+            f'but the full resolution is {full}: it needs Resize(scale=(L, '
+            f'{full}), keep_ratio=True) and no crop, or another '
+            'mutual.resolution[0]'
+        )
 
     def _agree(self, edges: set) -> None:
         edges |= getattr(self, '_edges', set())
@@ -91,7 +90,7 @@ class DetectionTask(Task):
         images, samples = [], []
         for image, sample in zip(inputs, data_samples):
             edge = self._long_edge(sample)
-            size = _rescaled(sample.ori_shape, (edge or 10**9, resolution))
+            size = _rescaled(sample.ori_shape, (edge or _UNBOUND, resolution))
             h, w = sample.img_shape[:2]
             images.append(
                 F.interpolate(
@@ -142,7 +141,7 @@ class DetectionTask(Task):
         Short edges bind here: the pipeline's ``L`` is not known.
         """
         divisor = model.data_preprocessor.pad_size_divisor
-        size = _rescaled(image_shape, (10**9, subnet.resolution))
+        size = _rescaled(image_shape, (_UNBOUND, subnet.resolution))
         return (1, 3, *(-(-side // divisor) * divisor for side in size))
 
 

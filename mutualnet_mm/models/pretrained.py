@@ -16,8 +16,8 @@ from torch import nn
 from ..errors import ConfigError
 
 InitCfg = Union[dict, List[dict], None]
-# Of a whole model, of one that a parallel wrapper saved, of a bare backbone.
-_PREFIXES = ('backbone.', 'module.backbone.', 'module.', '')
+# Of a whole model, and of what a parallel wrapper saved.
+_PREFIXES = ('backbone.', 'module.backbone.', 'module.')
 _CLASSIFIERS = ('fc.', 'classifier.', 'head.')
 
 
@@ -67,7 +67,8 @@ def load_backbone(
     weights = _read(checkpoint, map_location)
     if prefix is None:
         prefix = next(
-            p for p in _PREFIXES if any(k.startswith(p) for k in weights)
+            (p for p in _PREFIXES if any(k.startswith(p) for k in weights)),
+            '',
         )
     elif prefix and not prefix.endswith('.'):
         prefix += '.'

@@ -45,7 +45,11 @@ def main() -> None:
     torch.set_flush_denormal(True)  # of a small network's tails on a CPU
     with one_line_errors():
         cfg = load_config(
-            args.config, args.cfg_options, args.work_dir, args.launcher
+            args.config,
+            args.cfg_options,
+            args.work_dir,
+            args.launcher,
+            stages=('test',),
         )
         cfg.load_from = args.checkpoint
         if args.subnet:

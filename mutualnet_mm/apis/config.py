@@ -4,12 +4,14 @@
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Optional, Tuple
+from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 from mmengine.dist import infer_launcher
 
 from ..errors import ConfigError
+
+STAGES = ('train', 'val', 'test')
 
 
 def load_config(
@@ -17,6 +19,7 @@ def load_config(
     options: Optional[dict] = None,
     work_dir: Optional[str] = None,
     launcher: str = 'auto',
+    stages: Sequence[str] = STAGES,
 ) -> Config:
     """Read a config file, apply the command line and check it.
 
@@ -27,6 +30,8 @@ def load_config(
             ``work_dirs/<name of the config>``.
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'``, ``'mpi'``, or
             ``'auto'`` for what started this process. Defaults to ``'auto'``.
+        stages (Sequence[str]): Whose data is checked. Defaults to all of
+            ``'train'``, ``'val'`` and ``'test'``.
 
     Raises:
         ConfigError: If a file that the config names does not exist, or if
@@ -42,67 +47,70 @@ def load_config(
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     cfg.launcher = infer_launcher() if launcher == 'auto' else launcher
-    check_annotations(cfg)
-    check_resolution(cfg)
+    check_annotations(cfg, stages)
+    check_resolution(cfg, stages)
     return cfg
 
 
-def check_annotations(cfg: Config) -> None:
+def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     """Refuse a config whose annotation files do not exist.
 
     Raises:
         ConfigError: Names the setting and the file.
     """
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        loader = cfg.get(name)
-        if not loader:
+    for place, dataset in _stage_datasets(cfg, stages):
+        file = dataset.get('ann_file')
+        root = str(dataset.get('data_root') or '')
+        if not file or '://' in str(file) or '://' in root:
             continue
-        for place, dataset in _datasets(
-            f'{name}.dataset', loader.get('dataset')
-        ):
-            file = dataset.get('ann_file')
-            if (
-                not file
-                or '://' in str(file)
-                or '://' in str(dataset.get('data_root'))
-            ):
-                continue
-            full = Path(dataset.get('data_root') or '', file)
-            if not full.is_file():
-                raise ConfigError(
-                    f'annotation file {str(full)!r} does not exist: set '
-                    f'{place}.data_root or {place}.ann_file'
-                )
+        full = Path(root, file)
+        if not full.is_file():
+            raise ConfigError(
+                f'annotation file {str(full)!r} does not exist: set '
+                f'{place}.data_root or {place}.ann_file'
+            )
 
 
-def check_resolution(cfg: Config) -> None:
-    """Refuse a training pipeline that resizes to another short edge.
+def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
+    """Refuse a pipeline whose ``Resize`` names another short edge.
 
-    Training refuses it too, but needs images of two aspect ratios to see a
-    pipeline below the full resolution.
+    Training and testing refuse it too, but need images of two aspect ratios
+    to tell a pipeline below the full resolution. Pipelines that crop, or do
+    not keep the aspect ratio, are left to them.
 
     Raises:
         ConfigError: Names the scale and the full resolution.
     """
     mutual = cfg.get('model', {}).get('mutual') or {}
-    full = (mutual.get('resolution') or [None])[0]
-    loader = cfg.get('train_dataloader') or {}
-    for place, dataset in _datasets(
-        'train_dataloader.dataset', loader.get('dataset')
-    ):
-        for i, step in enumerate(dataset.get('pipeline') or ()):
+    resolution = mutual.get('resolution')
+    if not isinstance(resolution, (list, tuple)) or not resolution:
+        return
+    for place, dataset in _stage_datasets(cfg, stages):
+        steps = list(dataset.get('pipeline') or ())
+        if any('Crop' in str(step.get('type')) for step in steps):
+            continue
+        for i, step in enumerate(steps):
             scale = step.get('scale')
             if (
-                full is not None
-                and step.get('type') == 'Resize'
+                str(step.get('type')).split('.')[-1] == 'Resize'
+                and step.get('keep_ratio')
                 and isinstance(scale, (list, tuple))
-                and min(scale) != full
+                and 0 < min(scale) != resolution[0]
             ):
                 raise ConfigError(
                     f'{place}.pipeline.{i} is a Resize with scale={scale}, '
-                    f'but the full resolution, mutual.resolution[0], is '
-                    f'{full}: they must agree'
+                    'but the full resolution, mutual.resolution[0], is '
+                    f'{resolution[0]}: they must agree'
                 )
+
+
+def _stage_datasets(
+    cfg: Config, stages: Sequence[str]
+) -> Iterator[Tuple[str, dict]]:
+    for stage in stages:
+        name = f'{stage}_dataloader'
+        loader = cfg.get(name) or {}
+        yield from _datasets(f'{name}.dataset', loader.get('dataset'))
 
 
 def _datasets(place: str, dataset: Any) -> Iterator[Tuple[str, dict]]:

@@ -79,13 +79,16 @@ class BNCalibrationHook(Hook):
 @contextmanager
 def _own_randomness() -> Iterator[None]:
     """Fix the random numbers of a ``with`` block, and restore them after."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        random.seed(0)
-        np.random.seed(0)
-        torch.manual_seed(0)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+    # Of the CPU only, where data is made: torch.manual_seed would reach the
+    # training's generators on a GPU too.
+    cpu = torch.default_generator
+    before = random.getstate(), np.random.get_state(), cpu.get_state()
+    random.seed(0)
+    np.random.seed(0)
+    cpu.manual_seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        cpu.set_state(before[2])

@@ -28,7 +28,8 @@ class _SubnetLoop(Stock):
         subnets (Sequence[str], optional): Such as ``['1.0x-600',
             '0.25x-240']``. Defaults to the full and the smallest one.
         group_size (int): Subnets whose predictions are held in memory at the
-            same time; each group takes one pass over the data.
+            same time; each group takes one pass over the data. Metrics that
+            write predictions to files at once are served one by one.
             Defaults to 8.
         **kwargs: Of the stock loop.
     """
@@ -89,10 +90,12 @@ class _SubnetLoop(Stock):
         # Not before the hooks: an EMA hook has just swapped its weights in.
         bank = self._calibrate()
         metrics: Dict[str, float] = {}
-        for i in range(0, len(self.subnets), self.group_size):
-            metrics.update(
-                self._evaluate(self.subnets[i : i + self.group_size], bank)
-            )
+        size = self.group_size
+        if any(_writes_at_once(m) for m in self.evaluator.metrics):
+            size = 1
+        for i in range(0, len(self.subnets), size):
+            subnets = self.subnets[i : i + size]
+            metrics.update(self._evaluate(subnets, bank, call_hooks=i == 0))
         call_hook(f'after_{self.stage}_epoch', metrics=metrics)
         call_hook(f'after_{self.stage}')
         return metrics
@@ -109,16 +112,23 @@ class _SubnetLoop(Stock):
         self.runner.logger.info(f'Calibrating the batch norms of {names}')
         return calibrate(self.model, subnets, hook.batches(self.runner))
 
-    def _evaluate(self, subnets: List[Subnet], bank: Bank) -> Dict[str, float]:
+    def _evaluate(
+        self, subnets: List[Subnet], bank: Bank, call_hooks: bool
+    ) -> Dict[str, float]:
+        """Evaluate a group of subnets in one pass over the data.
+
+        The hooks of an iteration are called in the first group alone, with
+        the first subnet's predictions: a second call would overwrite the
+        pictures of the first.
+        """
+        hook = self.runner.call_hook if call_hooks else lambda *_, **__: None
         results: Dict[Subnet, list] = {
             subnet: [[] for _ in self.evaluator.metrics] for subnet in subnets
         }
         for idx, batch in enumerate(self.dataloader):
-            self.runner.call_hook(
-                f'before_{self.stage}_iter', batch_idx=idx, data_batch=batch
-            )
+            hook(f'before_{self.stage}_iter', batch_idx=idx, data_batch=batch)
             outputs = self._run_batch(batch, subnets, bank, results)
-            self.runner.call_hook(
+            hook(
                 f'after_{self.stage}_iter',
                 batch_idx=idx,
                 data_batch=batch,
@@ -151,6 +161,7 @@ class _SubnetLoop(Stock):
         for subnet in subnets:
             # Preprocessed anew: stock models write into the data samples.
             data = model.data_preprocessor(batch, False)
+            model.task.check_full(data['inputs'], data['data_samples'])
             inputs, samples = model.task.resize(
                 model, data['inputs'], data['data_samples'], subnet
             )
@@ -160,6 +171,7 @@ class _SubnetLoop(Stock):
                 outputs = model(inputs, samples, mode='predict')
             self._swap_results(results[subnet])
             self.evaluator.process(data_samples=outputs, data_batch=batch)
+            results[subnet] = [m.results for m in self.evaluator.metrics]
             first = first or outputs
         return first
 
@@ -168,6 +180,12 @@ class _SubnetLoop(Stock):
         # ground truth that it holds.
         for metric, found in zip(self.evaluator.metrics, results):
             metric.results = found
+
+
+def _writes_at_once(metric: Any) -> bool:
+    """Whether predictions go to files of fixed names before evaluation."""
+    folders = ('seg_out_dir', 'output_dir')  # panoptic, Cityscapes, semantic
+    return any(getattr(metric, name, None) for name in folders)
 
 
 class _separate_files:

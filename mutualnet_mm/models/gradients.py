@@ -9,10 +9,9 @@ stock ``train_step``, gradient accumulation, clipping and DDP see one ordinary
 loss.
 """
 
+import functools
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, Iterator, List, Optional, Sequence
-from unittest import mock
+from typing import Any, Callable, Iterator, List, Optional, Sequence
 
 import torch
 import torch.utils.checkpoint
@@ -32,19 +31,23 @@ class GradientSum:
         self._scale = 2.0**16  # GradScaler's initial scale
         self._parameters: List[Tensor] = []
         self._gradients: List[Optional[Tensor]] = []
-        self._step_scale = 1.0
+        self._is_half = False
 
     def start(self, parameters: Sequence[Tensor]) -> None:
         """Forget the last step; what needs no gradient is left out."""
         self._parameters = [p for p in parameters if p.requires_grad]
         self._gradients = [None] * len(self._parameters)
-        self._step_scale = self._scale if _is_half() else 1.0
+        self._is_half = _is_half()
 
     def add(self, loss: Tensor) -> None:
         """Differentiate ``loss`` now and free its graph."""
-        gradients = torch.autograd.grad(
-            loss * self._step_scale, self._parameters, allow_unused=True
-        )
+        # Outside of autocast, like the trainer's own backward.
+        with torch.autocast(loss.device.type, enabled=False):
+            gradients = torch.autograd.grad(
+                loss * self._scale if self._is_half else loss,
+                self._parameters,
+                allow_unused=True,
+            )
         for i, new in enumerate(gradients):
             if new is not None:
                 old = self._gradients[i]
@@ -65,8 +68,15 @@ class GradientSum:
         self._parameters, self._gradients = [], []
         parameters = [p for p, _ in reached]
         return _HandOver.apply(
-            value.detach(), self, [g for _, g in reached], *parameters
+            value.detach(),
+            [g for _, g in reached],
+            self._scale if self._is_half else 1.0,
+            self._learn_scale if self._is_half else None,
+            *parameters,
         )
+
+    def _learn_scale(self, scale: float) -> None:
+        self._scale = scale
 
 
 class _HandOver(torch.autograd.Function):
@@ -74,13 +84,14 @@ class _HandOver(torch.autograd.Function):
     def forward(
         ctx: Any,
         value: Tensor,
-        owner: GradientSum,
         gradients: List[Tensor],
+        scale: float,
+        learn_scale: Optional[Callable[[float], None]],
         *parameters: Tensor,
     ) -> Tensor:
         del parameters
-        ctx.owner, ctx.gradients = owner, gradients
-        ctx.step_scale = owner._step_scale
+        ctx.gradients, ctx.scale = gradients, scale
+        ctx.learn_scale = learn_scale
         return value.clone()
 
     @staticmethod
@@ -91,18 +102,24 @@ class _HandOver(torch.autograd.Function):
                 'the gradients of a mutual learning step were '
                 'handed over already: call backward once'
             )
-        if ctx.step_scale != 1.0:
-            ctx.owner._scale = float(incoming)
-        factor = incoming / ctx.step_scale
-        return (None, None, None, *(g * factor for g in gradients))
+        if ctx.learn_scale is not None:
+            ctx.learn_scale(float(incoming))
+        factor = incoming / ctx.scale
+        return (None, None, None, None, *(g * factor for g in gradients))
 
 
 def _is_half() -> bool:
-    if torch.is_autocast_enabled():
-        return torch.get_autocast_gpu_dtype() == torch.float16
-    return (
-        torch.is_autocast_cpu_enabled()
-        and torch.get_autocast_cpu_dtype() == torch.float16
+    if not hasattr(torch, 'get_autocast_dtype'):  # before PyTorch 2.4
+        if torch.is_autocast_enabled():
+            return torch.get_autocast_gpu_dtype() == torch.float16
+        return (
+            torch.is_autocast_cpu_enabled()
+            and torch.get_autocast_cpu_dtype() == torch.float16
+        )
+    return any(
+        torch.is_autocast_enabled(device)
+        and torch.get_autocast_dtype(device) == torch.float16
+        for device in ('cuda', 'cpu')
     )
 
 
@@ -112,12 +129,18 @@ def non_reentrant_checkpointing() -> Iterator[None]:
 
     Stock backbones call ``torch.utils.checkpoint.checkpoint`` and leave it
     the reentrant form, which ``torch.autograd.grad`` cannot pass. The other
-    form recomputes inside of ``add``, while the subnet is still active.
+    form recomputes inside of ``add``, while the subnet is still active. Code
+    that imported the function itself, by ``from ... import checkpoint``, is
+    not reached.
     """
     stock = torch.utils.checkpoint.checkpoint
-    with mock.patch.object(
-        torch.utils.checkpoint,
-        'checkpoint',
-        partial(stock, use_reentrant=False),
-    ):
+
+    @functools.wraps(stock)
+    def checkpoint(*args: Any, **kwargs: Any) -> Any:
+        return stock(*args, **dict(kwargs, use_reentrant=False))
+
+    torch.utils.checkpoint.checkpoint = checkpoint
+    try:
         yield
+    finally:
+        torch.utils.checkpoint.checkpoint = stock

@@ -1,7 +1,9 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Mutual learning: a stock model whose ``loss()`` trains many subnets."""
 
+from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import torch
@@ -18,12 +20,18 @@ from ..slimmable import (
     convert,
     slim_batch_norms,
     slim_states,
+    verify_slicing,
 )
 from ..slimmable.channels import check_rounding
+from ..slimmable.convert import stock_name
 from ..subnet import Subnet, SubnetSampler, SubnetSpace
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .tasks import find_task
 from .wraps import Stock, find_class, mix
+
+_SPACE = ('width', 'resolution', 'frames')
+_SAMPLER = ('num_random', 'include_min', 'resolution_mode', 'seed')
+_OTHERS = ('supervision', 'rounding')
 
 
 class MutualLearningMixin(Stock):
@@ -61,30 +69,22 @@ class MutualLearningMixin(Stock):
 
     prefix = 'Mutual'
 
-    def __init__(self, *args: Any, mutual: dict, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, mutual: Optional[dict], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        settings = dict(mutual)
-        rounding = settings.pop('rounding', None)
-        supervision = settings.pop('supervision', None)
-        space = {
-            key: settings.pop(key)
-            for key in ('width', 'resolution', 'frames')
-            if key in settings
-        }
-        space.setdefault('width', (0.25, 1.0))
-        if 'resolution' not in space:
-            raise ConfigError(
-                'mutual.resolution is missing: list the '
-                'resolutions to train, the full one first'
-            )
-        self.space = SubnetSpace(**space)
-        try:
-            self.sampler = SubnetSampler(self.space, **settings)
-        except TypeError as error:
-            raise ConfigError(f'mutual={mutual!r}: {error}') from None
+        settings = _checked(mutual)
+        self.space = SubnetSpace(
+            **{k: settings[k] for k in _SPACE if k in settings}
+        )
+        self.sampler = SubnetSampler(
+            self.space, **{k: settings[k] for k in _SAMPLER if k in settings}
+        )
         self.task = find_task(self)(self.space)
-        self.supervision = self.task.check_supervision(supervision)
-        self.slim_state = self._share_state(rounding)
+        self.supervision = self.task.check_supervision(
+            self, settings.get('supervision')
+        )
+        self.slim_state = self._share_state(settings.get('rounding'))
         self._refuse_frozen_batch_norm()
         self._gradients = GradientSum()
         self._own_iteration = 0
@@ -114,7 +114,16 @@ class MutualLearningMixin(Stock):
                     module, state, default=LayerRule(fixed=True), strict=False
                 )
         state.set_width(self.space.max_width)
+        self._verify_neck()
         return state
+
+    def _verify_neck(self) -> None:
+        """Refuse a neck that mixes up the channels that come, as HRFPN's."""
+        neck = getattr(self, 'neck', None)
+        if neck is None or not any(True for _ in neck.parameters()):
+            return
+        parts = OrderedDict(backbone=self.backbone, neck=neck)
+        verify_slicing(nn.Sequential(parts), f'{stock_name(neck)}', size=64)
 
     def _refuse_frozen_batch_norm(self) -> None:
         mode = self.training
@@ -140,7 +149,10 @@ class MutualLearningMixin(Stock):
     ) -> Iterator[None]:
         """Run as ``subnet`` for the length of a ``with`` block.
 
-        The width is set here; inputs are resized by ``task.resize``.
+        This sets the width alone. What runs inside has to bring its inputs to
+        the subnet's resolution (``task.resize``) and, in evaluation, to use
+        the subnet's statistics (:func:`~mutualnet_mm.engine.calibrate`,
+        :func:`~mutualnet_mm.slimmable.use_statistics`), as the loops do.
         """
         subnet = Subnet.parse(subnet)
         with self.slim_state.activate(
@@ -159,6 +171,7 @@ class MutualLearningMixin(Stock):
         """
         if not torch.is_grad_enabled():
             return super().loss(inputs, data_samples, **kwargs)
+        self.task.check_truth(data_samples)
         self.task.check_full(inputs, data_samples)
         gradients, teacher = self._gradients, None
         gradients.start(list(self.parameters()))
@@ -220,6 +233,23 @@ class MutualLearningMixin(Stock):
         return self._own_iteration - 1
 
 
+def _checked(mutual: Optional[dict]) -> dict:
+    """Defaults filled in, misspelt keys refused."""
+    if not isinstance(mutual, dict) or 'resolution' not in mutual:
+        raise ConfigError(
+            f'mutual={mutual!r}: list the resolutions to train, the full one '
+            'first, as in mutual=dict(resolution=(224, 192, 160, 128))'
+        )
+    known = _SPACE + _SAMPLER + _OTHERS
+    for key in mutual:
+        if key not in known:
+            near = get_close_matches(key, known, 1) or known
+            raise ConfigError(
+                f'mutual.{key} is unknown, use {" or ".join(near)}'
+            )
+    return dict(dict(width=(0.25, 1.0)), **mutual)
+
+
 def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
     """KL(softmax(teacher) || softmax(logits)), mean over the batch."""
     return F.kl_div(
@@ -237,13 +267,16 @@ def _detach(value: Union[Tensor, Sequence[Tensor]]) -> Any:
 
 @MODELS.register_module()
 def MutualLearning(
-    *, wraps: Union[str, type], mutual: dict, **kwargs: Any
+    *,
+    wraps: Union[str, type, None] = None,
+    mutual: Optional[dict] = None,
+    **kwargs: Any,
 ) -> nn.Module:
     """Build the stock model that ``wraps`` names, trained by mutual learning.
 
     Args:
-        wraps (str or type): Stock classifier, detector or recognizer, looked
-            up in the current scope.
+        wraps (str or type): Stock classifier or detector, looked up in the
+            current scope.
         mutual (dict): See :class:`MutualLearningMixin`.
         **kwargs: Of the stock class; its backbone must be slimmable.
 

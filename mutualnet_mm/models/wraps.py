@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..registry import MODELS
 
 
-def find_class(wraps: Union[str, type]) -> type:
+def find_class(wraps: Union[str, type, None]) -> type:
     """Return the stock class that ``wraps`` names.
 
     Args:

@@ -8,7 +8,16 @@ independent computation on the full-width one.
 """
 
 import copy
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +31,7 @@ from .state import active_width, slim_states
 
 def verify_slicing(
     module: nn.Module,
+    name: Optional[str] = None,
     size: int = 32,
     frames: int = 8,
     fractions: Sequence[float] = (0.3, 0.7),
@@ -37,6 +47,8 @@ def verify_slicing(
     Args:
         module (nn.Module): Converted; its first convolution tells the
             channels and dimensions of the input.
+        name (str, optional): What errors call it. Defaults to the name of the
+            stock class.
         size (int): Side of the square input in pixels. Defaults to 32.
         frames (int): Frames of the input of a 3D network. Defaults to 8.
         fractions (Sequence[float]): Of the widest width, where to try.
@@ -47,7 +59,7 @@ def verify_slicing(
     Raises:
         ConfigError: Names the first layer that goes wrong.
     """
-    name = stock_name(module)
+    name = name or stock_name(module)
     generator = torch.Generator().manual_seed(0)
     net = copy.deepcopy(module).double().cpu()
     net.eval()  # not chained: stock backbones' ``train`` returns nothing

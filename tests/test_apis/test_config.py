@@ -111,3 +111,50 @@ def test_defects_keep_their_traceback():
         raise KeyError('defect')
     with one_line_errors():
         pass
+
+
+RESIZE = 'dict(type="Resize", scale={}, keep_ratio={})'
+
+
+def pipeline_config(resolution, *steps, split='train'):
+    return (
+        f'model = dict(mutual=dict(resolution={resolution}))\n'
+        f'{split}_dataloader = dict(dataset=dict('
+        f'pipeline=[{", ".join(steps)}]))\n'
+    )
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+def test_pipeline_of_another_resolution(write, split):
+    resize = RESIZE.format((1000, 480), True)
+    path = write(pipeline_config((600, 480), resize, split=split))
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    message = str(error.value)
+    assert '(1000, 480)' in message and '600' in message
+    assert f'{split}_dataloader.dataset.pipeline.0' in message
+
+
+@pytest.mark.parametrize(
+    'resolution, steps',
+    [
+        ((600, 480), [RESIZE.format((1000, 600), True)]),
+        ((224,), [RESIZE.format((256, 256), False), 'dict(type="X")']),
+        (
+            (224,),
+            [RESIZE.format((256, 256), True), 'dict(type="RandomCrop")'],
+        ),
+        ((224,), [RESIZE.format((-1, 256), True)]),
+        (64, [RESIZE.format((1000, 600), True)]),
+    ],
+    ids=['agrees', 'distorts', 'crops', 'by height', 'no list'],
+)
+def test_pipelines_left_to_training(write, resolution, steps):
+    load_config(write(pipeline_config(resolution, *steps)))
+
+
+def test_only_the_stage_that_runs_is_checked(write):
+    path = write('train_dataloader = dict(dataset=dict(ann_file="no.json"))')
+    load_config(path, stages=('test',))
+    with pytest.raises(ConfigError, match='no.json'):
+        load_config(path, stages=('train', 'test'))

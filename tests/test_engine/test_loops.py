@@ -5,6 +5,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import load
+from mmengine.hooks import Hook
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
@@ -292,3 +293,30 @@ def test_dumped_predictions_get_files_of_their_own(
         full[0]['pred_instances']['scores'],
         small[0]['pred_instances']['scores'],
     )
+
+
+def test_pipeline_of_another_resolution(make_runner, coco_dataset):
+    runner = make_runner()
+    dataset = coco_dataset('val')
+    dataset['pipeline'][1]['scale'] = (107, 72)
+    runner.cfg.test_dataloader.dataset = dataset
+    runner._test_dataloader['dataset'] = dataset
+    with pytest.raises(ConfigError, match='full resolution is 64'):
+        runner.test()
+
+
+def test_hooks_see_each_batch_once(make_runner, weights):
+    seen = []
+
+    class Watcher(Hook):
+        def after_test_iter(self, runner, batch_idx, data_batch, outputs):
+            boxes = sum(len(o.pred_instances) for o in outputs)
+            seen.append((batch_idx, outputs[0].img_shape, boxes))
+
+    kind = 'mutualnet_mm.SubnetTestLoop'
+    test_cfg = dict(type=kind, subnets=SUBNETS, group_size=1)
+    runner = make_runner(weights=weights, test_cfg=test_cfg)
+    runner.register_hook(Watcher())
+    runner.test()
+    assert [idx for idx, _, _ in seen] == [0, 1, 2]
+    assert min(seen[0][1]) == 64  # the full network's, though listed second

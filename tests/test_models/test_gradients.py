@@ -174,6 +174,26 @@ def test_overflow_recovers(half):
     assert scaler.get_scale() >= 2.0**7
 
 
+def test_backward_runs_outside_of_autocast():
+    seen = []
+
+    class Watch(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            seen.append(torch.is_autocast_cpu_enabled())
+            return gradient
+
+    parameter = nn.Parameter(torch.ones(2))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        run_sum([parameter], [Watch.apply(parameter).sum()]).backward()
+        assert torch.is_autocast_cpu_enabled()
+    assert seen == [False]
+
+
 def test_scale_follows_a_growing_scaler(half):
     parameter = nn.Parameter(torch.zeros(1))
     collected = GradientSum()

@@ -41,7 +41,39 @@ def test_resolution_is_needed(classifier_config):
 
     config = classifier_config()
     del config['mutual']['resolution']
-    with pytest.raises(ConfigError, match='mutual.resolution is missing'):
+    with pytest.raises(ConfigError, match='list the resolutions to train'):
+        MODELS.build(config)
+
+
+def test_misspelt_setting(classifier_config):
+    from mmengine.registry import MODELS
+
+    config = classifier_config(dict(num_rand=2))
+    with pytest.raises(
+        ConfigError, match='mutual.num_rand is unknown, use num_random'
+    ):
+        MODELS.build(config)
+
+
+def test_neck_that_concatenates(detector_config):
+    from mmengine.registry import MODELS
+
+    config = detector_config()
+    config.neck = dict(
+        type='HRFPN', in_channels=[16, 32, 64, 128], out_channels=32
+    )
+    with pytest.raises(ConfigError, match='HRFPN .*neck.reduction_conv'):
+        MODELS.build(config)
+
+
+def test_classes_that_do_not_exclude_each_other(classifier_config):
+    from mmengine.registry import MODELS
+
+    head = dict(type='MultiLabelLinearClsHead', num_classes=4, in_channels=128)
+    config = dict(classifier_config(), head=head)
+    assert MODELS.build(config).supervision == 'label'
+    config = dict(classifier_config(dict(supervision='kl')), head=head)
+    with pytest.raises(ConfigError, match="supervision='kl'.*'label'"):
         MODELS.build(config)
 
 

@@ -115,7 +115,9 @@ def _save_rounding(
 
 
 @MODELS.register_module()
-def Slimmable(*, wraps: Union[str, type], **kwargs: Any) -> nn.Module:
+def Slimmable(
+    *, wraps: Union[str, type, None] = None, **kwargs: Any
+) -> nn.Module:
     """Build the stock backbone that ``wraps`` names, slimmable.
 
     The result is an instance of that class with its checkpoint keys, runs

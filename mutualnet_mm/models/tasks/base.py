@@ -24,30 +24,38 @@ class Task:
             delivers.
     """
 
-    supervisions: Tuple[str, ...] = ('kl', 'label')
-    """What ``mutual.supervision`` may be; the first is the default."""
-
     def __init__(self, space: SubnetSpace) -> None:
         self.space = space
 
-    def check_supervision(self, supervision: Optional[str]) -> str:
-        """Return ``supervision`` or the task's default.
+    def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
+        """What ``mutual.supervision`` may be; the first is the default."""
+        raise NotImplementedError(type(self).__name__)
+
+    def check_supervision(
+        self, model: nn.Module, supervision: Optional[str]
+    ) -> str:
+        """Return ``supervision`` or the model's default.
 
         Raises:
-            ConfigError: If the task has no such supervision.
+            ConfigError: If the model has no such supervision.
         """
+        possible = self.supervisions(model)
         if supervision is None:
-            return self.supervisions[0]
-        if supervision not in self.supervisions:
+            return possible[0]
+        if supervision not in possible:
             raise ConfigError(
                 f'mutual.supervision={supervision!r}: this model takes '
-                f'{" or ".join(map(repr, self.supervisions))}'
+                f'{" or ".join(map(repr, possible))}'
             )
         return supervision
 
     def head(self, model: nn.Module) -> nn.Module:
         """Return the module whose output is the prediction for KL."""
         return model.head
+
+    def check_truth(self, data_samples: Samples) -> None:
+        """Refuse a training batch without ground truth."""
+        del data_samples  # the stock heads name what they miss
 
     def check_full(self, inputs: Tensor, data_samples: Samples) -> None:
         """Refuse a batch that is not of the full resolution.

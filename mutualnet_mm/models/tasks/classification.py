@@ -17,6 +17,16 @@ class ClassificationTask(Task):
     Resolution ``r`` is the side of the square input.
     """
 
+    def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
+        """Labels only where classes are not exclusive: KL has no meaning."""
+        head = self.head(model)
+        loss = getattr(head, 'loss_module', None)
+        if 'MultiLabel' in type(head).__name__ or getattr(
+            loss, 'use_sigmoid', False
+        ):
+            return ('label',)
+        return ('kl', 'label')
+
     def check_full(self, inputs: Tensor, data_samples: Samples) -> None:
         """Refuse inputs that are not squares of the full resolution."""
         del data_samples

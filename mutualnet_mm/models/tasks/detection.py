@@ -30,11 +30,13 @@ class DetectionTask(Task):
     whose long edge binds, and the others do not depend on it.
     """
 
-    supervisions = ('label',)
+    def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
+        """The ground truth: the paper gives no other."""
+        del model
+        return ('label',)
 
-    def check_full(self, inputs: Tensor, data_samples: Samples) -> None:
-        """Refuse batches without ground truth or of another size."""
-        del inputs
+    def check_truth(self, data_samples: Samples) -> None:
+        """Refuse a training batch without ground truth."""
         if not data_samples or any(
             'gt_instances' not in sample for sample in data_samples
         ):
@@ -42,12 +44,17 @@ class DetectionTask(Task):
                 'a training batch has no ground truth (gt_instances): the '
                 'train pipeline needs LoadAnnotations and PackDetInputs'
             )
-        edges = set()
-        for sample in data_samples:
-            edge = self._long_edge(sample)
-            if edge is not None:
-                edges.add(edge)
-        self._agree(edges)
+
+    def check_full(self, inputs: Tensor, data_samples: Samples) -> None:
+        """Refuse images that are not of the full resolution."""
+        del inputs
+        self._agree(
+            {
+                edge
+                for edge in map(self._long_edge, data_samples)
+                if edge is not None
+            }
+        )
 
     def _long_edge(self, sample: DetDataSample) -> Optional[int]:
         """The pipeline's ``L`` where the image shows it, else None."""
@@ -55,7 +62,8 @@ class DetectionTask(Task):
         for edge in (None, longest):
             scale = (edge or _UNBOUND, full)
             if max(scale) == scale[0] and (
-                _rescaled(sample.ori_shape, scale) == sample.img_shape[:2]
+                _rescaled(sample.ori_shape, scale)
+                == tuple(sample.img_shape[:2])
             ):
                 return edge
         (h, w), (ori_h, ori_w) = sample.img_shape[:2], sample.ori_shape[:2]
@@ -67,12 +75,12 @@ class DetectionTask(Task):
         )
 
     def _agree(self, edges: set) -> None:
+        full = self.space.full.resolution
         edges |= getattr(self, '_edges', set())
         if len(edges) > 1:
             raise ConfigError(
                 f'the pipeline delivers images with long edges {sorted(edges)}'
-                f', none with the short edge {self.space.full.resolution}: '
-                f'Resize(scale=(L, {self.space.full.resolution}), '
+                f' and short edges below {full}: Resize(scale=(L, {full}), '
                 'keep_ratio=True) with one L must deliver the full '
                 'resolution, mutual.resolution[0]'
             )

@@ -40,10 +40,14 @@ class Other(nn.Module):
     'given, expected', [(None, 'kl'), ('kl', 'kl'), ('label', 'label')]
 )
 def test_supervision(given, expected):
-    task = Task(SubnetSpace((0.5, 1.0), (64,)))
-    assert task.check_supervision(given) == expected
+    class BothTask(Task):
+        def supervisions(self, model):
+            return ('kl', 'label')
+
+    task = BothTask(SubnetSpace((0.5, 1.0), (64,)))
+    assert task.check_supervision(None, given) == expected
     with pytest.raises(ConfigError, match="'kl' or 'label'"):
-        task.check_supervision('both')
+        task.check_supervision(None, 'both')
 
 
 def test_the_full_resolution_is_passed_through(build_classifier, image_batch):

@@ -12,7 +12,8 @@ compat.apply()
 
 from . import datasets, engine, models  # noqa: E402
 from .errors import ConfigError  # noqa: E402
-from .subnet import Subnet, SubnetSampler, SubnetSpace  # noqa: E402
+from .sampler import SubnetSampler  # noqa: E402
+from .subnet import Subnet, SubnetSpace  # noqa: E402
 from .version import __version__  # noqa: E402
 
 __all__ = [

@@ -1,13 +1,11 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Subnets as plain values: one, the space of all, and how they are drawn."""
+"""Subnets as plain values: one, and the space of all."""
 
 import math
 import re
 from dataclasses import dataclass
 from itertools import product
-from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
-
-import numpy as np
+from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 from .errors import ConfigError
 
@@ -175,97 +173,6 @@ class SubnetSpace:
         return (
             f'SubnetSpace(width={self.widths}, '
             f'resolution={self.resolutions}, frames={self.frames})'
-        )
-
-
-class SubnetSampler:
-    """Draw the subnets of a training step by the sandwich rule (Sec. 3.2).
-
-    The draw is a pure function of ``(seed, iteration)``: every rank draws
-    the same, and a resumed run draws what the uninterrupted one would have.
-
-    Args:
-        space (SubnetSpace): Where to draw from.
-        num_random (int): Widths drawn from the range, ``n`` of the paper;
-            unused where the widths are a list. Defaults to 2.
-        include_min (bool): Whether the narrowest width is in every step.
-            Defaults to True.
-        resolution_mode (str): ``'independent'``: the full network sees the
-            full input and every other subnet draws its own;
-            ``'shared'``: all of a step, the full network too, share one
-            random input size. Defaults to ``'independent'``.
-        seed (int): Defaults to 0.
-    """
-
-    def __init__(
-        self,
-        space: SubnetSpace,
-        num_random: int = 2,
-        include_min: bool = True,
-        resolution_mode: str = 'independent',
-        seed: int = 0,
-    ) -> None:
-        if resolution_mode not in ('independent', 'shared'):
-            raise ConfigError(
-                f'mutual.resolution_mode={resolution_mode!r}: '
-                "use 'independent' or 'shared'"
-            )
-        for name, value in (('num_random', num_random), ('seed', seed)):
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int)
-                or value < 0
-            ):
-                raise ConfigError(
-                    f'mutual.{name}={value!r}: use a whole number from 0'
-                )
-        self.space = space
-        self.num_random = num_random
-        self.include_min = include_min
-        self.shared = resolution_mode == 'shared'
-        self.seed = seed
-
-    def sample(self, iteration: int) -> Dict[str, Subnet]:
-        """Subnets of step ``iteration``, keyed by role, the full one first.
-
-        Roles are ``full``, ``min``, ``rand1``, ``rand2``, … and, where the
-        widths are a list, ``fixed1``, … from wide to narrow.
-        """
-        rng = np.random.default_rng((self.seed, iteration))
-        full = self.space.full
-        size = self._draw_size(rng) if self.shared else None
-        subnets = {
-            'full': Subnet(
-                full.width, *(size or (full.resolution, full.frames))
-            )
-        }
-        for role, width in self._draw_widths(rng):
-            subnets[role] = Subnet(width, *(size or self._draw_size(rng)))
-        return subnets
-
-    def _draw_widths(
-        self, rng: np.random.Generator
-    ) -> List[Tuple[str, float]]:
-        space = self.space
-        if not space.is_range:
-            narrower = sorted(set(space.widths), reverse=True)[1:]
-            return [(f'fixed{i + 1}', w) for i, w in enumerate(narrower)]
-        widths = [('min', space.min_width)] if self.include_min else []
-        return widths + [
-            (
-                f'rand{i + 1}',
-                float(rng.uniform(space.min_width, space.max_width)),
-            )
-            for i in range(self.num_random)
-        ]
-
-    def _draw_size(
-        self, rng: np.random.Generator
-    ) -> Tuple[int, Optional[int]]:
-        frames = self.space.frames
-        return (
-            int(rng.choice(self.space.resolutions)),
-            None if frames is None else int(rng.choice(frames)),
         )
 
 

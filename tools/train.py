@@ -6,19 +6,14 @@ The stock tool of each project does the same; this one serves all three and
 checks the config before the first download or iteration.
 """
 
-import argparse
-
 import torch
-from mmengine.config import DictAction
 from mmengine.runner import Runner
 
-from mutualnet_mm.apis import load_config, one_line_errors
+from mutualnet_mm.apis import config_parser, load_config, one_line_errors
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where checkpoints and logs go')
+def main() -> None:
+    parser = config_parser(__doc__)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -29,26 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision (GPU)'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['auto', 'none', 'pytorch', 'slurm', 'mpi'],
-        default='auto',
-        help='job launcher; the default finds out',
-    )
-    # torch.distributed.launch passes it, torchrun sets the variable instead.
-    parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     torch.set_flush_denormal(True)  # of a fresh network's gradients on a CPU
     with one_line_errors():
         cfg = load_config(

@@ -3,21 +3,20 @@
 WIDTH=0.5 RESOLUTION=360 python tools/train.py THIS_CONFIG
 """
 
-_base_ = ['inet-mask-rcnn_vgg16_fpn_8xb2-2x_coco.py']
+_base_ = ['mutual-mask-rcnn_r50_fpn_8xb2-2x_coco.py']
+
+width = {{'$WIDTH:1.0'}}
+resolution = {{'$RESOLUTION:600'}}
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mutualnet_mm.Slimmable',
-        wraps='ResNet',
-        depth=50,
-        num_stages=4,
-        out_indices=(0, 1, 2, 3),
-        frozen_stages=-1,
-        norm_cfg=dict(type='BN', requires_grad=True),
-        norm_eval=False,
-        style='pytorch',
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
-    ),
-    neck=dict(in_channels=[256, 512, 1024, 2048]),
+    mutual=dict(width=(width,), resolution=(resolution,), num_random=0)
 )
+
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].scale = (1000, resolution)
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = (1000, resolution)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+test_cfg = dict(subnets=None)  # the one there is

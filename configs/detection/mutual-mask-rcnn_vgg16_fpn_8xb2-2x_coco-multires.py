@@ -2,6 +2,7 @@
 
 Each resolution is resized from the original image by the stock transform
 instead of interpolated on the device: exact, and dearer for the workers.
+Validation and testing interpolate.
 """
 
 _base_ = ['../mutual_mask_rcnn_vgg16.py']

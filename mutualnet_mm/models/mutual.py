@@ -3,7 +3,6 @@
 
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
-from difflib import get_close_matches
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import torch
@@ -24,14 +23,11 @@ from ..slimmable import (
 )
 from ..slimmable.channels import check_rounding
 from ..slimmable.convert import stock_name
-from ..subnet import Subnet, SubnetSampler, SubnetSpace
+from ..subnet import Subnet
 from .gradients import GradientSum, non_reentrant_checkpointing
+from .settings import MutualSettings
 from .tasks import find_task
 from .wraps import Stock, find_class, mix
-
-_SPACE = ('width', 'resolution', 'frames')
-_SAMPLER = ('num_random', 'include_min', 'resolution_mode', 'seed')
-_OTHERS = ('supervision', 'rounding')
 
 
 class MutualLearningMixin(Stock):
@@ -42,24 +38,8 @@ class MutualLearningMixin(Stock):
     else the stock model does is untouched.
 
     Args:
-        mutual (dict): Settings of the method:
-
-            - width (Sequence[float]): Two numbers are a range; one, or three
-              and more, a fixed list. Defaults to ``(0.25, 1.0)``.
-            - resolution (Sequence[int]): Full one first. What the pipeline
-              delivers must be the full one.
-            - frames (Sequence[int], optional): For video, full one first.
-            - num_random (int): Random widths of a step. Defaults to 2.
-            - include_min (bool): Whether the narrowest width is in every
-              step. Defaults to True.
-            - resolution_mode (str): ``'independent'`` or ``'shared'``.
-              Defaults to ``'independent'``.
-            - supervision (str): ``'kl'`` (subnets match the full network's
-              prediction) or ``'label'``. Defaults to ``'kl'`` where the task
-              has it, else ``'label'``.
-            - seed (int): Of the subnet sampling. Defaults to 0.
-            - rounding (str): ``'paper'`` or ``'hardware'``. Defaults to the
-              backbone's.
+        mutual (dict): Settings of the method, see
+            :class:`~.settings.MutualSettings`.
 
     Attributes:
         space (SubnetSpace): The trained subnets.
@@ -73,18 +53,14 @@ class MutualLearningMixin(Stock):
         self, *args: Any, mutual: Optional[dict], **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        settings = _checked(mutual)
-        self.space = SubnetSpace(
-            **{k: settings[k] for k in _SPACE if k in settings}
-        )
-        self.sampler = SubnetSampler(
-            self.space, **{k: settings[k] for k in _SAMPLER if k in settings}
-        )
+        settings = MutualSettings.read(mutual)
+        self.space = settings.space
+        self.sampler = settings.sampler
         self.task = find_task(self)(self.space)
         self.supervision = self.task.check_supervision(
-            self, settings.get('supervision')
+            self, settings.supervision
         )
-        self.slim_state = self._share_state(settings.get('rounding'))
+        self.slim_state = self._share_state(settings.rounding)
         self._refuse_frozen_batch_norm()
         self._gradients = GradientSum()
         self._own_iteration = 0
@@ -233,23 +209,6 @@ class MutualLearningMixin(Stock):
         return self._own_iteration - 1
 
 
-def _checked(mutual: Optional[dict]) -> dict:
-    """Defaults filled in, misspelt keys refused."""
-    if not isinstance(mutual, dict) or 'resolution' not in mutual:
-        raise ConfigError(
-            f'mutual={mutual!r}: list the resolutions to train, the full one '
-            'first, as in mutual=dict(resolution=(224, 192, 160, 128))'
-        )
-    known = _SPACE + _SAMPLER + _OTHERS
-    for key in mutual:
-        if key not in known:
-            near = get_close_matches(key, known, 1) or known
-            raise ConfigError(
-                f'mutual.{key} is unknown, use {" or ".join(near)}'
-            )
-    return dict(dict(width=(0.25, 1.0)), **mutual)
-
-
 def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
     """KL(softmax(teacher) || softmax(logits)), mean over the batch."""
     return F.kl_div(
@@ -277,7 +236,7 @@ def MutualLearning(
     Args:
         wraps (str or type): Stock classifier or detector, looked up in the
             current scope.
-        mutual (dict): See :class:`MutualLearningMixin`.
+        mutual (dict): See :class:`~.settings.MutualSettings`.
         **kwargs: Of the stock class; its backbone must be slimmable.
 
     Raises:

@@ -1,0 +1,72 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The ``mutual`` settings of a config."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Optional
+
+from ..errors import ConfigError
+from ..sampler import SubnetSampler
+from ..subnet import SubnetSpace
+
+_SPACE = ('width', 'resolution', 'frames')
+_SAMPLER = ('num_random', 'include_min', 'resolution_mode', 'seed')
+_OTHERS = ('supervision', 'rounding')
+
+
+@dataclass
+class MutualSettings:
+    """What ``model.mutual`` may hold.
+
+    - width (Sequence[float]): Two numbers are a range; one, or three and
+      more, a fixed list. Defaults to ``(0.25, 1.0)``.
+    - resolution (Sequence[int]): The full one first, which is what the
+      pipeline must deliver.
+    - frames (Sequence[int], optional): For video, the full one first.
+    - num_random (int): Random widths of a step. Defaults to 2.
+    - include_min (bool): Whether the narrowest width is in every step.
+      Defaults to True.
+    - resolution_mode (str): ``'independent'`` or ``'shared'``. Defaults to
+      ``'independent'``.
+    - seed (int): Of the subnet sampling. Defaults to 0.
+    - supervision (str): ``'kl'`` (subnets match the full network's
+      prediction) or ``'label'``. Defaults to ``'kl'`` where the model can,
+      else to ``'label'``.
+    - rounding (str): ``'paper'`` or ``'hardware'``. Defaults to the
+      backbone's.
+    """
+
+    space: SubnetSpace
+    sampler: SubnetSampler
+    supervision: Optional[str]
+    rounding: Optional[str]
+
+    @classmethod
+    def read(cls, mutual: Optional[dict]) -> 'MutualSettings':
+        """Read the dict of a config.
+
+        Raises:
+            ConfigError: Names the setting that is missing, misspelt or wrong.
+        """
+        if not isinstance(mutual, dict) or 'resolution' not in mutual:
+            raise ConfigError(
+                f'mutual={mutual!r}: list the resolutions to train, the full '
+                'one first, as in mutual=dict(resolution=(224, 192, 160, 128))'
+            )
+        known = _SPACE + _SAMPLER + _OTHERS
+        for key in mutual:
+            if key not in known:
+                near = get_close_matches(key, known, 1) or known
+                raise ConfigError(
+                    f'mutual.{key} is unknown, use {" or ".join(near)}'
+                )
+        values = dict(dict(width=(0.25, 1.0)), **mutual)
+        space = SubnetSpace(**{k: values[k] for k in _SPACE if k in values})
+        return cls(
+            space,
+            SubnetSampler(
+                space, **{k: values[k] for k in _SAMPLER if k in values}
+            ),
+            values.get('supervision'),
+            values.get('rounding'),
+        )

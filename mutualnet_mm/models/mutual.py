@@ -99,7 +99,7 @@ class MutualLearningMixin(Stock):
         if neck is None or not any(True for _ in neck.parameters()):
             return
         parts = OrderedDict(backbone=self.backbone, neck=neck)
-        verify_slicing(nn.Sequential(parts), f'{stock_name(neck)}', size=64)
+        verify_slicing(nn.Sequential(parts), stock_name(neck), size=64)
 
     def _refuse_frozen_batch_norm(self) -> None:
         mode = self.training
@@ -169,7 +169,7 @@ class MutualLearningMixin(Stock):
                         teacher = prediction.detach()
                     else:
                         losses = {'loss_kl': _divergence(prediction, teacher)}
-                total, values = self.parse_losses(losses)
+                total, _ = self.parse_losses(losses)
                 gradients.add(total)
             if role == 'full':
                 logged = {k: _detach(v) for k, v in losses.items()}

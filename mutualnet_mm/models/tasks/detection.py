@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Object detection and instance segmentation with mmdet."""
 
-from typing import Any, Optional, Tuple, Union
+from typing import Any, Optional, Set, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...subnet import Subnet
+from ...subnet import Subnet, SubnetSpace
 from .base import Batch, Samples, Task
 
 Size = Tuple[int, int]  # height, width
@@ -29,6 +29,10 @@ class DetectionTask(Task):
     the config's own pipeline and need not be given: it shows in the images
     whose long edge binds, and the others do not depend on it.
     """
+
+    def __init__(self, space: SubnetSpace) -> None:
+        super().__init__(space)
+        self._edges: Set[int] = set()  # long edges seen so far, one at most
 
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
         """The ground truth: the paper gives no other."""
@@ -58,15 +62,15 @@ class DetectionTask(Task):
 
     def _long_edge(self, sample: DetDataSample) -> Optional[int]:
         """The pipeline's ``L`` where the image shows it, else None."""
-        full, longest = self.space.full.resolution, max(sample.img_shape[:2])
-        for edge in (None, longest):
+        full = self.space.full.resolution
+        h, w = sample.img_shape[:2]
+        for edge in (None, max(h, w)):
             scale = (edge or _UNBOUND, full)
-            if max(scale) == scale[0] and (
-                _rescaled(sample.ori_shape, scale)
-                == tuple(sample.img_shape[:2])
+            if scale[0] >= full and (h, w) == _rescaled(
+                sample.ori_shape, scale
             ):
                 return edge
-        (h, w), (ori_h, ori_w) = sample.img_shape[:2], sample.ori_shape[:2]
+        ori_h, ori_w = sample.ori_shape[:2]
         raise ConfigError(
             f'the pipeline made {h} x {w} of an image of {ori_h} x {ori_w}, '
             f'but the full resolution is {full}: it needs Resize(scale=(L, '
@@ -74,9 +78,10 @@ class DetectionTask(Task):
             'mutual.resolution[0]'
         )
 
-    def _agree(self, edges: set) -> None:
+    def _agree(self, edges: Set[int]) -> None:
+        """Refuse two long edges: no single ``L`` explains them."""
         full = self.space.full.resolution
-        edges |= getattr(self, '_edges', set())
+        edges |= self._edges
         if len(edges) > 1:
             raise ConfigError(
                 f'the pipeline delivers images with long edges {sorted(edges)}'

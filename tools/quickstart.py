@@ -109,19 +109,17 @@ def report(runner: Runner, metrics: dict, seconds: float, out: Path) -> None:
 
 
 def draw_detections(runner: Runner, out: Path, zoom: int = 4) -> None:
-    """Draw the full network's boxes and masks on a validation image."""
+    """Draw the full network's boxes and masks on an image with two digits."""
     import mmcv
     from mmdet.apis import inference_detector
 
     dataset = runner.test_loop.dataloader.dataset
-    crowded = max(
-        (dataset.get_data_info(i) for i in range(len(dataset))),
-        key=lambda info: len(info['instances']),
-    )
-    image = mmcv.imread(crowded['img_path'], channel_order='rgb')
+    infos = map(dataset.get_data_info, range(len(dataset)))
+    path = next(i['img_path'] for i in infos if len(i['instances']) == 2)
+    image = mmcv.imread(path, channel_order='rgb')
     model = runner.model
     model.cfg = runner.cfg
-    result = inference_detector(model, crowded['img_path'])
+    result = inference_detector(model, path)
     found = result.pred_instances
     found.bboxes = found.bboxes * zoom
     for dim in (1, 2):
@@ -132,7 +130,7 @@ def draw_detections(runner: Runner, out: Path, zoom: int = 4) -> None:
         mmcv.imrescale(image, float(zoom), interpolation='nearest'),
         result,
         draw_gt=False,
-        pred_score_thr=0.3,
+        pred_score_thr=0.5,
         out_file=str(out / 'detections.png'),
     )
 

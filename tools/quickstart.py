@@ -87,8 +87,8 @@ def report(runner: Runner, metrics: dict, seconds: float, out: Path) -> None:
             )
         )
     table = Table(
-        title='One network, trained once in '
-        f'{seconds / 60:.1f} minutes (backbone and neck MACs)'
+        title=f'One network, trained once in {seconds / 60:.1f} minutes',
+        caption='GMACs are those of backbone and neck',
     )
     for name in ('subnet', 'GMACs', *COLUMNS):
         table.add_column(name, justify='right')

@@ -1,10 +1,9 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Batch-norm statistics of many subnets, from one pass over the data."""
 
-from typing import Any, Dict, Iterable, List, Sequence
+from typing import Any, Dict, Iterable, Sequence
 
 import torch
-from torch import nn
 
 from ..errors import ConfigError
 from ..models import MutualLearningMixin
@@ -64,10 +63,3 @@ def calibrate(
             'loader gave no batch'
         )
     return bank
-
-
-def needs_calibration(
-    model: nn.Module, subnets: Sequence[Subnet]
-) -> List[Subnet]:
-    """Those of ``subnets`` that the running statistics do not fit."""
-    return [s for s in subnets if s != model.space.full]

@@ -17,7 +17,7 @@ from ..models.wraps import Stock
 from ..registry import LOOPS
 from ..slimmable import use_statistics
 from ..subnet import Subnet
-from .calibration import Bank, calibrate, needs_calibration
+from .calibration import Bank, calibrate
 from .hooks import BNCalibrationHook
 
 
@@ -101,7 +101,8 @@ class _SubnetLoop(Stock):
         return metrics
 
     def _calibrate(self) -> Bank:
-        subnets = needs_calibration(self.model, self.subnets)
+        # The running statistics are the full network's.
+        subnets = [s for s in self.subnets if s != self.model.space.full]
         if not subnets:
             return {}
         hooks = [
@@ -158,12 +159,15 @@ class _SubnetLoop(Stock):
         """Predict with each subnet; return the first one's predictions."""
         model = self.model
         first: list = []
+        data = model.data_preprocessor(batch, False)
+        model.task.check_full(data['inputs'], data['data_samples'])
         for subnet in subnets:
-            # Preprocessed anew: stock models write into the data samples.
-            data = model.data_preprocessor(batch, False)
-            model.task.check_full(data['inputs'], data['data_samples'])
+            # Copies: stock models write their predictions into the samples.
             inputs, samples = model.task.resize(
-                model, data['inputs'], data['data_samples'], subnet
+                model,
+                data['inputs'],
+                [sample.new() for sample in data['data_samples']],
+                subnet,
             )
             with autocast(enabled=self.fp16), model.activate(
                 subnet

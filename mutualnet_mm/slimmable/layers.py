@@ -137,9 +137,7 @@ class _SlimBatchNorm(SlimLayer):
         weight, bias = _head(self.weight, width), _head(self.bias, width)
         if self.collector is not None:
             self.collector.update(x)
-            return F.batch_norm(
-                x, None, None, weight, bias, True, 0.0, self.eps
-            )
+            return self._batch_statistics(x, weight, bias)
         if self.training and not self.slim_state.track_stats:
             return self._batch_statistics(x, weight, bias)
         if not self.training and self.subnet_stats is not None:

@@ -1,13 +1,29 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Registered models: slimmable backbones and the MutualLearning wrapper."""
 
-from .backbones import Slimmable, SlimmableResNet, SlimmableVGG
+from .backbones import (
+    MobileNetV1,
+    Slimmable,
+    SlimmableMobileNetV1,
+    SlimmableMobileNetV2,
+    SlimmableMobileNetV3,
+    SlimmableResNet,
+    SlimmableVGG,
+    SlimmableWideResNet,
+    WideResNet,
+)
 from .mutual import MutualLearning, MutualLearningMixin
 
 __all__ = [
+    'MobileNetV1',
     'MutualLearning',
     'MutualLearningMixin',
     'Slimmable',
+    'SlimmableMobileNetV1',
+    'SlimmableMobileNetV2',
+    'SlimmableMobileNetV3',
     'SlimmableResNet',
     'SlimmableVGG',
+    'SlimmableWideResNet',
+    'WideResNet',
 ]

@@ -1,8 +1,22 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Slimmable backbones, one file per family."""
 
+from .mobilenet import SlimmableMobileNetV2, SlimmableMobileNetV3
+from .mobilenet_v1 import MobileNetV1, SlimmableMobileNetV1
 from .resnet import SlimmableResNet
 from .slimmable import Slimmable, SlimmableMixin
 from .vgg import SlimmableVGG
+from .wide_resnet import SlimmableWideResNet, WideResNet
 
-__all__ = ['Slimmable', 'SlimmableMixin', 'SlimmableResNet', 'SlimmableVGG']
+__all__ = [
+    'MobileNetV1',
+    'Slimmable',
+    'SlimmableMixin',
+    'SlimmableMobileNetV1',
+    'SlimmableMobileNetV2',
+    'SlimmableMobileNetV3',
+    'SlimmableResNet',
+    'SlimmableVGG',
+    'SlimmableWideResNet',
+    'WideResNet',
+]

@@ -20,19 +20,48 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-def _paper(channels: float, ratio: float) -> int:
-    return int(ratio * make_divisible(channels / ratio))
+@dataclass(frozen=True)
+class LayerRule:
+    """How one layer follows the width.
+
+    Args:
+        fixed (bool): The output keeps all channels at every width; the layer
+            only adapts to its input. Defaults to False.
+        ratio (float): Channels are rounded as ``ratio`` times a rounded
+            number: 6 for MobileNetV2's hidden layers, 1/4 for bottlenecks.
+            Defaults to 1.
+        divisor (int): Channels, or that rounded number, are a multiple of
+            it: a grouped convolution's group width. Defaults to 8.
+        input_tail (int): The input's last ``input_tail`` channels come from
+            a branch that never narrows: they always meet the weight's last
+            ``input_tail`` columns. Defaults to 0.
+    """
+
+    fixed: bool = False
+    ratio: float = 1.0
+    divisor: int = 8
+    input_tail: int = 0
 
 
-def _hardware(channels: float, ratio: float) -> int:
-    del ratio  # every tensor is a multiple of 8, whatever it depends on
-    return make_divisible(channels)
+PLAIN = LayerRule()
+"""The rule of a layer with nothing special."""
 
 
-ROUNDING: Dict[str, Callable[[float, float], int]] = dict(
+def _paper(channels: float, rule: LayerRule) -> int:
+    return int(
+        rule.ratio * make_divisible(channels / rule.ratio, rule.divisor)
+    )
+
+
+def _hardware(channels: float, rule: LayerRule) -> int:
+    # Every tensor is a multiple of 8, whatever its ratio to another.
+    return make_divisible(channels, rule.divisor)
+
+
+ROUNDING: Dict[str, Callable[[float, LayerRule], int]] = dict(
     paper=_paper, hardware=_hardware
 )
-"""Rounding policies: ``(wanted channels, ratio) -> channels``.
+"""Rounding policies: ``(wanted channels, rule) -> channels``.
 
 ``paper`` gives the multiply-accumulates of the published code; ``hardware``
 makes every tensor a multiple of 8 channels.
@@ -44,30 +73,6 @@ def check_rounding(name: str) -> str:
     if name not in ROUNDING:
         raise ConfigError(f'rounding={name!r}: use one of {sorted(ROUNDING)}')
     return name
-
-
-@dataclass(frozen=True)
-class LayerRule:
-    """How one layer follows the width.
-
-    Args:
-        fixed (bool): The output keeps all channels at every width; the layer
-            only adapts to its input. Defaults to False.
-        ratio (float): Channels are rounded as ``ratio`` times a rounded
-            number: 6 for MobileNetV2's hidden layers, 1/4 for bottlenecks.
-            Defaults to 1.
-        input_tail (int): The input's last ``input_tail`` channels come from
-            a branch that never narrows: they always meet the weight's last
-            ``input_tail`` columns. Defaults to 0.
-    """
-
-    fixed: bool = False
-    ratio: float = 1.0
-    input_tail: int = 0
-
-
-PLAIN = LayerRule()
-"""The rule of a layer with nothing special."""
 
 
 def active_channels(
@@ -89,7 +94,7 @@ def active_channels(
     if rule.fixed or width >= max_width:
         return channels
     wanted = channels / max_width * width
-    return min(channels, ROUNDING[rounding](wanted, rule.ratio))
+    return min(channels, ROUNDING[rounding](wanted, rule))
 
 
 def slice_inputs(weight: Tensor, inputs: int, tail: int = 0) -> Tensor:

@@ -105,14 +105,17 @@ def convert(
         target = slim_class(layer)
         if target is not None:
             if strict:
-                _check_groups(name, layer)
+                _check_groups(name, layer, rules.get(name))
             swaps.append((layer, target, rules.pop(name, default)))
-        elif strict and any(p is not None for p in layer._parameters.values()):
+            continue
+        own = [k for k, v in layer._parameters.items() if v is not None]
+        if strict and own:
             place = '.'.join(filter(None, (stock_name(module), name)))
             raise ConfigError(
-                f'{place} is a {stock_name(layer)} with parameters, which '
-                'cannot follow a width: only convolutions, batch norms and '
-                'linear layers with the stock forward can'
+                f'{place} is a {stock_name(layer)} with parameters of its own '
+                f'({", ".join(own)}), which cannot follow a width: only '
+                'convolutions, batch norms and linear layers with the stock '
+                'forward can'
             )
     if rules:
         raise ConfigError(
@@ -137,12 +140,17 @@ def adopt_sync_batch_norm(module: nn.Module, state: SlimState) -> None:
             layer.slim_state = state
 
 
-def _check_groups(name: str, layer: nn.Module) -> None:
+def _check_groups(
+    name: str, layer: nn.Module, rule: Optional[LayerRule]
+) -> None:
     groups = getattr(layer, 'groups', 1)
-    if groups not in (1, getattr(layer, 'in_channels', 1)):
+    if groups in (1, getattr(layer, 'in_channels', 1)):
+        return
+    group_width = layer.in_channels // groups
+    if rule is None or rule.divisor % group_width:
         raise ConfigError(
             f'layer "{name}" is a grouped convolution ({groups} groups of '
-            f'{layer.in_channels // groups} channels), which the generic '
-            'conversion does not narrow: only dense and depthwise '
-            'convolutions are'
+            f'{group_width} channels), and no rule says that the layer before '
+            'it keeps whole groups: without one only dense and depthwise '
+            'convolutions narrow'
         )

@@ -8,6 +8,7 @@ independent computation on the full-width one.
 """
 
 import copy
+from itertools import cycle
 from typing import (
     Any,
     Dict,
@@ -49,7 +50,10 @@ def verify_slicing(
             channels and dimensions of the input.
         name (str, optional): What errors call it. Defaults to the name of the
             stock class.
-        size (int): Side of the square input in pixels. Defaults to 32.
+        size (int): Side of the square input in pixels. A network that takes
+            none so small is tried with seven and eight times that: two sizes,
+            since one that flattens its map runs at a single one.
+            Defaults to 32.
         frames (int): Frames of the input of a 3D network. Defaults to 8.
         fractions (Sequence[float]): Of the widest width, where to try.
             Defaults to (0.3, 0.7).
@@ -64,13 +68,11 @@ def verify_slicing(
     net = copy.deepcopy(module).double().cpu()
     net.eval()  # not chained: stock backbones' ``train`` returns nothing
     _randomise(net, generator)
-    x = torch.randn(
-        _input_shape(net, size, frames),
-        generator=generator,
-        dtype=torch.double,
-    )
+    shapes = _input_shapes(net, size, frames)
     widest = slim_states(net)[0].max_width
-    for width in (widest * fraction for fraction in fractions):
+    for fraction, shape in zip(fractions, cycle(shapes)):
+        width = widest * fraction
+        x = torch.randn(shape, generator=generator, dtype=torch.double)
         masked = copy.deepcopy(net)
         try:
             with active_width(net, width):
@@ -82,7 +84,7 @@ def verify_slicing(
         except Exception as error:  # whatever a stock forward may raise
             raise ConfigError(
                 f'{name} cannot be slimmed: at width {width:.2g}, or at the '
-                'widest, its forward fails with '
+                f'widest, {_failing_forward(error, net, masked)} fails with '
                 f'"{_first_line(error)}"'
             ) from error
         pairs = [
@@ -180,13 +182,27 @@ def _randomise(net: nn.Module, generator: torch.Generator) -> None:
                 tensor.data.uniform_(0.5, 1.5, generator=generator)
 
 
-def _input_shape(net: nn.Module, size: int, frames: int) -> Tuple[int, ...]:
+def _input_shapes(
+    net: nn.Module, size: int, frames: int
+) -> List[Tuple[int, ...]]:
     for layer in net.modules():
-        if isinstance(layer, nn.Conv3d):
-            return (1, layer.in_channels, frames, size, size)
-        if isinstance(layer, nn.Conv2d):
-            return (1, layer.in_channels, size, size)
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
+            time = (frames,) if isinstance(layer, nn.Conv3d) else ()
+            lead = (1, layer.in_channels, *time)
+            small = (*lead, size, size)
+            if _runs(net, small):
+                return [small]
+            return [(*lead, factor * size, factor * size) for factor in (7, 8)]
     raise ConfigError(f'{stock_name(net)} has no convolution to slim')
+
+
+def _runs(net: nn.Module, shape: Tuple[int, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            net(torch.zeros(shape, dtype=torch.double))
+    except Exception:  # whatever the backbone makes of so small an input
+        return False
+    return True
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -197,6 +213,19 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
+
+
+def _failing_forward(error: Exception, *nets: nn.Module) -> str:
+    """Name the innermost module on the error's way up."""
+    names = {id(m): name for net in nets for name, m in net.named_modules()}
+    place, step = 'its forward', error.__traceback__
+    while step is not None:
+        module = step.tb_frame.f_locals.get('self')
+        if names.get(id(module)):
+            name = names[id(module)]
+            place = f'the forward of layer "{name}" ({stock_name(module)})'
+        step = step.tb_next
+    return place
 
 
 def _first_line(error: Exception) -> str:

@@ -155,3 +155,20 @@ def test_slice_inputs(inputs, tail, columns):
     weight = torch.randn(5, 10, 3, 3)
     sliced = slice_inputs(weight, inputs, tail)
     assert np.array_equal(sliced.numpy(), weight.numpy()[:, list(columns)])
+
+
+@pytest.mark.parametrize('rounding', ['paper', 'hardware'])
+@pytest.mark.parametrize('group_width', [16, 24, 120])
+def test_whole_groups(rounding, group_width):
+    """A divisor keeps the nearest number of groups, at least one."""
+    rule = LayerRule(divisor=group_width)
+    for groups in (1, 2, 4, 7):
+        for width in np.linspace(0.05, 0.99, 40):
+            found = active_channels(
+                groups * group_width, width, rule=rule, rounding=rounding
+            )
+            wanted = groups * width
+            near = max(1, np.floor(wanted + 0.5))
+            assert found == group_width * (
+                near + 1 if near < 0.9 * wanted else near
+            )

@@ -150,8 +150,10 @@ def test_grouped_convolutions_are_named():
         nn.Conv2d(32, 32, 3, groups=4),
     )
     convert(net[:2], SlimState())
-    with pytest.raises(ConfigError, match='"2".*4 groups of 8 channels'):
-        convert(net, SlimState())
+    for rules in (None, {'2': LayerRule(divisor=12)}):
+        with pytest.raises(ConfigError, match='"2".*4 groups of 8 channels'):
+            convert(net, SlimState(), rules)
+    convert(net, SlimState(), {'2': LayerRule(divisor=16)})
 
 
 def test_trusted_forward_is_swapped():

@@ -1,7 +1,8 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """ResNet and what is built on its blocks."""
 
-from typing import Any
+import math
+from typing import Any, Optional
 
 from torch import nn
 
@@ -16,21 +17,31 @@ def resnet_rules(backbone: nn.Module) -> Rules:
 
     The published code multiplies the *output* channels of a bottleneck by
     the width and divides by the expansion; basic blocks (ResNet-18, -34) are
-    plain.
+    plain. Where the middle convolution is grouped (ResNeXt, RegNet), groups
+    keep their width and whole ones are dropped.
     """
     rules: Rules = {}
     expansion = 1
     for name, block in backbone.named_modules():
         if hasattr(block, 'conv3') and hasattr(block, 'expansion'):
             expansion = block.expansion
+            rule = _inner_rule(getattr(block, 'conv2', None), expansion)
             for inner in ('conv1', 'conv2'):
                 if isinstance(getattr(block, inner, None), nn.Conv2d):
-                    rules[f'{name}.{inner}'] = LayerRule(ratio=1 / expansion)
+                    rules[f'{name}.{inner}'] = rule
     for name, layer in backbone.named_modules():
         stem = name == 'conv1' or name.startswith('stem.')
         if stem and isinstance(layer, nn.Conv2d):
             rules[name] = LayerRule(ratio=1 / expansion)
     return rules
+
+
+def _inner_rule(middle: Optional[nn.Module], expansion: int) -> LayerRule:
+    groups = getattr(middle, 'groups', 1)
+    if groups == 1:
+        return LayerRule(ratio=1 / expansion)
+    group_width = middle.in_channels // groups
+    return LayerRule(divisor=8 * group_width // math.gcd(8, group_width))
 
 
 @MODELS.register_module()

@@ -1,0 +1,155 @@
+"""Every backbone of mmpretrain: right at every width, or refused by name."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from mutualnet_mm import ConfigError
+from mutualnet_mm.slimmable import active_width
+from mutualnet_mm.slimmable.layers import SlimLayer
+
+pytest.importorskip('mmpretrain')
+from mutualnet_mm.apis.survey import (  # noqa: E402
+    stock_backbones,
+    survey_page,
+    try_backbone,
+)
+
+BACKBONES = stock_backbones()
+REASONS = {}  # what the tests found
+# A network of a class that is to work, whatever else does.
+EXPECTED = {
+    'ResNet',
+    'ResNetV1d',
+    'ResNet_CIFAR',
+    'SEResNet',
+    'ResNeXt',
+    'RegNet',
+    'MobileNetV2',
+    'MobileNetV3',
+    'VGG',
+    'RepVGG',
+    'HRNet',
+}
+
+
+def randomise(net):
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.running_mean, -0.5, 0.5)
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+
+
+def narrow_copy(net, x, width):
+    """The network of plain layers that are as wide as ``net`` ran."""
+    shapes, handles = {}, []
+    for name, layer in net.named_modules():
+        if isinstance(layer, SlimLayer):
+
+            def record(layer, args, out, name=name):
+                shapes[name] = args[0].shape[1], out.shape[1]
+
+            handles.append(layer.register_forward_hook(record))
+    with torch.no_grad(), active_width(net, width):
+        outputs = net(x)
+    for handle in handles:
+        handle.remove()
+    narrow = copy.deepcopy(net)
+    for name, (inputs, width) in shapes.items():
+        *path, last = name.split('.')
+        parent = narrow.get_submodule('.'.join(path))
+        setattr(parent, last, plain(net.get_submodule(name), inputs, width))
+    narrow.eval()  # not chained: stock backbones' ``train`` returns nothing
+    return narrow, outputs
+
+
+def plain(layer, inputs, outputs):
+    """A stock layer with the leading part of what ``layer`` holds."""
+    if isinstance(layer, nn.BatchNorm2d):
+        new = nn.BatchNorm2d(outputs, eps=layer.eps)
+    else:
+        groups = layer.groups
+        if groups > 1:
+            groups = groups * inputs // layer.in_channels
+        new = nn.Conv2d(
+            inputs,
+            outputs,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            groups,
+            bias=layer.bias is not None,
+        )
+    state = layer.state_dict()
+    new = new.double()
+    with torch.no_grad():
+        for key, value in new.state_dict().items():
+            value.copy_(state[key][tuple(slice(n) for n in value.shape)])
+    return new
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_right_or_refused(enter_scope, name):
+    enter_scope('mmpretrain')
+    try:
+        net = try_backbone(name, BACKBONES[name])
+    except ConfigError as error:
+        assert name not in EXPECTED, error
+        REASONS[name] = str(error)
+        check_refusal(name, str(error))
+        return
+    REASONS[name] = ''
+    channels = next(
+        m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d)
+    )
+    size = 224 if name == 'AlexNet' else 64
+    x = torch.randn(1, channels, size, size, dtype=torch.double)
+    check_full_width(name, net, x)
+    narrow, outputs = narrow_copy(net, x, 0.45)
+    with torch.no_grad():
+        for ours, theirs in zip(outputs, narrow(x)):
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+    count = sum(p.numel() for p in narrow.parameters())
+    assert count < 0.5 * sum(p.numel() for p in net.parameters())
+
+
+def check_full_width(name, net, x):
+    """Bit-equal to the stock network, with the same keys."""
+    stock = MODELS.build(dict(type=name, **BACKBONES[name]))
+    assert isinstance(net, type(stock))
+    randomise(stock)
+    net.load_state_dict(stock.state_dict(), strict=True)
+    stock.load_state_dict(net.state_dict(), strict=True)
+    net.double().eval(), stock.double().eval()
+    with torch.no_grad():
+        expected, found = stock(x), net(x)
+    assert len(found) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
+def check_refusal(name, text):
+    """In one line, naming a layer of the network."""
+    assert '\n' not in text
+    stock = MODELS.build(dict(type=name, **BACKBONES[name]))
+    layers = {n for n, _ in stock.named_modules() if n} | {name}
+    words = {w.strip('",.()') for w in text.split()}
+    words |= {w[len(name) + 1 :] for w in words if w.startswith(f'{name}.')}
+    assert words & layers, text
+
+
+def test_the_page_lists_what_was_found():
+    """docs/backbones.md is written by tools/list_backbones.py, not by hand."""
+    import mmpretrain
+
+    text = (Path(__file__).parents[3] / 'docs/backbones.md').read_text()
+    if f'mmpretrain {mmpretrain.__version__}\n' not in text:
+        pytest.skip('the page was written with another mmpretrain')
+    if REASONS.keys() != BACKBONES.keys():
+        pytest.skip('it takes the tests of all backbones')
+    assert survey_page(REASONS) == text

@@ -1,0 +1,251 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What is trained to compare MutualNet with its baselines, and how."""
+
+import json
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+import torch
+from files import try_lock, write_json
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mutualnet_mm import Subnet
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / 'configs/classification/mutual-wrn10-2_1xb64_cifar10-16px.py'
+LEARNING_RATES = (0.03, 0.1, 0.3)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything."""
+
+    depth: int
+    widen_factor: int
+    sizes: Tuple[int, ...]
+    train_images: int  # of each class
+    test_images: int  # of each class
+    batch_size: int
+    epochs: int
+    seeds: int
+    workers: int  # that load data
+
+    @property
+    def search_epochs(self) -> int:
+        return self.epochs // 4
+
+    @property
+    def trend_epochs(self) -> Tuple[int, ...]:
+        """Further schedules, to see how the gap moves."""
+        return (self.epochs // 4, self.epochs // 2, self.epochs * 2)
+
+
+RECIPES = dict(
+    cpu=Recipe(10, 2, (16, 14, 12, 10), 250, 500, 64, 64, 3, 0),
+    full=Recipe(16, 4, (32, 28, 24, 20), 5000, 1000, 128, 200, 3, 8),
+)
+
+
+def methods(sizes: Tuple[int, ...]) -> Dict[str, dict]:
+    """``mutual`` settings of every method compared."""
+    wide, full = (0.25, 1.0), sizes[:1]
+    alone = {
+        f'inet-{width}x-{size}': dict(
+            width=(width,), resolution=(size,), num_random=0
+        )
+        for width, size in zip((1.0, 0.75, 0.5, 0.25), sizes)
+    }
+    return {
+        'mutualnet': dict(width=wide, resolution=sizes),
+        'usnet': dict(width=wide, resolution=full),
+        'usnet-multiscale': dict(
+            width=wide, resolution=sizes, resolution_mode='shared'
+        ),
+        'mutualnet-label': dict(
+            width=wide, resolution=sizes, supervision='label'
+        ),
+        'mutualnet-0.9': dict(width=(0.9, 1.0), resolution=sizes),
+        **alone,
+    }
+
+
+TREND = ('mutualnet', 'mutualnet-0.9', 'inet-1.0x-{full}')
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    method: str
+    lr: float
+    epochs: int
+    seed: int
+    is_search: bool = False
+
+    def __str__(self) -> str:
+        kind = 'search' if self.is_search else f'seed{self.seed}'
+        return f'{self.method}_{self.epochs}e_lr{self.lr}_{kind}'
+
+
+class Study:
+    """All runs of a recipe, their results in a folder.
+
+    Args:
+        recipe (Recipe): How much of everything.
+        out (Path): Where images, runs and the report go.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self.recipe = recipe
+        self.out = out
+        self.methods = methods(recipe.sizes)
+
+    def search_runs(self) -> List[Run]:
+        return [
+            Run(method, lr, self.recipe.search_epochs, 0, is_search=True)
+            for method in self.methods
+            for lr in LEARNING_RATES
+        ]
+
+    def final_runs(self) -> List[Optional[Run]]:
+        """None where the learning rate is not known yet."""
+        best = {method: self.best_lr(method) for method in self.methods}
+        trend = [name.format(full=self.recipe.sizes[0]) for name in TREND]
+        plan = [
+            (method, self.recipe.epochs, seed)
+            for seed in range(self.recipe.seeds)
+            for method in self.methods
+        ] + [
+            (method, epochs, seed)
+            for epochs in self.recipe.trend_epochs
+            for seed in range(self.recipe.seeds)
+            for method in trend
+        ]
+        return [
+            None if best[m] is None else Run(m, best[m], epochs, seed)
+            for m, epochs, seed in plan
+        ]
+
+    def best_lr(self, method: str) -> Optional[float]:
+        """The rate of the highest accuracy on the images held back.
+
+        The mean over the subnets that are evaluated at a trained resolution.
+        """
+        trained = self.methods[method]['resolution']
+        scores = {}
+        for run in self.search_runs():
+            if run.method == method:
+                result = self.result(run)
+                if result is None:
+                    return None
+                scores[run.lr] = statistics.mean(
+                    v for s, v in result.items() if s.resolution in trained
+                )
+        return max(scores, key=lambda lr: scores[lr])
+
+    def result(self, run: Run) -> Optional[Dict[Subnet, float]]:
+        """Accuracy in percent by subnet, None before the run is finished."""
+        file = self.out / 'runs' / str(run) / 'result.json'
+        if not file.is_file():
+            return None
+        accuracy = json.loads(file.read_text())['accuracy']
+        return {Subnet.parse(k): v for k, v in accuracy.items()}
+
+    def work(self) -> None:
+        """Do what is left, together with other processes."""
+        while True:
+            runs = [*self.search_runs(), *self.final_runs()]
+            left = [r for r in runs if r is None or not self.result(r)]
+            if not left:
+                return
+            for run in left:
+                if run is not None and self._do(run, len(runs), len(left)):
+                    break
+            else:  # others are at all that can be done now
+                time.sleep(5)
+
+    def _do(self, run: Run, total: int, left: int) -> bool:
+        folder = self.out / 'runs' / str(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        with try_lock(folder / 'lock') as mine:
+            if not mine or self.result(run):
+                return False
+            print(f'[{total - left + 1}/{total}] {run}', flush=True)
+            start = time.perf_counter()
+            accuracy = train(self.config(run, folder))
+            write_json(
+                folder / 'result.json',
+                dict(accuracy=accuracy, seconds=time.perf_counter() - start),
+            )
+            for file in folder.glob('*.pth'):
+                file.unlink()
+            print(f'    {next(iter(accuracy.values())):.2f} %', flush=True)
+        return True
+
+    def config(self, run: Run, folder: Path) -> Config:
+        recipe, size = self.recipe, self.recipe.sizes[0]
+        mutual = dict(self.methods[run.method], seed=run.seed)
+        own_size = mutual['resolution'][0]
+        cfg = Config.fromfile(CONFIG)
+        cfg.model.mutual = mutual
+        cfg.model.backbone.depth = recipe.depth
+        cfg.model.backbone.widen_factor = recipe.widen_factor
+        cfg.model.head.in_channels = 64 * recipe.widen_factor
+        for loader, lists in (
+            (cfg.train_dataloader, ('train', 'search')),
+            (cfg.test_dataloader, ('test', 'holdout')),
+        ):
+            loader.num_workers = recipe.workers
+            loader.dataset.data_root = str(self.out / 'images')
+            loader.dataset.ann_file = f'{lists[run.is_search]}.txt'
+            for step in loader.dataset.pipeline:
+                if step.type == 'Resize':
+                    step.scale = own_size
+                elif step.type == 'RandomCrop':
+                    step.crop_size, step.padding = size, size // 8
+        cfg.train_dataloader.batch_size = recipe.batch_size
+        cfg.optim_wrapper.optimizer.lr = run.lr
+        cfg.param_scheduler.T_max = cfg.param_scheduler.end = run.epochs
+        cfg.train_cfg.max_epochs = run.epochs
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        cfg.test_cfg.subnets = list(map(str, self.subnets(run.method)))
+        cfg.randomness = dict(seed=run.seed)
+        cfg.default_hooks.checkpoint = dict(
+            type='CheckpointHook', interval=1, max_keep_ckpts=1
+        )
+        cfg.log_level = 'WARNING'
+        cfg.work_dir = str(folder)
+        cfg.resume = True
+        return cfg
+
+    def subnets(self, method: str) -> List[Subnet]:
+        """Where a method is evaluated: on the grid, or at its one subnet."""
+        mutual = self.methods[method]
+        if len(mutual['width']) == 1:
+            return [Subnet(mutual['width'][0], mutual['resolution'][0])]
+        if mutual['width'] == (0.9, 1.0):  # it is to boost the full network
+            return [Subnet(1.0, self.recipe.sizes[0])]
+        return [
+            Subnet(width, size)
+            for width in (1.0, 0.75, 0.5, 0.25)
+            for size in self.recipe.sizes
+        ]
+
+
+def train(cfg: Config) -> Dict[str, float]:
+    """Train and test; return the accuracy by subnet, the full one first."""
+    runner = Runner.from_cfg(cfg)
+    # A quarter faster on a CPU, the same numbers.
+    runner.model.to(memory_format=torch.channels_last)
+    runner.train()
+    metrics = runner.test()
+    loop = runner.test_loop
+    full = runner.model.space.full
+    return {
+        str(s): metrics[('' if s == full else f'{s}/') + 'accuracy/top1']
+        for s in loop.subnets
+    }

@@ -1,10 +1,12 @@
 #!/usr/bin/env python
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Train, evaluate and show a slimmable Mask R-CNN on digits, on a CPU.
+"""Train, evaluate and show a slimmable network on digits, on a CPU.
 
-Makes the data set, trains configs/mutual_mask_rcnn_vgg16.py at a small size
-and writes a table, the accuracy-MACs curve and a picture of detections. Run
-again, it takes up where it stopped.
+``--task det``, the default: makes a data set, trains
+configs/mutual_mask_rcnn_vgg16.py at a small size and writes a table, the
+accuracy-MACs curve and a picture of detections. ``--task cls``: the same with
+a small ResNet, in two minutes, and with the files of tools/build_table.py.
+Run again, it takes up where it stopped.
 """
 
 import argparse
@@ -13,18 +15,30 @@ import time
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
 from mutualnet_mm import Subnet
-from mutualnet_mm.apis import count_macs, load_config, one_line_errors
+from mutualnet_mm.apis import (
+    build_table,
+    count_macs,
+    load_config,
+    one_line_errors,
+)
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
+from mutualnet_mm.datasets.digits import make_digits
+from mutualnet_mm.evaluation import QueryTable
 from mutualnet_mm.visualization import plot_curve
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / 'configs/detection/mutual-mask-rcnn_vgg16_fpn_1xb4_digits.py'
+CONFIGS = dict(
+    det='configs/detection/mutual-mask-rcnn_vgg16_fpn_1xb4_digits.py',
+    cls='configs/classification/mutual-resnet14_1xb64_digits.py',
+)
+WORK_DIRS = dict(det='work_dirs/quickstart', cls='work_dirs/quickstart_cls')
+DATA_DIRS = dict(det='data/digit_scenes', cls='data/digits')
 IMAGE_SHAPE = (128, 192)
 COLUMNS = {
     'box AP': 'coco/bbox_mAP',
@@ -37,16 +51,21 @@ COLUMNS = {
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
+        '--task',
+        choices=['det', 'cls'],
+        default='det',
+        help='detection or classification, default: %(default)s',
+    )
+    parser.add_argument(
         '--work-dir',
         type=Path,
-        default=ROOT / 'work_dirs/quickstart',
-        help='where results go, default: %(default)s',
+        help=f'where results go, default: {" or ".join(WORK_DIRS.values())}',
     )
     parser.add_argument(
         '--data-dir',
         type=Path,
-        default=ROOT / 'data/digit_scenes',
-        help='where the data set is made, default: %(default)s',
+        help='where the data set is made, default: '
+        f'{" or ".join(DATA_DIRS.values())}',
     )
     parser.add_argument(
         '--cfg-options',
@@ -56,7 +75,10 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='override settings of the config',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.work_dir = args.work_dir or ROOT / WORK_DIRS[args.task]
+    args.data_dir = args.data_dir or ROOT / DATA_DIRS[args.task]
+    return args
 
 
 def train(cfg, work_dir: Path) -> tuple:
@@ -135,29 +157,73 @@ def draw_detections(runner: Runner, out: Path, zoom: int = 4) -> None:
     )
 
 
+def print_table(table: QueryTable, seconds: float) -> None:
+    """Print a query table, the widest subnets first."""
+    shown = Table(
+        title=f'One network, trained once in {seconds / 60:.1f} minutes',
+        caption='* the best of its cost',
+    )
+    for name in ('subnet', 'MMACs', 'parameters', 'top-1', '95 % interval'):
+        shown.add_column(name, justify='right')
+    for entry in table.entries:
+        low, high = table.interval(entry)
+        shown.add_row(
+            f'{"* " if entry in table.pareto else ""}{entry.subnet}',
+            f'{entry.macs / 1e6:.2f}',
+            f'{entry.params:,}',
+            f'{table.score(entry):.1f} %',
+            f'{low:.1f} to {high:.1f} %',
+        )
+    Console(width=79).print(shown)
+
+
+def detect(args: argparse.Namespace) -> str:
+    """Run the detection example; return the names of its results."""
+    data = make_digit_scenes(args.data_dir, image_size=IMAGE_SHAPE)
+    annotations = str(data / 'annotations/instances_val.json')
+    options = {
+        f'{split}_dataloader.dataset.data_root': str(data)
+        for split in ('train', 'val', 'test')
+    }
+    options['val_evaluator.ann_file'] = annotations
+    options['test_evaluator.ann_file'] = annotations
+    cfg = prepare(args, options)
+    runner, seconds = train(cfg, args.work_dir)
+    metrics = runner.test()
+    report(runner, metrics, seconds, args.work_dir)
+    draw_detections(runner, args.work_dir)
+    return 'results.json,curve.png,detections.png'
+
+
+def classify(args: argparse.Namespace) -> str:
+    """Run the classification example; return the names of its results."""
+    data = make_digits(args.data_dir)
+    options = {
+        f'{split}_dataloader.dataset.data_root': str(data)
+        for split in ('train', 'val', 'test')
+    }
+    cfg = prepare(args, options)
+    _, seconds = train(cfg, args.work_dir)
+    checkpoint = (args.work_dir / 'last_checkpoint').read_text()
+    table = build_table(cfg, checkpoint, args.work_dir, step=0.25)
+    print_table(table, seconds)
+    return 'table.json,table.csv,curve.png,adaptive.pth'
+
+
+def prepare(args: argparse.Namespace, options: dict) -> Config:
+    """Read the example's config, with the data where they were made."""
+    options.update(args.cfg_options)
+    path = str(ROOT / CONFIGS[args.task])
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    return load_config(path, options, str(args.work_dir))
+
+
 def main() -> None:
     args = parse_args()
     torch.set_flush_denormal(True)
     with one_line_errors():
-        data = make_digit_scenes(args.data_dir, image_size=IMAGE_SHAPE)
-        annotations = str(data / 'annotations/instances_val.json')
-        options = {
-            f'{split}_dataloader.dataset.data_root': str(data)
-            for split in ('train', 'val', 'test')
-        }
-        options['val_evaluator.ann_file'] = annotations
-        options['test_evaluator.ann_file'] = annotations
-        options.update(args.cfg_options)
-        cfg = load_config(str(CONFIG), options, str(args.work_dir))
-        args.work_dir.mkdir(parents=True, exist_ok=True)
-        runner, seconds = train(cfg, args.work_dir)
-        metrics = runner.test()
-        report(runner, metrics, seconds, args.work_dir)
-        draw_detections(runner, args.work_dir)
-    print(
-        f'Table, curve and picture: {args.work_dir}/'
-        '{results.json,curve.png,detections.png}'
-    )
+        names = detect(args) if args.task == 'det' else classify(args)
+    print(f'Results: {args.work_dir}/{{{names}}}')
 
 
 if __name__ == '__main__':

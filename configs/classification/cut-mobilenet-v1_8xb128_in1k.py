@@ -1,0 +1,10 @@
+"""Trained alone, then cut without re-training (Table 1).
+
+    torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+
+Each step trains the full network at the full resolution and nothing else.
+"""
+
+_base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']
+
+model = dict(mutual=dict(num_random=0, include_min=False))

@@ -1,0 +1,25 @@
+"""I-Net: MobileNetV1 trained alone at one width and resolution (Fig. 8).
+
+export WIDTH=0.5 RESOLUTION=160  # also for tools/test.py
+torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+"""
+
+_base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']
+
+width = {{'$WIDTH:1.0'}}
+resolution = {{'$RESOLUTION:224'}}
+work_dir = f'work_dirs/inet-mobilenet-v1_in1k_{width}x-{resolution}'
+
+model = dict(
+    mutual=dict(width=(width,), resolution=(resolution,), num_random=0)
+)
+
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].scale = resolution
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = resolution * 256 // 224
+test_pipeline[2].crop_size = resolution
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+test_cfg = dict(subnets=None)  # the one there is

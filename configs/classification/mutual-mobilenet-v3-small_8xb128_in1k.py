@@ -1,0 +1,11 @@
+"""MobileNetV3-Small instead of Large.
+
+torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+"""
+
+_base_ = ['mutual-mobilenet-v3-large_8xb128_in1k.py']
+
+model = dict(
+    backbone=dict(arch='small'),
+    head=dict(in_channels=576, mid_channels=[1024]),
+)

@@ -1,0 +1,9 @@
+"""Boosting one network: ResNet-50, widths [0.9, 1.0] (Table 7).
+
+torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+"""
+
+_base_ = ['mutual-resnet50_8xb64_in1k.py']
+
+model = dict(mutual=dict(width=(0.9, 1.0)))
+test_cfg = dict(subnets=['1.0x-224', '0.9x-224'])

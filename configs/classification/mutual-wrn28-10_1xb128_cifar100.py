@@ -1,0 +1,14 @@
+"""Boosting one network: WRN-28-10 on CIFAR-100, widths [0.9, 1.0] (Table 7).
+
+python tools/train.py THIS_CONFIG
+"""
+
+_base_ = [
+    '../_base_/models/mutual_wrn28-10.py',
+    '../_base_/datasets/cifar100_bs128.py',
+    '../_base_/schedules/cifar_bs128_200e.py',
+    '../_base_/mutual_runtime.py',
+]
+
+model = dict(head=dict(num_classes=100))
+test_cfg = dict(subnets=['1.0x-32', '0.9x-32'])

@@ -1,0 +1,11 @@
+"""ResNet-50 on ImageNet with Mixup, a rival of Table 7.
+
+torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+"""
+
+_base_ = ['resnet50_8xb64_in1k.py']
+
+model = dict(
+    head=dict(loss=dict(use_soft=True)),
+    train_cfg=dict(augments=dict(type='Mixup', alpha=0.2)),
+)

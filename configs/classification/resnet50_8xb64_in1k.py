@@ -1,0 +1,11 @@
+"""ResNet-50 on ImageNet, trained as usual: Table 7's baseline.
+
+torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+"""
+
+_base_ = [
+    'mmpretrain::_base_/models/resnet50.py',
+    '../_base_/datasets/imagenet_bs64_jitter.py',
+    '../_base_/schedules/imagenet_bs512_120e.py',
+    '../_base_/plain_runtime.py',
+]

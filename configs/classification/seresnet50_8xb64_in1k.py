@@ -1,0 +1,8 @@
+"""SE-ResNet-50 on ImageNet, a rival of Table 7.
+
+torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+"""
+
+_base_ = ['resnet50_8xb64_in1k.py']
+
+model = dict(backbone=dict(type='SEResNet'))

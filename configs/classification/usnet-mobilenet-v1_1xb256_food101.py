@@ -1,0 +1,12 @@
+r"""Transfer from ImageNet to Food-101: US-Net.
+
+CHECKPOINT is usnet-mobilenet-v1_8xb128_in1k.py's.
+
+    python tools/train.py THIS_CONFIG \
+        --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
+"""
+
+_base_ = ['mutual-mobilenet-v1_1xb256_food101.py']
+
+model = dict(mutual=dict(resolution=(224,)))
+test_cfg = dict(subnets=['1.0x-224', '0.75x-224', '0.5x-224', '0.25x-224'])

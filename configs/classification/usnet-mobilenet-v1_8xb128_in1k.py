@@ -1,0 +1,9 @@
+"""US-Net: many widths, one resolution.
+
+torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+"""
+
+_base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']
+
+model = dict(mutual=dict(resolution=(224,)))
+test_cfg = dict(subnets=['1.0x-224', '0.75x-224', '0.5x-224', '0.25x-224'])

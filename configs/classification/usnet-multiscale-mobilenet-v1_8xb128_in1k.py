@@ -1,0 +1,8 @@
+"""US-Net + multi-scale: all networks of a step share a random resolution.
+
+torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+"""
+
+_base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']
+
+model = dict(mutual=dict(resolution_mode='shared'))

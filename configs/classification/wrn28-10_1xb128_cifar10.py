@@ -1,0 +1,11 @@
+"""WRN-28-10 on CIFAR-10, trained as usual: Table 7's baseline.
+
+python tools/train.py THIS_CONFIG
+"""
+
+_base_ = [
+    '../_base_/models/wrn28-10.py',
+    '../_base_/datasets/cifar10_bs128.py',
+    '../_base_/schedules/cifar_bs128_200e.py',
+    '../_base_/plain_runtime.py',
+]

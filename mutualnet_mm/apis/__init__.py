@@ -1,8 +1,29 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What tools and other projects call."""
 
+from .adaptive_file import AdaptiveFile
 from .arguments import config_parser
+from .build import build_table
 from .config import load_config, one_line_errors
-from .macs import count_macs
+from .macs import HeadCost, count_heads, count_macs, count_params
+from .model import build_model, listed_subnets
+from .step_times import StepTimes, measure_steps
+from .training_cost import closed_form_ratio, expected_macs
 
-__all__ = ['config_parser', 'count_macs', 'load_config', 'one_line_errors']
+__all__ = [
+    'AdaptiveFile',
+    'HeadCost',
+    'StepTimes',
+    'build_model',
+    'build_table',
+    'closed_form_ratio',
+    'config_parser',
+    'count_heads',
+    'count_macs',
+    'count_params',
+    'expected_macs',
+    'listed_subnets',
+    'load_config',
+    'measure_steps',
+    'one_line_errors',
+]

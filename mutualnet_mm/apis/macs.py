@@ -1,12 +1,15 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The cost of a subnet."""
 
-from typing import Tuple, Union
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Tuple, Union
 
 import torch
+from torch import nn
 
 from ..models import MutualLearningMixin
-from ..slimmable import count_module_macs
+from ..models.tasks import Task
+from ..slimmable import count_module_macs, count_module_params
 from ..subnet import Subnet
 
 
@@ -19,7 +22,8 @@ def count_macs(
 
     Convolutions, linear layers and global average pooling count; nothing is
     computed. Classifiers are counted whole, detectors with backbone and neck
-    at the padded input size: their heads cost the same at every width.
+    at the padded input size: their heads cost the same at every width
+    (:func:`count_heads`).
 
     Args:
         model (MutualLearningMixin): As built from a config.
@@ -31,11 +35,95 @@ def count_macs(
     Returns:
         int: Multiply-accumulates.
     """
+    return _count_macs(model, subnet, image_shape, model.task.counted)
+
+
+def count_params(
+    model: MutualLearningMixin, subnet: Union[str, Subnet]
+) -> int:
+    """Count the parameters of ``subnet``, of the whole model as deployed.
+
+    The backbone counts as narrow as it runs, what stands behind it with the
+    columns that meet the backbone's channels. Heads of detectors count whole,
+    as they are at every width. Resolution and frames do not matter.
+
+    Args:
+        model (MutualLearningMixin): As built from a config.
+        subnet (str or Subnet): Such as ``'0.7x-160'``.
+
+    Returns:
+        int: Parameters; at full width all of ``model.parameters()``.
+    """
+    subnet = model.space.check(subnet)
+    shape = model.task.input_shape(model, subnet, (480, 640))
+    with model.activate(subnet):
+        return count_module_params(
+            model,
+            torch.empty(shape, device='meta'),
+            forward=model.task.counted,
+        )
+
+
+@dataclass(frozen=True)
+class HeadCost:
+    """Cost of the heads that :func:`count_macs` leaves out.
+
+    Args:
+        macs (int, optional): Multiply-accumulates for one image; None where
+            they depend on what is found in it (heads behind proposals).
+        params (int): Parameters, which ``count_params`` includes.
+    """
+
+    macs: Optional[int]
+    params: int
+
+
+def count_heads(
+    model: MutualLearningMixin,
+    subnet: Union[str, Subnet],
+    image_shape: Tuple[int, int] = (480, 640),
+) -> Optional[HeadCost]:
+    """Count what stands behind backbone and neck, at a subnet's resolution.
+
+    Multiply-accumulates are known for mmdet's single-stage detectors alone:
+    those of two stages depend on the number of proposals.
+
+    Args:
+        model (MutualLearningMixin): As built from a config.
+        subnet (str or Subnet): Such as ``'0.7x-160'``.
+        image_shape (tuple[int]): As for :func:`count_macs`.
+
+    Returns:
+        HeadCost: None where :func:`count_macs` counts the heads, too.
+    """
+    if type(model.task).counted is Task.counted:
+        return None
+    heads = nn.ModuleList(
+        child
+        for name, child in model.named_children()
+        if name not in ('backbone', 'neck')
+    )
+    macs = None
+    if any(c.__name__ == 'SingleStageDetector' for c in type(model).__mro__):
+        whole = _count_macs(
+            model,
+            subnet,
+            image_shape,
+            lambda model, inputs: model(inputs, mode='tensor'),
+        )
+        macs = whole - count_macs(model, subnet, image_shape)
+    return HeadCost(macs, sum(p.numel() for p in heads.parameters()))
+
+
+def _count_macs(
+    model: MutualLearningMixin,
+    subnet: Union[str, Subnet],
+    image_shape: Tuple[int, int],
+    forward: Callable[..., Any],
+) -> int:
     subnet = model.space.check(subnet)
     shape = model.task.input_shape(model, subnet, image_shape)
     with model.activate(subnet):
         return count_module_macs(
-            model,
-            torch.empty(shape, device='meta'),
-            forward=model.task.counted,
+            model, torch.empty(shape, device='meta'), forward=forward
         )

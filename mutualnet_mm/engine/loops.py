@@ -2,7 +2,7 @@
 """Validation and testing of many subnets."""
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
 import torch
 from mmengine.evaluator import Evaluator
@@ -88,34 +88,49 @@ class _SubnetLoop(Stock):
         call_hook(f'before_{self.stage}_epoch')
         self.runner.model.eval()
         # Not before the hooks: an EMA hook has just swapped its weights in.
-        bank = self._calibrate()
-        metrics: Dict[str, float] = {}
-        size = self.group_size
-        if any(_writes_at_once(m) for m in self.evaluator.metrics):
-            size = 1
-        for i in range(0, len(self.subnets), size):
-            subnets = self.subnets[i : i + size]
-            metrics.update(self._evaluate(subnets, bank, call_hooks=i == 0))
+        metrics = self._run_all()
         call_hook(f'after_{self.stage}_epoch', metrics=metrics)
         call_hook(f'after_{self.stage}')
         return metrics
 
-    def _calibrate(self) -> Bank:
+    def _run_all(self) -> Dict[str, float]:
+        bank = self._calibrate(self.recipe.batches(self.runner))
+        found: Dict[Subnet, Dict[str, float]] = {}
+        for i, subnets in enumerate(self._groups(self.subnets)):
+            found.update(self._evaluate(subnets, bank, call_hooks=i == 0))
+        full = self.model.space.full
+        return {
+            key if subnet == full else f'{subnet}/{key}': value
+            for subnet in self.subnets
+            for key, value in found[subnet].items()
+        }
+
+    @property
+    def recipe(self) -> BNCalibrationHook:
+        """The hook that says what subnets are calibrated on."""
+        hooks = self.runner.hooks
+        ours = (h for h in hooks if isinstance(h, BNCalibrationHook))
+        return next(ours, self._default_hook)
+
+    def _calibrate(self, batches: Iterable[Any]) -> Bank:
         # The running statistics are the full network's.
         subnets = [s for s in self.subnets if s != self.model.space.full]
         if not subnets:
             return {}
-        hooks = [
-            h for h in self.runner.hooks if isinstance(h, BNCalibrationHook)
-        ]
-        hook = hooks[0] if hooks else self._default_hook
         names = ', '.join(map(str, subnets))
         self.runner.logger.info(f'Calibrating the batch norms of {names}')
-        return calibrate(self.model, subnets, hook.batches(self.runner))
+        return calibrate(self.model, subnets, batches)
+
+    def _groups(self, subnets: List[Subnet]) -> List[List[Subnet]]:
+        """Split into groups of at most ``group_size``, all of like cost."""
+        at_once = any(map(_writes_at_once, self.evaluator.metrics))
+        size = 1 if at_once else self.group_size
+        count = -(-len(subnets) // size)
+        return [subnets[i::count] for i in range(count)]
 
     def _evaluate(
         self, subnets: List[Subnet], bank: Bank, call_hooks: bool
-    ) -> Dict[str, float]:
+    ) -> Dict[Subnet, Dict[str, float]]:
         """Evaluate a group of subnets in one pass over the data.
 
         The hooks of an iteration are called in the first group alone, with
@@ -135,18 +150,15 @@ class _SubnetLoop(Stock):
                 data_batch=batch,
                 outputs=outputs,
             )
-        metrics: Dict[str, float] = {}
-        for subnet in subnets:
-            self.runner.logger.info(f'Evaluating {subnet}')
-            self._swap_results(results[subnet])
-            is_full = subnet == self.model.space.full
-            with _separate_files(
-                self.evaluator, '' if is_full else f'.{subnet}'
-            ):
-                found = self.evaluator.evaluate(len(self.dataloader.dataset))
-            prefix = '' if is_full else f'{subnet}/'
-            metrics.update({f'{prefix}{k}': v for k, v in found.items()})
-        return metrics
+        return {s: self._score(s, results[s]) for s in subnets}
+
+    def _score(self, subnet: Subnet, results: list) -> Dict[str, float]:
+        """Metrics of a subnet, from what they kept of its predictions."""
+        self.runner.logger.info(f'Evaluating {subnet}')
+        self._swap_results(results)
+        suffix = '' if subnet == self.model.space.full else f'.{subnet}'
+        with _separate_files(self.evaluator, suffix):
+            return self.evaluator.evaluate(len(self.dataloader.dataset))
 
     @torch.no_grad()
     def _run_batch(

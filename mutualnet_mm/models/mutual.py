@@ -90,16 +90,16 @@ class MutualLearningMixin(Stock):
                     module, state, default=LayerRule(fixed=True), strict=False
                 )
         state.set_width(self.space.max_width)
-        self._verify_neck()
+        self._verify_rest()
         return state
 
-    def _verify_neck(self) -> None:
-        """Refuse a neck that mixes up the channels that come, as HRFPN's."""
-        neck = getattr(self, 'neck', None)
-        if neck is None or not any(True for _ in neck.parameters()):
-            return
-        parts = OrderedDict(backbone=self.backbone, neck=neck)
-        verify_slicing(nn.Sequential(parts), stock_name(neck), size=64)
+    def _verify_rest(self) -> None:
+        """Refuse a neck or head that mixes up the channels that come."""
+        rest = self.task.behind_backbone(self)
+        names = [stock_name(m) for m in rest.values() if [*m.parameters()]]
+        if names:
+            parts = OrderedDict(backbone=self.backbone, **rest)
+            verify_slicing(nn.Sequential(parts), ' or '.join(names), size=64)
 
     def _refuse_frozen_batch_norm(self) -> None:
         mode = self.training

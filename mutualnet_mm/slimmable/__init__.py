@@ -14,6 +14,7 @@ from .layers import (
     SlimSyncBatchNorm,
 )
 from .macs import count_module_macs
+from .params import count_module_params
 from .state import SlimState, active_width, set_width, slim_states
 from .statistics import (
     BatchNormCollector,
@@ -44,6 +45,7 @@ __all__ = [
     'adopt_sync_batch_norm',
     'convert',
     'count_module_macs',
+    'count_module_params',
     'make_divisible',
     'set_width',
     'slim_batch_norms',

@@ -1,12 +1,13 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Multiply-accumulates, counted on the meta device."""
 
-from contextlib import ExitStack
-from typing import Any, Callable, List, Optional
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable, Iterator, List, Optional
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -48,6 +49,7 @@ def count_module_macs(
     pooled: List[int] = []
     modes = [(m, m.training) for m in module.modules()]
     with ExitStack() as stack:
+        stack.enter_context(_skip_free_layers(module))
         for layer in module.modules():
             if isinstance(layer, nn.modules.pooling._AdaptiveAvgPoolNd):
                 handle = layer.register_forward_hook(
@@ -65,6 +67,31 @@ def count_module_macs(
             for layer, mode in modes:
                 layer.training = mode
     return counter.get_total_flops() // 2 + sum(pooled)
+
+
+@contextmanager
+def _skip_free_layers(module: nn.Module) -> Iterator[None]:
+    """Let layers that do not count hand on their input.
+
+    Their stand-ins on the meta device take up to nine tenths of the time of
+    a count.
+    """
+    layers = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, (_BatchNorm, nn.ReLU, nn.ReLU6))
+    ]
+    for layer in layers:
+        layer.forward = _identity
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _identity(x: Any) -> Any:
+    return x
 
 
 class _Holder(nn.Module):

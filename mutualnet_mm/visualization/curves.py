@@ -3,15 +3,22 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, Mapping, Tuple, Union
+from typing import Dict, Mapping, Optional, Sequence, Tuple, Union
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
+from ..errors import ConfigError
+from ..evaluation import QueryTable, TableEntry
 from ..subnet import Subnet
+
+Points = Mapping[Subnet, Tuple[float, float]]
+"""``{subnet: (multiply-accumulates, accuracy)}``."""
 
 
 def plot_curve(
-    points: Mapping[Subnet, Tuple[float, float]],
+    points: Points,
     metric: str,
     out: Union[str, Path],
     title: str = '',
@@ -25,25 +32,111 @@ def plot_curve(
         out (str or Path): File to write.
         title (str): Defaults to none.
     """
+    figure, axes = _new_figure()
+    _draw_resolutions(axes, points)
+    for subnet, point in points.items():
+        axes.annotate(
+            f'{subnet.width:g}x',
+            point,
+            xytext=(4, 4),
+            textcoords='offset points',
+            fontsize='small',
+        )
+    axes.set(ylabel=metric, title=title)
+    axes.legend(title='resolution')
+    figure.savefig(out, dpi=150)
+
+
+def plot_tables(
+    tables: Mapping[str, QueryTable],
+    out: Union[str, Path],
+    metric: Optional[str] = None,
+    log: bool = False,
+) -> None:
+    """Draw the curves of query tables as a PNG, as the paper's Fig. 7 to 10.
+
+    A single table has a colour for each resolution and a black line through
+    its best subnets (Pareto set). Of several, each has a colour and a line
+    through its best, the others are faint.
+
+    Args:
+        tables (Mapping): Tables by their labels in the legend.
+        out (str or Path): File to write.
+        metric (str, optional): To show instead of the one that ranks the
+            tables. Defaults to None.
+        log (bool): Whether the axis of MACs is logarithmic. Defaults to
+            False.
+
+    Raises:
+        ConfigError: If the tables have no metric in common, or if ``out``
+            cannot be written.
+    """
+    if metric is not None:
+        tables = {k: table.ranked_by(metric) for k, table in tables.items()}
+    metrics = {table.metric for table in tables.values()}
+    if len(metrics) > 1:
+        raise ConfigError(
+            f'the tables are ranked by {" and ".join(sorted(metrics))}: name '
+            'one metric that all of them have'
+        )
+    figure, axes = _new_figure(log)
+    if len(tables) == 1:
+        _draw_table(axes, *tables.values())
+        axes.set(title=next(iter(tables)))
+        axes.legend(title='resolution')
+    else:
+        for label, table in tables.items():
+            _draw_front(axes, label, table)
+        axes.legend()
+    axes.set(ylabel=metrics.pop())
+    try:
+        figure.savefig(out, dpi=150)
+    except (OSError, ValueError) as error:  # ValueError: no known format
+        raise ConfigError(
+            f'picture {str(out)!r} cannot be written: {error}'
+        ) from error
+
+
+def _new_figure(log: bool = False) -> Tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 4), layout='constrained')
     axes = figure.add_subplot()
-    lines: Dict[int, list] = defaultdict(list)
-    for subnet, (macs, accuracy) in points.items():
-        lines[subnet.resolution].append((macs / 1e9, accuracy, subnet.width))
-    for resolution in sorted(lines, reverse=True):
-        line = sorted(lines[resolution])
-        axes.plot(
-            *zip(*[point[:2] for point in line]), 'o-', label=str(resolution)
-        )
-        for macs, accuracy, width in line:
-            axes.annotate(
-                f'{width:g}x',
-                (macs, accuracy),
-                xytext=(4, 4),
-                textcoords='offset points',
-                fontsize='small',
-            )
-    axes.set(xlabel='multiply-accumulates [G]', ylabel=metric, title=title)
-    axes.legend(title='resolution')
+    axes.set(xlabel='multiply-accumulates')
+    if log:
+        axes.set_xscale('log')
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    # 1.5 G, 150 M: whatever fits the network.
+    axes.xaxis.set_major_formatter(EngFormatter())
     axes.grid(alpha=0.3)
-    figure.savefig(out, dpi=150)
+    return figure, axes
+
+
+def _draw_resolutions(axes: Axes, points: Points) -> None:
+    lines: Dict[int, list] = defaultdict(list)
+    for subnet, point in points.items():
+        lines[subnet.resolution].append(point)
+    for resolution in sorted(lines, reverse=True):
+        xy = zip(*sorted(lines[resolution]))
+        axes.plot(*xy, 'o-', ms=4, label=str(resolution))
+
+
+def _draw_table(axes: Axes, table: QueryTable) -> None:
+    _draw_resolutions(axes, _points(table, table.entries))
+    front = _points(table, table.pareto).values()
+    axes.plot(*zip(*front), 'k-', lw=1, label='best')
+
+
+def _draw_front(axes: Axes, label: str, table: QueryTable) -> None:
+    front = _points(table, table.pareto).values()
+    (line,) = axes.plot(*zip(*front), 'o-', ms=4, label=label)
+    everything = _points(table, table.entries).values()
+    axes.plot(*zip(*everything), '.', color=line.get_color(), alpha=0.2)
+
+
+def _points(table: QueryTable, entries: Sequence[TableEntry]) -> Points:
+    points = {}
+    for entry in entries:
+        score = table.score(entry)
+        if score is not None:
+            points[entry.subnet] = (float(entry.macs), score)
+    return points

@@ -3,7 +3,7 @@ import torch
 from mmengine.registry import MODELS
 
 from mutualnet_mm import ConfigError, Subnet
-from mutualnet_mm.apis import count_macs
+from mutualnet_mm.apis import count_heads, count_macs, count_params
 
 
 @pytest.fixture
@@ -39,6 +39,8 @@ def test_counting_leaves_no_trace(resnet50):
     count_macs(resnet50, '0.7x-128')
     assert resnet50.slim_state.width == 1.0
     assert all(m.training for m in resnet50.modules())
+    # What a count passes over does its work again.
+    assert not any('forward' in vars(m) for m in resnet50.modules())
     for name, value in resnet50.state_dict().items():
         assert value.device.type == 'cpu'
         assert torch.equal(value, before[name])
@@ -47,6 +49,35 @@ def test_counting_leaves_no_trace(resnet50):
 def test_subnets_outside_of_the_range(resnet50):
     with pytest.raises(ConfigError, match='0.5x-224'):
         count_macs(resnet50, '0.5x-224')
+
+
+def numel(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    'subnet, channels', [('1.0x-64', 16), ('0.5x-48', 8), ('0.5x-32', 8)]
+)
+def test_params_are_those_of_the_narrow_stock_network(
+    build_classifier, subnet, channels
+):
+    stock = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(
+                type='ResNet',
+                depth=18,
+                stem_channels=channels,
+                base_channels=channels,
+            ),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(
+                type='LinearClsHead', num_classes=4, in_channels=8 * channels
+            ),
+        )
+    )
+    assert count_params(build_classifier(), subnet) == numel(stock)
+    assert count_heads(build_classifier(), subnet) is None
 
 
 def fpn_macs(channels, sizes, out=32):
@@ -86,4 +117,50 @@ def test_detectors_count_backbone_and_neck(
     """At the padded size of a 480 x 640 image; 64 x 85 becomes 64 x 96."""
     backbone, sizes = basic_resnet_macs(channels, stem, *padded)
     expected = backbone + fpn_macs(channels, sizes)
-    assert count_macs(build_detector(), subnet, (480, 640)) == expected
+    model = build_detector()
+    assert count_macs(model, subnet, (480, 640)) == expected
+
+
+def test_params_of_a_detector(build_detector):
+    """Heads whole, laterals with the columns that the backbone fills."""
+    model = build_detector()
+    assert count_params(model, '1.0x-64') == numel(model)
+    narrow = MODELS.build(
+        dict(type='mmdet.ResNet', depth=18, stem_channels=8, base_channels=8)
+    )
+    columns = 32 * (16 + 32 + 64 + 128) // 2
+    expected = numel(model) - numel(model.backbone) + numel(narrow) - columns
+    assert count_params(model, '0.5x-48') == expected
+
+
+def test_heads_behind_proposals(build_detector):
+    """Only their parameters are known."""
+    model = build_detector()
+    heads = count_heads(model, '0.5x-48')
+    assert heads.macs is None
+    assert heads.params == numel(model.rpn_head) + numel(model.roi_head)
+
+
+@pytest.mark.parametrize(
+    'subnet, padded', [('1.0x-64', (64, 96)), ('0.25x-48', (64, 64))]
+)
+def test_heads_of_a_single_stage(detector_config, subnet, padded):
+    """RetinaNet's, by hand: one stacked layer, 9 anchors, 2 classes."""
+    config = detector_config()
+    for name in ('rpn_head', 'roi_head', 'train_cfg', 'test_cfg'):
+        config.pop(name)
+    config.wraps = 'RetinaNet'
+    config.bbox_head = dict(
+        type='RetinaHead',
+        num_classes=2,
+        in_channels=32,
+        stacked_convs=1,
+        feat_channels=32,
+    )
+    model = MODELS.build(config)
+    strides = (4, 8, 16, 32, 64)
+    positions = sum(-(-padded[0] // s) * -(-padded[1] // s) for s in strides)
+    each = 9 * 32 * (2 * 32 + 9 * 2 + 9 * 4)
+    heads = count_heads(model, subnet, (480, 640))
+    assert heads.macs == positions * each
+    assert heads.params == each + 2 * 32 + 9 * 2 + 9 * 4

@@ -3,7 +3,7 @@
 
 from .mobilenet import SlimmableMobileNetV2, SlimmableMobileNetV3
 from .mobilenet_v1 import MobileNetV1, SlimmableMobileNetV1
-from .resnet import SlimmableResNet
+from .resnet import SlimmableResNet, SlimmableResNet_CIFAR
 from .slimmable import Slimmable, SlimmableMixin
 from .vgg import SlimmableVGG
 from .wide_resnet import SlimmableWideResNet, WideResNet
@@ -16,6 +16,7 @@ __all__ = [
     'SlimmableMobileNetV2',
     'SlimmableMobileNetV3',
     'SlimmableResNet',
+    'SlimmableResNet_CIFAR',
     'SlimmableVGG',
     'SlimmableWideResNet',
     'WideResNet',

@@ -8,9 +8,9 @@ from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...errors import ConfigError
 from ...registry import MODELS
 from ...slimmable.channels import make_divisible
+from .checks import check_factors, check_out_indices
 from .slimmable import Slimmable
 
 # Channels, number of blocks and stride of each stage.
@@ -60,15 +60,10 @@ class MobileNetV1(BaseModule):
             dict(type='Constant', val=1, layer=['_BatchNorm']),
         ]
         super().__init__(init_cfg)
-        if not (widen_factor > 0 and depth_factor > 0):
-            raise ConfigError(
-                f'MobileNetV1(widen_factor={widen_factor!r}, depth_factor='
-                f'{depth_factor!r}): both must be positive'
-            )
-        if not set(out_indices) <= set(range(len(_STAGES))):
-            raise ConfigError(
-                f'MobileNetV1(out_indices={out_indices!r}): it has 0 to 4'
-            )
+        check_factors(
+            'MobileNetV1', widen_factor=widen_factor, depth_factor=depth_factor
+        )
+        check_out_indices('MobileNetV1', out_indices, len(_STAGES))
         layer = dict(
             norm_cfg=norm_cfg or dict(type='BN'),
             act_cfg=act_cfg or dict(type='ReLU6'),

@@ -37,10 +37,9 @@ def resnet_rules(backbone: nn.Module) -> Rules:
 
 
 def _inner_rule(middle: Optional[nn.Module], expansion: int) -> LayerRule:
-    groups = getattr(middle, 'groups', 1)
-    if groups == 1:
+    if not isinstance(middle, nn.Conv2d) or middle.groups == 1:
         return LayerRule(ratio=1 / expansion)
-    group_width = middle.in_channels // groups
+    group_width = middle.in_channels // middle.groups
     return LayerRule(divisor=8 * group_width // math.gcd(8, group_width))
 
 
@@ -52,3 +51,12 @@ def SlimmableResNet(**kwargs: Any) -> nn.Module:
     by default, is ``Slimmable(wraps='mmdet.ResNet')``.
     """
     return Slimmable(wraps='mmpretrain.ResNet', **kwargs)
+
+
+@MODELS.register_module()
+def SlimmableResNet_CIFAR(**kwargs: Any) -> nn.Module:
+    """mmpretrain's ``ResNet_CIFAR``, slimmable.
+
+    With a 3 x 3 stem of stride 1, for images of 32 x 32 pixels.
+    """
+    return Slimmable(wraps='mmpretrain.ResNet_CIFAR', **kwargs)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...registry import MODELS
+from .checks import check_factors, check_out_indices
 from .slimmable import Slimmable
 
 
@@ -65,7 +66,8 @@ class WideResNet(BaseModule):
     Args:
         depth (int): Convolutions along the way: ``6 n + 4`` for ``n`` blocks
             a group. Defaults to 28.
-        widen_factor (float): Defaults to 10.
+        widen_factor (float): Of the groups. Defaults to 10.
+        stem_channels (int): Defaults to 16, whatever the groups have.
         in_channels (int): Of the image. Defaults to 3.
         drop_rate (float): Dropout inside of the blocks. Defaults to 0.
         out_indices (Sequence[int]): Groups to return, of 0, 1, 2; the last
@@ -75,13 +77,15 @@ class WideResNet(BaseModule):
             convolutions by fan-out, as published.
 
     Raises:
-        ConfigError: If ``depth`` is not ``6 n + 4``.
+        ConfigError: If ``depth`` is not ``6 n + 4``, or if another value is
+            out of range.
     """
 
     def __init__(
         self,
         depth: int = 28,
         widen_factor: float = 10,
+        stem_channels: int = 16,
         in_channels: int = 3,
         drop_rate: float = 0.0,
         out_indices: Sequence[int] = (2,),
@@ -98,14 +102,21 @@ class WideResNet(BaseModule):
             raise ConfigError(
                 f'WideResNet(depth={depth}): use 6 n + 4, as 10, 16, 28 or 40'
             )
-        if not set(out_indices) <= {0, 1, 2}:
+        check_factors(
+            'WideResNet',
+            widen_factor=widen_factor,
+            stem_channels=stem_channels,
+        )
+        check_out_indices('WideResNet', out_indices, 3)
+        if widen_factor < 1 / 16:
             raise ConfigError(
-                f'WideResNet(out_indices={out_indices!r}): it has 0, 1 and 2'
+                f'WideResNet(widen_factor={widen_factor!r}): the first group '
+                'has no channel below 1/16'
             )
         norm_cfg = norm_cfg or dict(type='BN')
         self.out_indices = tuple(out_indices)
-        self.conv1 = _conv(in_channels, 16, 3)
-        channels = 16
+        self.conv1 = _conv(in_channels, stem_channels, 3)
+        channels = stem_channels
         for group, stride in enumerate((1, 2, 2), 1):
             blocks: List[nn.Module] = []
             width = int(16 * 2 ** (group - 1) * widen_factor)
@@ -131,7 +142,11 @@ class WideResNet(BaseModule):
 
 @MODELS.register_module()
 def SlimmableWideResNet(**kwargs: Any) -> nn.Module:
-    """:class:`WideResNet`, slimmable; WRN-28-10 by default."""
+    """:class:`WideResNet`, slimmable; WRN-28-10 by default.
+
+    For widths above 1 build all of it at the largest, the stem too:
+    ``widen_factor=20, stem_channels=32, max_width=2.0``.
+    """
     return Slimmable(wraps=WideResNet, **kwargs)
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What mutual learning has to know about a task."""
 
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -52,6 +52,14 @@ class Task:
     def head(self, model: nn.Module) -> nn.Module:
         """Return the module whose output is the prediction for KL."""
         return model.head
+
+    def behind_backbone(self, model: nn.Module) -> Dict[str, nn.Module]:
+        """Children that take the backbone's maps, one after the other.
+
+        They are tried at several widths while the model is built.
+        """
+        neck = getattr(model, 'neck', None)
+        return {} if neck is None else {'neck': neck}
 
     def check_truth(self, data_samples: Samples) -> None:
         """Refuse a training batch without ground truth."""

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Image classification with mmpretrain."""
 
-from typing import Tuple
+from typing import Dict, Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,14 +18,19 @@ class ClassificationTask(Task):
     """
 
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
-        """Labels only where classes are not exclusive: KL has no meaning."""
+        """Labels only where classes are not exclusive: KL has no meaning.
+
+        Raises:
+            ConfigError: If the classifier has no head.
+        """
         head = self.head(model)
-        loss = getattr(head, 'loss_module', None)
-        if 'MultiLabel' in type(head).__name__ or getattr(
-            loss, 'use_sigmoid', False
-        ):
-            return ('label',)
-        return ('kl', 'label')
+        if head is None:
+            raise ConfigError('model.head is missing: nothing can be learned')
+        return ('label',) if _scores_apart(head) else ('kl', 'label')
+
+    def behind_backbone(self, model: nn.Module) -> Dict[str, nn.Module]:
+        """Neck and head."""
+        return dict(super().behind_backbone(model), head=self.head(model))
 
     def check_full(self, inputs: Tensor, data_samples: Samples) -> None:
         """Refuse inputs that are not squares of the full resolution."""
@@ -59,3 +64,13 @@ class ClassificationTask(Task):
         """Shape of one square input; ``image_shape`` does not matter."""
         del model, image_shape
         return (1, 3, subnet.resolution, subnet.resolution)
+
+
+def _scores_apart(head: nn.Module) -> bool:
+    """Whether each class is decided alone, or there are several heads."""
+    names = [cls.__name__ for m in head.modules() for cls in type(m).__mro__]
+    return (
+        any('MultiLabel' in n or 'MultiTask' in n for n in names)
+        or 'FocalLoss' in names  # by sigmoids, which no attribute tells
+        or any(getattr(m, 'use_sigmoid', False) for m in head.modules())
+    )

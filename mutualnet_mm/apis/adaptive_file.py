@@ -1,0 +1,112 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""``adaptive.pth``: all that a network needs to run at any budget."""
+
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple, Union
+
+import torch
+from torch import Tensor
+
+from ..engine import Bank
+from ..errors import ConfigError
+from ..evaluation import QueryTable, table_from_dict, table_to_dict
+from ..evaluation.files import atomic_write, load_tensors
+
+SCHEMA = 1
+_PACKAGES = (
+    *('mutualnet_mm', 'torch', 'mmengine', 'mmcv'),
+    *('mmpretrain', 'mmdet', 'mmaction'),
+)
+
+
+def loaded_versions() -> Dict[str, str]:
+    """Versions of what is imported, of ours and what it is built on."""
+    modules = {name: sys.modules.get(name) for name in _PACKAGES}
+    return {
+        name: str(getattr(module, '__version__', 'unknown'))
+        for name, module in modules.items()
+        if module is not None
+    }
+
+
+@dataclass
+class AdaptiveFile:
+    """What ``adaptive.pth`` holds: tensors and plain containers only.
+
+    Args:
+        config (str): ``Config.fromstring(config, '.py')`` gives the config.
+        weights (dict): ``state_dict`` of the model; the running statistics in
+            it are the full network's.
+        statistics (dict): Of each other subnet of the table, ``{str(subnet):
+            {layer: (mean, variance)}}``.
+        table (QueryTable): Of the same weights.
+        width (tuple[float]): Narrowest and widest trained width.
+        rounding (str): Policy that turns widths into channels.
+        calibration (dict): Arguments of the ``BNCalibrationHook`` that the
+            statistics follow; ``dataloader=None`` is the config's
+            ``train_dataloader``.
+        versions (dict): Of the packages that wrote the file. Defaults to
+            those that are imported.
+    """
+
+    config: str
+    weights: Dict[str, Tensor]
+    statistics: Bank
+    table: QueryTable
+    width: Tuple[float, float]
+    rounding: str
+    calibration: Dict[str, Any]
+    versions: Dict[str, str] = field(default_factory=loaded_versions)
+
+    def save(self, path: Union[str, Path]) -> None:
+        """Write the file; a reader sees the old one or all of the new."""
+        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        content['table'] = table_to_dict(self.table)
+        with atomic_write(path) as file:
+            torch.save(dict(content, schema=SCHEMA), file)
+
+    @classmethod
+    def load(
+        cls,
+        path: Union[str, Path],
+        map_location: Optional[Union[str, torch.device]] = 'cpu',
+    ) -> 'AdaptiveFile':
+        """Read a file without running any code that it may hold.
+
+        Args:
+            path (str or Path): As :meth:`save` writes it.
+            map_location (str or torch.device, optional): Where tensors go.
+                Defaults to ``'cpu'``.
+
+        Raises:
+            ConfigError: If the file is missing, damaged or of another kind,
+                or if a newer release wrote it.
+        """
+        name = repr(str(path))
+        if not Path(path).is_file():
+            raise ConfigError(f'adaptive file {name} does not exist')
+        try:
+            content = load_tensors(path, map_location)
+        except Exception as error:  # what it raises depends on the damage
+            raise ConfigError(
+                f'{name} is damaged, or no file of build_table: '
+                f'{type(error).__name__}'
+            ) from error
+        schema = content.get('schema') if isinstance(content, dict) else None
+        if not isinstance(schema, int):
+            raise ConfigError(
+                f'{name} is no adaptive file: make one with build_table'
+            )
+        if schema > SCHEMA:
+            raise ConfigError(
+                f'{name} has schema {schema}, this release reads up to '
+                f'{SCHEMA}: update mutualnet_mm'
+            )
+        missing = [f.name for f in fields(cls) if f.name not in content]
+        if missing:
+            raise ConfigError(f'{name} is damaged: it has no {missing[0]}')
+        table = table_from_dict(content['table'], f'the table of {name}')
+        del content['schema']
+        return cls(**dict(content, table=table))

@@ -1,0 +1,148 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""From a config and a checkpoint to a query table and its files."""
+
+import copy
+import os
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence, Union
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from ..errors import ConfigError
+from ..evaluation import QueryTable, TableEntry, save_csv, save_table
+from ..subnet import Subnet
+from ..visualization import plot_tables
+from .adaptive_file import AdaptiveFile
+from .checkpoints import check_checkpoint
+from .macs import count_macs, count_params
+from .table_loop import TableLoop
+
+# Of the run that built the table, not of the network.
+_OF_THE_RUN = ('launcher', 'load_from', 'resume', 'work_dir')
+# Where launchers say how many processes there are.
+_WORLD_SIZE = dict(
+    pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE'
+)
+
+
+def build_table(
+    cfg: Config,
+    checkpoint: str,
+    out: Union[str, Path],
+    step: float = 0.05,
+    subnets: Optional[Sequence[Union[str, Subnet]]] = None,
+    num_images: Optional[int] = None,
+    metric: Optional[str] = None,
+) -> QueryTable:
+    """Evaluate a grid of subnets and write all that deployment needs.
+
+    Every width in steps of ``step`` x resolution (x frames) is calibrated and
+    tested with the config's own ``test_dataloader`` and ``test_evaluator``;
+    ``test_cfg.group_size`` and ``test_cfg.fp16`` hold. Called again after an
+    interruption, it goes on: what is finished lies in ``out/progress``.
+
+    Args:
+        cfg (Config): As :func:`~.config.load_config` returns it.
+        checkpoint (str): File or address of the trained weights. If there is
+            an EMA hook, the averaged ones are evaluated and saved.
+        out (str or Path): Folder for ``table.json``, ``table.csv``,
+            ``curve.png`` and ``adaptive.pth``.
+        step (float): Of the grid's widths. Defaults to 0.05.
+        subnets (Sequence, optional): Such as ``['1.0x-224', '0.5x-160']``, in
+            place of the grid.
+        num_images (int, optional): Test on so many random images, always the
+            same ones. Defaults to all.
+        metric (str, optional): What ranks the subnets, more being better.
+            Defaults to the first one that the evaluator gives.
+
+    Returns:
+        QueryTable: Accuracies carry a 95 % interval, see
+        :func:`~mutualnet_mm.evaluation.metric_interval`.
+
+    Raises:
+        ConfigError: If something given is wrong, in several processes, or if
+            ``out`` holds the unfinished table of something else.
+    """
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f'folder {str(out)!r} cannot be made: {error.strerror}'
+        ) from error
+    runner = _make_runner(cfg, checkpoint)
+    test_cfg = cfg.test_cfg
+    loop = TableLoop(
+        runner,
+        cfg.test_dataloader,
+        cfg.test_evaluator,
+        folder=out / 'progress',
+        step=step,
+        subnets=None if subnets is None else list(map(str, subnets)),
+        num_images=num_images,
+        metric=metric,
+        **{k: test_cfg[k] for k in ('group_size', 'fp16') if k in test_cfg},
+    )
+    model = loop.model
+    check_checkpoint(checkpoint, model)
+    macs = {s: count_macs(model, s) for s in loop.subnets}
+    widths = {s.width: s for s in loop.subnets}  # all that matters to params
+    params = {w: count_params(model, s) for w, s in widths.items()}
+    # In place of the loop in the config, which is dumped to the work dir.
+    runner._test_loop = loop
+    runner.test()
+    results = loop.progress.results
+    table = QueryTable(
+        [
+            TableEntry(s, macs[s], params[s.width], results[str(s)])
+            for s in loop.subnets
+        ],
+        metric=loop.ranking(),
+        task=type(model.task).__name__.replace('Task', '').lower(),
+        full=model.space.full,
+        num_images=len(loop.dataloader.dataset),
+    )
+    save_table(table, out / 'table.json')
+    save_csv(table, out / 'table.csv')
+    plot_tables({Path(checkpoint).stem: table}, out / 'curve.png')
+    AdaptiveFile(
+        config=_portable(cfg).pretty_text,
+        weights=loop.weights,
+        statistics=loop.bank,
+        table=table,
+        width=(model.space.min_width, model.space.max_width),
+        rounding=model.slim_state.rounding,
+        calibration=_calibration(loop),
+    ).save(out / 'adaptive.pth')
+    return table
+
+
+def _make_runner(cfg: Config, checkpoint: str) -> Runner:
+    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        if cfg.get(key) is None:
+            raise ConfigError(f'the config has no {key}: a table is tested')
+    size = os.environ.get(_WORLD_SIZE.get(cfg.get('launcher'), ''), '1')
+    if int(size) > 1:
+        raise ConfigError(
+            f'{size} processes were launched, but a table is built by one: '
+            'start a single one'
+        )
+    cfg = copy.deepcopy(cfg)
+    cfg.load_from, cfg.resume = checkpoint, False
+    return Runner.from_cfg(cfg)
+
+
+def _portable(cfg: Config) -> Config:
+    cfg = copy.deepcopy(cfg)
+    for key in _OF_THE_RUN:
+        cfg.pop(key, None)
+    return cfg
+
+
+def _calibration(loop: TableLoop) -> Dict[str, Any]:
+    recipe = loop.recipe
+    dataloader = recipe.dataloader
+    if dataloader is not None:
+        dataloader = Config(dataloader).to_dict()  # plain containers
+    return dict(num_batches=recipe.num_batches, dataloader=dataloader)

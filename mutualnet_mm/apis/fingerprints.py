@@ -1,0 +1,44 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Short names of configs and weights, to tell whether they are the same."""
+
+import hashlib
+import json
+from typing import Mapping
+
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+# What the metrics of a checkpoint depend on,
+_SETTINGS = (
+    *('custom_imports', 'default_scope', 'model', 'data_preprocessor'),
+    *('custom_hooks', 'train_dataloader', 'test_dataloader'),
+    *('test_evaluator',),
+)
+# and of the data loaders, what they do not.
+_SPEED = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
+
+
+def config_fingerprint(cfg: Config) -> str:
+    """SHA-256 of the settings that decide what a test measures.
+
+    The work dir, training schedules, logging and the number of workers do not
+    matter, nor does the size of evaluation groups.
+    """
+    chosen = Config({key: cfg.get(key) for key in _SETTINGS}).to_dict()
+    for loader in (chosen['train_dataloader'], chosen['test_dataloader']):
+        for key in _SPEED:
+            (loader or {}).pop(key, None)
+    chosen['fp16'] = (cfg.get('test_cfg') or {}).get('fp16', False)
+    text = json.dumps(chosen, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, wherever they come from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f'{name} {tensor.dtype} {tensor.shape}'.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

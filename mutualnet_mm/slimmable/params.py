@@ -1,0 +1,77 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Parameters of the narrow network inside, found on the meta device."""
+
+from contextlib import ExitStack
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+
+from torch import Tensor, nn
+
+from .layers import SlimLayer
+from .macs import count_module_macs
+
+
+def count_module_params(
+    module: nn.Module,
+    *inputs: Any,
+    forward: Optional[Callable[..., Any]] = None,
+) -> int:
+    """Count the parameters that ``forward`` uses at the active width.
+
+    Of a slim layer those are the weight's rows that make its output and the
+    columns that meet its input, and the same part of biases and batch-norm
+    scales; of a layer that runs several times, its widest run. Everything
+    else counts whole: other modules, and slim layers that ``forward`` does
+    not reach. So at full width the count is that of ``module.parameters()``.
+    Buffers (running statistics) do not count.
+
+    Nothing is computed and ``module`` is neither copied nor changed, as in
+    :func:`~.macs.count_module_macs`.
+
+    Args:
+        module (nn.Module): On any device, in any mode.
+        *inputs: Tensors of any device (their shapes count), or any other
+            arguments.
+        forward (Callable, optional): ``forward(module, *inputs)``, what to
+            run. Defaults to calling the module.
+
+    Returns:
+        int: Parameters, a shared one counted once.
+    """
+    seen: Dict[nn.Module, Tuple[int, int]] = {}
+
+    def record(
+        layer: nn.Module, args: Tuple[Tensor, ...], out: Tensor
+    ) -> None:
+        dim = -1 if isinstance(layer, nn.Linear) else 1
+        before = seen.get(layer, (0, 0))
+        seen[layer] = (
+            max(before[0], args[0].shape[dim]),
+            max(before[1], out.shape[dim]),
+        )
+
+    with ExitStack() as stack:
+        for layer in module.modules():
+            if isinstance(layer, SlimLayer):
+                handle = layer.register_forward_hook(record)
+                stack.callback(handle.remove)
+        # For its pass alone: it runs the module on the meta device.
+        count_module_macs(module, *inputs, forward=forward)
+    active: Dict[int, int] = {}
+    for layer, (width_in, width_out) in seen.items():
+        for parameter, number in _active(layer, width_in, width_out):
+            key = id(parameter)
+            active[key] = max(active.get(key, 0), number)
+    return sum(active.get(id(p), p.numel()) for p in module.parameters())
+
+
+def _active(
+    layer: nn.Module, inputs: int, outputs: int
+) -> Iterator[Tuple[nn.Parameter, int]]:
+    """Parameters of a slim layer, and how many numbers of each it uses."""
+    for parameter in layer.parameters(recurse=False):
+        per_output = 1
+        if parameter.dim() > 1:  # a weight: (out, in, ...), not a bias
+            per_output = parameter[0].numel()
+            if getattr(layer, 'groups', 1) == 1:  # else the group width stays
+                per_output = per_output // parameter.shape[1] * inputs
+        yield parameter, outputs * per_output

@@ -1,0 +1,144 @@
+import csv
+import json
+import math
+
+import pytest
+
+from mutualnet_mm import ConfigError, Subnet
+from mutualnet_mm.evaluation import (
+    QueryTable,
+    TableEntry,
+    load_table,
+    save_csv,
+    save_table,
+)
+
+
+@pytest.fixture
+def table():
+    entries = [
+        TableEntry(
+            Subnet(1.0, 224, 8),
+            400,
+            40,
+            {'acc/top1': 0.1 + 0.2, 'acc/mean1': math.nan},
+            12.5,
+        ),
+        TableEntry(Subnet(0.63, 142, 3), 500, 20, {'acc/top1': 0.25}),
+        TableEntry(Subnet(0.63, 142, 8), 100, 20, {}),
+    ]
+    return QueryTable(entries, 'acc/top1', 'action', Subnet(1.0, 224, 8), 50)
+
+
+def test_layout(table, tmp_path):
+    save_table(table, tmp_path / 'table.json')
+    content = json.loads((tmp_path / 'table.json').read_text())
+    low, high = content['entries'][0].pop('interval')
+    assert 0 < low < 0.3 < high < 1
+    assert content['entries'][0] == {
+        'subnet': '1.0x-224-8',
+        'width': 1.0,
+        'resolution': 224,
+        'frames': 8,
+        'macs': 400,
+        'params': 40,
+        'latency_ms': 12.5,
+        'metrics': {'acc/top1': 0.1 + 0.2, 'acc/mean1': None},
+        'pareto': True,
+    }
+    assert [e['pareto'] for e in content['entries']] == [True, False, False]
+    assert content['entries'][2]['interval'] is None
+    del content['entries']
+    assert content == {
+        'schema': 1,
+        'task': 'action',
+        'metric': 'acc/top1',
+        'full': '1.0x-224-8',
+        'num_images': 50,
+    }
+
+
+def test_round_trip(table, tmp_path):
+    first, second = tmp_path / 'first.json', tmp_path / 'second.json'
+    save_table(table, first)
+    again = load_table(first)
+    assert again.entries[1:] == table.entries[1:]
+    assert again.best(latency_ms=20) == again.entries[0]
+    save_table(again, second)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_csv(table, tmp_path):
+    save_csv(table, tmp_path / 'table.csv')
+    with (tmp_path / 'table.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['subnet'] for row in rows] == [
+        '1.0x-224-8',
+        '0.63x-142-3',
+        '0.63x-142-8',
+    ]
+    assert float(rows[0]['acc/top1']) == 0.1 + 0.2
+    assert rows[0]['acc/mean1'] == rows[2]['acc/top1'] == ''
+    assert float(rows[0]['interval_low']) < 0.3
+    assert [row['pareto'] for row in rows] == ['True', 'False', 'False']
+
+
+def without(key):
+    def change(content):
+        del content[key]
+
+    return change
+
+
+def entry_with(key, value):
+    def change(content):
+        content['entries'][1][key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (without('schema'), 'is no query table'),
+        (without('entries'), 'is no query table'),
+        (without('metric'), 'is damaged: metric=None'),
+        (lambda c: c.update(schema=2), 'has schema 2.*update mutualnet_mm'),
+        (lambda c: c.update(full='large'), "damaged: subnet 'large'"),
+        (lambda c: c.update(entries=[]), 'damaged: no subnet'),
+        (lambda c: c['entries'].append(3), 'damaged: entry 3'),
+        (entry_with('macs', 'many'), "damaged: 0.63x-142-3: macs='many'"),
+        (entry_with('params', -1), 'damaged: 0.63x-142-3: params=-1'),
+        (entry_with('subnet', None), 'damaged: .*subnet=None'),
+        (entry_with('subnet', '1.0x-224-8'), 'damaged: .* twice'),
+        (entry_with('metrics', {'a': 'b'}), 'damaged: .*metrics'),
+        (entry_with('latency_ms', '3'), "damaged: .*latency_ms='3'"),
+    ],
+)
+def test_what_is_no_good_table(table, tmp_path, change, message):
+    path = tmp_path / 'table.json'
+    save_table(table, path)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=message) as error:
+        load_table(path)
+    assert 'table.json' in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'content', [b'', b'[1, 2]', b'{"schema": 1', b'\xff\xfe\x00', b'7']
+)
+def test_what_is_no_table_at_all(tmp_path, content):
+    path = tmp_path / 'table.json'
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match='damaged|no query table'):
+        load_table(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match='cannot be read: No such file'):
+        load_table(tmp_path / 'table.json')
+    with pytest.raises(ConfigError, match='cannot be read: Is a directory'):
+        load_table(tmp_path)

@@ -1,0 +1,84 @@
+#!/usr/bin/env python
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Evaluate a grid of subnets; write table, curve and deployable network.
+
+Leaves table.json, table.csv, curve.png and adaptive.pth in the folder given.
+Interrupted, the same command goes on where it stopped.
+"""
+
+import sys
+
+import torch
+
+from mutualnet_mm.apis import (
+    build_table,
+    config_parser,
+    load_config,
+    one_line_errors,
+)
+
+
+def parse_args():
+    parser = config_parser(__doc__)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out', required=True, help='folder of the results and of the logs'
+    )
+    parser.add_argument(
+        '--step',
+        type=float,
+        default=0.05,
+        help='of the widths, default: %(default)s',
+    )
+    parser.add_argument(
+        '--subnet',
+        nargs='+',
+        metavar='SUBNET',
+        help='such as 1.0x-224 0.5x-160, in place of the grid',
+    )
+    parser.add_argument(
+        '--num-images',
+        type=int,
+        metavar='N',
+        help='test on N random images, always the same ones; default: all',
+    )
+    parser.add_argument(
+        '--metric',
+        help='ranks the subnets, such as accuracy/top1; default: the first '
+        'one of the test_evaluator',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_flush_denormal(True)  # of a small network's tails on a CPU
+    with one_line_errors():
+        cfg = load_config(
+            args.config,
+            args.cfg_options,
+            args.work_dir or args.out,
+            args.launcher,
+            stages=('test',),
+        )
+        try:
+            table = build_table(
+                cfg,
+                args.checkpoint,
+                args.out,
+                args.step,
+                args.subnet,
+                args.num_images,
+                args.metric,
+            )
+        except KeyboardInterrupt:
+            sys.exit('interrupted: the same command goes on from here')
+    print(
+        f'{len(table.entries)} subnets, {len(table.pareto)} of them the best '
+        f'for some budget: {args.out}/'
+        '{table.json,table.csv,curve.png,adaptive.pth}'
+    )
+
+
+if __name__ == '__main__':
+    main()

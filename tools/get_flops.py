@@ -1,0 +1,128 @@
+#!/usr/bin/env python
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Count multiply-accumulates and parameters of subnets; no data needed.
+
+Detectors: MACs are those of backbone and neck. The heads are listed apart,
+with MACs for single-stage detectors only: behind proposals they depend on how
+many there are.
+"""
+
+import json
+import sys
+from contextlib import redirect_stdout
+
+from rich.console import Console
+from rich.table import Table
+
+from mutualnet_mm import ConfigError
+from mutualnet_mm.apis import (
+    build_model,
+    config_parser,
+    count_heads,
+    count_macs,
+    count_params,
+    listed_subnets,
+    load_config,
+    one_line_errors,
+)
+
+
+def parse_args():
+    parser = config_parser(__doc__)
+    parser.epilog = ' '.join(__doc__.split('\n\n')[1].split())
+    parser.add_argument(
+        '--subnet',
+        nargs='+',
+        metavar='SUBNET',
+        help="such as 1.0x-224 0.7x-160; default: test_cfg's, "
+        'else the full and the smallest',
+    )
+    parser.add_argument(
+        '--image-shape',
+        nargs=2,
+        type=int,
+        default=(480, 640),
+        metavar=('H', 'W'),
+        help='original image of a detector, which keeps the aspect ratio; '
+        'default: 480 640',
+    )
+    parser.add_argument(
+        '--json', action='store_true', help='print JSON instead of a table'
+    )
+    return parser.parse_args()
+
+
+def count(args) -> list:
+    """Cost of each subnet, one dict each."""
+    if min(args.image_shape) < 1:
+        raise ConfigError(f'--image-shape {args.image_shape}: use pixels')
+    cfg = load_config(
+        args.config,
+        args.cfg_options,
+        args.work_dir,
+        args.launcher,
+        stages=(),
+    )
+    model = build_model(cfg)
+    rows = []
+    for subnet in args.subnet or listed_subnets(cfg, model):
+        subnet = model.space.check(subnet)
+        shape = model.task.input_shape(model, subnet, args.image_shape)
+        row = dict(
+            subnet=str(subnet),
+            width=subnet.width,
+            resolution=subnet.resolution,
+            frames=subnet.frames,
+            input_shape=list(shape[1:]),
+            macs=count_macs(model, subnet, args.image_shape),
+            params=count_params(model, subnet),
+        )
+        heads = count_heads(model, subnet, args.image_shape)
+        if heads is not None:
+            row.update(head_macs=heads.macs, head_params=heads.params)
+        rows.append(row)
+    return rows
+
+
+def show(rows: list) -> None:
+    """Print the table."""
+    columns = {'macs': 'MACs', 'params': 'params'}
+    caption = None
+    if 'head_params' in rows[0]:
+        columns.update(head_macs='head MACs', head_params='head params')
+        caption = 'MACs of backbone and neck; params of the whole model'
+    table = Table(caption=caption)
+    for label in ('subnet', 'input', *columns.values()):
+        table.add_column(label, justify='right', no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row['subnet'],
+            ' x '.join(map(str, row['input_shape'][1:])),
+            *(short(row[name]) for name in columns),
+        )
+    Console().print(table)
+
+
+def short(number) -> str:
+    """Write 568790528 as ``568.79 M``, and what is not known as a dash."""
+    if number is None:
+        return '-'
+    unit, size = next(
+        (u, s) for u, s in zip('GMK ', (1e9, 1e6, 1e3, 1)) if number >= s
+    )
+    return f'{number / size:.2f} {unit}'
+
+
+def main() -> None:
+    args = parse_args()
+    # Standard output is the table's alone: stock code logs there, too.
+    with one_line_errors(), redirect_stdout(sys.stderr):
+        rows = count(args)
+    if args.json:
+        print(json.dumps(dict(subnets=rows), indent=2))
+    else:
+        show(rows)
+
+
+if __name__ == '__main__':
+    main()

@@ -99,7 +99,7 @@ def build_table(
             for s in loop.subnets
         ],
         metric=loop.ranking(),
-        task=type(model.task).__name__.replace('Task', '').lower(),
+        task=model.task.name,
         full=model.space.full,
         num_images=len(loop.dataloader.dataset),
     )

@@ -1,7 +1,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Validation and testing of many subnets."""
 
-from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
 import torch
@@ -19,6 +18,7 @@ from ..slimmable import use_statistics
 from ..subnet import Subnet
 from .calibration import Bank, calibrate
 from .hooks import BNCalibrationHook
+from .prediction_files import separate_files, writes_at_once
 
 
 class _SubnetLoop(Stock):
@@ -123,7 +123,7 @@ class _SubnetLoop(Stock):
 
     def _groups(self, subnets: List[Subnet]) -> List[List[Subnet]]:
         """Split into groups of at most ``group_size``, all of like cost."""
-        at_once = any(map(_writes_at_once, self.evaluator.metrics))
+        at_once = any(map(writes_at_once, self.evaluator.metrics))
         size = 1 if at_once else self.group_size
         count = -(-len(subnets) // size)
         return [subnets[i::count] for i in range(count)]
@@ -157,7 +157,7 @@ class _SubnetLoop(Stock):
         self.runner.logger.info(f'Evaluating {subnet}')
         self._swap_results(results)
         suffix = '' if subnet == self.model.space.full else f'.{subnet}'
-        with _separate_files(self.evaluator, suffix):
+        with separate_files(self.evaluator, suffix):
             return self.evaluator.evaluate(len(self.dataloader.dataset))
 
     @torch.no_grad()
@@ -196,39 +196,6 @@ class _SubnetLoop(Stock):
         # ground truth that it holds.
         for metric, found in zip(self.evaluator.metrics, results):
             metric.results = found
-
-
-def _writes_at_once(metric: Any) -> bool:
-    """Whether predictions go to files of fixed names before evaluation."""
-    folders = ('seg_out_dir', 'output_dir')  # panoptic, Cityscapes, semantic
-    return any(getattr(metric, name, None) for name in folders)
-
-
-class _separate_files:
-    """Give a subnet's dumped predictions file names of their own."""
-
-    def __init__(self, evaluator: Evaluator, suffix: str) -> None:
-        self.suffix = suffix
-        self.metrics = evaluator.metrics
-        self.before: list = []
-
-    def __enter__(self) -> None:
-        for metric in self.metrics:
-            for name in ('outfile_prefix', 'out_file_path'):
-                path = getattr(metric, name, None)
-                if path and self.suffix:
-                    self.before.append((metric, name, path))
-                    setattr(metric, name, self._named(str(path)))
-
-    def __exit__(self, *args: Any) -> None:
-        for metric, name, path in self.before:
-            setattr(metric, name, path)
-
-    def _named(self, path: str) -> str:
-        extension = Path(path).suffix
-        if extension in ('.pkl', '.pickle', '.json'):
-            return f'{path[: -len(extension)]}{self.suffix}{extension}'
-        return f'{path}{self.suffix}'
 
 
 @LOOPS.register_module()

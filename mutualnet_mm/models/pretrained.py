@@ -5,6 +5,7 @@ The stock ``init_cfg=dict(type='Pretrained', ...)`` loads what fits and goes
 on: a wrong file then trains from scratch without a word.
 """
 
+import logging
 from collections import OrderedDict
 from typing import Any, Dict, List, Optional, Tuple, Union
 
@@ -40,6 +41,13 @@ def split_pretrained(
             rest.append(config)
         elif config.get('checkpoint') is not None:
             pretrained = {k: v for k, v in config.items() if k != 'type'}
+        else:
+            print_log(
+                'init_cfg=Pretrained names no checkpoint: training starts '
+                'from scratch',
+                logger='current',
+                level=logging.WARNING,
+            )
     return rest or None, pretrained
 
 

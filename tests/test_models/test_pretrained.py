@@ -96,8 +96,13 @@ def test_other_initialisation_beside_it(build, source, save):
     assert_arrived(net, source)
 
 
-def test_no_checkpoint_means_from_scratch(build, enter_scope):
-    """With the stock class's own initialisation."""
+def test_no_checkpoint_means_from_scratch(build, monkeypatch):
+    """With the stock class's own initialisation, and not silently."""
+    told = []
+    monkeypatch.setattr(
+        'mutualnet_mm.models.pretrained.print_log',
+        lambda message, **kwargs: told.append(message),
+    )
     nets = [
         build(dict(type='Pretrained', checkpoint=None)),
         MODELS.build(dict(type='ResNet', **SMALL)),
@@ -108,6 +113,7 @@ def test_no_checkpoint_means_from_scratch(build, enter_scope):
     ours, stock = (net.state_dict() for net in nets)
     for name, tensor in stock.items():
         assert torch.equal(ours[name], tensor), name
+    assert len(told) == 1 and 'from scratch' in told[0]
 
 
 def test_own_initialisation_is_used(build):

@@ -22,7 +22,12 @@ class Task:
     Args:
         space (SubnetSpace): Names the full resolution, which the pipeline
             delivers.
+
+    Attributes:
+        name (str): As a query table says it.
     """
+
+    name: str
 
     def __init__(self, space: SubnetSpace) -> None:
         self.space = space

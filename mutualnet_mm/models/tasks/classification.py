@@ -17,6 +17,8 @@ class ClassificationTask(Task):
     Resolution ``r`` is the side of the square input.
     """
 
+    name = 'classification'
+
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
         """Labels only where classes are not exclusive: KL has no meaning.
 

@@ -30,6 +30,8 @@ class DetectionTask(Task):
     whose long edge binds, and the others do not depend on it.
     """
 
+    name = 'detection'
+
     def __init__(self, space: SubnetSpace) -> None:
         super().__init__(space)
         self._edges: Set[int] = set()  # long edges seen so far, one at most

@@ -1,0 +1,124 @@
+"""The two-minute example, cut short, by our tools and by mmpretrain's own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+mmpretrain = pytest.importorskip('mmpretrain')
+pytest.importorskip('sklearn')
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / 'configs/classification/mutual-resnet14_1xb64_digits.py'
+STOCK = Path(mmpretrain.__file__).parent / '.mim/tools'
+
+
+def run(*command):
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', *map(str, command)],
+        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def example(tmp_path_factory):
+    """Folder of one epoch's results, what was printed, and the command."""
+    root = tmp_path_factory.mktemp('quickstart')
+    command = [
+        *(ROOT / 'tools/quickstart.py', '--task', 'cls'),
+        *('--data-dir', root / 'digits', '--work-dir', root / 'out'),
+        *('--cfg-options', 'train_cfg.max_epochs=1'),
+    ]
+    return root / 'out', run(*command), command
+
+
+@pytest.fixture(scope='module')
+def data_options(example):
+    data = example[0].parent / 'digits'
+    return ['--cfg-options'] + [
+        f'{split}_dataloader.dataset.data_root={data}'
+        for split in ('train', 'val', 'test')
+    ]
+
+
+def top1(log):
+    """Accuracy of the full network, as the last line of a test shows it."""
+    return float(re.findall(r' accuracy/top1: ([\d.]+)', log)[-1])
+
+
+def test_table_and_files(example):
+    out, log, _ = example
+    table = json.loads((out / 'table.json').read_text())
+    # Widths in steps of 0.25, three resolutions.
+    subnets = [entry['subnet'] for entry in table['entries']]
+    assert len(subnets) == 12 and table['full'] == '1.0x-16'
+    assert all(subnet in log for subnet in subnets)
+    assert table['metric'] == 'accuracy/top1'
+    macs = {e['subnet']: e['macs'] for e in table['entries']}
+    assert macs['1.0x-16'] == max(macs.values())
+    assert (out / 'curve.png').stat().st_size > 1000
+    assert len((out / 'table.csv').read_text().splitlines()) == 13
+    content = torch.load(out / 'adaptive.pth', weights_only=True)
+    assert set(content['statistics']) == set(subnets) - {'1.0x-16'}
+
+
+def test_again_it_is_finished(example):
+    out, _, command = example
+    before = (out / 'table.json').read_bytes()
+    log = run(*command)
+    assert 'Epoch(train)' not in log and 'Calibrating' not in log
+    assert (out / 'table.json').read_bytes() == before
+
+
+def test_stock_tools(example, data_options, tmp_path):
+    """mmpretrain's own train.py trains it, test.py finds the same figures."""
+    out = example[0]
+    log = run(
+        *(STOCK / 'test.py', CONFIG, out / 'epoch_1.pth'),
+        *('--work-dir', tmp_path / 'test', *data_options),
+    )
+    entries = json.loads((out / 'table.json').read_text())['entries']
+    full = next(e for e in entries if e['subnet'] == '1.0x-16')
+    assert top1(log) == pytest.approx(full['metrics']['accuracy/top1'])
+    assert '0.25x-8/accuracy/top1' in log
+    log = run(
+        *(STOCK / 'train.py', CONFIG, '--work-dir', tmp_path / 'train'),
+        *(*data_options, 'train_cfg.max_epochs=1'),
+    )
+    assert (tmp_path / 'train/epoch_1.pth').is_file()
+    # The same seed, the same training.
+    assert top1(log) == pytest.approx(full['metrics']['accuracy/top1'])
+
+
+def test_stock_inferencer(example, enter_scope):
+    """It runs the full network, with the scores of the stock class."""
+    enter_scope('mmpretrain')
+    from mmengine.config import Config
+    from mmengine.registry import MODELS
+
+    out = example[0]
+    checkpoint = str(out / 'epoch_1.pth')
+    inferencer = mmpretrain.ImageClassificationInferencer(
+        str(CONFIG), pretrained=checkpoint, device='cpu'
+    )
+    files = sorted(map(str, (out.parent / 'digits/val/7').glob('*.png')))[:3]
+    found = inferencer(files)
+
+    model = Config.fromfile(CONFIG).model
+    model.type, _ = model.pop('wraps'), model.pop('mutual')
+    model.backbone.type = 'ResNet_CIFAR'
+    stock = MODELS.build(model)
+    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    stock.load_state_dict(state, strict=True)
+    inferencer.model = stock.eval()
+    for ours, theirs in zip(found, inferencer(files)):
+        assert ours['pred_label'] == theirs['pred_label']
+        assert (ours['pred_scores'] == theirs['pred_scores']).all()

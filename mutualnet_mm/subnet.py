@@ -146,6 +146,23 @@ class SubnetSpace:
             )
         return subnet
 
+    def choose(
+        self, subnets: Union[str, Sequence[Union[str, Subnet]], None] = None
+    ) -> List[Subnet]:
+        """Check a list of subnets and leave out what comes twice.
+
+        Args:
+            subnets (Sequence or str, optional): Defaults to the full and the
+                smallest one.
+
+        Raises:
+            ConfigError: As :meth:`check`.
+        """
+        if isinstance(subnets, str):
+            subnets = [subnets]
+        chosen = subnets or (self.full, self.smallest)
+        return list(dict.fromkeys(map(self.check, chosen)))
+
     def grid(self, step: float = 0.05) -> List[Subnet]:
         """Every width in steps of ``step`` x resolution (x frames).
 

@@ -57,8 +57,7 @@ def main() -> None:
         cfg = load_config(
             args.config,
             args.cfg_options,
-            args.work_dir or args.out,
-            args.launcher,
+            args.out,
             stages=('test',),
         )
         try:

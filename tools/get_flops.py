@@ -57,11 +57,7 @@ def count(args) -> list:
     if min(args.image_shape) < 1:
         raise ConfigError(f'--image-shape {args.image_shape}: use pixels')
     cfg = load_config(
-        args.config,
-        args.cfg_options,
-        args.work_dir,
-        args.launcher,
-        stages=(),
+        args.config, args.cfg_options, launcher='none', stages=()
     )
     model = build_model(cfg)
     rows = []

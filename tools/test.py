@@ -2,17 +2,22 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Test a checkpoint at several subnets, with calibrated batch norms."""
 
-from pathlib import Path
-
 import torch
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mutualnet_mm import ConfigError, Subnet
-from mutualnet_mm.apis import config_parser, load_config, one_line_errors
+from mutualnet_mm import Subnet
+from mutualnet_mm.apis import (
+    check_checkpoint,
+    check_exists,
+    load_config,
+    one_line_errors,
+    runner_parser,
+)
 
 
 def main() -> None:
-    parser = config_parser(__doc__)
+    parser = runner_parser(__doc__)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--subnet',
@@ -30,16 +35,18 @@ def main() -> None:
             args.launcher,
             stages=('test',),
         )
-        if (
-            '://' not in args.checkpoint
-            and not Path(args.checkpoint).is_file()
-        ):
-            raise ConfigError(f'checkpoint {args.checkpoint!r} does not exist')
+        check_exists(args.checkpoint)
         cfg.load_from = args.checkpoint
         if args.subnet:
             cfg.test_cfg.type = 'mutualnet_mm.SubnetTestLoop'
             cfg.test_cfg.subnets = [str(Subnet.parse(s)) for s in args.subnet]
-        Runner.from_cfg(cfg).test()
+        runner = Runner.from_cfg(cfg)
+        model = runner.model
+        check_checkpoint(
+            args.checkpoint,
+            model.module if is_model_wrapper(model) else model,
+        )
+        runner.test()
 
 
 if __name__ == '__main__':

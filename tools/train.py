@@ -9,11 +9,11 @@ checks the config before the first download or iteration.
 import torch
 from mmengine.runner import Runner
 
-from mutualnet_mm.apis import config_parser, load_config, one_line_errors
+from mutualnet_mm.apis import load_config, one_line_errors, runner_parser
 
 
 def main() -> None:
-    parser = config_parser(__doc__)
+    parser = runner_parser(__doc__)
     parser.add_argument(
         '--resume',
         nargs='?',

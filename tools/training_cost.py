@@ -53,8 +53,7 @@ def count(args) -> dict:
     cfg = load_config(
         args.config,
         args.cfg_options,
-        args.work_dir,
-        args.launcher,
+        launcher='none',
         stages=('train',) if args.measure else (),
     )
     progress = partial(track, console=Console(stderr=True), transient=True)

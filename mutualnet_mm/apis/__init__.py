@@ -2,8 +2,9 @@
 """What tools and other projects call."""
 
 from .adaptive_file import AdaptiveFile
-from .arguments import config_parser
+from .arguments import config_parser, runner_parser
 from .build import build_table
+from .checkpoints import check_checkpoint, check_exists
 from .config import load_config, one_line_errors
 from .macs import HeadCost, count_heads, count_macs, count_params
 from .model import build_model, listed_subnets
@@ -16,6 +17,8 @@ __all__ = [
     'StepTimes',
     'build_model',
     'build_table',
+    'check_checkpoint',
+    'check_exists',
     'closed_form_ratio',
     'config_parser',
     'count_heads',
@@ -26,4 +29,5 @@ __all__ = [
     'load_config',
     'measure_steps',
     'one_line_errors',
+    'runner_parser',
 ]

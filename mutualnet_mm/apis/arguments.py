@@ -7,14 +7,13 @@ from mmengine.config import DictAction
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
-    """Make a parser of the arguments that every run of a config takes.
+    """Make a parser of the arguments of every tool that reads a config.
 
     Args:
         description (str): What the tool does; the first line is shown.
     """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where results and logs go')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -22,6 +21,17 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help='override settings of the config',
     )
+    return parser
+
+
+def runner_parser(description: str) -> argparse.ArgumentParser:
+    """:func:`config_parser` with what training and testing take besides.
+
+    Args:
+        description (str): What the tool does; the first line is shown.
+    """
+    parser = config_parser(description)
+    parser.add_argument('--work-dir', help='where results and logs go')
     parser.add_argument(
         '--launcher',
         choices=['auto', 'none', 'pytorch', 'slurm', 'mpi'],

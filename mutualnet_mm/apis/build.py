@@ -14,7 +14,7 @@ from ..evaluation import QueryTable, TableEntry, save_csv, save_table
 from ..subnet import Subnet
 from ..visualization import plot_tables
 from .adaptive_file import AdaptiveFile
-from .checkpoints import check_checkpoint
+from .checkpoints import check_checkpoint, check_exists
 from .macs import count_macs, count_params
 from .table_loop import TableLoop
 
@@ -62,8 +62,10 @@ def build_table(
 
     Raises:
         ConfigError: If something given is wrong, in several processes, or if
-            ``out`` holds the unfinished table of something else.
+            ``out`` holds the unfinished table of something else. A finished
+            one is replaced.
     """
+    check_exists(checkpoint)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -105,16 +107,21 @@ def build_table(
     )
     save_table(table, out / 'table.json')
     save_csv(table, out / 'table.csv')
-    plot_tables({Path(checkpoint).stem: table}, out / 'curve.png')
+    plot_tables({_title(cfg): table}, out / 'curve.png')
     AdaptiveFile(
         config=_portable(cfg).pretty_text,
         weights=loop.weights,
-        statistics=loop.bank,
+        statistics={
+            key: found
+            for key, found in loop.bank.items()
+            if key in map(str, loop.subnets)
+        },
         table=table,
         width=(model.space.min_width, model.space.max_width),
         rounding=model.slim_state.rounding,
         calibration=_calibration(loop),
     ).save(out / 'adaptive.pth')
+    loop.progress.finish()
     return table
 
 
@@ -131,6 +138,10 @@ def _make_runner(cfg: Config, checkpoint: str) -> Runner:
     cfg = copy.deepcopy(cfg)
     cfg.load_from, cfg.resume = checkpoint, False
     return Runner.from_cfg(cfg)
+
+
+def _title(cfg: Config) -> str:
+    return Path(cfg.filename or 'query table').stem
 
 
 def _portable(cfg: Config) -> Config:

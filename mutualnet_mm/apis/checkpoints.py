@@ -9,6 +9,16 @@ from torch import nn
 from ..errors import ConfigError
 
 
+def check_exists(path: str) -> None:
+    """Refuse a checkpoint file that is not there; addresses pass.
+
+    Raises:
+        ConfigError: Names the file.
+    """
+    if '://' not in path and not Path(path).is_file():
+        raise ConfigError(f'checkpoint {path!r} does not exist')
+
+
 def check_checkpoint(path: str, model: nn.Module) -> None:
     """Refuse a checkpoint that leaves any weight as it was initialised.
 
@@ -22,8 +32,7 @@ def check_checkpoint(path: str, model: nn.Module) -> None:
     Raises:
         ConfigError: Names the file and the first weight that does not fit.
     """
-    if '://' not in path and not Path(path).is_file():
-        raise ConfigError(f'checkpoint {path!r} does not exist')
+    check_exists(path)
     try:
         content = CheckpointLoader.load_checkpoint(
             path, 'cpu', logger='silent'

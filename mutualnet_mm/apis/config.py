@@ -4,7 +4,7 @@
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 from mmengine.dist import infer_launcher
@@ -72,36 +72,69 @@ def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
 
 
 def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
-    """Refuse a pipeline whose ``Resize`` names another short edge.
+    """Refuse a pipeline that delivers another than the full resolution.
 
-    Training and testing refuse it too, but need images of two aspect ratios
-    to tell a pipeline below the full resolution. Pipelines that crop, or do
-    not keep the aspect ratio, are left to them.
+    Of detectors the short edge of ``Resize`` is compared, of classifiers the
+    side of the last crop or square ``Resize``. Training and testing refuse
+    others too, but only when an image of that stage has come.
 
     Raises:
-        ConfigError: Names the scale and the full resolution.
+        ConfigError: Names the step, its size and the full resolution.
     """
     mutual = cfg.get('model', {}).get('mutual') or {}
     resolution = mutual.get('resolution')
     if not isinstance(resolution, (list, tuple)) or not resolution:
         return
+    is_classifier = 'Classifier' in str(cfg.model.get('wraps'))
+    delivered = _square_sides if is_classifier else _short_edges
     for place, dataset in _stage_datasets(cfg, stages):
         steps = list(dataset.get('pipeline') or ())
-        if any('Crop' in str(step.get('type')) for step in steps):
-            continue
-        for i, step in enumerate(steps):
-            scale = step.get('scale')
-            if (
-                str(step.get('type')).split('.')[-1] == 'Resize'
-                and step.get('keep_ratio')
-                and isinstance(scale, (list, tuple))
-                and 0 < min(scale) != resolution[0]
-            ):
+        for i, size, side in delivered(steps):
+            if side != resolution[0]:
+                kind = steps[i]['type']
                 raise ConfigError(
-                    f'{place}.pipeline.{i} is a Resize with scale={scale}, '
-                    'but the full resolution, mutual.resolution[0], is '
+                    f'{place}.pipeline.{i} is a {kind} of {size}, but the '
+                    'full resolution, mutual.resolution[0], is '
                     f'{resolution[0]}: they must agree'
                 )
+
+
+_Size = Tuple[int, Any, int]
+"""Position of a step, the size that it names, and what is compared of it."""
+
+
+def _short_edges(steps: Sequence[dict]) -> Iterator[_Size]:
+    if any('Crop' in str(step.get('type')) for step in steps):
+        return
+    for i, step in enumerate(steps):
+        scale = step.get('scale')
+        if (
+            _kind(step) == 'Resize'
+            and step.get('keep_ratio')
+            and isinstance(scale, (list, tuple))
+            and min(scale) > 0
+        ):
+            yield i, scale, min(scale)
+
+
+def _square_sides(steps: Sequence[dict]) -> Iterator[_Size]:
+    found: List[_Size] = []
+    for i, step in enumerate(steps):
+        if 'Crop' in _kind(step):
+            size = step.get('crop_size', step.get('scale'))
+        elif _kind(step) == 'Resize' and not step.get('keep_ratio'):
+            size = step.get('scale')
+        else:
+            continue
+        if isinstance(size, int):
+            found.append((i, size, size))
+        elif isinstance(size, (list, tuple)):
+            found.append((i, size, max(size)))
+    yield from found[-1:]
+
+
+def _kind(step: dict) -> str:
+    return str(step.get('type')).split('.')[-1]
 
 
 def _stage_datasets(

@@ -40,9 +40,4 @@ def listed_subnets(cfg: Config, model: MutualLearningMixin) -> List[Subnet]:
     Raises:
         ConfigError: If one is outside of what the model is trained for.
     """
-    space = model.space
-    listed = (cfg.get('test_cfg') or {}).get('subnets')
-    if isinstance(listed, str):
-        listed = [listed]
-    chosen = listed or (space.full, space.smallest)
-    return list(dict.fromkeys(map(space.check, chosen)))
+    return model.space.choose((cfg.get('test_cfg') or {}).get('subnets'))

@@ -11,9 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..engine import Bank, SubnetTestLoop
+from ..engine.subset import limit_truth, random_subset
 from ..errors import ConfigError
 from ..evaluation.progress import Metrics, Progress
-from ..evaluation.subset import limit_truth, random_subset
 from ..subnet import Subnet
 from .fingerprints import config_fingerprint, weights_fingerprint
 
@@ -108,7 +108,6 @@ class TableLoop(SubnetTestLoop):
             {
                 'config': config_fingerprint(self.runner.cfg),
                 'checkpoint': weights_fingerprint(self.weights),
-                'list of subnets': sorted(map(str, self.subnets)),
                 'number of images': self.num_images,
             },
         )
@@ -132,8 +131,10 @@ class TableLoop(SubnetTestLoop):
     def _find_statistics(self) -> None:
         device = next(self.model.parameters()).device
         bank = self.progress.statistics
-        if bank is None:
-            bank = _move(self._calibrate(self._shown_batches()), 'cpu')
+        new = [s for s in self.subnets if str(s) not in bank]
+        found = _move(self._calibrate(new, self._shown_batches()), 'cpu')
+        if found:
+            bank = {**bank, **found}
             self.progress.keep_statistics(bank)
         self.bank = _move(bank, device)
 

@@ -50,14 +50,10 @@ class _SubnetLoop(Stock):
             raise ConfigError(
                 f'group_size={group_size!r}: use a whole number from 1'
             )
-        if isinstance(subnets, str):
-            subnets = [subnets]
         space = self.model.space
-        chosen = subnets or (space.full, space.smallest)
-        # Each one once; the full network first, for `save_best='auto'`.
+        # The full network first, for `save_best='auto'`.
         self.subnets = sorted(
-            dict.fromkeys(map(space.check, chosen)),
-            key=lambda subnet: subnet != space.full,
+            space.choose(subnets), key=lambda subnet: subnet != space.full
         )
         self._default_hook = BNCalibrationHook()
         self.group_size = group_size
@@ -94,7 +90,7 @@ class _SubnetLoop(Stock):
         return metrics
 
     def _run_all(self) -> Dict[str, float]:
-        bank = self._calibrate(self.recipe.batches(self.runner))
+        bank = self._calibrate(self.subnets, self.recipe.batches(self.runner))
         found: Dict[Subnet, Dict[str, float]] = {}
         for i, subnets in enumerate(self._groups(self.subnets)):
             found.update(self._evaluate(subnets, bank, call_hooks=i == 0))
@@ -112,9 +108,11 @@ class _SubnetLoop(Stock):
         ours = (h for h in hooks if isinstance(h, BNCalibrationHook))
         return next(ours, self._default_hook)
 
-    def _calibrate(self, batches: Iterable[Any]) -> Bank:
+    def _calibrate(
+        self, subnets: Sequence[Subnet], batches: Iterable[Any]
+    ) -> Bank:
         # The running statistics are the full network's.
-        subnets = [s for s in self.subnets if s != self.model.space.full]
+        subnets = [s for s in subnets if s != self.model.space.full]
         if not subnets:
             return {}
         names = ', '.join(map(str, subnets))

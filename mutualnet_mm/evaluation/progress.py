@@ -26,8 +26,8 @@ class Progress:
         results (dict): Metrics of the finished subnets, by ``str(subnet)``.
 
     Raises:
-        ConfigError: If the folder holds results of other settings or is
-            damaged.
+        ConfigError: If the folder holds unfinished results of other settings
+            or is damaged. Finished ones of other settings make way.
     """
 
     def __init__(
@@ -42,9 +42,12 @@ class Progress:
         if self._file.exists():
             self._take_up()
         else:
-            # Of a run whose results were removed, perhaps of other weights.
-            self._statistics.unlink(missing_ok=True)
-            self._save()
+            self._start()
+
+    def _start(self) -> None:
+        # Of a run whose results were removed, perhaps of other weights.
+        self._statistics.unlink(missing_ok=True)
+        self._save()
 
     def _take_up(self) -> None:
         try:
@@ -53,11 +56,14 @@ class Progress:
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(self._file) from error
         others = [k for k, v in self._settings.items() if settings.get(k) != v]
+        if others and content.get('finished'):
+            self._start()
+            return
         if others:
             raise ConfigError(
                 f'{str(self.folder)!r} holds results of another '
-                f'{" and ".join(others)}: give the same to go on, or remove '
-                'that folder to start over'
+                f'{" and ".join(others)}: give the same to go on, remove '
+                'that folder to start over, or write elsewhere'
             )
         self.results = results
 
@@ -66,23 +72,29 @@ class Progress:
         self.results[subnet] = metrics
         self._save()
 
-    def _save(self) -> None:
-        content = dict(settings=self._settings, results=self.results)
+    def finish(self) -> None:
+        """Say that the table is written: another one may take its place."""
+        self._save(finished=True)
+
+    def _save(self, finished: bool = False) -> None:
+        content = dict(
+            settings=self._settings, results=self.results, finished=finished
+        )
         with atomic_write(self._file) as file:
             file.write(json.dumps(content, indent=2).encode())
 
     @property
-    def statistics(self) -> Optional[Dict[str, Statistics]]:
-        """Calibrated statistics by ``str(subnet)``, on the CPU, or None."""
+    def statistics(self) -> Dict[str, Statistics]:
+        """Calibrated statistics by ``str(subnet)``, on the CPU."""
         if not self._statistics.exists():
-            return None
+            return {}
         try:
             return load_tensors(self._statistics)
         except Exception as error:  # what it raises depends on the damage
             raise self._damaged(self._statistics) from error
 
     def keep_statistics(self, bank: Dict[str, Statistics]) -> None:
-        """Keep the statistics of all subnets, tensors on the CPU."""
+        """Keep statistics, tensors on the CPU."""
         with atomic_write(self._statistics) as file:
             torch.save(bank, file)
 

@@ -27,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import ConfigError
 from .convert import stock_name
 from .layers import SlimLayer
-from .state import active_width, slim_states
+from .state import active_width, set_width, slim_states
 
 
 def verify_slicing(
@@ -68,8 +68,9 @@ def verify_slicing(
     net = copy.deepcopy(module).double().cpu()
     net.eval()  # not chained: stock backbones' ``train`` returns nothing
     _randomise(net, generator)
-    shapes = _input_shapes(net, size, frames)
     widest = slim_states(net)[0].max_width
+    set_width(net, widest)  # whatever is active in ``module``
+    shapes = _input_shapes(name, net, size, frames)
     for fraction, shape in zip(fractions, cycle(shapes)):
         width = widest * fraction
         x = torch.randn(shape, generator=generator, dtype=torch.double)
@@ -183,26 +184,34 @@ def _randomise(net: nn.Module, generator: torch.Generator) -> None:
 
 
 def _input_shapes(
-    net: nn.Module, size: int, frames: int
+    name: str, net: nn.Module, size: int, frames: int
 ) -> List[Tuple[int, ...]]:
     for layer in net.modules():
         if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
             time = (frames,) if isinstance(layer, nn.Conv3d) else ()
             lead = (1, layer.in_channels, *time)
             small = (*lead, size, size)
-            if _runs(net, small):
+            if _error(net, small) is None:
                 return [small]
-            return [(*lead, factor * size, factor * size) for factor in (7, 8)]
+            large = [(*lead, side, side) for side in (7 * size, 8 * size)]
+            error = _error(net, large[0])
+            if error is None:
+                return large
+            raise ConfigError(
+                f'{name} does not run at full width on {size} or {7 * size} '
+                f'pixels: {_failing_forward(error, net)} fails with '
+                f'"{_first_line(error)}"'
+            ) from error
     raise ConfigError(f'{stock_name(net)} has no convolution to slim')
 
 
-def _runs(net: nn.Module, shape: Tuple[int, ...]) -> bool:
+def _error(net: nn.Module, shape: Tuple[int, ...]) -> Optional[Exception]:
     try:
         with torch.no_grad():
             net(torch.zeros(shape, dtype=torch.double))
-    except Exception:  # whatever the backbone makes of so small an input
-        return False
-    return True
+    except Exception as error:  # whatever the backbone makes of it
+        return error
+    return None
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

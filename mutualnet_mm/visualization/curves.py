@@ -34,16 +34,9 @@ def plot_curve(
     """
     figure, axes = _new_figure()
     _draw_resolutions(axes, points)
-    for subnet, point in points.items():
-        axes.annotate(
-            f'{subnet.width:g}x',
-            point,
-            xytext=(4, 4),
-            textcoords='offset points',
-            fontsize='small',
-        )
+    _name_widths(axes, points)
     axes.set(ylabel=metric, title=title)
-    axes.legend(title='resolution')
+    axes.legend()
     figure.savefig(out, dpi=150)
 
 
@@ -55,8 +48,9 @@ def plot_tables(
 ) -> None:
     """Draw the curves of query tables as a PNG, as the paper's Fig. 7 to 10.
 
-    A single table has a colour for each resolution and a black line through
-    its best subnets (Pareto set). Of several, each has a colour and a line
+    A single table has a colour for each resolution and a dashed line through
+    its best subnets (Pareto set), named by their widths, with the 95 %
+    interval of their accuracy behind. Of several, each has a colour and a line
     through its best, the others are faint.
 
     Args:
@@ -83,7 +77,7 @@ def plot_tables(
     if len(tables) == 1:
         _draw_table(axes, *tables.values())
         axes.set(title=next(iter(tables)))
-        axes.legend(title='resolution')
+        axes.legend()
     else:
         for label, table in tables.items():
             _draw_front(axes, label, table)
@@ -117,13 +111,30 @@ def _draw_resolutions(axes: Axes, points: Points) -> None:
         lines[subnet.resolution].append(point)
     for resolution in sorted(lines, reverse=True):
         xy = zip(*sorted(lines[resolution]))
-        axes.plot(*xy, 'o-', ms=4, label=str(resolution))
+        axes.plot(*xy, 'o-', ms=4, label=f'{resolution} px')
 
 
 def _draw_table(axes: Axes, table: QueryTable) -> None:
     _draw_resolutions(axes, _points(table, table.entries))
-    front = _points(table, table.pareto).values()
-    axes.plot(*zip(*front), 'k-', lw=1, label='best')
+    front = _points(table, table.pareto)
+    macs = [point[0] for point in front.values()]
+    axes.plot(*zip(*front.values()), 'k--', lw=0.8, label='the best')
+    _name_widths(axes, front)
+    intervals = [table.interval(entry) for entry in table.pareto]
+    if None not in intervals:
+        low, high = zip(*intervals)
+        axes.fill_between(macs, low, high, color='k', alpha=0.07, lw=0)
+
+
+def _name_widths(axes: Axes, points: Points) -> None:
+    for subnet, point in points.items():
+        axes.annotate(
+            f'{subnet.width:g}x',
+            point,
+            xytext=(4, 4),
+            textcoords='offset points',
+            fontsize='small',
+        )
 
 
 def _draw_front(axes: Axes, label: str, table: QueryTable) -> None:

@@ -151,11 +151,48 @@ def test_an_unknown_metric_costs_no_results(
     assert len(score_sums.processed) == 9 + 3 * 5  # at once
 
 
+def pretend_unfinished(out):
+    file = out / 'progress/results.json'
+    content = json.loads(file.read_text())
+    assert content['finished']
+    file.write_text(json.dumps(dict(content, finished=False)))
+
+
+def test_more_subnets_later(score_sums, make_config, checkpoint, tmp_path):
+    """Only those that are new are calibrated and tested."""
+    out = tmp_path / 'out'
+    build_table(make_config(), checkpoint, out, subnets=GRID[3:4])
+    score_sums.processed.clear()
+    table = build_table(make_config(), checkpoint, out, step=STEP)
+    assert len(score_sums.processed) == 3 * (len(GRID) - 1)
+    assert [str(entry.subnet) for entry in table.entries] == GRID
+    fewer = build_table(make_config(), checkpoint, out, subnets=GRID[-2:])
+    assert len(fewer.entries) == 2
+    saved = AdaptiveFile.load(out / 'adaptive.pth')
+    assert set(saved.statistics) == set(GRID[-2:])
+
+
+def test_a_finished_table_makes_way(
+    score_sums, make_config, checkpoint, weights, tmp_path
+):
+    out = tmp_path / 'out'
+    build_table(make_config(), checkpoint, out, subnets=['0.5x-16'])
+    weights['head.fc.bias'] += 1e-3
+    other = str(tmp_path / 'epoch_2.pth')
+    torch.save(dict(state_dict=weights), other)
+    score_sums.processed.clear()
+    build_table(make_config(), other, out, subnets=['0.5x-16'])
+    assert len(score_sums.processed) == 3
+    saved = AdaptiveFile.load(out / 'adaptive.pth').weights['head.fc.bias']
+    assert torch.equal(saved, weights['head.fc.bias'])
+
+
 def test_results_of_something_else_are_refused(
     make_config, checkpoint, weights, tmp_path
 ):
     out = tmp_path / 'out'
     build_table(make_config(), checkpoint, out, subnets=['0.5x-16'])
+    pretend_unfinished(out)
     weights['head.fc.bias'] += 1e-3
     other = str(tmp_path / 'epoch_2.pth')
     torch.save(dict(state_dict=weights), other)
@@ -164,7 +201,6 @@ def test_results_of_something_else_are_refused(
     for arguments, settings, what in (
         ((make_config(), other), dict(subnets=['0.5x-16']), 'checkpoint'),
         ((wider, checkpoint), dict(subnets=['0.5x-16']), 'config'),
-        ((make_config(), checkpoint), dict(step=0.5), 'list of subnets'),
         (
             (make_config(), checkpoint),
             dict(subnets=['0.5x-16'], num_images=4),

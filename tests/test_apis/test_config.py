@@ -153,6 +153,40 @@ def test_pipelines_left_to_training(write, resolution, steps):
     load_config(write(pipeline_config(resolution, *steps)))
 
 
+CLASSIFIER = (
+    'model = dict(wraps="ImageClassifier", '
+    'mutual=dict(resolution=(32, 16)))\n'
+    '{}_dataloader = dict(dataset=dict(pipeline=[{}]))\n'
+)
+LAST_SIZES = [
+    ('dict(type="RandomResizedCrop", scale={})', int),
+    ('dict(type="ResizeEdge", scale=64), dict(type="CenterCrop", '
+     'crop_size={})', int),
+    ('dict(type="RandomCrop", crop_size=48), dict(type="Resize", scale={})',
+     int),
+    ('dict(type="mmpretrain.RandomCrop", crop_size={}, padding=4)',
+     lambda side: (side, side)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+@pytest.mark.parametrize('steps, size', LAST_SIZES, ids=range(4))
+def test_the_last_size_of_a_classifier(write, split, steps, size):
+    load_config(write(CLASSIFIER.format(split, steps.format(size(32)))))
+    path = write(CLASSIFIER.format(split, steps.format(size(28))))
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    message = str(error.value)
+    assert '28' in message and '32' in message and '\n' not in message
+    assert f'{split}_dataloader.dataset.pipeline.' in message
+
+
+def test_sizes_that_nothing_names(write):
+    load_config(write(CLASSIFIER.format('val', 'dict(type="PackInputs")')))
+    step = 'dict(type="Resize", scale=20, keep_ratio=True)'
+    load_config(write(CLASSIFIER.format('val', step)))
+
+
 def test_only_the_stage_that_runs_is_checked(write):
     path = write('train_dataloader = dict(dataset=dict(ann_file="no.json"))')
     load_config(path, stages=('test',))

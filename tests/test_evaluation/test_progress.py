@@ -4,12 +4,12 @@ import torch
 from mutualnet_mm import ConfigError
 from mutualnet_mm.evaluation.progress import Progress
 
-SETTINGS = {'checkpoint': 'ab', 'list of subnets': ['0.5x-32', '1.0x-64']}
+SETTINGS = {'checkpoint': 'ab', 'number of images': 8}
 
 
 def test_results_and_statistics_come_back(tmp_path):
     progress = Progress(tmp_path / 'new' / 'folder', SETTINGS)
-    assert progress.results == {} and progress.statistics is None
+    assert progress.results == {} and progress.statistics == {}
     bank = {'0.5x-32': {'bn': (torch.rand(3), torch.rand(3))}}
     progress.keep_statistics(bank)
     progress.add('0.5x-32', {'top1': 0.1, 'top5': None})
@@ -30,16 +30,29 @@ def test_other_settings_are_refused(tmp_path):
         Progress(tmp_path, dict(SETTINGS, checkpoint='cd'))
     assert str(error.value) == (
         f"'{tmp_path}' holds results of another checkpoint: give the same to "
-        'go on, or remove that folder to start over'
+        'go on, remove that folder to start over, or write elsewhere'
     )
+
+
+def test_finished_ones_make_way(tmp_path):
+    progress = Progress(tmp_path, SETTINGS)
+    progress.keep_statistics({'0.5x-32': {}})
+    progress.add('0.5x-32', {'top1': 0.1})
+    progress.finish()
+    assert Progress(tmp_path, SETTINGS).results == {'0.5x-32': {'top1': 0.1}}
+    other = Progress(tmp_path, dict(SETTINGS, checkpoint='cd'))
+    assert other.results == {} and other.statistics == {}
+    other.add('0.5x-32', {'top1': 0.2})  # and is unfinished itself
+    with pytest.raises(ConfigError, match='another checkpoint'):
+        Progress(tmp_path, SETTINGS)
 
 
 def test_statistics_do_not_outlive_their_results(tmp_path):
     """They say not of which weights they are; the results do."""
     Progress(tmp_path, SETTINGS).keep_statistics({'0.5x-32': {}})
-    assert Progress(tmp_path, SETTINGS).statistics is not None
+    assert Progress(tmp_path, SETTINGS).statistics
     (tmp_path / 'results.json').unlink()
-    assert Progress(tmp_path, SETTINGS).statistics is None
+    assert Progress(tmp_path, SETTINGS).statistics == {}
 
 
 @pytest.mark.parametrize(

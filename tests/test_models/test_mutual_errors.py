@@ -173,3 +173,8 @@ def test_a_failed_step_leaves_the_model_usable(build_classifier, image_batch):
     assert torch.equal(
         model.loss(*image_batch())['loss'], twin.loss(*image_batch())['loss']
     )
+
+
+def test_frames_are_for_video(build_classifier):
+    with pytest.raises(ConfigError, match=r'mutual.frames=\(8, 4\)'):
+        build_classifier(dict(frames=(8, 4)))

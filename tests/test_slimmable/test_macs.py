@@ -140,3 +140,11 @@ def test_shared_layers_count_each_time():
     assert count_module_macs(
         nn.Sequential(layer, layer), torch.empty(1, 8)
     ) == (2 * 64)
+
+
+def test_patched_forwards_stay():
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU())
+    net[1].forward = torch.sigmoid
+    count_module_macs(net, torch.empty(1, 3, 4, 4))
+    assert net[1].forward is torch.sigmoid
+    assert 'forward' not in net[0].__dict__

@@ -8,6 +8,7 @@ from mutualnet_mm.slimmable import (
     LayerRule,
     SlimState,
     convert,
+    set_width,
     verify_slicing,
 )
 
@@ -74,13 +75,11 @@ class Flipped(Residual):
 
 
 class Shared(Residual):
-    def __init__(self):
-        super().__init__()
-        self.a = nn.Conv2d(32, 32, 3, padding=1)
+    """One layer for an input that narrows and one that never does."""
 
     def forward(self, x):
-        x = self.a(self.stem(x))
-        return self.a(x[:, : x.shape[1] // 2])
+        fixed = x.mean(1, keepdim=True).expand(-1, 32, -1, -1)
+        return self.a(self.stem(x)), self.a(fixed)
 
 
 class Video(nn.Module):
@@ -145,7 +144,7 @@ def test_flattening_another_resolution_is_refused(built_for):
         nn.Flatten(),
         nn.Linear(16 * built_for**2, 10),
     )
-    with pytest.raises(ConfigError, match='Sequential cannot be slimmed'):
+    with pytest.raises(ConfigError, match='Sequential does not run .*"2"'):
         verify_slicing(slimmed(net, {'2': LayerRule(fixed=True)}))
 
 
@@ -156,7 +155,7 @@ def test_flattening_another_resolution_is_refused(built_for):
         (Shuffled, r'layer "a\.0" \(SlimConv2d\)'),
         (Flipped, r'layer "a\.0" \(SlimConv2d\)'),
         (ShuffledOutput, 'output 0'),
-        (Shared, 'layer "a" is shared'),
+        (Shared, r'layer "a\.0" is shared'),
         (TwoBranches, 'layer "fused"'),
     ],
 )
@@ -164,6 +163,24 @@ def test_bad_networks_are_named(make, message):
     pattern = rf'{make.__name__} cannot be slimmed.*{message}'
     with pytest.raises(ConfigError, match=pattern):
         verify_slicing(slimmed(make()))
+
+
+@pytest.mark.parametrize('active', [0.5, 0.25])
+def test_whatever_width_is_active(active):
+    """A network alone at a width below its widest is as good."""
+    net = slimmed(Residual())
+    set_width(net, active)
+    verify_slicing(net)
+    assert net.stem[0].slim_state.width == active
+
+
+def test_a_network_that_never_runs_is_not_blamed_on_slimming():
+    net = slimmed(nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(8, 8, 1)))
+    with pytest.raises(ConfigError) as error:
+        verify_slicing(net)
+    text = str(error.value)
+    assert 'Sequential does not run at full width' in text
+    assert 'layer "1"' in text and '\n' not in text
 
 
 def test_nothing_is_changed():

@@ -65,7 +65,11 @@ def drawn(tmp_path, monkeypatch):
 
 def test_one_table_has_a_colour_for_each_resolution(drawn):
     lines = drawn({'net': make_table()}).get_lines()
-    assert [line.get_label() for line in lines] == ['128', '96', 'best']
+    assert [line.get_label() for line in lines] == [
+        '128 px',
+        '96 px',
+        'the best',
+    ]
     assert [len(line.get_xdata()) for line in lines] == [2, 2, 4]
     assert len({line.get_color() for line in lines}) == 3
 

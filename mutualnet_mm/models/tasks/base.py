@@ -25,11 +25,18 @@ class Task:
 
     Attributes:
         name (str): As a query table says it.
+
+    Raises:
+        ConfigError: If frames are listed, and it is no task of video.
     """
 
     name: str
 
     def __init__(self, space: SubnetSpace) -> None:
+        if space.frames is not None:
+            raise ConfigError(
+                f'mutual.frames={space.frames} is for video: leave it out'
+            )
         self.space = space
 
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:

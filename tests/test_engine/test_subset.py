@@ -5,7 +5,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.registry import DATASETS, METRICS
 
 from mutualnet_mm import ConfigError
-from mutualnet_mm.evaluation.subset import limit_truth, random_subset
+from mutualnet_mm.engine.subset import limit_truth, random_subset
 
 
 @DATASETS.register_module(force=True)

@@ -34,7 +34,7 @@ def modules(monkeypatch):
         },
     )
     yield files, study, report
-    for name in ('files', 'study', 'report'):
+    for name in ('files', 'methods', 'study', 'report'):
         sys.modules.pop(name)
 
 

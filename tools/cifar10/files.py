@@ -3,7 +3,6 @@
 
 import fcntl
 import json
-import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, List
@@ -11,6 +10,7 @@ from typing import Dict, Iterator, List
 import mmcv
 
 from mutualnet_mm import ConfigError
+from mutualnet_mm.evaluation.files import atomic_write
 
 
 def prepare_images(
@@ -66,14 +66,8 @@ def prepare_images(
                     lists[part].append(line)
     for name, lines in lists.items():
         (out / f'{name}.txt').write_text('\n'.join(lines))
-    write_json(stamp, made)
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write all or nothing."""
-    draft = path.with_suffix('.tmp')
-    draft.write_text(json.dumps(content, indent=1))
-    os.replace(draft, path)
+    with atomic_write(stamp) as file:
+        file.write(json.dumps(made).encode())
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 from files import prepare_images, try_lock
+from methods import RECIPES
 from report import Report
-from study import RECIPES, Study
+from study import Study
 
 from mutualnet_mm.apis import one_line_errors
 

@@ -4,91 +4,20 @@
 import json
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional
 
 import torch
-from files import try_lock, write_json
+from files import try_lock
+from methods import LEARNING_RATES, TREND, Recipe, Run, methods
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mutualnet_mm import Subnet
+from mutualnet_mm.evaluation.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/classification/mutual-wrn10-2_1xb64_cifar10-16px.py'
-LEARNING_RATES = (0.03, 0.1, 0.3)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How much of everything."""
-
-    depth: int
-    widen_factor: int
-    sizes: Tuple[int, ...]
-    train_images: int  # of each class
-    test_images: int  # of each class
-    batch_size: int
-    epochs: int
-    seeds: int
-    workers: int  # that load data
-
-    @property
-    def search_epochs(self) -> int:
-        return self.epochs // 4
-
-    @property
-    def trend_epochs(self) -> Tuple[int, ...]:
-        """Further schedules, to see how the gap moves."""
-        return (self.epochs // 4, self.epochs // 2, self.epochs * 2)
-
-
-RECIPES = dict(
-    cpu=Recipe(10, 2, (16, 14, 12, 10), 250, 500, 64, 64, 3, 0),
-    full=Recipe(16, 4, (32, 28, 24, 20), 5000, 1000, 128, 200, 3, 8),
-)
-
-
-def methods(sizes: Tuple[int, ...]) -> Dict[str, dict]:
-    """``mutual`` settings of every method compared."""
-    wide, full = (0.25, 1.0), sizes[:1]
-    alone = {
-        f'inet-{width}x-{size}': dict(
-            width=(width,), resolution=(size,), num_random=0
-        )
-        for width, size in zip((1.0, 0.75, 0.5, 0.25), sizes)
-    }
-    return {
-        'mutualnet': dict(width=wide, resolution=sizes),
-        'usnet': dict(width=wide, resolution=full),
-        'usnet-multiscale': dict(
-            width=wide, resolution=sizes, resolution_mode='shared'
-        ),
-        'mutualnet-label': dict(
-            width=wide, resolution=sizes, supervision='label'
-        ),
-        'mutualnet-0.9': dict(width=(0.9, 1.0), resolution=sizes),
-        **alone,
-    }
-
-
-TREND = ('mutualnet', 'mutualnet-0.9', 'inet-1.0x-{full}')
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training."""
-
-    method: str
-    lr: float
-    epochs: int
-    seed: int
-    is_search: bool = False
-
-    def __str__(self) -> str:
-        kind = 'search' if self.is_search else f'seed{self.seed}'
-        return f'{self.method}_{self.epochs}e_lr{self.lr}_{kind}'
 
 
 class Study:
@@ -105,6 +34,7 @@ class Study:
         self.methods = methods(recipe.sizes)
 
     def search_runs(self) -> List[Run]:
+        """Every method at every learning rate, tested on what is held back."""
         return [
             Run(method, lr, self.recipe.search_epochs, 0, is_search=True)
             for method in self.methods
@@ -177,16 +107,18 @@ class Study:
             print(f'[{total - left + 1}/{total}] {run}', flush=True)
             start = time.perf_counter()
             accuracy = train(self.config(run, folder))
-            write_json(
-                folder / 'result.json',
-                dict(accuracy=accuracy, seconds=time.perf_counter() - start),
+            result = dict(
+                accuracy=accuracy, seconds=time.perf_counter() - start
             )
+            with atomic_write(folder / 'result.json') as file:
+                file.write(json.dumps(result, indent=1).encode())
             for file in folder.glob('*.pth'):
                 file.unlink()
             print(f'    {next(iter(accuracy.values())):.2f} %', flush=True)
         return True
 
     def config(self, run: Run, folder: Path) -> Config:
+        """The small CIFAR-10 config, made that of a run."""
         recipe, size = self.recipe, self.recipe.sizes[0]
         mutual = dict(self.methods[run.method], seed=run.seed)
         own_size = mutual['resolution'][0]

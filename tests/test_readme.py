@@ -1,4 +1,4 @@
-"""The README's drop-in example, run as it stands on the stock pipeline."""
+"""The README's drop-in examples, run as they stand on the stock pipelines."""
 
 import re
 from pathlib import Path
@@ -55,3 +55,35 @@ def test_drop_in_example(tmp_path):
     assert np.isfinite(runner.message_hub.get_scalar('train/loss').current())
     metrics = runner.test()
     assert 'coco/bbox_mAP' in metrics and '0.5x-480/coco/segm_mAP' in metrics
+
+
+def test_classifier_example(tmp_path):
+    pytest.importorskip('mmpretrain')
+    import cv2
+    from mmpretrain.models import ImageClassifier
+
+    example = re.findall(r'```python\n(.*?)```', README.read_text(), re.S)[1]
+    (tmp_path / 'example.py').write_text(example)
+    cfg = Config.fromfile(tmp_path / 'example.py')
+    rng = np.random.default_rng(0)
+    for name in 'ab':
+        (tmp_path / 'images' / name).mkdir(parents=True)
+        image = rng.integers(0, 256, (240, 250, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f'images/{name}/0.png'), image)
+    for name in ('train_dataloader', 'test_dataloader'):
+        cfg[name].update(num_workers=0, persistent_workers=False, batch_size=2)
+        cfg[name].dataset = dict(
+            type='CustomDataset',
+            data_root=str(tmp_path / 'images'),
+            pipeline=cfg[name].dataset.pipeline,
+        )
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    runner = Runner.from_cfg(cfg)
+    assert isinstance(runner.model, ImageClassifier)
+    assert runner.model.supervision == 'kl'
+    runner.train()
+    assert np.isfinite(runner.message_hub.get_scalar('train/loss').current())
+    metrics = runner.test()
+    assert 'accuracy/top1' in metrics and '0.7x-128/accuracy/top5' in metrics

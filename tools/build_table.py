@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Evaluate a grid of subnets; write table, curve and deployable network.
+"""Evaluate a grid of subnets; write their table, curve and statistics.
 
 Leaves table.json, table.csv, curve.png and adaptive.pth in the folder given.
 Interrupted, the same command goes on where it stopped.

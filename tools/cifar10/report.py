@@ -154,6 +154,8 @@ class Report:
         """Draw accuracy against MACs, of subnets that no cheaper one beats."""
         figure = Figure(figsize=(7, 5), layout='constrained')
         axes = figure.add_subplot()
+        # Alike but for the lowest: the one shows through the other.
+        styles = {'alone': 'k*', 'usnet-plus': 'o:'}
         curves = {m: self.main[m] for m in self._together() if '0.9' not in m}
         for method, scores in dict(curves, alone=self._alone()).items():
             front, best = [], -1.0
@@ -166,7 +168,7 @@ class Report:
                 [self.macs[s] / 1e6 for s in front],
                 [statistics.mean(scores[s]) for s in front],
                 [spread(scores[s]) for s in front],
-                fmt='k*' if method == 'alone' else 'o-',
+                fmt=styles.get(method, 'o-'),
                 markersize=9 if method == 'alone' else 4,
                 capsize=2,
                 label='each alone' if method == 'alone' else method,

@@ -111,10 +111,11 @@ def build_table(
     AdaptiveFile(
         config=_portable(cfg).pretty_text,
         weights=loop.weights,
+        # An earlier table of the same weights may have had more subnets.
         statistics={
-            key: found
-            for key, found in loop.bank.items()
-            if key in map(str, loop.subnets)
+            key: loop.bank[key]
+            for key in map(str, loop.subnets)
+            if key in loop.bank
         },
         table=table,
         width=(model.space.min_width, model.space.max_width),

@@ -4,6 +4,7 @@ The file is its own worker: ``python test_distributed.py RANK FOLDER``.
 """
 
 import copy
+import faulthandler
 import os
 import pickle
 import subprocess
@@ -24,6 +25,7 @@ def work(rank, folder):
 
     import mutualnet_mm  # noqa: F401
 
+    faulthandler.dump_traceback_later(200)  # should it ever hang
     dist.init_process_group(
         'gloo',
         init_method=f'file://{folder}/rendezvous',
@@ -45,10 +47,14 @@ def work(rank, folder):
 
     def count(state, bucket):
         reduced.append(bucket.buffer().numel())
-        future = dist.all_reduce(
-            bucket.buffer() / WORLD_SIZE, async_op=True
-        ).get_future()
-        return future.then(lambda f: f.value()[0])
+        mean = bucket.buffer() / WORLD_SIZE
+        # Waited for here: a callback of Python would be run and freed by a
+        # thread of gloo, and ending the process group while it waits for
+        # the interpreter's lock never returns.
+        dist.all_reduce(mean)
+        future = torch.futures.Future()
+        future.set_result(mean)
+        return future
 
     wrapper.register_comm_hook(None, count)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -63,6 +69,7 @@ def work(rank, folder):
         logged={k: v.item() for k, v in logged.items() if v.dim() == 0},
     )
     torch.save(result, f'{folder}/result{rank}.pth')
+    dist.barrier()
     dist.destroy_process_group()
 
 
@@ -131,7 +138,12 @@ def test_gradients_under_ddp(kind, request, tmp_path):
         for rank in range(WORLD_SIZE)
     ]
     for worker in workers:
-        _, errors = worker.communicate(timeout=240)
+        try:
+            _, errors = worker.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            for each in workers:
+                each.kill()
+            _, errors = worker.communicate()
         assert worker.returncode == 0, errors[-3000:]
     ranks = [
         torch.load(tmp_path / f'result{rank}.pth', weights_only=True)

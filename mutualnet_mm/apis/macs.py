@@ -2,13 +2,13 @@
 """The cost of a subnet."""
 
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Tuple, Union
+from typing import Any, Callable, Optional, Union
 
 import torch
 from torch import nn
 
 from ..models import MutualLearningMixin
-from ..models.tasks import Task
+from ..models.tasks import Size
 from ..slimmable import count_module_macs, count_module_params
 from ..subnet import Subnet
 
@@ -16,21 +16,24 @@ from ..subnet import Subnet
 def count_macs(
     model: MutualLearningMixin,
     subnet: Union[str, Subnet],
-    image_shape: Tuple[int, int] = (480, 640),
+    image_shape: Optional[Size] = None,
 ) -> int:
     """Count the multiply-accumulates of ``subnet`` for one image.
 
     Convolutions, linear layers and global average pooling count; nothing is
-    computed. Classifiers are counted whole, detectors with backbone and neck
-    at the padded input size: their heads cost the same at every width
-    (:func:`count_heads`).
+    computed. Classifiers and recognizers are counted whole, detectors with
+    backbone and neck at the padded input size: their heads cost the same at
+    every width (:func:`count_heads`). Of video it is the cost of one view.
 
     Args:
         model (MutualLearningMixin): As built from a config.
         subnet (str or Subnet): Such as ``'0.7x-160'``.
-        image_shape (tuple[int]): Height and width of the original image in
-            pixels; matters to detectors only, which keep the aspect ratio.
-            Defaults to (480, 640), COCO's most common size.
+        image_shape (tuple[int], optional): Height and width in pixels.
+            Detectors: of the original image, whose aspect ratio they keep;
+            (480, 640), COCO's most common size, where it is None.
+            Recognizers: of the views that the pipeline delivers for the full
+            network; the full resolution where it is None. Does not matter to
+            classifiers. Defaults to None.
 
     Returns:
         int: Multiply-accumulates.
@@ -55,7 +58,7 @@ def count_params(
         int: Parameters; at full width all of ``model.parameters()``.
     """
     subnet = model.space.check(subnet)
-    shape = model.task.input_shape(model, subnet, (480, 640))
+    shape = model.task.input_shape(model, subnet, None)
     with model.activate(subnet):
         return count_module_params(
             model,
@@ -81,7 +84,7 @@ class HeadCost:
 def count_heads(
     model: MutualLearningMixin,
     subnet: Union[str, Subnet],
-    image_shape: Tuple[int, int] = (480, 640),
+    image_shape: Optional[Size] = None,
 ) -> Optional[HeadCost]:
     """Count what stands behind backbone and neck, at a subnet's resolution.
 
@@ -91,12 +94,12 @@ def count_heads(
     Args:
         model (MutualLearningMixin): As built from a config.
         subnet (str or Subnet): Such as ``'0.7x-160'``.
-        image_shape (tuple[int]): As for :func:`count_macs`.
+        image_shape (tuple[int], optional): As for :func:`count_macs`.
 
     Returns:
         HeadCost: None where :func:`count_macs` counts the heads, too.
     """
-    if type(model.task).counted is Task.counted:
+    if model.task.counts_heads:
         return None
     heads = nn.ModuleList(
         child
@@ -118,7 +121,7 @@ def count_heads(
 def _count_macs(
     model: MutualLearningMixin,
     subnet: Union[str, Subnet],
-    image_shape: Tuple[int, int],
+    image_shape: Optional[Size],
     forward: Callable[..., Any],
 ) -> int:
     subnet = model.space.check(subnet)

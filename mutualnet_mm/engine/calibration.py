@@ -47,7 +47,7 @@ def calibrate(
         for batch in batches:
             data = model.data_preprocessor(batch, False)
             inputs, samples = data['inputs'], data['data_samples']
-            model.task.check_full(inputs, samples)
+            model.task.check_full(model, inputs, samples)
             for subnet in subnets:
                 collector = collectors[str(subnet)]
                 resized = model.task.resize(model, inputs, samples, subnet)

@@ -170,7 +170,7 @@ class _SubnetLoop(Stock):
         model = self.model
         first: list = []
         data = model.data_preprocessor(batch, False)
-        model.task.check_full(data['inputs'], data['data_samples'])
+        model.task.check_test(model, data['inputs'], data['data_samples'])
         for subnet in subnets:
             # Copies: stock models write their predictions into the samples.
             inputs, samples = model.task.resize(

@@ -8,9 +8,13 @@ from .backbones import (
     SlimmableMobileNetV2,
     SlimmableMobileNetV3,
     SlimmableResNet,
+    SlimmableResNet3d,
+    SlimmableResNet3dSlowFast,
+    SlimmableResNet3dSlowOnly,
     SlimmableResNet_CIFAR,
     SlimmableVGG,
     SlimmableWideResNet,
+    SlimmableX3D,
     WideResNet,
 )
 from .mutual import MutualLearning, MutualLearningMixin
@@ -24,8 +28,12 @@ __all__ = [
     'SlimmableMobileNetV2',
     'SlimmableMobileNetV3',
     'SlimmableResNet',
+    'SlimmableResNet3d',
+    'SlimmableResNet3dSlowFast',
+    'SlimmableResNet3dSlowOnly',
     'SlimmableResNet_CIFAR',
     'SlimmableVGG',
     'SlimmableWideResNet',
+    'SlimmableX3D',
     'WideResNet',
 ]

@@ -125,14 +125,16 @@ class MutualLearningMixin(Stock):
     ) -> Iterator[None]:
         """Run as ``subnet`` for the length of a ``with`` block.
 
-        This sets the width alone. What runs inside has to bring its inputs to
-        the subnet's resolution (``task.resize``) and, in evaluation, to use
-        the subnet's statistics (:func:`~mutualnet_mm.engine.calibrate`,
+        This sets what the layers read. What runs inside has to bring its
+        inputs to the subnet's resolution (``task.resize``) and, in
+        evaluation, to use the subnet's statistics
+        (:func:`~mutualnet_mm.engine.calibrate`,
         :func:`~mutualnet_mm.slimmable.use_statistics`), as the loops do.
         """
         subnet = Subnet.parse(subnet)
+        scale = subnet.resolution / self.space.full.resolution
         with self.slim_state.activate(
-            subnet.width, subnet.resolution, subnet.frames, track_stats
+            subnet.width, scale, subnet.frames, track_stats
         ):
             yield
 
@@ -148,7 +150,7 @@ class MutualLearningMixin(Stock):
         if not torch.is_grad_enabled():
             return super().loss(inputs, data_samples, **kwargs)
         self.task.check_truth(data_samples)
-        self.task.check_full(inputs, data_samples)
+        self.task.check_full(self, inputs, data_samples)
         gradients, teacher = self._gradients, None
         gradients.start(list(self.parameters()))
         logged: Dict[str, Any] = {}
@@ -234,8 +236,8 @@ def MutualLearning(
     """Build the stock model that ``wraps`` names, trained by mutual learning.
 
     Args:
-        wraps (str or type): Stock classifier or detector, looked up in the
-            current scope.
+        wraps (str or type): Stock classifier, detector or recognizer, looked
+            up in the current scope.
         mutual (dict): See :class:`~.settings.MutualSettings`.
         **kwargs: Of the stock class; its backbone must be slimmable.
 

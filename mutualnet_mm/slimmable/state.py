@@ -22,9 +22,10 @@ class SlimState:
         max_width (float): Width that the layers were built at.
             Defaults to 1.0.
         rounding (str): Rounding policy. Defaults to ``'paper'``.
-        resolution (int, optional): Active resolution, for networks that
-            resize inside. Defaults to None.
-        frames (int, optional): Active frames, likewise. Defaults to None.
+        scale (float): Active resolution over the full one, for networks
+            that resize inside. Defaults to 1.0.
+        frames (int, optional): Active frames, likewise. Defaults to None,
+            all.
         track_stats (bool): Whether a training forward moves the running
             statistics. Defaults to True.
 
@@ -34,7 +35,7 @@ class SlimState:
 
     max_width: float = 1.0
     rounding: str = 'paper'
-    resolution: Optional[int] = None
+    scale: float = 1.0
     frames: Optional[int] = None
     track_stats: bool = True
     width: float = field(init=False)
@@ -63,21 +64,19 @@ class SlimState:
     def activate(
         self,
         width: float,
-        resolution: Optional[int] = None,
+        scale: float = 1.0,
         frames: Optional[int] = None,
         track_stats: bool = True,
     ) -> Iterator[None]:
         """Make a subnet active for the length of a ``with`` block."""
-        before = (self.width, self.resolution, self.frames, self.track_stats)
+        before = (self.width, self.scale, self.frames, self.track_stats)
         self.set_width(width)
-        self.resolution, self.frames = resolution, frames
+        self.scale, self.frames = scale, frames
         self.track_stats = track_stats
         try:
             yield
         finally:
-            (self.width, self.resolution, self.frames, self.track_stats) = (
-                before
-            )
+            (self.width, self.scale, self.frames, self.track_stats) = before
 
 
 def slim_states(module: nn.Module) -> List[SlimState]:

@@ -84,11 +84,11 @@ def test_active_width_refused_by_one_tree_changes_none():
 def test_activate_restores_the_whole_subnet():
     state = SlimState()
     before = copy.copy(state)
-    with pytest.raises(KeyError), state.activate(0.5, 160, 4, False):
-        assert (state.width, state.resolution) == (0.5, 160)
+    with pytest.raises(KeyError), state.activate(0.5, 0.7, 4, False):
+        assert (state.width, state.scale) == (0.5, 0.7)
         assert (state.frames, state.track_stats) == (4, False)
         with state.activate(0.25):
-            assert (state.width, state.resolution) == (0.25, None)
+            assert (state.width, state.scale) == (0.25, 1.0)
             assert (state.frames, state.track_stats) == (None, True)
         assert (state.width, state.frames) == (0.5, 4)
         raise KeyError
@@ -122,7 +122,7 @@ def test_widths_out_of_range_are_refused(width):
     with pytest.raises(ConfigError), active_width(net, width):
         pass
     state = net[0].slim_state
-    with pytest.raises(ConfigError), state.activate(width, resolution=99):
+    with pytest.raises(ConfigError), state.activate(width, scale=0.5):
         pass
     assert channels(net) == 32
     assert state.resolution is None

@@ -5,7 +5,13 @@ from .mobilenet import SlimmableMobileNetV2, SlimmableMobileNetV3
 from .mobilenet_v1 import MobileNetV1, SlimmableMobileNetV1
 from .resnet import SlimmableResNet, SlimmableResNet_CIFAR
 from .slimmable import Slimmable, SlimmableMixin
+from .slowfast import SlimmableResNet3dSlowFast
 from .vgg import SlimmableVGG
+from .video import (
+    SlimmableResNet3d,
+    SlimmableResNet3dSlowOnly,
+    SlimmableX3D,
+)
 from .wide_resnet import SlimmableWideResNet, WideResNet
 
 __all__ = [
@@ -16,8 +22,12 @@ __all__ = [
     'SlimmableMobileNetV2',
     'SlimmableMobileNetV3',
     'SlimmableResNet',
+    'SlimmableResNet3d',
+    'SlimmableResNet3dSlowFast',
+    'SlimmableResNet3dSlowOnly',
     'SlimmableResNet_CIFAR',
     'SlimmableVGG',
     'SlimmableWideResNet',
+    'SlimmableX3D',
     'WideResNet',
 ]

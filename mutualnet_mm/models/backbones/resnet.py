@@ -1,8 +1,8 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""ResNet and what is built on its blocks."""
+"""ResNet and what is built on its blocks, in 2D and 3D."""
 
 import math
-from typing import Any, Optional
+from typing import Any
 
 from torch import nn
 
@@ -10,8 +10,11 @@ from ...registry import MODELS
 from ...slimmable import LayerRule
 from .slimmable import Rules, Slimmable, family
 
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+
 
 @family('ResNet')
+@family('ResNet3d')
 def resnet_rules(backbone: nn.Module) -> Rules:
     """Round the bottlenecks' inner layers, and the stem, as a quarter.
 
@@ -25,19 +28,24 @@ def resnet_rules(backbone: nn.Module) -> Rules:
     for name, block in backbone.named_modules():
         if hasattr(block, 'conv3') and hasattr(block, 'expansion'):
             expansion = block.expansion
-            rule = _inner_rule(getattr(block, 'conv2', None), expansion)
-            for inner in ('conv1', 'conv2'):
-                if isinstance(getattr(block, inner, None), nn.Conv2d):
-                    rules[f'{name}.{inner}'] = rule
+            inner = {
+                f'{name}.{path}': layer
+                for path, layer in block.named_modules()
+                # Of 3D blocks the convolutions are wrapped: `conv1.conv`.
+                if path.split('.')[0] in ('conv1', 'conv2')
+                and isinstance(layer, _CONVOLUTIONS)
+            }
+            *_, middle = inner.values()
+            rules.update(dict.fromkeys(inner, _inner_rule(middle, expansion)))
     for name, layer in backbone.named_modules():
-        stem = name == 'conv1' or name.startswith('stem.')
-        if stem and isinstance(layer, nn.Conv2d):
+        stem = name.split('.')[0] in ('conv1', 'stem')
+        if stem and isinstance(layer, _CONVOLUTIONS):
             rules[name] = LayerRule(ratio=1 / expansion)
     return rules
 
 
-def _inner_rule(middle: Optional[nn.Module], expansion: int) -> LayerRule:
-    if not isinstance(middle, nn.Conv2d) or middle.groups == 1:
+def _inner_rule(middle: nn.Module, expansion: int) -> LayerRule:
+    if middle.groups == 1:
         return LayerRule(ratio=1 / expansion)
     group_width = middle.in_channels // middle.groups
     return LayerRule(divisor=8 * group_width // math.gcd(8, group_width))

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Any stock convolutional backbone, slimmable."""
 
-from typing import Any, Callable, Dict, List, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Union
 
 from mmcv.cnn.bricks import wrappers
 from torch import nn
@@ -23,29 +23,6 @@ for _wrapper in (wrappers.Conv2d, wrappers.Conv3d, wrappers.Linear):
     trust_forward(_wrapper)
 
 Rules = Dict[str, LayerRule]
-_FAMILIES: Dict[str, Callable[[nn.Module], Rules]] = {}
-
-
-def family(class_name: str) -> Callable:
-    """Register a function that returns the layer rules of a family.
-
-    Found by class name along the wrapped class's bases, in whichever of the
-    projects the class lives.
-    """
-
-    def register(function: Callable[[nn.Module], Rules]) -> Callable:
-        _FAMILIES[class_name] = function
-        return function
-
-    return register
-
-
-def rules_of(backbone: nn.Module) -> Rules:
-    """Rules for the layers of ``backbone``; none for an unknown family."""
-    for cls in type(backbone).__mro__:
-        if cls.__name__ in _FAMILIES:
-            return _FAMILIES[cls.__name__](backbone)
-    return {}
 
 
 class SlimmableMixin(Stock):
@@ -61,9 +38,16 @@ class SlimmableMixin(Stock):
             ``dict(type='Pretrained', checkpoint=PATH)`` loads strictly, and
             ``checkpoint=None`` means from scratch. Defaults to the stock
             class's own.
+
+    Attributes:
+        resizes_inside (bool): Whether the backbone reduces resolution and
+            frames of its input itself, as the active subnet says.
+        frame_stride (int): Frames of the input for each frame of a subnet.
     """
 
     prefix = 'Slimmable'
+    resizes_inside = False
+    frame_stride = 1
 
     def __init__(
         self,
@@ -79,7 +63,7 @@ class SlimmableMixin(Stock):
         super().__init__(*args, **kwargs)
         self._pretrained = pretrained
         state = SlimState(max_width, rounding)
-        convert(self, state, rules_of(self))
+        convert(self, state, find_family(type(self)).rules(self))
         self.slim_state = state
         verify_slicing(self)
         self._register_state_dict_hook(_save_rounding)
@@ -114,6 +98,42 @@ def _save_rounding(
     local_metadata['rounding'] = module.slim_state.rounding
 
 
+class Family(NamedTuple):
+    """What is special about backbones that are built alike."""
+
+    rules: Callable[[nn.Module], Rules]
+    mixin: type
+
+
+_FAMILIES: Dict[str, Family] = {}
+_PLAIN = Family(lambda backbone: {}, SlimmableMixin)
+
+
+def family(class_name: str, mixin: type = SlimmableMixin) -> Callable:
+    """Register a function that returns the layer rules of a family.
+
+    Args:
+        class_name (str): Found along the wrapped class's bases, in whichever
+            of the projects the class lives.
+        mixin (type): What makes them slimmable. Defaults to
+            :class:`SlimmableMixin`.
+    """
+
+    def register(rules: Callable[[nn.Module], Rules]) -> Callable:
+        _FAMILIES[class_name] = Family(rules, mixin)
+        return rules
+
+    return register
+
+
+def find_family(backbone_class: type) -> Family:
+    """Return the family of a class; a plain one without rules if unknown."""
+    for cls in backbone_class.__mro__:
+        if cls.__name__ in _FAMILIES:
+            return _FAMILIES[cls.__name__]
+    return _PLAIN
+
+
 @MODELS.register_module()
 def Slimmable(
     *, wraps: Union[str, type, None] = None, **kwargs: Any
@@ -131,4 +151,5 @@ def Slimmable(
     Raises:
         ConfigError: If the backbone cannot be slimmed; names the module.
     """
-    return mix(SlimmableMixin, find_class(wraps))(**kwargs)
+    stock = find_class(wraps)
+    return mix(find_family(stock).mixin, stock)(**kwargs)

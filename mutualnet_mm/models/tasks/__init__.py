@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""What differs between classification and detection, one file each."""
+"""What differs between the tasks, one file each."""
 
 from importlib import import_module
 from typing import Type
@@ -7,11 +7,12 @@ from typing import Type
 from torch import nn
 
 from ...errors import ConfigError
-from .base import Task
+from .base import Size, Task
 
 _TASKS = dict(
     BaseDetector=('.detection', 'DetectionTask'),
     BaseClassifier=('.classification', 'ClassificationTask'),
+    Recognizer3D=('.action', 'ActionTask'),
 )
 
 
@@ -28,9 +29,9 @@ def find_task(model: nn.Module) -> Type[Task]:
             file, name = _TASKS[cls.__name__]
             return getattr(import_module(file, __name__), name)
     raise ConfigError(
-        f'wraps={type(model).stock_class.__name__!r} is neither a classifier '
-        'of mmpretrain nor a detector of mmdet'
+        f'wraps={type(model).stock_class.__name__!r} is no classifier of '
+        'mmpretrain, detector of mmdet or Recognizer3D of mmaction2'
     )
 
 
-__all__ = ['Task', 'find_task']
+__all__ = ['Size', 'Task', 'find_task']

@@ -14,6 +14,8 @@ from ...subnet import Subnet, SubnetSpace
 
 Samples = Sequence[BaseDataElement]
 Batch = Tuple[Tensor, List[BaseDataElement]]
+Size = Tuple[int, int]
+"""Height and width in pixels."""
 
 
 class Task:
@@ -25,17 +27,27 @@ class Task:
 
     Attributes:
         name (str): As a query table says it.
+        takes_frames (bool): Whether subnets have a number of frames.
+        counts_heads (bool): Whether :meth:`counted` runs the heads, too.
 
     Raises:
-        ConfigError: If frames are listed, and it is no task of video.
+        ConfigError: If frames are listed, and it is no task of video, or
+            the other way round.
     """
 
     name: str
+    takes_frames = False
+    counts_heads = True
 
     def __init__(self, space: SubnetSpace) -> None:
-        if space.frames is not None:
+        if space.frames is not None and not self.takes_frames:
             raise ConfigError(
                 f'mutual.frames={space.frames} is for video: leave it out'
+            )
+        if space.frames is None and self.takes_frames:
+            raise ConfigError(
+                'mutual.frames is missing: list the frames of a clip, the '
+                'full number first, as in frames=(8, 5, 3)'
             )
         self.space = space
 
@@ -77,13 +89,21 @@ class Task:
         """Refuse a training batch without ground truth."""
         del data_samples  # the stock heads name what they miss
 
-    def check_full(self, inputs: Tensor, data_samples: Samples) -> None:
-        """Refuse a batch that is not of the full resolution.
+    def check_full(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
+        """Refuse a training batch that is not of the full resolution.
 
         Raises:
             ConfigError: Names the size that came and the one that should.
         """
         raise NotImplementedError(type(self).__name__)
+
+    def check_test(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
+        """Refuse a test batch of a wrong size, as :meth:`check_full`."""
+        self.check_full(model, inputs, data_samples)
 
     def resize(
         self,
@@ -177,9 +197,16 @@ class Task:
         return model(inputs, mode='tensor')
 
     def input_shape(
-        self, model: nn.Module, subnet: Subnet, image_shape: Tuple[int, int]
+        self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
     ) -> Tuple[int, ...]:
-        """Shape of the batch of one that the network sees for an image."""
+        """Shape of the batch of one that the network sees for an image.
+
+        Args:
+            model (nn.Module): Whose task it is.
+            subnet (Subnet): Names the resolution.
+            image_shape (tuple[int], optional): Of the original image, or of
+                the views of a clip. None stands for the task's own default.
+        """
         raise NotImplementedError(type(self).__name__)
 
     @staticmethod

@@ -1,14 +1,14 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Image classification with mmpretrain."""
 
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...subnet import Subnet
-from .base import Batch, Samples, Task
+from .base import Batch, Samples, Size, Task
 
 
 class ClassificationTask(Task):
@@ -34,9 +34,11 @@ class ClassificationTask(Task):
         """Neck and head."""
         return dict(super().behind_backbone(model), head=self.head(model))
 
-    def check_full(self, inputs: Tensor, data_samples: Samples) -> None:
+    def check_full(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
         """Refuse inputs that are not squares of the full resolution."""
-        del data_samples
+        del model, data_samples
         full = self.space.full.resolution
         if tuple(inputs.shape[-2:]) != (full, full):
             raise ConfigError(
@@ -61,7 +63,7 @@ class ClassificationTask(Task):
         return resized, list(data_samples or [])
 
     def input_shape(
-        self, model: nn.Module, subnet: Subnet, image_shape: Tuple[int, int]
+        self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
     ) -> Tuple[int, ...]:
         """Shape of one square input; ``image_shape`` does not matter."""
         del model, image_shape

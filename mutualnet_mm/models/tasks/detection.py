@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...subnet import Subnet, SubnetSpace
-from .base import Batch, Samples, Task
+from .base import Batch, Samples, Size, Task
 
-Size = Tuple[int, int]  # height, width
 _UNBOUND = 10**9  # a long edge that no image reaches
+_COMMON_SHAPE = (480, 640)
 
 
 class DetectionTask(Task):
@@ -31,6 +31,7 @@ class DetectionTask(Task):
     """
 
     name = 'detection'
+    counts_heads = False
 
     def __init__(self, space: SubnetSpace) -> None:
         super().__init__(space)
@@ -51,9 +52,11 @@ class DetectionTask(Task):
                 'train pipeline needs LoadAnnotations and PackDetInputs'
             )
 
-    def check_full(self, inputs: Tensor, data_samples: Samples) -> None:
+    def check_full(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
         """Refuse images that are not of the full resolution."""
-        del inputs
+        del model, inputs
         self._agree(
             {
                 edge
@@ -149,14 +152,16 @@ class DetectionTask(Task):
         return model.extract_feat(inputs)
 
     def input_shape(
-        self, model: nn.Module, subnet: Subnet, image_shape: Size
+        self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
     ) -> Tuple[int, ...]:
         """Padded shape of an image of ``image_shape`` (height, width).
 
-        Short edges bind here: the pipeline's ``L`` is not known.
+        Short edges bind here: the pipeline's ``L`` is not known. Defaults to
+        480 x 640 pixels, COCO's most common size.
         """
         divisor = model.data_preprocessor.pad_size_divisor
-        size = _rescaled(image_shape, (_UNBOUND, subnet.resolution))
+        shape = image_shape or _COMMON_SHAPE
+        size = _rescaled(shape, (_UNBOUND, subnet.resolution))
         return (1, 3, *(-(-side // divisor) * divisor for side in size))
 
 

@@ -294,6 +294,6 @@ def test_a_pipeline_of_a_smaller_size_shows_by_two_ratios(
         data = model.data_preprocessor(load_batch((index,), steps), True)
         if refused and index == indices[-1]:
             with pytest.raises(ValueError, match='long edges'):
-                model.task.check_full(**data)
+                model.task.check_full(model, **data)
         else:
-            model.task.check_full(**data)
+            model.task.check_full(model, **data)

@@ -1,0 +1,54 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Clips at a smaller size: frames picked by index, space interpolated."""
+
+from typing import List, Tuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import ConfigError
+
+
+def frame_indices(available: int, frames: int) -> List[int]:
+    """Pick ``frames`` of ``available`` ones uniformly.
+
+    The middle one of each of ``frames`` equal parts: 1, 4, 6 for 3 of 8. All
+    of them, in order, where as many are wanted as there are.
+
+    Raises:
+        ConfigError: If more are wanted.
+    """
+    if frames > available:
+        raise ConfigError(
+            f'{frames} frames are wanted of a clip of {available}: sample '
+            'longer clips, or list fewer in mutual.frames'
+        )
+    return [(2 * i + 1) * available // (2 * frames) for i in range(frames)]
+
+
+def pick_frames(clips: Tensor, frames: int) -> Tensor:
+    """Keep ``frames`` frames of ``(..., time, height, width)``."""
+    available = clips.shape[-3]
+    if frames == available:
+        return clips
+    return clips[..., frame_indices(available, frames), :, :]
+
+
+def resize_space(clips: Tensor, size: Tuple[int, int]) -> Tensor:
+    """Interpolate ``(..., time, height, width)`` to ``size`` in space.
+
+    Bilinear, with anti-aliasing, each frame for itself. At its size already,
+    what is given is returned.
+    """
+    if tuple(clips.shape[-2:]) == tuple(size):
+        return clips
+    # As if frames were channels: each is resized for itself.
+    images = clips.flatten(0, -4)
+    resized = F.interpolate(images, size, mode='bilinear', antialias=True)
+    return resized.view(*clips.shape[:-2], *size)
+
+
+def scaled_size(clips: Tensor, scale: float) -> Tuple[int, int]:
+    """Height and width of ``clips`` times ``scale``, rounded."""
+    height, width = clips.shape[-2:]
+    return round(height * scale), round(width * scale)

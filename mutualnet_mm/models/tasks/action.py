@@ -1,0 +1,157 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Video action recognition with mmaction2."""
+
+from typing import Any, Dict, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ...subnet import Subnet
+from ..clips import pick_frames, resize_space, scaled_size
+from .base import Batch, Samples, Size, Task
+
+
+class ActionTask(Task):
+    """Subnets match the full network's prediction on fewer, smaller frames.
+
+    Resolution ``r`` is the side of the square training clips, ``t`` the
+    frames of the network (of the Slow branch, where there are two). Views of
+    another size, as test pipelines make them, are scaled by the same factor,
+    ``r`` over the full resolution.
+
+    Inputs are ``(clips, views, channels, time, height, width)``. A backbone
+    of two branches takes them as they are and reduces its own Slow input.
+    """
+
+    name = 'action'
+    takes_frames = True
+
+    def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
+        """Labels only where classes are not exclusive: KL has no meaning.
+
+        Raises:
+            ConfigError: If the recognizer has no head, or a neck.
+        """
+        if not model.with_cls_head:
+            raise ConfigError(
+                'model.cls_head is missing: nothing can be learned'
+            )
+        if model.with_neck:
+            raise ConfigError(
+                f'model.neck is a {type(model.neck).__name__}: recognizers '
+                'with a neck cannot be trained by mutual learning, leave it '
+                'out'
+            )
+        head = self.head(model)
+        exclusive = not head.multi_class and any(
+            'CrossEntropy' in cls.__name__
+            for cls in type(head.loss_cls).__mro__
+        )
+        return ('kl', 'label') if exclusive else ('label',)
+
+    def head(self, model: nn.Module) -> nn.Module:
+        """Return the module whose output is the prediction for KL."""
+        return model.cls_head
+
+    def behind_backbone(self, model: nn.Module) -> Dict[str, nn.Module]:
+        """The head."""
+        return dict(head=self.head(model))
+
+    def check_full(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
+        """Refuse clips that are not squares of the full resolution."""
+        self.check_test(model, inputs, data_samples)
+        full = self.space.full.resolution
+        if tuple(inputs.shape[-2:]) != (full, full):
+            raise ConfigError(
+                f'the pipeline delivers clips of {inputs.shape[-2]} x '
+                f'{inputs.shape[-1]} pixels, but the full resolution is '
+                f'{full}: crop or resize to {full}, or set another '
+                'mutual.resolution[0]'
+            )
+
+    def check_test(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
+        """Refuse clips of another number of frames; views may be larger."""
+        del data_samples
+        if inputs.dim() != 6:
+            raise ConfigError(
+                f'the pipeline delivers inputs of shape {tuple(inputs.shape)}'
+                ', but clips of (batch, views, channels, time, height, width)'
+                " are needed: use FormatShape(input_format='NCTHW')"
+            )
+        length = self._clip_length(model)
+        if inputs.shape[3] != length:
+            raise ConfigError(
+                f'the pipeline delivers clips of {inputs.shape[3]} frames, '
+                f'but the full network, {self.space.full}, takes {length}: '
+                f'set SampleFrames(clip_len={length}), or another '
+                'mutual.frames[0]'
+            )
+
+    def _clip_length(self, model: nn.Module) -> int:
+        return self.space.full.frames * model.backbone.frame_stride
+
+    def resize(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        data_samples: Samples,
+        subnet: Subnet,
+        with_truth: bool = False,
+    ) -> Batch:
+        """Return the batch at the subnet's resolution and frames."""
+        if model.backbone.resizes_inside:
+            return inputs, list(data_samples or [])
+        inputs, samples = super().resize(
+            model,
+            pick_frames(inputs, subnet.frames),
+            data_samples,
+            subnet,
+            with_truth,
+        )
+        return pick_frames(inputs, subnet.frames), samples
+
+    def _interpolate(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        data_samples: Samples,
+        resolution: int,
+        with_truth: bool,
+    ) -> Batch:
+        del model, with_truth
+        size = scaled_size(inputs, resolution / self.space.full.resolution)
+        return resize_space(inputs, size), list(data_samples or [])
+
+    def features(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
+        """Run backbone and head."""
+        del data_samples
+        with torch.no_grad():
+            self.counted(model, inputs)
+
+    def counted(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Run the whole network, which stock recognizers do not by default."""
+        return model(inputs, mode='tensor', stage='head')
+
+    def input_shape(
+        self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
+    ) -> Tuple[int, ...]:
+        """Shape of one view, by default of the full resolution."""
+        full = self.space.full.resolution
+        view = torch.empty(
+            (
+                1,
+                1,
+                3,
+                self._clip_length(model),
+                *(image_shape or (full, full)),
+            ),
+            device='meta',
+        )
+        return tuple(self.resize(model, view, [], subnet)[0].shape)

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Clips at a smaller size: frames picked by index, space interpolated."""
 
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,10 +26,10 @@ def frame_indices(available: int, frames: int) -> List[int]:
     return [(2 * i + 1) * available // (2 * frames) for i in range(frames)]
 
 
-def pick_frames(clips: Tensor, frames: int) -> Tensor:
-    """Keep ``frames`` frames of ``(..., time, height, width)``."""
+def pick_frames(clips: Tensor, frames: Optional[int]) -> Tensor:
+    """Keep ``frames`` frames (None: all) of ``(..., time, height, width)``."""
     available = clips.shape[-3]
-    if frames == available:
+    if frames in (None, available):
         return clips
     return clips[..., frame_indices(available, frames), :, :]
 

@@ -125,7 +125,7 @@ def test_widths_out_of_range_are_refused(width):
     with pytest.raises(ConfigError), state.activate(width, scale=0.5):
         pass
     assert channels(net) == 32
-    assert state.resolution is None
+    assert state.scale == 1.0
 
 
 def test_widths_above_one_need_a_wider_base():

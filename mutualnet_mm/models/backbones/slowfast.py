@@ -25,10 +25,9 @@ class TwoBranchMixin(SlimmableMixin):
 
     resizes_inside = True
 
-    @property
-    def frame_stride(self) -> int:
-        """Frames of a clip for each one that the Slow branch sees."""
-        return self.resample_rate
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.frame_stride = self.resample_rate
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Return the features of both branches, slow and fast.
@@ -59,7 +58,7 @@ class TwoBranchMixin(SlimmableMixin):
     def _adapt(self, clips: Tensor) -> Tensor:
         """Bring the Slow branch's input to the active subnet's size."""
         state = self.slim_state
-        clips = pick_frames(clips, state.frames or clips.shape[2])
+        clips = pick_frames(clips, state.frames)
         return resize_space(clips, scaled_size(clips, state.scale))
 
 

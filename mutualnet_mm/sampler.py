@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """How the subnets of a training step are drawn."""
 
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -26,6 +26,9 @@ class SubnetSampler:
             ``'shared'``: all of a step, the full network too, share one
             random input size. Defaults to ``'independent'``.
         seed (int): Defaults to 0.
+        alone (str, optional): Subnet that is trained alone, in place of all
+            others (the paper's I-Net), such as ``'0.63x-142-3'``; its role is
+            ``full``. Defaults to None.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class SubnetSampler:
         include_min: bool = True,
         resolution_mode: str = 'independent',
         seed: int = 0,
+        alone: Union[str, Subnet, None] = None,
     ) -> None:
         if resolution_mode not in ('independent', 'shared'):
             raise ConfigError(
@@ -55,6 +59,7 @@ class SubnetSampler:
         self.include_min = include_min
         self.shared = resolution_mode == 'shared'
         self.seed = seed
+        self.alone = None if alone is None else space.check(alone)
 
     def sample(self, iteration: int) -> Dict[str, Subnet]:
         """Subnets of step ``iteration``, keyed by role, the full one first.
@@ -62,6 +67,8 @@ class SubnetSampler:
         Roles are ``full``, ``min``, ``rand1``, ``rand2``, … and, where the
         widths are a list, ``fixed1``, … from wide to narrow.
         """
+        if self.alone is not None:
+            return {'full': self.alone}
         rng = np.random.default_rng((self.seed, iteration))
         full = self.space.full
         size = self._draw_size(rng) if self.shared else None

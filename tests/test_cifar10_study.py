@@ -1,4 +1,4 @@
-"""tools/cifar10: a study goes on where it was stopped, and reports."""
+"""tools/studies: the CIFAR-10 study goes on where stopped, and reports."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip('mmpretrain')
-TOOL = Path(__file__).parents[1] / 'tools/cifar10'
+TOOL = Path(__file__).parents[1] / 'tools/studies'
 CLASSES = [f'class{i}' for i in range(10)]
 
 
@@ -18,9 +18,9 @@ CLASSES = [f'class{i}' for i in range(10)]
 def modules(monkeypatch):
     """The tool's modules, with only two methods and learning rates."""
     monkeypatch.syspath_prepend(str(TOOL))
-    import files
-    import report
-    import study
+    import cifar10_images as files
+    import cifar10_report as report
+    import cifar10_study as study
 
     methods = study.methods
     monkeypatch.setattr(study, 'LEARNING_RATES', (0.01, 0.1))
@@ -34,8 +34,9 @@ def modules(monkeypatch):
         },
     )
     yield files, study, report
-    for name in ('files', 'methods', 'study', 'report'):
-        sys.modules.pop(name)
+    for name in ('images', 'methods', 'study', 'report'):
+        sys.modules.pop(f'cifar10_{name}')
+    sys.modules.pop('trainings')
 
 
 @pytest.fixture
@@ -104,8 +105,9 @@ def test_a_stopped_study_goes_on(modules, images, tmp_path, monkeypatch):
         rate += 10 * ('inet' in name) + 4 * ('seed1' in name)
         return {s: float(rate) for s in cfg.test_cfg.subnets}
 
-    real_train = study.train
-    monkeypatch.setattr(study, 'train', train)
+    trainings = sys.modules['trainings']
+    real_train = trainings.train
+    monkeypatch.setattr(trainings, 'train', train)
     with pytest.raises(KeyboardInterrupt):
         study.Study(recipe, out).work()
     study.Study(recipe, out).work()

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +120,35 @@ def test_bad_numbers_are_named(name, value):
 def test_bad_resolution_mode_is_named():
     with pytest.raises(ConfigError, match="resolution_mode='mixed'"):
         SubnetSampler(SPACE, resolution_mode='mixed')
+
+
+def test_a_subnet_trained_alone():
+    sampler = SubnetSampler(VIDEO, alone='0.63x-142-3')
+    expected = {'full': Subnet(0.63, 142, 3)}
+    assert all(sampler.sample(i) == expected for i in range(5))
+    with pytest.raises(ConfigError, match='width 0.5 is outside'):
+        SubnetSampler(VIDEO, alone='0.5x-142-3')
+    with pytest.raises(ConfigError, match='name its frames'):
+        SubnetSampler(VIDEO, alone='0.63x-142')
+
+
+@pytest.mark.parametrize(
+    'settings, roles',
+    [
+        (dict(num_random=2, include_min=False), ['full', 'rand1', 'rand2']),
+        (dict(num_random=1), ['full', 'min', 'rand1']),
+    ],
+)
+def test_video_subnets_have_sizes_of_their_own(settings, roles):
+    sampler = SubnetSampler(VIDEO, **settings)
+    steps = [sampler.sample(i) for i in range(500)]
+    assert all(list(step) == roles for step in steps)
+    assert {step['full'] for step in steps} == {Subnet(1.0, 224, 8)}
+    for role in roles[1:]:
+        sizes = Counter((s[role].resolution, s[role].frames) for s in steps)
+        assert set(sizes) == set(product((224, 178, 142), (8, 5, 3)))
+        # Nine equal shares, three standard deviations.
+        assert all(abs(n - 500 / 9) < 22 for n in sizes.values())
+        widths = {s[role].width for s in steps}
+        assert min(widths) >= 0.63
+        assert len(widths) == (1 if role == 'min' else 500)

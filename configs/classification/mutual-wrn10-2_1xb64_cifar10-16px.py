@@ -1,6 +1,6 @@
 """A small experiment for a CPU: WRN-10-2 on CIFAR-10 at 16 x 16 pixels.
 
-tools/cifar10/run.py prepares the images and derives every method that
+tools/studies/cifar10.py prepares the images and derives every method that
 it compares from this config.
 """
 

@@ -10,7 +10,7 @@ from ..sampler import SubnetSampler
 from ..subnet import SubnetSpace
 
 _SPACE = ('width', 'resolution', 'frames')
-_SAMPLER = ('num_random', 'include_min', 'resolution_mode', 'seed')
+_SAMPLER = ('num_random', 'include_min', 'resolution_mode', 'seed', 'alone')
 _OTHERS = ('supervision', 'rounding')
 
 
@@ -29,6 +29,8 @@ class MutualSettings:
     - resolution_mode (str): ``'independent'`` or ``'shared'``. Defaults to
       ``'independent'``.
     - seed (int): Of the subnet sampling. Defaults to 0.
+    - alone (str): Subnet to train alone, on labels, as the baseline of a
+      network of that one configuration (I-Net). Defaults to None.
     - supervision (str): ``'kl'`` (subnets match the full network's
       prediction) or ``'label'``. Defaults to ``'kl'`` where the model can,
       else to ``'label'``.

@@ -6,9 +6,9 @@ import statistics
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence
 
+from cifar10_study import Study
 from matplotlib.figure import Figure
 from mmengine.registry import MODELS, init_default_scope
-from study import Study
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import count_macs

@@ -1,11 +1,9 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Images and results on disk, shared by several processes."""
+"""CIFAR-10 as small images, listed for training, search and test."""
 
-import fcntl
 import json
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List
+from typing import Dict, List
 
 import mmcv
 
@@ -68,15 +66,3 @@ def prepare_images(
         (out / f'{name}.txt').write_text('\n'.join(lines))
     with atomic_write(stamp) as file:
         file.write(json.dumps(made).encode())
-
-
-@contextmanager
-def try_lock(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold a file for this process; the system frees it, come what may."""
-    with open(path, 'w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True

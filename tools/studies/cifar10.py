@@ -12,10 +12,11 @@ import argparse
 from pathlib import Path
 
 import torch
-from files import prepare_images, try_lock
-from methods import RECIPES
-from report import Report
-from study import Study
+from cifar10_images import prepare_images
+from cifar10_methods import RECIPES
+from cifar10_report import Report
+from cifar10_study import Study
+from trainings import try_lock
 
 from mutualnet_mm.apis import one_line_errors
 

@@ -1,26 +1,21 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What is trained to compare MutualNet with its baselines, and how."""
 
-import json
 import statistics
-import time
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import List, Optional
 
-import torch
-from files import try_lock
-from methods import LEARNING_RATES, TREND, Recipe, Run, methods
+from cifar10_methods import LEARNING_RATES, TREND, Recipe, Run, methods
 from mmengine.config import Config
-from mmengine.runner import Runner
+from trainings import Trainings
 
 from mutualnet_mm import Subnet
-from mutualnet_mm.evaluation.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/classification/mutual-wrn10-2_1xb64_cifar10-16px.py'
 
 
-class Study:
+class Study(Trainings):
     """All runs of a recipe, their results in a folder.
 
     Args:
@@ -29,9 +24,13 @@ class Study:
     """
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
+        super().__init__(out)
         self.recipe = recipe
-        self.out = out
         self.methods = methods(recipe.sizes)
+
+    def planned(self) -> List[Optional[Run]]:
+        """The search of learning rates, then what is reported."""
+        return [*self.search_runs(), *self.final_runs()]
 
     def search_runs(self) -> List[Run]:
         """Every method at every learning rate, tested on what is held back."""
@@ -77,46 +76,6 @@ class Study:
                 )
         return max(scores, key=lambda lr: scores[lr])
 
-    def result(self, run: Run) -> Optional[Dict[Subnet, float]]:
-        """Accuracy in percent by subnet, None before the run is finished."""
-        file = self.out / 'runs' / str(run) / 'result.json'
-        if not file.is_file():
-            return None
-        accuracy = json.loads(file.read_text())['accuracy']
-        return {Subnet.parse(k): v for k, v in accuracy.items()}
-
-    def work(self) -> None:
-        """Do what is left, together with other processes."""
-        while True:
-            runs = [*self.search_runs(), *self.final_runs()]
-            left = [r for r in runs if r is None or not self.result(r)]
-            if not left:
-                return
-            for run in left:
-                if run is not None and self._do(run, len(runs), len(left)):
-                    break
-            else:  # others are at all that can be done now
-                time.sleep(5)
-
-    def _do(self, run: Run, total: int, left: int) -> bool:
-        folder = self.out / 'runs' / str(run)
-        folder.mkdir(parents=True, exist_ok=True)
-        with try_lock(folder / 'lock') as mine:
-            if not mine or self.result(run):
-                return False
-            print(f'[{total - left + 1}/{total}] {run}', flush=True)
-            start = time.perf_counter()
-            accuracy = train(self.config(run, folder))
-            result = dict(
-                accuracy=accuracy, seconds=time.perf_counter() - start
-            )
-            with atomic_write(folder / 'result.json') as file:
-                file.write(json.dumps(result, indent=1).encode())
-            for file in folder.glob('*.pth'):
-                file.unlink()
-            print(f'    {next(iter(accuracy.values())):.2f} %', flush=True)
-        return True
-
     def config(self, run: Run, folder: Path) -> Config:
         """The small CIFAR-10 config, made that of a run."""
         recipe, size = self.recipe, self.recipe.sizes[0]
@@ -143,15 +102,8 @@ class Study:
         cfg.optim_wrapper.optimizer.lr = run.lr
         cfg.param_scheduler.T_max = cfg.param_scheduler.end = run.epochs
         cfg.train_cfg.max_epochs = run.epochs
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         cfg.test_cfg.subnets = list(map(str, self.subnets(run.method)))
         cfg.randomness = dict(seed=run.seed)
-        cfg.default_hooks.checkpoint = dict(
-            type='CheckpointHook', interval=1, max_keep_ckpts=1
-        )
-        cfg.log_level = 'WARNING'
-        cfg.work_dir = str(folder)
-        cfg.resume = True
         return cfg
 
     def subnets(self, method: str) -> List[Subnet]:
@@ -166,18 +118,3 @@ class Study:
             for width in (1.0, 0.75, 0.5, 0.25)
             for size in self.recipe.sizes
         ]
-
-
-def train(cfg: Config) -> Dict[str, float]:
-    """Train and test; return the accuracy by subnet, the full one first."""
-    runner = Runner.from_cfg(cfg)
-    # A quarter faster on a CPU, the same numbers.
-    runner.model.to(memory_format=torch.channels_last)
-    runner.train()
-    metrics = runner.test()
-    loop = runner.test_loop
-    full = runner.model.space.full
-    return {
-        str(s): metrics[('' if s == full else f'{s}/') + 'accuracy/top1']
-        for s in loop.subnets
-    }

@@ -147,18 +147,19 @@ class SubnetSpace:
         return subnet
 
     def choose(
-        self, subnets: Union[str, Sequence[Union[str, Subnet]], None] = None
+        self,
+        subnets: Union[str, Subnet, Sequence[Union[str, Subnet]], None] = None,
     ) -> List[Subnet]:
         """Check a list of subnets and leave out what comes twice.
 
         Args:
-            subnets (Sequence or str, optional): Defaults to the full and the
+            subnets (Sequence or one, optional): Defaults to the full and the
                 smallest one.
 
         Raises:
             ConfigError: As :meth:`check`.
         """
-        if isinstance(subnets, str):
+        if isinstance(subnets, (str, Subnet)):
             subnets = [subnets]
         chosen = subnets or (self.full, self.smallest)
         return list(dict.fromkeys(map(self.check, chosen)))

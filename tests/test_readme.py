@@ -87,3 +87,46 @@ def test_classifier_example(tmp_path):
     assert np.isfinite(runner.message_hub.get_scalar('train/loss').current())
     metrics = runner.test()
     assert 'accuracy/top1' in metrics and '0.7x-128/accuracy/top5' in metrics
+
+
+def test_video_example(tmp_path):
+    pytest.importorskip('mmaction')
+    import cv2
+    from mmaction.models import Recognizer3D
+
+    example = re.findall(r'```python\n(.*?)```', README.read_text(), re.S)[2]
+    (tmp_path / 'example.py').write_text(example)
+    cfg = Config.fromfile(tmp_path / 'example.py')
+    writer = cv2.VideoWriter(
+        str(tmp_path / 'clip.mp4'),
+        cv2.VideoWriter_fourcc(*'mp4v'),
+        25,
+        (96, 72),
+    )
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        writer.write(rng.integers(0, 256, (72, 96, 3), np.uint8))
+    writer.release()
+    (tmp_path / 'list.txt').write_text('clip.mp4 7\n')
+    for name in ('train_dataloader', 'test_dataloader'):
+        cfg[name].update(num_workers=0, persistent_workers=False, batch_size=1)
+        cfg[name].dataset.update(
+            ann_file=str(tmp_path / 'list.txt'),
+            data_prefix=dict(video=str(tmp_path)),
+        )
+    # Only to be quicker: 3 views of 10 x 3.
+    sample = cfg.test_dataloader.dataset.pipeline[1]
+    assert (sample.type, sample.num_clips) == ('SampleFrames', 10)
+    sample.num_clips = 1
+    cfg.model.backbone.pretrained = None
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.param_scheduler = cfg.auto_scale_lr = None
+    runner = Runner.from_cfg(cfg)
+    assert isinstance(runner.model, Recognizer3D)
+    assert runner.model.supervision == 'kl'
+    runner.train()
+    assert np.isfinite(runner.message_hub.get_scalar('train/loss').current())
+    metrics = runner.test()
+    assert 'acc/top1' in metrics and '0.63x-142-3/acc/top5' in metrics

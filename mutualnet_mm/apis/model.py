@@ -35,9 +35,10 @@ def build_model(cfg: Config) -> MutualLearningMixin:
 
 
 def listed_subnets(cfg: Config, model: MutualLearningMixin) -> List[Subnet]:
-    """Subnets that a config tests; the full and the smallest by default.
+    """Subnets that a config tests, by default those of its test loop.
 
     Raises:
         ConfigError: If one is outside of what the model is trained for.
     """
-    return model.space.choose((cfg.get('test_cfg') or {}).get('subnets'))
+    listed = (cfg.get('test_cfg') or {}).get('subnets')
+    return model.space.choose(listed or model.sampler.alone)

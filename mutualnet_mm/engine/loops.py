@@ -26,7 +26,8 @@ class _SubnetLoop(Stock):
 
     Args:
         subnets (Sequence[str], optional): Such as ``['1.0x-600',
-            '0.25x-240']``. Defaults to the full and the smallest one.
+            '0.25x-240']``. Defaults to the full and the smallest one, or to
+            the one that is trained alone.
         group_size (int): Subnets whose predictions are held in memory at the
             same time; each group takes one pass over the data. Metrics that
             write predictions to files at once are served one by one.
@@ -50,10 +51,11 @@ class _SubnetLoop(Stock):
             raise ConfigError(
                 f'group_size={group_size!r}: use a whole number from 1'
             )
-        space = self.model.space
+        space, alone = self.model.space, self.model.sampler.alone
         # The full network first, for `save_best='auto'`.
         self.subnets = sorted(
-            space.choose(subnets), key=lambda subnet: subnet != space.full
+            space.choose(subnets or alone),
+            key=lambda subnet: subnet != space.full,
         )
         self._default_hook = BNCalibrationHook()
         self.group_size = group_size

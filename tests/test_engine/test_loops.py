@@ -252,6 +252,17 @@ def test_default_subnets(make_runner):
     assert keys == {'sums/images', '0.25x-48/sums/images'}
 
 
+def test_a_subnet_trained_alone_is_what_is_evaluated(
+    make_runner, detector_config
+):
+    model = detector_config()
+    model['mutual']['alone'] = '0.5x-64'
+    loop = dict(type='mutualnet_mm.SubnetValLoop')
+    metrics = make_runner(model=model, val_cfg=loop).val()
+    keys = {k for k in metrics if k.endswith('images')}
+    assert keys == {'0.5x-64/sums/images'}
+
+
 @pytest.mark.parametrize('group_size', [0, 1.5])
 def test_group_size(make_runner, group_size):
     runner = make_runner(

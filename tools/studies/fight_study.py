@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What is trained on the clips, how, and what came out."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional
@@ -42,6 +43,12 @@ class Study(Trainings):
     def __init__(self, out: Path, epochs: Optional[int] = None) -> None:
         super().__init__(out)
         self.epochs = epochs
+        self.configs = {
+            network: Config.fromfile(
+                CONFIGS / f'mutual-{network}-r10_1xb10_fight-64px.py'
+            )
+            for network in NETWORKS
+        }
 
     def planned(self) -> List[Optional[Run]]:
         """All runs, so that whole folds are finished first."""
@@ -54,16 +61,12 @@ class Study(Trainings):
 
     def subnets(self, network: str) -> List[Subnet]:
         """Where a network is evaluated."""
-        return list(map(Subnet.parse, self._read(network).test_cfg.subnets))
-
-    def _read(self, network: str) -> Config:
-        name = f'mutual-{network}-r10_1xb10_fight-64px.py'
-        return Config.fromfile(CONFIGS / name)
+        return list(map(Subnet.parse, self.configs[network].test_cfg.subnets))
 
     def config(self, run: Run, folder: Path) -> Config:
         """The network's config, made that of a run."""
         del folder
-        cfg = self._read(run.network)
+        cfg = copy.deepcopy(self.configs[run.network])
         if run.method != 'mutual':
             cfg.model.mutual.alone = run.method
             cfg.test_cfg.subnets = [run.method]
@@ -83,7 +86,7 @@ class Study(Trainings):
         """Mean accuracy over the finished folds, by network and method."""
         found = {}
         for network in NETWORKS:
-            model = build_model(self._read(network))
+            model = build_model(self.configs[network])
             scores: Dict[str, Dict[Subnet, List[float]]] = {}
             for run in self.planned():
                 if run is not None and run.network == network:
@@ -128,7 +131,7 @@ class Study(Trainings):
             '|---|---|---|---|---|',
         ]
         for network in NETWORKS:
-            model = build_model(self._read(network))
+            model = build_model(self.configs[network])
             together, alone = (
                 _cells(tables.get(f'{network}, {kind}'))
                 for kind in ('mutual', 'alone')

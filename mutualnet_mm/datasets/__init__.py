@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Data: transforms, and a small data set that needs no download."""
+"""Data: transforms, and small data sets that need no download."""
 
+from .read_clip import ReadClip
 from .transforms import MultiResolution
 
-__all__ = ['MultiResolution']
+__all__ = ['MultiResolution', 'ReadClip']

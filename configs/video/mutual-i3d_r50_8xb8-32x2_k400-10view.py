@@ -1,0 +1,12 @@
+"""I3D tested on 10 views: 10 clips, the 224 pixels in the centre.
+
+The checkpoint is mutual-i3d_r50_8xb8-32x2_k400.py's.
+
+    python tools/test.py THIS_CONFIG CHECKPOINT
+"""
+
+_base_ = ['mutual-i3d_r50_8xb8-32x2_k400.py']
+
+test_pipeline = _base_.test_pipeline
+test_pipeline[2] = dict(type='CenterCrop', crop_size=224)
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

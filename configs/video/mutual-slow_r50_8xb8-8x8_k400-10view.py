@@ -1,0 +1,12 @@
+"""Slow-8x8 tested on 10 views: 10 clips, the 224 pixels in the centre.
+
+The checkpoint is mutual-slow_r50_8xb8-8x8_k400.py's.
+
+    python tools/test.py THIS_CONFIG CHECKPOINT
+"""
+
+_base_ = ['mutual-slow_r50_8xb8-8x8_k400.py']
+
+test_pipeline = _base_.test_pipeline
+test_pipeline[2] = dict(type='CenterCrop', crop_size=224)
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -1,0 +1,222 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Reading clips where the list of videos names broken files."""
+
+import logging
+import os
+import re
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Callable, List, NamedTuple, Optional, Set, Tuple, Type
+
+from mmengine.dataset import Compose
+from mmengine.logging import print_log
+
+from ..errors import ConfigError
+from ..registry import TRANSFORMS
+
+_MAX_IN_A_ROW = 100  # unreadable clips: by then it is no bad luck
+_MAX_LOST = 16  # frames of a clip, which is decord's own limit as well
+
+_warned: Set[str] = set()  # files, by this process
+
+
+class _Decoder(NamedTuple):
+    """A library that decodes, and what broken files make it raise."""
+
+    package: str
+    own_error: str
+    other_errors: Tuple[Type[Exception], ...]
+
+    def reason(self, error: Exception) -> Optional[str]:
+        """Say in one line why the file cannot be read; None if it can."""
+        own = getattr(import_module(self.package), self.own_error)
+        text = getattr(error, 'strerror', None) or str(error)
+        # decord puts times and lines of its source in.
+        text = ' '.join(re.sub(r'\[[\d:]+\] \S+:\d+: ', '', text).split())
+        if isinstance(error, (own, OSError)):
+            return text
+        if isinstance(error, self.other_errors):
+            name = type(error).__name__
+            return f'{self.package} finds no video in it, {name}: {text}'
+        return None
+
+
+# By how the names of mmaction2's steps begin.
+_DECODERS = dict(
+    Decord=_Decoder(
+        'decord', 'DECORDError', (RuntimeError, AssertionError, StopIteration)
+    ),
+    PyAV=_Decoder(
+        'av', 'FFmpegError', (ValueError, IndexError, ZeroDivisionError)
+    ),
+    OpenCV=_Decoder('cv2', 'error', (ValueError, IndexError)),
+)
+
+
+@TRANSFORMS.register_module()
+class ReadClip:
+    """Read a clip by stock steps; a file that cannot be read is named.
+
+    Zero bytes, truncated, no video, no frames, not there: in training the
+    file is warned about, once in each process, and ``None`` returned, for
+    which mmengine's data sets draw another sample. In testing, which is when
+    one of the steps has ``test_mode=True``, it is an error, since nothing may
+    be left out of a result silently. Errors of another kind, such as a
+    missing key, are not touched.
+
+    Required keys: ``filename``, and as for ``transforms``.
+
+    Args:
+        transforms (list[dict]): Steps of mmaction2 that open the file, pick
+            frames and decode them, by decord, PyAV or OpenCV.
+
+    Raises:
+        ConfigError: If the decoder is not installed; on a call, if a clip
+            cannot be read in testing, or 100 in a row in training.
+
+    Example:
+        >>> dict(
+        ...     type='mutualnet_mm.ReadClip',
+        ...     transforms=[
+        ...         dict(type='DecordInit'),
+        ...         dict(type='SampleFrames', clip_len=8, frame_interval=8),
+        ...         dict(type='DecordDecode')])
+    """
+
+    def __init__(self, transforms: List[dict]) -> None:
+        self.steps = Compose(transforms).transforms
+        for step in self.steps:
+            _check_installed(step)
+            if (
+                type(step).__name__ == 'DecordInit'
+                and step.io_backend == 'disk'
+            ):
+                # The stock step has decord read from memory, where a
+                # truncated AVI ends the process by a segmentation fault.
+                step._get_video_reader = partial(
+                    _open_with_decord, step.num_threads
+                )
+        self.test_mode = any(
+            getattr(s, 'test_mode', False) for s in self.steps
+        )
+        self._in_a_row = 0
+
+    def __call__(self, results: dict) -> Optional[dict]:
+        """Return ``results`` with the clip; None if there is none to read."""
+        file = str(results['filename'])
+        for step in self.steps:
+            decoder = _DECODERS.get(_prefix(step))
+            if decoder is None:
+                results = step(results)
+                continue
+            try:
+                results = step(results)
+                if type(step).__name__.endswith('Init'):
+                    _check_frames(results)
+            except Exception as error:
+                reason = decoder.reason(error)
+                if reason is None:
+                    raise
+                self._refuse(file, reason)
+                return None
+        self._in_a_row = 0
+        return results
+
+    def _refuse(self, file: str, reason: str) -> None:
+        """Warn about a clip, or raise where it cannot be left out."""
+        found = f'clip {file!r} cannot be read ({reason})'
+        if self.test_mode:
+            raise ConfigError(
+                f'{found}: tests need every clip, replace the file or take '
+                'its line out of the annotation list'
+            )
+        self._in_a_row += 1
+        if self._in_a_row >= _MAX_IN_A_ROW:
+            raise ConfigError(
+                f'{_MAX_IN_A_ROW} clips in a row cannot be read, at last '
+                f'{found}: check data_root and data_prefix of the data set, '
+                'and the files'
+            )
+        if file not in _warned:
+            _warned.add(file)
+            print_log(
+                f'{found}: others take its place', 'current', logging.WARNING
+            )
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(transforms={self.steps})'
+
+
+class _Frames:
+    """What ``OpenCVDecode`` reads frames from, which comes to an end.
+
+    From a frame that cannot be decoded the stock step goes back one by one,
+    seeking each time; and where OpenCV does not know its position, mmcv's
+    reader reads on from frame -9e15.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        reader._get_real_position = partial(
+            _known_position, reader._get_real_position
+        )
+        self.reader = reader
+        self.lost = 0
+
+    def __getitem__(self, index: int) -> Any:
+        frame = self.reader[index]
+        if frame is None:
+            self.lost += 1
+            if self.lost > _MAX_LOST:
+                raise OSError(f'{self.lost} of its frames cannot be decoded')
+        return frame
+
+
+def _known_position(position: Callable[[], int]) -> int:
+    found = position()
+    if not 0 <= found < 2**31:
+        raise OSError('its frames cannot be found')
+    return found
+
+
+def _prefix(step: Any) -> str:
+    """Name the decoder of a step: ``'PyAV'`` of ``PyAVInit``, else ``''``."""
+    name = type(step).__name__
+    return next(filter(name.startswith, _DECODERS), '')
+
+
+def _check_installed(step: Any) -> None:
+    decoder = _DECODERS.get(_prefix(step))
+    if decoder is None or find_spec(decoder.package) is not None:
+        return
+    others = []
+    for name, other in _DECODERS.items():
+        if other is not decoder:
+            there = find_spec(other.package) is not None
+            how = 'installed' if there else f'pip install {other.package}'
+            others.append(f'{name}Init and {name}Decode ({how})')
+    raise ConfigError(
+        f'{type(step).__name__} needs {decoder.package}, which is missing: '
+        f'pip install {decoder.package}, or use {" or ".join(others)}'
+    )
+
+
+def _open_with_decord(num_threads: int, file: str) -> Any:
+    """Open a file by its path, under the name that the stock step takes."""
+    from decord import VideoReader
+
+    if not os.path.splitext(file)[1]:
+        file = f'{file}.mp4'
+    with open(file, 'rb') as opened:  # decord itself does not say why not
+        if not opened.read(1):
+            raise OSError('it is empty')
+    # An absolute path is never taken for a URL.
+    return VideoReader(os.path.abspath(file), num_threads=num_threads)
+
+
+def _check_frames(results: dict) -> None:
+    if results['total_frames'] < 1:
+        # Some containers do not say, and frame 0 would stand for all of them.
+        raise OSError('it has no frames, or does not say how many')
+    if hasattr(results['video_reader'], 'vcap'):  # mmcv's
+        results['video_reader'] = _Frames(results['video_reader'])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mutualnet_mm import Subnet
+from mutualnet_mm import ConfigError, Subnet
 from mutualnet_mm.evaluation import QueryTable, TableEntry, save_table
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +29,51 @@ train_dataloader = dict(dataset=dict(
     type='CustomDataset', data_root='nowhere', ann_file='train.txt'))
 test_cfg = dict(
     type='mutualnet_mm.SubnetTestLoop', subnets=['1.0x-32', '0.5x-32'])
+"""
+# Slow-18 at 2 clips of 3 crops.
+SLOW_18 = """
+default_scope = 'mmaction'
+custom_imports = dict(imports=['mutualnet_mm'], allow_failed_imports=False)
+model = dict(
+    type='mutualnet_mm.MutualLearning',
+    wraps='Recognizer3D',
+    mutual=dict(width=(0.5, 1.0), resolution=(64, 32), frames=(4, 2)),
+    backbone=dict(
+        type='mutualnet_mm.SlimmableResNet3dSlowOnly', depth=18,
+        base_channels=16, conv1_kernel=(1, 7, 7), inflate=(0, 0, 0, 0)),
+    cls_head=dict(type='I3DHead', num_classes=10, in_channels=128))
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='SampleFrames', clip_len=4, num_clips=2, test_mode=True),
+    dict(type='Resize', scale=(-1, 128)),
+    dict(type='ThreeCrop', crop_size=128)]))
+test_cfg = dict(
+    type='mutualnet_mm.SubnetTestLoop', subnets=['1.0x-64-4', '0.5x-32-2'])
+"""
+
+
+# A Slow network of two stages.
+RECOGNIZER = """
+default_scope = 'mmaction'
+custom_imports = dict(imports=['mutualnet_mm'], allow_failed_imports=False)
+model = dict(
+    type='mutualnet_mm.MutualLearning',
+    wraps='Recognizer3D',
+    mutual=dict(
+        width=(0.5, 1.0),
+        resolution=(64, 32),
+        frames=(4, 2),
+        include_min=False),
+    backbone=dict(
+        type='mutualnet_mm.SlimmableResNet3dSlowOnly',
+        depth=18,
+        num_stages=2,
+        stage_blocks=(1, 1),
+        out_indices=(1, ),
+        spatial_strides=(1, 2),
+        temporal_strides=(1, 1),
+        dilations=(1, 1),
+        inflate=(0, 1)),
+    cls_head=dict(type='I3DHead', num_classes=10, in_channels=128))
 """
 
 
@@ -135,6 +180,48 @@ def test_get_flops(tmp_path):
     assert len(rows) == 2
 
 
+def slow_18(channels, side, frames):
+    """Multiply-accumulates of a view but the classifier's, by hand."""
+    side //= 2
+    macs, inputs = side**2 * 49 * 3 * channels[0], channels[0]
+    side //= 2
+    for level, c in enumerate(channels):
+        side //= 1 if level == 0 else 2
+        macs += side**2 * 9 * (inputs * c + 3 * c * c)
+        macs += 0 if level == 0 else side**2 * inputs * c
+        inputs = c
+    pooled = side**2 * inputs
+    return frames * (macs + pooled)
+
+
+@pytest.mark.parametrize(
+    'options, height', [('', 128), ('--image-shape 64 128', 64)]
+)
+def test_get_flops_of_videos(tmp_path, monkeypatch, capsys, options, height):
+    """Of one view and of all; half of a square has half of its cost."""
+    pytest.importorskip('mmaction')
+    path = tmp_path / 'recognizer.py'
+    path.write_text(SLOW_18)
+    command = f'get_flops.py {path} --json {options}'
+    monkeypatch.setattr(sys, 'argv', command.split())
+    load_tool('get_flops').main()
+    rows = json.loads(capsys.readouterr().out)['subnets']
+    assert [row['subnet'] for row in rows] == ['1.0x-64-4', '0.5x-32-2']
+    for row, channels, scale, frames in zip(
+        rows, [(16, 32, 64, 128), (8, 16, 32, 64)], [1, 2], [4, 2]
+    ):
+        classifier = 10 * channels[-1]
+        square = slow_18(channels, 128 // scale, frames)
+        macs = square * height // 128 + classifier
+        expected = dict(
+            input_shape=[3, frames, height // scale, 128 // scale],
+            macs=macs,
+            views=6,
+            video_macs=6 * macs,
+        )
+        assert {name: row[name] for name in expected} == expected
+
+
 def test_training_cost(tmp_path):
     """Two subnets and none at random: sums that are easy to check."""
     result = run_on_classifier(tmp_path, 'training_cost.py')
@@ -154,12 +241,63 @@ def test_training_cost(tmp_path):
     )
     assert result == dict(
         full='1.0x-32',
+        input=[32, 32],
+        sampling='full + smallest',
         independent=dict(
             listed={'1.0x-32': full, '0.5x-32': least}, grid=grid
         ),
         macs=macs,
         ratio={name: number / full for name, number in macs.items()},
+        other_sampling={},
     )
+
+
+def test_training_cost_of_video(tmp_path, capsys):
+    """Eq. 9 by hand, and the cost of another size of the clips."""
+    pytest.importorskip('mmaction')
+    (tmp_path / 'slow.py').write_text(RECOGNIZER)
+    tool = load_tool('training_cost')
+    settings = dict(config=str(tmp_path / 'slow.py'), cfg_options=None)
+    small, result = (
+        tool.count(
+            SimpleNamespace(**settings, measure=False, image_shape=shape)
+        )
+        for shape in (None, [128, 128])
+    )
+    # All but the classifier grows with the area.
+    assert small['input'] == (64, 64) and result['input'] == (128, 128)
+    macs = [r['macs']['full'] - 128 * 10 for r in (small, result)]
+    assert macs[1] == 4 * macs[0]
+
+    size = (64**2 + 32**2) / 2 / 64**2 * (4 + 2) / 2 / 4
+    # The mean of the square of a width from [0.5, 1].
+    random = size * (0.5**2 + 0.5 * 1 + 1**2) / 3
+    ratios = {
+        'full + 2 random': 1 + 2 * random,
+        'full + smallest + 1 random': 1 + size * 0.5**2 + random,
+        'full + 1 random': 1 + random,
+    }
+    ways = {result['sampling']: result, **result['other_sampling']}
+    assert list(ways) == list(ratios)
+    for name, ratio in ratios.items():
+        found = ways[name]['ratio']
+        assert found['closed_form'] == pytest.approx(ratio)
+        assert found['expected'] == pytest.approx(ratio, rel=0.1)
+        assert ways[name]['macs']['expected'] == pytest.approx(
+            found['expected'] * result['macs']['full']
+        )
+    assert len(result['independent']['grid']) == 11 * 4
+
+    tool.show(result)
+    text = capsys.readouterr().out
+    for part in ('clip of 128 x 128', 'full + 1 random, Eq. 9', '1.0x-64-4'):
+        assert part in text
+
+
+def test_training_cost_of_no_pixels():
+    args = SimpleNamespace(image_shape=[0, 64])
+    with pytest.raises(ConfigError, match='--image-shape .0, 64.: use pixels'):
+        load_tool('training_cost').count(args)
 
 
 def load_tool(name):
@@ -183,23 +321,63 @@ def test_table_of_flops(capsys):
     assert 'head MACs' in text and '17.54 K' in text and ' - ' in text
 
 
+def test_table_of_the_flops_of_videos(capsys):
+    row = dict(subnet='0.63x-142-3', input_shape=[3, 3, 162, 162])
+    row.update(macs=3_828_700_000, params=13_090_000)
+    row.update(views=30, video_macs=114_861_000_000)
+    load_tool('get_flops').show([row])
+    text = capsys.readouterr().out
+    assert '3 x 3 x 162 x 162' in text
+    cells = [cell.strip() for cell in text.splitlines()[3].split('│')]
+    assert cells[3:-1] == ['3.83 G', '30', '114.86 G', '13.09 M']
+    assert 'MACs x views' in text and 'views ' in text
+
+
 def test_table_of_training_cost(capsys):
     numbers = dict(full=569e6, closed_form=912e6, expected=926e6)
     result = dict(
         full='1.0x-224',
+        input=[224, 192],
+        sampling='full + smallest + 2 random',
         independent=dict(
             listed={'1.0x-224': 569e6, '0.25x-128': 14e6},
             grid={'1.0x-224': 569e6},
         ),
-        macs=dict(numbers, listed=583e6, grid=569e6),
+        macs=dict(numbers, listed=583e6, grid=1569e6),
         ratio=dict.fromkeys([*numbers, 'listed', 'grid'], 1.628),
+        other_sampling={},
     )
     show = load_tool('training_cost').show
     show(result)
     text = capsys.readouterr().out
-    for part in ('926.0 M', '1.63', '2 networks', '1.0x-224, 0.25x-128'):
+    for part in (
+        *('926.0 M', '1,569.0 M', '1.63', '2 networks', 'Eq. 2'),
+        *('1.0x-224, 0.25x-128', 'image of 224 x 192'),
+    ):
         assert part in text
-    assert 'Measured' not in text
+    assert 'Measured' not in text and ' G ' not in text
+    other = dict(
+        macs=dict(closed_form=80.94e9, expected=82.53e9),
+        ratio=dict(closed_form=1.485, expected=1.514),
+    )
+    show(
+        dict(
+            result,
+            full='1.0x-224-8',
+            sampling='full + 2 random',
+            macs=dict(result['macs'], full=54.52e9, closed_form=87.812e9),
+            other_sampling={'full + 1 random': other},
+        )
+    )
+    lines = capsys.readouterr().out.splitlines()
+    for parts in (
+        ('the full network alone, 1.0x-224-8', '54.52 G'),
+        ('full + 2 random, Eq. 9 in closed form', '87.81 G', '1.63'),
+        ('full + 1 random, Eq. 9 in closed form', '80.94 G', '1.49'),
+        ('full + 1 random, from the rounded channels', '82.53 G', '1.51'),
+        ('config: full + 2 random;',),
+    ):
+        assert any(all(part in line for part in parts) for line in lines)
     times = dict(mutual=0.4, full=0.2, ratio=2.1, macs_ratio=1.7, pairs=20)
     times.update(batch_size=8, machine='a machine, 2 threads')
     show(dict(result, measured=times))

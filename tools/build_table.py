@@ -40,7 +40,8 @@ def parse_args():
         '--num-images',
         type=int,
         metavar='N',
-        help='test on N random images, always the same ones; default: all',
+        help='test on N random images or videos, always the same ones; '
+        'default: all',
     )
     parser.add_argument(
         '--metric',

@@ -4,7 +4,8 @@
 
 Detectors: MACs are those of backbone and neck. The heads are listed apart,
 with MACs for single-stage detectors only: behind proposals they depend on how
-many there are.
+many there are. Recognizers: MACs are those of one view as the test pipeline
+delivers it, and of all views of a video.
 """
 
 import json
@@ -21,6 +22,7 @@ from mutualnet_mm.apis import (
     count_heads,
     count_macs,
     count_params,
+    find_views,
     listed_subnets,
     load_config,
     one_line_errors,
@@ -41,10 +43,10 @@ def parse_args():
         '--image-shape',
         nargs=2,
         type=int,
-        default=(480, 640),
         metavar=('H', 'W'),
-        help='original image of a detector, which keeps the aspect ratio; '
-        'default: 480 640',
+        help='original image of a detector, which keeps the aspect ratio, '
+        'default: 480 640; view of a video for the full network, default: '
+        "the test pipeline's",
     )
     parser.add_argument(
         '--json', action='store_true', help='print JSON instead of a table'
@@ -54,26 +56,34 @@ def parse_args():
 
 def count(args) -> list:
     """Cost of each subnet, one dict each."""
-    if min(args.image_shape) < 1:
+    if args.image_shape and min(args.image_shape) < 1:
         raise ConfigError(f'--image-shape {args.image_shape}: use pixels')
     cfg = load_config(
         args.config, args.cfg_options, launcher='none', stages=()
     )
     model = build_model(cfg)
+    views = find_views(cfg)
+    image_shape = args.image_shape or views.shape
     rows = []
     for subnet in args.subnet or listed_subnets(cfg, model):
         subnet = model.space.check(subnet)
-        shape = model.task.input_shape(model, subnet, args.image_shape)
+        shape = model.task.input_shape(model, subnet, image_shape)
         row = dict(
             subnet=str(subnet),
             width=subnet.width,
             resolution=subnet.resolution,
             frames=subnet.frames,
             input_shape=list(shape[1:]),
-            macs=count_macs(model, subnet, args.image_shape),
+            macs=count_macs(model, subnet, image_shape),
             params=count_params(model, subnet),
         )
-        heads = count_heads(model, subnet, args.image_shape)
+        if views.number is not None:
+            row.update(
+                input_shape=row['input_shape'][1:],  # of one view
+                views=views.number,
+                video_macs=views.number * row['macs'],
+            )
+        heads = count_heads(model, subnet, image_shape)
         if heads is not None:
             row.update(head_macs=heads.macs, head_params=heads.params)
         rows.append(row)
@@ -82,8 +92,11 @@ def count(args) -> list:
 
 def show(rows: list) -> None:
     """Print the table."""
-    columns = {'macs': 'MACs', 'params': 'params'}
+    columns = {'macs': 'MACs'}
     caption = None
+    if 'views' in rows[0]:
+        columns.update(views='views', video_macs='MACs x views')
+    columns.update(params='params')
     if 'head_params' in rows[0]:
         columns.update(head_macs='head MACs', head_params='head params')
         caption = 'MACs of backbone and neck; params of the whole model'
@@ -91,10 +104,15 @@ def show(rows: list) -> None:
     for label in ('subnet', 'input', *columns.values()):
         table.add_column(label, justify='right', no_wrap=True)
     for row in rows:
+        # Of images without the channels.
+        shape = row['input_shape'][0 if 'views' in row else 1 :]
         table.add_row(
             row['subnet'],
-            ' x '.join(map(str, row['input_shape'][1:])),
-            *(short(row[name]) for name in columns),
+            ' x '.join(map(str, shape)),
+            *(
+                str(row[name]) if name == 'views' else short(row[name])
+                for name in columns
+            ),
         )
     Console().print(table)
 

@@ -3,10 +3,11 @@
 """Compare the cost of mutual learning with that of independent networks.
 
 Counted are the multiply-accumulates of the forward passes for one training
-image (the paper's Table 3); the backward passes take about twice as many in
-every row. Eq. 2 takes them as proportional to width^2 x resolution^2 (x
-frames). A detector's are those of backbone and neck for an image of 480 x 640
-pixels.
+image or clip (the paper's Tables 3 and 4); the backward passes take about
+twice as many in every row. Eq. 2 takes them as proportional to width^2 x
+resolution^2, Eq. 9 to that times the frames. A detector's are those of
+backbone and neck. For video the other ways to sample the subnets of a step
+follow that of the config.
 """
 
 import json
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mutualnet_mm import ConfigError, Subnet
 from mutualnet_mm.apis import (
     build_model,
     closed_form_ratio,
@@ -31,6 +33,7 @@ from mutualnet_mm.apis import (
     measure_steps,
     one_line_errors,
 )
+from mutualnet_mm.apis.training_cost import ways_of_sampling
 
 
 def parse_args():
@@ -43,6 +46,14 @@ def parse_args():
         'full network alone on a batch of train_dataloader',
     )
     parser.add_argument(
+        '--image-shape',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        help='original image of a detector, default: 480 640; clip of a '
+        'video for the full network, default: the full resolution',
+    )
+    parser.add_argument(
         '--json', action='store_true', help='print JSON instead of a table'
     )
     return parser.parse_args()
@@ -50,6 +61,9 @@ def parse_args():
 
 def count(args) -> dict:
     """All figures, absolute and relative to the full network's."""
+    shape = args.image_shape
+    if shape and min(shape) < 1:
+        raise ConfigError(f'--image-shape {shape}: use pixels')
     cfg = load_config(
         args.config,
         args.cfg_options,
@@ -63,26 +77,39 @@ def count(args) -> dict:
         if args.measure
         else None
     )
+    counting = partial(progress, description='Counting')
     model = build_model(cfg)
-    full = count_macs(model, model.space.full)
+    full = count_macs(model, model.space.full, shape)
+    ways = ways_of_sampling(model.sampler)
+    expected = expected_macs(model, list(ways.values()), shape, counting)
     listed, grid = (
-        {str(s): count_macs(model, s) for s in subnets}
+        {str(s): count_macs(model, s, shape) for s in counting(subnets)}
         for subnets in (listed_subnets(cfg, model), model.space.grid())
     )
-    macs = dict(
-        full=full,
-        closed_form=full * closed_form_ratio(model.sampler),
-        expected=expected_macs(
-            model, partial(progress, description='Counting')
-        ),
-        listed=sum(listed.values()),
-        grid=sum(grid.values()),
-    )
+
+    def relative(**macs: float) -> dict:
+        ratio = {name: number / full for name, number in macs.items()}
+        return dict(macs=macs, ratio=ratio)
+
+    others = {
+        name: relative(
+            closed_form=full * closed_form_ratio(way), expected=number
+        )
+        for (name, way), number in zip(ways.items(), expected)
+    }
+    sampling = next(iter(ways))
     result = dict(
         full=str(model.space.full),
+        input=model.task.input_shape(model, model.space.full, shape)[-2:],
+        sampling=sampling,
         independent=dict(listed=listed, grid=grid),
-        macs=macs,
-        ratio={name: number / full for name, number in macs.items()},
+        **relative(
+            full=full,
+            **others.pop(sampling)['macs'],
+            listed=sum(listed.values()),
+            grid=sum(grid.values()),
+        ),
+        other_sampling=others,
     )
     if times is not None:
         result['measured'] = asdict(times)
@@ -92,25 +119,39 @@ def count(args) -> dict:
 def show(result: dict) -> None:
     """Print the table, and what was measured."""
     listed, grid = result['independent'].values()
-    labels = dict(
-        full=f'the full network alone, {result["full"]}',
-        closed_form='mutual learning, Eq. 2 in closed form',
-        expected='mutual learning, expected from the rounded channels',
-        listed=f'each alone: {len(listed)} networks, those of test_cfg',
-        grid=f'each alone: {len(grid)} networks, the grid of a query table',
-    )
+    video = Subnet.parse(result['full']).frames is not None
+    height, width = result['input']
+    closed_form = f'Eq. {9 if video else 2} in closed form'
+    rows = [(f'the full network alone, {result["full"]}', 'full', result)]
+    ways = {result['sampling']: result, **result['other_sampling']}
+    for way, numbers in ways.items():
+        rows += [
+            (f'{way}, {closed_form}', 'closed_form', numbers),
+            (f'{way}, from the rounded channels', 'expected', numbers),
+        ]
+    for name, networks, what in (
+        ('listed', listed, 'those of test_cfg'),
+        ('grid', grid, 'the grid of a query table'),
+    ):
+        number = f'{len(networks)} network{"s" * (len(networks) > 1)}'
+        rows.append((f'each alone: {number}, {what}', name, result))
     table = Table(
-        title='Forward passes for one training image',
-        caption=f'test_cfg: {", ".join(listed)}',
+        title=f'Forward passes for one training {"clip" if video else "image"}'
+        f' of {height} x {width} pixels',
+        caption=f'config: {result["sampling"]}; test_cfg: {", ".join(listed)}',
     )
     table.add_column('trained')
     table.add_column('MACs', justify='right')
     table.add_column('ratio', justify='right')
-    for name, label in labels.items():
+    # One unit for all, so that they compare at a glance.
+    unit, size, digits = (
+        ('G', 1e9, 2) if result['macs']['full'] >= 1e9 else ('M', 1e6, 1)
+    )
+    for label, name, numbers in rows:
         table.add_row(
             label,
-            f'{result["macs"][name] / 1e6:,.1f} M',
-            f'{result["ratio"][name]:.2f}',
+            f'{numbers["macs"][name] / size:,.{digits}f} {unit}',
+            f'{numbers["ratio"][name]:.2f}',
         )
     Console().print(table)
     if 'measured' in result:

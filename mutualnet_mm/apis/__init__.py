@@ -10,11 +10,13 @@ from .macs import HeadCost, count_heads, count_macs, count_params
 from .model import build_model, listed_subnets
 from .step_times import StepTimes, measure_steps
 from .training_cost import closed_form_ratio, expected_macs
+from .views import Views, find_views
 
 __all__ = [
     'AdaptiveFile',
     'HeadCost',
     'StepTimes',
+    'Views',
     'build_model',
     'build_table',
     'check_checkpoint',
@@ -25,6 +27,7 @@ __all__ = [
     'count_macs',
     'count_params',
     'expected_macs',
+    'find_views',
     'listed_subnets',
     'load_config',
     'measure_steps',

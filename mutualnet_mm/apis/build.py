@@ -17,6 +17,7 @@ from .adaptive_file import AdaptiveFile
 from .checkpoints import check_checkpoint, check_exists
 from .macs import count_macs, count_params
 from .table_loop import TableLoop
+from .views import find_views
 
 # Of the run that built the table, not of the network.
 _OF_THE_RUN = ('launcher', 'load_from', 'resume', 'work_dir')
@@ -51,14 +52,16 @@ def build_table(
         step (float): Of the grid's widths. Defaults to 0.05.
         subnets (Sequence, optional): Such as ``['1.0x-224', '0.5x-160']``, in
             place of the grid.
-        num_images (int, optional): Test on so many random images, always the
-            same ones. Defaults to all.
+        num_images (int, optional): Test on so many random images or videos,
+            always the same ones. Defaults to all.
         metric (str, optional): What ranks the subnets, more being better.
             Defaults to the first one that the evaluator gives.
 
     Returns:
         QueryTable: Accuracies carry a 95 % interval, see
-        :func:`~mutualnet_mm.evaluation.metric_interval`.
+        :func:`~mutualnet_mm.evaluation.metric_interval`. MACs of video are
+        those of one view as the test pipeline delivers it (of the full
+        resolution where it names no size).
 
     Raises:
         ConfigError: If something given is wrong, in several processes, or if
@@ -88,7 +91,8 @@ def build_table(
     )
     model = loop.model
     check_checkpoint(checkpoint, model)
-    macs = {s: count_macs(model, s) for s in loop.subnets}
+    views = find_views(cfg)
+    macs = {s: count_macs(model, s, views.shape) for s in loop.subnets}
     widths = {s.width: s for s in loop.subnets}  # all that matters to params
     params = {w: count_params(model, s) for w, s in widths.items()}
     # In place of the loop in the config, which is dumped to the work dir.
@@ -104,6 +108,7 @@ def build_table(
         task=model.task.name,
         full=model.space.full,
         num_images=len(loop.dataloader.dataset),
+        views=views.number,
     )
     save_table(table, out / 'table.json')
     save_csv(table, out / 'table.csv')

@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.dist import infer_launcher
 
 from ..errors import ConfigError
+from .pipelines import Step, pipeline_steps, stage_datasets
+from .views import frame_stride, is_video, sampling_steps, sizing_step
 
 STAGES = ('train', 'val', 'test')
 
@@ -35,7 +37,8 @@ def load_config(
 
     Raises:
         ConfigError: If a file that the config names does not exist, or if
-            its pipeline delivers another than the full resolution.
+            its pipeline delivers another than the full resolution or clips
+            of another length than the full network's.
     """
     if not Path(path).is_file():
         raise ConfigError(f'config {path!r} does not exist')
@@ -49,111 +52,143 @@ def load_config(
     cfg.launcher = infer_launcher() if launcher == 'auto' else launcher
     check_annotations(cfg, stages)
     check_resolution(cfg, stages)
+    check_clips(cfg, stages)
     return cfg
 
 
 def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
-    """Refuse a config whose annotation files do not exist.
+    """Refuse a config whose annotation files or video folders do not exist.
 
     Raises:
         ConfigError: Names the setting and the file.
     """
-    for place, dataset in _stage_datasets(cfg, stages):
-        file = dataset.get('ann_file')
+    for place, dataset in stage_datasets(cfg, stages):
         root = str(dataset.get('data_root') or '')
-        if not file or '://' in str(file) or '://' in root:
-            continue
-        full = Path(root, file)
-        if not full.is_file():
+        file = dataset.get('ann_file')
+        if file and _is_local(root, file) and not Path(root, file).is_file():
             raise ConfigError(
-                f'annotation file {str(full)!r} does not exist: set '
-                f'{place}.data_root or {place}.ann_file'
+                f'annotation file {str(Path(root, file))!r} does not exist: '
+                f'set {place}.data_root or {place}.ann_file'
             )
+        prefix = dataset.get('data_prefix')
+        folder = prefix.get('video') if isinstance(prefix, dict) else None
+        if (
+            folder
+            and _is_local(root, folder)
+            and not Path(root, folder).is_dir()
+        ):
+            raise ConfigError(
+                f'video folder {str(Path(root, folder))!r} does not exist: '
+                f'set {place}.data_root or {place}.data_prefix.video'
+            )
+
+
+def _is_local(root: str, path: str) -> bool:
+    return '://' not in root and '://' not in str(path)
 
 
 def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     """Refuse a pipeline that delivers another than the full resolution.
 
     Of detectors the short edge of ``Resize`` is compared, of classifiers the
-    side of the last crop or square ``Resize``. Training and testing refuse
-    others too, but only when an image of that stage has come.
+    side of the last crop or square ``Resize``, of recognizers both sides of
+    the training clips: they may be tested on larger views. Training and
+    testing refuse others too, but only when an image of that stage has come.
 
     Raises:
         ConfigError: Names the step, its size and the full resolution.
     """
-    mutual = cfg.get('model', {}).get('mutual') or {}
-    resolution = mutual.get('resolution')
-    if not isinstance(resolution, (list, tuple)) or not resolution:
+    full = _first(cfg, 'resolution')
+    if full is None:
         return
-    is_classifier = 'Classifier' in str(cfg.model.get('wraps'))
-    delivered = _square_sides if is_classifier else _short_edges
-    for place, dataset in _stage_datasets(cfg, stages):
-        steps = list(dataset.get('pipeline') or ())
-        for i, size, side in delivered(steps):
-            if side != resolution[0]:
-                kind = steps[i]['type']
+    delivered = _short_edges
+    if 'Classifier' in str(cfg.model.get('wraps')):
+        delivered = _square_sides
+    elif is_video(cfg):
+        delivered = _clip_sides
+        stages = [stage for stage in stages if stage == 'train']
+    for place, dataset in stage_datasets(cfg, stages):
+        for step, size, sides in delivered(pipeline_steps(place, dataset)):
+            if any(side != full for side in sides):
                 raise ConfigError(
-                    f'{place}.pipeline.{i} is a {kind} of {size}, but the '
-                    'full resolution, mutual.resolution[0], is '
-                    f'{resolution[0]}: they must agree'
+                    f'{step.place} is a {step.kind} of {size}, but the full '
+                    'resolution, mutual.resolution[0], is '
+                    f'{full}: they must agree'
                 )
 
 
-_Size = Tuple[int, Any, int]
-"""Position of a step, the size that it names, and what is compared of it."""
+def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
+    """Refuse a pipeline whose clips are not as long as the full network's.
 
-
-def _short_edges(steps: Sequence[dict]) -> Iterator[_Size]:
-    if any('Crop' in str(step.get('type')) for step in steps):
+    Raises:
+        ConfigError: Names the step, its ``clip_len`` and the right one.
+    """
+    frames = _first(cfg, 'frames')
+    if frames is None or not is_video(cfg):
         return
-    for i, step in enumerate(steps):
-        scale = step.get('scale')
+    stride = frame_stride(cfg)
+    times = '' if stride == 1 else f' x resample_rate={stride}'
+    for place, dataset in stage_datasets(cfg, stages):
+        for step in sampling_steps(pipeline_steps(place, dataset)):
+            length = step.settings['clip_len']
+            if isinstance(length, int) and length != frames * stride:
+                raise ConfigError(
+                    f'{step.place} is a {step.kind} of clip_len='
+                    f'{length}, but the full network takes '
+                    f'mutual.frames[0]={frames}{times} frames: set clip_len='
+                    f'{frames * stride}'
+                )
+
+
+def _first(cfg: Config, name: str) -> Any:
+    """First one of a list of ``mutual``: the full network's."""
+    mutual = (cfg.get('model') or {}).get('mutual') or {}
+    values = mutual.get(name)
+    if isinstance(values, (list, tuple)) and values:
+        return values[0]
+    return None
+
+
+_Sized = Tuple[Step, Any, Tuple[int, ...]]
+"""A step, the size that it names, and what is compared of it."""
+
+
+def _short_edges(steps: Sequence[Step]) -> Iterator[_Sized]:
+    if any('Crop' in step.kind for step in steps):
+        return
+    for step in steps:
+        scale = step.settings.get('scale')
         if (
-            _kind(step) == 'Resize'
-            and step.get('keep_ratio')
+            step.kind == 'Resize'
+            and step.settings.get('keep_ratio')
             and isinstance(scale, (list, tuple))
             and min(scale) > 0
         ):
-            yield i, scale, min(scale)
+            yield step, scale, (min(scale),)
 
 
-def _square_sides(steps: Sequence[dict]) -> Iterator[_Size]:
-    found: List[_Size] = []
-    for i, step in enumerate(steps):
-        if 'Crop' in _kind(step):
-            size = step.get('crop_size', step.get('scale'))
-        elif _kind(step) == 'Resize' and not step.get('keep_ratio'):
-            size = step.get('scale')
+def _square_sides(steps: Sequence[Step]) -> Iterator[_Sized]:
+    found: List[_Sized] = []
+    for step in steps:
+        settings = step.settings
+        if 'Crop' in step.kind:
+            size = settings.get('crop_size', settings.get('scale'))
+        elif step.kind == 'Resize' and not settings.get('keep_ratio'):
+            size = settings.get('scale')
         else:
             continue
         if isinstance(size, int):
-            found.append((i, size, size))
+            found.append((step, size, (size,)))
         elif isinstance(size, (list, tuple)):
-            found.append((i, size, max(size)))
+            found.append((step, size, (max(size),)))
     yield from found[-1:]
 
 
-def _kind(step: dict) -> str:
-    return str(step.get('type')).split('.')[-1]
-
-
-def _stage_datasets(
-    cfg: Config, stages: Sequence[str]
-) -> Iterator[Tuple[str, dict]]:
-    for stage in stages:
-        name = f'{stage}_dataloader'
-        loader = cfg.get(name) or {}
-        yield from _datasets(f'{name}.dataset', loader.get('dataset'))
-
-
-def _datasets(place: str, dataset: Any) -> Iterator[Tuple[str, dict]]:
-    if isinstance(dataset, (list, tuple)):
-        for i, item in enumerate(dataset):
-            yield from _datasets(f'{place}.{i}', item)
-    elif isinstance(dataset, dict):
-        yield place, dataset
-        for key in ('dataset', 'datasets'):
-            yield from _datasets(f'{place}.{key}', dataset.get(key))
+def _clip_sides(steps: Sequence[Step]) -> Iterator[_Sized]:
+    found = sizing_step(steps)
+    if found is not None:
+        step, (height, width) = found
+        yield step, f'{width} x {height}', (height, width)
 
 
 @contextmanager

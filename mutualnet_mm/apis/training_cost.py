@@ -1,14 +1,15 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Multiply-accumulates of a training step (Eq. 2, Eq. 9, Table 3)."""
+"""Multiply-accumulates of a training step (Eq. 2, Eq. 9, Tables 3 and 4)."""
 
 from functools import lru_cache
 from itertools import product
 from statistics import fmean
-from typing import Callable, Iterable, List, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..models import MutualLearningMixin
+from ..models.tasks import Size
 from ..sampler import SubnetSampler
 from ..slimmable import SlimLayer, active_channels
 from ..subnet import Subnet
@@ -16,6 +17,37 @@ from .macs import count_macs
 
 Pieces = Sequence[Tuple[float, float]]
 """Widths, and the share of the range that each stands for."""
+
+
+def ways_of_sampling(sampler: SubnetSampler) -> Dict[str, SubnetSampler]:
+    """Name a way of sampling, and the others that it is compared with.
+
+    Args:
+        sampler (SubnetSampler): As a config has it.
+
+    Returns:
+        dict: ``sampler`` first. For video followed by the three of the
+        paper's Table 4: two random widths beside the full one, the smallest
+        and a random one, a random one.
+    """
+    ways = {_name(sampler): sampler}
+    space = sampler.space
+    if space.frames is not None and space.is_range and not sampler.alone:
+        for num_random, include_min in ((2, False), (1, True), (1, False)):
+            other = SubnetSampler(space, num_random, include_min)
+            ways.setdefault(_name(other), other)
+    return ways
+
+
+def _name(sampler: SubnetSampler) -> str:
+    if sampler.alone:
+        return f'{sampler.alone} alone'
+    roles = list(sampler.sample(0))
+    parts = ['full', *['smallest' for role in roles if role == 'min']]
+    for kind, role in (('random', 'rand'), ('fixed', 'fixed')):
+        number = sum(r.startswith(role) for r in roles)
+        parts += [f'{number} {kind}'] * (number > 0)
+    return ' + '.join(parts) + ' of one size' * sampler.shared
 
 
 def closed_form_ratio(sampler: SubnetSampler) -> float:
@@ -42,13 +74,15 @@ def closed_form_ratio(sampler: SubnetSampler) -> float:
     a, b = space.min_width, space.max_width
     # Simpson's rule: exact for a square.
     simpson = [(a, 1 / 6), ((a + b) / 2, 4 / 6), (b, 1 / 6)]
-    return _expectation(sampler, relative, simpson)
+    return _expectations([sampler], relative, simpson)[0]
 
 
 def expected_macs(
     model: MutualLearningMixin,
+    samplers: Sequence[SubnetSampler],
+    image_shape: Optional[Size] = None,
     track: Callable[[Pieces], Iterable[Tuple[float, float]]] = iter,
-) -> float:
+) -> List[float]:
     """Expected multiply-accumulates of a step for one training image.
 
     Forward passes of all subnets of a step, counted from their rounded
@@ -58,16 +92,24 @@ def expected_macs(
 
     Args:
         model (MutualLearningMixin): As built from a config.
+        samplers (Sequence[SubnetSampler]): Ways to sample ``model.space``,
+            which share what takes the time.
+        image_shape (tuple[int], optional): As for :func:`~.macs.count_macs`.
+            Defaults to None.
         track (Callable): Goes through what takes the time, to show progress.
             Defaults to showing none.
+
+    Returns:
+        list[float]: One for each of ``samplers``.
     """
-    sampler = model.sampler
-    draws = sampler.space.is_range and sampler.num_random
-    return _expectation(
-        sampler,
-        lambda subnet: count_macs(model, subnet),
-        track(width_pieces(model) if draws else []),
+    draws = model.space.is_range and any(
+        s.num_random and not s.alone for s in samplers
     )
+    count = lru_cache(maxsize=None)(
+        lambda subnet: count_macs(model, subnet, image_shape)
+    )
+    pieces = width_pieces(model) if draws else []
+    return _expectations(samplers, count, track(pieces))
 
 
 def width_pieces(model: MutualLearningMixin) -> Pieces:
@@ -114,28 +156,33 @@ def width_pieces(model: MutualLearningMixin) -> Pieces:
     ]
 
 
-def _expectation(
-    sampler: SubnetSampler,
+def _expectations(
+    samplers: Sequence[SubnetSampler],
     cost: Callable[[Subnet], float],
     pieces: Iterable[Tuple[float, float]],
-) -> float:
-    """Expected sum of ``cost`` over the subnets that ``sampler`` draws.
+) -> List[float]:
+    """Expected sums of ``cost`` over the subnets that ``samplers`` draw.
 
-    ``pieces`` stand for the uniform draw of one random width.
+    All draw from one space. ``pieces`` stand for the uniform draw of one
+    random width.
     """
-    space = sampler.space
+    space = samplers[0].space
     sizes = list(product(space.resolutions, space.frames or (None,)))
 
     def mean(width: float) -> float:
         return fmean(cost(Subnet(width, *size)) for size in sizes)
 
-    total = mean(space.max_width) if sampler.shared else cost(space.full)
-    if not space.is_range:
-        return total + sum(mean(w) for w in sorted(set(space.widths))[:-1])
-    if sampler.include_min:
-        total += mean(space.min_width)
-    if sampler.num_random:
-        total += sampler.num_random * sum(
-            share * mean(width) for width, share in pieces
-        )
-    return total
+    random = sum(share * mean(width) for width, share in pieces)
+
+    def expectation(sampler: SubnetSampler) -> float:
+        if sampler.alone:
+            return cost(sampler.alone)
+        total = mean(space.max_width) if sampler.shared else cost(space.full)
+        if not space.is_range:
+            narrower = sorted(set(space.widths))[:-1]
+            return total + sum(map(mean, narrower))
+        if sampler.include_min:
+            total += mean(space.min_width)
+        return total + sampler.num_random * random
+
+    return [expectation(sampler) for sampler in samplers]

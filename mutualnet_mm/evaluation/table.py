@@ -19,7 +19,8 @@ class TableEntry:
 
     Args:
         subnet (Subnet): Which one.
-        macs (int): Multiply-accumulates for an image or view.
+        macs (int): Multiply-accumulates for an image, or for one view of a
+            video.
         params (int): Parameters that it reads.
         metrics (Mapping): Values of the evaluator by their stock names; None
             where a value is not a number (NaN).
@@ -47,6 +48,8 @@ class QueryTable:
         full (Subnet): The full network, in the table or not.
         num_images (int, optional): Images or videos that the metrics were
             measured on. Defaults to None, unknown.
+        views (int, optional): Of a video, each of which costs an entry's
+            MACs. Defaults to None, for images.
 
     Raises:
         ConfigError: If a subnet comes twice, or none has the metric.
@@ -59,12 +62,14 @@ class QueryTable:
         task: str,
         full: Subnet,
         num_images: Optional[int] = None,
+        views: Optional[int] = None,
     ) -> None:
         self.entries = tuple(entries)
         self.metric = metric
         self.task = task
         self.full = full
         self.num_images = num_images
+        self.views = views
         subnets = [entry.subnet for entry in self.entries]
         twice = [s for s in subnets if subnets.count(s) > 1]
         if twice:
@@ -92,7 +97,12 @@ class QueryTable:
     def ranked_by(self, metric: str) -> 'QueryTable':
         """Return the same table ranked by another metric."""
         return QueryTable(
-            self.entries, metric, self.task, self.full, self.num_images
+            self.entries,
+            metric,
+            self.task,
+            self.full,
+            self.num_images,
+            self.views,
         )
 
     def score(self, entry: TableEntry) -> Optional[float]:

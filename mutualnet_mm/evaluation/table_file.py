@@ -85,6 +85,7 @@ def table_to_dict(table: QueryTable) -> Dict[str, Any]:
         metric=table.metric,
         full=str(table.full),
         num_images=table.num_images,
+        views=table.views,
         entries=entries,
     )
 
@@ -114,6 +115,7 @@ def table_from_dict(content: Any, name: str = 'table') -> QueryTable:
             task=_get(content, 'task', _is_text),
             full=Subnet.parse(_get(content, 'full', _is_text)),
             num_images=_get(content, 'num_images', _is_optional_count),
+            views=_get(content, 'views', _is_optional_count),
         )
     except ConfigError as error:
         raise ConfigError(f'{name} is damaged: {error}') from error

@@ -3,7 +3,7 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,9 +12,34 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from ..errors import ConfigError
 from ..evaluation import QueryTable, TableEntry
 from ..subnet import Subnet
+from .names import name_points
 
 Points = Mapping[Subnet, Tuple[float, float]]
 """``{subnet: (multiply-accumulates, accuracy)}``."""
+
+# How a video subnet is drawn: a line where one dimension alone changes.
+_REDUCED = dict(
+    nothing=('full network', 'kD'),
+    width=('reduced width', 'C0o-'),
+    resolution=('reduced resolution', 'C1o-'),
+    frames=('reduced frames', 'C2o-'),
+    several=('several reduced', 'C4o'),
+)
+
+
+def reduced_dimension(subnet: Subnet, full: Subnet) -> str:
+    """Tell what ``subnet`` has less of than the full network (Fig. 18).
+
+    Returns:
+        str: ``'nothing'``, ``'width'``, ``'resolution'``, ``'frames'`` or,
+        of more than one, ``'several'``.
+    """
+    reduced = [
+        name
+        for name in ('width', 'resolution', 'frames')
+        if getattr(subnet, name) != getattr(full, name)
+    ]
+    return 'several' if len(reduced) > 1 else ''.join(reduced) or 'nothing'
 
 
 def plot_curve(
@@ -25,18 +50,27 @@ def plot_curve(
 ) -> None:
     """Draw one network's accuracy-MACs curve as a PNG.
 
+    One colour for each resolution, points named by their width; of video one
+    for what was reduced, points named by the whole subnet.
+
     Args:
-        points (Mapping): ``{subnet: (multiply-accumulates, accuracy)}``; one
-            colour for each resolution, each point named by its width.
+        points (Mapping): ``{subnet: (multiply-accumulates, accuracy)}``. Of
+            video, the full network is the widest at the highest resolution
+            and most frames of them.
         metric (str): Label of the accuracy axis.
         out (str or Path): File to write.
         title (str): Defaults to none.
     """
+    full = Subnet(
+        max(subnet.width for subnet in points),
+        max(subnet.resolution for subnet in points),
+        max(subnet.frames or 0 for subnet in points) or None,
+    )
     figure, axes = _new_figure()
-    _draw_resolutions(axes, points)
-    _name_widths(axes, points)
+    _draw_points(axes, points, full)
     axes.set(ylabel=metric, title=title)
-    axes.legend()
+    axes.legend(loc='lower right')
+    _name_subnets(figure, points, points)
     figure.savefig(out, dpi=150)
 
 
@@ -50,8 +84,10 @@ def plot_tables(
 
     A single table has a colour for each resolution and a dashed line through
     its best subnets (Pareto set), named by their widths, with the 95 %
-    interval of their accuracy behind. Of several, each has a colour and a line
-    through its best, the others are faint.
+    interval of their accuracy behind. Of video the colour says what was
+    reduced, as in Fig. 18, and names are those of whole subnets, as many as
+    there is room for. Of several tables, each has a colour and a line through
+    its best, the others are faint.
 
     Args:
         tables (Mapping): Tables by their labels in the legend.
@@ -74,15 +110,17 @@ def plot_tables(
             'one metric that all of them have'
         )
     figure, axes = _new_figure(log)
+    axes.set(ylabel=metrics.pop())
     if len(tables) == 1:
-        _draw_table(axes, *tables.values())
-        axes.set(title=next(iter(tables)))
-        axes.legend()
+        ((title, table),) = tables.items()
+        named = _draw_table(axes, table)
+        axes.set(title=title)
+        axes.legend(loc='lower right')
+        _name_subnets(figure, named, _points(table, table.entries))
     else:
         for label, table in tables.items():
             _draw_front(axes, label, table)
         axes.legend()
-    axes.set(ylabel=metrics.pop())
     try:
         figure.savefig(out, dpi=150)
     except (OSError, ValueError) as error:  # ValueError: no known format
@@ -102,39 +140,56 @@ def _new_figure(log: bool = False) -> Tuple[Figure, Axes]:
     # 1.5 G, 150 M: whatever fits the network.
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.grid(alpha=0.3)
+    axes.margins(y=0.1)  # room for names
     return figure, axes
 
 
-def _draw_resolutions(axes: Axes, points: Points) -> None:
-    lines: Dict[int, list] = defaultdict(list)
+def _draw_points(axes: Axes, points: Points, full: Subnet) -> None:
+    lines: Dict[Any, list] = defaultdict(list)
+    if full.frames is None:
+        for subnet, point in points.items():
+            lines[subnet.resolution].append(point)
+        for resolution in sorted(lines, reverse=True):
+            xy = zip(*sorted(lines[resolution]))
+            axes.plot(*xy, 'o-', ms=4, label=f'{resolution} px')
+        return
     for subnet, point in points.items():
-        lines[subnet.resolution].append(point)
-    for resolution in sorted(lines, reverse=True):
-        xy = zip(*sorted(lines[resolution]))
-        axes.plot(*xy, 'o-', ms=4, label=f'{resolution} px')
+        lines[reduced_dimension(subnet, full)].append(point)
+    for reduced, (label, style) in _REDUCED.items():
+        if lines[reduced]:
+            # A line leads to the full network, which stays on top.
+            ends = lines['nothing'] if '-' in style else []
+            axes.plot(
+                *zip(*sorted(lines[reduced] + ends)),
+                style,
+                ms=4,
+                label=label,
+                zorder=2.2 if reduced == 'nothing' else 2,
+            )
 
 
-def _draw_table(axes: Axes, table: QueryTable) -> None:
-    _draw_resolutions(axes, _points(table, table.entries))
+def _draw_table(axes: Axes, table: QueryTable) -> Points:
+    """Draw all points and the front, which is returned."""
+    _draw_points(axes, _points(table, table.entries), table.full)
     front = _points(table, table.pareto)
     macs = [point[0] for point in front.values()]
     axes.plot(*zip(*front.values()), 'k--', lw=0.8, label='the best')
-    _name_widths(axes, front)
     intervals = [table.interval(entry) for entry in table.pareto]
     if None not in intervals:
         low, high = zip(*intervals)
         axes.fill_between(macs, low, high, color='k', alpha=0.07, lw=0)
+    return front
 
 
-def _name_widths(axes: Axes, points: Points) -> None:
-    for subnet, point in points.items():
-        axes.annotate(
-            f'{subnet.width:g}x',
-            point,
-            xytext=(4, 4),
-            textcoords='offset points',
-            fontsize='small',
-        )
+def _name_subnets(figure: Figure, named: Points, points: Points) -> None:
+    """Name images' subnets by their width, where colours tell the rest."""
+    # The best first.
+    order = sorted(named.items(), key=lambda item: -item[1][1])
+    names = [
+        (str(subnet) if subnet.frames else f'{subnet.width:g}x', point)
+        for subnet, point in order
+    ]
+    name_points(figure, names, points.values())
 
 
 def _draw_front(axes: Axes, label: str, table: QueryTable) -> None:

@@ -4,7 +4,10 @@ from mmengine.registry import MODELS
 
 from mutualnet_mm import Subnet, SubnetSampler, SubnetSpace
 from mutualnet_mm.apis import closed_form_ratio, count_macs, expected_macs
-from mutualnet_mm.apis.training_cost import width_pieces
+from mutualnet_mm.apis.training_cost import (
+    ways_of_sampling,
+    width_pieces,
+)
 
 RESOLUTIONS = (224, 192, 160, 128)
 
@@ -67,7 +70,7 @@ def test_mobilenet_v1(mobilenet):
     assert ratio == pytest.approx(1.6027, abs=5e-5)
     assert 569e6 * ratio == pytest.approx(911.9e6, abs=0.05e6)
 
-    expected = expected_macs(mobilenet)
+    (expected,) = expected_macs(mobilenet, [mobilenet.sampler])
     assert expected == pytest.approx(step(mobilenet_macs), rel=2e-6)
     # 925.7 M without the global pooling.
     without = expected - step(pooling_macs)
@@ -79,18 +82,68 @@ SPACE = SubnetSpace((0.25, 1.0), RESOLUTIONS)
 SLOW = SubnetSpace((0.63, 1.0), (224, 178, 142), (8, 5, 3))
 
 
+WAYS = ('full + 2 random', 'full + smallest + 1 random', 'full + 1 random')
+
+
+def test_video_by_equation_9():
+    """The figures of Table 4: Slow 8x8 of 54.52 G at full size, and 41.74."""
+    sampler = SubnetSampler(SLOW, include_min=False)
+    ways = ways_of_sampling(sampler)
+    for full, giga in (
+        (54.52, ['87.81', '80.94', '71.16']),
+        (41.74, ['67.23', '61.97', '54.48']),
+    ):
+        found = {
+            name: f'{full * closed_form_ratio(way):.2f}'
+            for name, way in ways.items()
+        }
+        assert found == dict(zip(WAYS, giga))
+
+
 @pytest.mark.parametrize(
-    'space, settings, giga',
+    'settings, names',
     [
-        (SLOW, dict(include_min=False), 87.8),
-        (SLOW, dict(num_random=1), 80.9),
-        (SLOW, dict(num_random=1, include_min=False), 71.16),
+        (dict(include_min=False), WAYS),
+        (dict(num_random=1), [WAYS[1], WAYS[0], WAYS[2]]),
+        ({}, ['full + smallest + 2 random', *WAYS]),
+        (dict(num_random=0), ['full + smallest', *WAYS]),
+        (
+            dict(num_random=1, include_min=False, resolution_mode='shared'),
+            ['full + 1 random of one size', *WAYS],
+        ),
+        (dict(alone='0.63x-142-3'), ['0.63x-142-3 alone']),
+    ],
+    ids=str,
+)
+def test_ways_of_sampling_video(settings, names):
+    """The config's own first, each once."""
+    sampler = SubnetSampler(SLOW, **settings)
+    ways = ways_of_sampling(sampler)
+    assert list(ways) == list(names)
+    assert next(iter(ways.values())) is sampler
+    for name, way in list(ways.items())[1:]:
+        drawn = list(way.sample(3))
+        assert len(drawn) == (2 if name == WAYS[2] else 3)
+        assert ('min' in drawn) == ('smallest' in name)
+        assert not way.shared
+
+
+@pytest.mark.parametrize(
+    'space, name',
+    [
+        (SPACE, 'full + smallest + 2 random'),
+        (SubnetSpace((0.25, 0.5, 1.0), RESOLUTIONS), 'full + 2 fixed'),
+        (SubnetSpace((0.5, 0.7, 1.0), (64,), (8, 4)), 'full + 2 fixed'),
     ],
 )
-def test_video_by_equation_9(space, settings, giga):
-    """Slow 8x8: 54.52 G at full size."""
-    ratio = closed_form_ratio(SubnetSampler(space, **settings))
-    assert 54.52 * ratio == pytest.approx(giga, abs=0.05)
+def test_what_has_one_way_alone(space, name):
+    assert list(ways_of_sampling(SubnetSampler(space))) == [name]
+
+
+def test_a_subnet_trained_alone():
+    sampler = SubnetSampler(SLOW, alone='0.63x-112-4')
+    ratio = 0.63**2 * (112 / 224) ** 2 * 4 / 8
+    assert closed_form_ratio(sampler) == pytest.approx(ratio)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +206,100 @@ def test_what_is_not_drawn_at_random_is_summed(build_classifier, settings):
         expected += mean(full)
     else:
         expected += count_macs(model, Subnet(full, 64))
-    assert expected_macs(model) == pytest.approx(expected, rel=1e-12)
+    found = expected_macs(model, [model.sampler])
+    assert found == pytest.approx([expected], rel=1e-12)
+
+
+@pytest.fixture
+def build_recognizer(enter_scope):
+    pytest.importorskip('mmaction')
+    enter_scope('mmaction')
+
+    def build(backbone, head='I3DHead', channels=32, **mutual):
+        space = dict(
+            width=(0.63, 1.0),
+            resolution=(64, 48),
+            frames=(4, 2),
+            include_min=False,
+        )
+        space.update(mutual)
+        return MODELS.build(
+            dict(
+                type='mutualnet_mm.MutualLearning',
+                wraps='Recognizer3D',
+                mutual=space,
+                backbone=backbone,
+                cls_head=dict(type=head, num_classes=10, in_channels=channels),
+            )
+        )
+
+    return build
+
+
+SMALL_SLOW = dict(
+    type='mutualnet_mm.SlimmableResNet3dSlowOnly',
+    depth=18,
+    num_stages=2,
+    stage_blocks=(1, 1),
+    out_indices=(1,),
+    spatial_strides=(1, 2),
+    temporal_strides=(1, 1),
+    dilations=(1, 1),
+    inflate=(0, 1),
+    base_channels=64,
+)
+
+
+def small_slow_macs(width, height, wide, frames):
+    """Multiply-accumulates of it by hand, of many widths at once."""
+    areas = []
+    for _ in range(3):
+        height, wide = -(-height // 2), -(-wide // 2)
+        areas.append(height * wide * frames)
+    a, b = rounded(64 * width), rounded(128 * width)
+    return (
+        areas[0] * 3 * 7 * 7 * a
+        + areas[1] * 2 * 9 * a * a
+        + areas[2] * (27 * a * b + 27 * b * b + a * b)
+        + areas[2] * b
+        + 10 * b
+    )
+
+
+@pytest.mark.parametrize('shape', [None, (80, 100)])
+def test_ways_of_sampling_a_small_slow_network(build_recognizer, shape):
+    model = build_recognizer(SMALL_SLOW, channels=128)
+    # 48 pixels of 64: three quarters of each side.
+    sides = [(64, 64), (48, 48)] if shape is None else [(80, 100), (60, 75)]
+    sizes = [(*side, frames) for side in sides for frames in (4, 2)]
+    full = small_slow_macs(1.0, *sizes[0])
+    assert count_macs(model, '1.0x-64-4', shape) == full
+
+    widths = 0.63 + 0.37 * (np.arange(200_000) + 0.5) / 200_000
+    random = np.mean([small_slow_macs(widths, *size) for size in sizes])
+    least = np.mean([small_slow_macs(0.63, *size) for size in sizes])
+    expected = dict(
+        zip(WAYS, [full + 2 * random, full + least + random, full + random])
+    )
+    ways = ways_of_sampling(model.sampler)
+    found = dict(zip(ways, expected_macs(model, list(ways.values()), shape)))
+    assert found == pytest.approx(expected, rel=2e-6)
+
+
+def test_ways_of_sampling_share_what_is_counted(build_recognizer, monkeypatch):
+    from mutualnet_mm.apis import training_cost
+
+    counted = []
+
+    def count(model, subnet, image_shape):
+        counted.append(subnet)
+        return 1
+
+    monkeypatch.setattr(training_cost, 'count_macs', count)
+    model = build_recognizer(SMALL_SLOW, channels=128, include_min=True)
+    samplers = list(ways_of_sampling(model.sampler).values())
+    assert expected_macs(model, samplers) == pytest.approx([4, 3, 3, 2])
+    assert len(counted) == len(set(counted))
 
 
 @pytest.mark.parametrize('rounding', ['paper', 'hardware'])
@@ -186,5 +332,5 @@ def test_progress_is_shown(build_classifier):
             seen.append(piece)
             yield piece
 
-    expected_macs(model, track)
+    expected_macs(model, [model.sampler], track=track)
     assert seen == width_pieces(model)

@@ -163,8 +163,20 @@ def test_ranking_by_another_metric():
     table = QueryTable(entries, 'a', 'detection', FULL)
     assert table.best().subnet == Subnet(1.0, 128)
     assert table.ranked_by('b').best().subnet == Subnet(0.5, 128)
+    assert table.ranked_by('b').views is None
     with pytest.raises(ConfigError, match="'c': use a or b"):
         table.ranked_by('c')
+
+
+def test_another_ranking_keeps_the_rest():
+    entry = TableEntry(Subnet(0.5, 128, 3), 1, 1, {'acc/top1': 0.5, 'b': 9.0})
+    full = Subnet(1.0, 224, 8)
+    table = QueryTable([entry], 'b', 'action', full, 50, views=30)
+    again = table.ranked_by('acc/top1')
+    assert (again.metric, again.task, again.full) == (
+        *('acc/top1', 'action', full),
+    )
+    assert (again.num_images, again.views) == (50, 30)
 
 
 def test_a_subnet_comes_once():

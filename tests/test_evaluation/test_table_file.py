@@ -27,7 +27,8 @@ def table():
         TableEntry(Subnet(0.63, 142, 3), 500, 20, {'acc/top1': 0.25}),
         TableEntry(Subnet(0.63, 142, 8), 100, 20, {}),
     ]
-    return QueryTable(entries, 'acc/top1', 'action', Subnet(1.0, 224, 8), 50)
+    full = Subnet(1.0, 224, 8)
+    return QueryTable(entries, 'acc/top1', 'action', full, 50, views=30)
 
 
 def test_layout(table, tmp_path):
@@ -55,6 +56,7 @@ def test_layout(table, tmp_path):
         'metric': 'acc/top1',
         'full': '1.0x-224-8',
         'num_images': 50,
+        'views': 30,
     }
 
 
@@ -64,6 +66,7 @@ def test_round_trip(table, tmp_path):
     again = load_table(first)
     assert again.entries[1:] == table.entries[1:]
     assert again.best(latency_ms=20) == again.entries[0]
+    assert again.views == 30
     save_table(again, second)
     assert first.read_bytes() == second.read_bytes()
 
@@ -81,6 +84,17 @@ def test_csv(table, tmp_path):
     assert rows[0]['acc/mean1'] == rows[2]['acc/top1'] == ''
     assert float(rows[0]['interval_low']) < 0.3
     assert [row['pareto'] for row in rows] == ['True', 'False', 'False']
+
+
+def test_a_file_of_before_there_was_video(table, tmp_path):
+    path = tmp_path / 'table.json'
+    save_table(table, path)
+    content = json.loads(path.read_text())
+    del content['views']
+    path.write_text(json.dumps(content))
+    again = load_table(path)
+    assert again.views is None and again.num_images == 50
+    assert again.entries[1:] == table.entries[1:]
 
 
 def without(key):
@@ -107,6 +121,7 @@ def entry_with(key, value):
         (lambda c: c.update(full='large'), "damaged: subnet 'large'"),
         (lambda c: c.update(entries=[]), 'damaged: no subnet'),
         (lambda c: c['entries'].append(3), 'damaged: entry 3'),
+        (lambda c: c.update(views=0), 'damaged: views=0'),
         (entry_with('macs', 'many'), "damaged: 0.63x-142-3: macs='many'"),
         (entry_with('params', -1), 'damaged: 0.63x-142-3: params=-1'),
         (entry_with('subnet', None), 'damaged: .*subnet=None'),

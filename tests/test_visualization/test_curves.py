@@ -4,7 +4,11 @@ import pytest
 
 from mutualnet_mm import ConfigError, Subnet
 from mutualnet_mm.evaluation import QueryTable, TableEntry
-from mutualnet_mm.visualization import plot_curve, plot_tables
+from mutualnet_mm.visualization import (
+    plot_curve,
+    plot_tables,
+    reduced_dimension,
+)
 
 
 def test_every_resolution_has_a_colour(tmp_path):
@@ -41,6 +45,35 @@ def make_table(better=0.0, metric='accuracy/top1'):
     return QueryTable(entries, metric, 'classification', Subnet(1.0, 128))
 
 
+VIDEO = {
+    '1.0x-64-4': (8e9, 0.9),
+    '0.8x-64-4': (5e9, 0.8),
+    '0.5x-64-4': (2e9, 0.6),
+    '1.0x-32-4': (4e9, 0.75),
+    '1.0x-64-2': (6e9, 0.7),
+    '0.5x-32-4': (1e9, 0.5),
+    '0.8x-32-2': (3e9, 0.4),
+}
+# Multiply-accumulates in G, each line up to the full network.
+LINES = {
+    'full network': [8],
+    'reduced width': [2, 5, 8],
+    'reduced resolution': [4, 8],
+    'reduced frames': [6, 8],
+    'several reduced': [1, 3],
+    'the best': [1, 2, 4, 5, 8],
+}
+VIDEO_POINTS = {Subnet.parse(name): point for name, point in VIDEO.items()}
+
+
+def make_video_table(points=VIDEO_POINTS):
+    entries = [
+        TableEntry(subnet, int(macs), 100, {'acc/top1': score})
+        for subnet, (macs, score) in points.items()
+    ]
+    return QueryTable(entries, 'acc/top1', 'action', Subnet(1.0, 64, 4))
+
+
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
     """Return what the axes of a plot hold instead of the picture."""
@@ -55,8 +88,11 @@ def drawn(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, 'savefig', savefig)
 
-    def draw(tables, **settings):
-        plot_tables(tables, tmp_path / 'curve.png', **settings)
+    def draw(what, *args, **settings):
+        if isinstance(next(iter(what)), Subnet):
+            plot_curve(what, *args, tmp_path / 'curve.png', **settings)
+        else:
+            plot_tables(what, tmp_path / 'curve.png', **settings)
         assert cv2.imread(str(tmp_path / 'curve.png')) is not None
         return figures[-1].axes[0]
 
@@ -133,3 +169,72 @@ def test_metrics_that_do_not_fit(tmp_path, tables, settings, message):
 def test_pictures_that_cannot_be_written(tmp_path, out):
     with pytest.raises(ConfigError, match='cannot be written'):
         plot_tables({'a': make_table()}, tmp_path / out)
+
+
+@pytest.mark.parametrize(
+    'subnet, reduced',
+    [
+        ('1.0x-224-8', 'nothing'),
+        ('0.9x-224-8', 'width'),
+        ('1.0x-178-8', 'resolution'),
+        ('1.0x-224-3', 'frames'),
+        ('0.9x-178-8', 'several'),
+        ('0.9x-224-3', 'several'),
+        ('1.0x-178-3', 'several'),
+        ('0.63x-142-3', 'several'),
+    ],
+)
+def test_reduced_dimension(subnet, reduced):
+    full = Subnet(1.0, 224, 8)
+    assert reduced_dimension(Subnet.parse(subnet), full) == reduced
+
+
+@pytest.mark.parametrize('log', [False, True])
+def test_video_is_coloured_by_what_was_reduced(drawn, log):
+    axes = drawn({'net': make_video_table()}, log=log)
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    found = {label: list(line.get_xdata()) for label, line in lines.items()}
+    assert found == {k: [g * 1e9 for g in v] for k, v in LINES.items()}
+    assert len({line.get_color() for line in lines.values()}) == 5  # 2 black
+    assert lines['several reduced'].get_linestyle() == 'None'
+    assert lines['reduced width'].get_linestyle() == '-'
+    assert axes.get_xscale() == ('log' if log else 'linear')
+
+
+def test_a_curve_of_video(drawn):
+    axes = drawn(VIDEO_POINTS, 'top-1', title='Slow')
+    labels = {line.get_label() for line in axes.get_lines()}
+    assert labels == set(LINES) - {'the best'}
+    assert axes.get_ylabel() == 'top-1' and axes.get_title() == 'Slow'
+    # The best first: it shall have a name where not all find room.
+    best_first = sorted(VIDEO_POINTS, key=lambda s: -VIDEO_POINTS[s][1])
+    assert [t.get_text() for t in axes.texts] == list(map(str, best_first))
+
+
+def test_what_was_not_reduced_alone_is_not_in_the_legend(drawn):
+    points = {
+        subnet: point
+        for subnet, point in VIDEO_POINTS.items()
+        if subnet.width < 1 and subnet.resolution < 64
+    }
+    axes = drawn({'net': make_video_table(points)})
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ['several reduced', 'the best']
+
+
+def test_tables_of_video_on_a_logarithmic_axis(drawn):
+    cheap = {s: (m / 50, a) for s, (m, a) in VIDEO_POINTS.items()}
+    tables = dict(slow=make_video_table(), x3d=make_video_table(cheap))
+    axes = drawn(tables, log=True)
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert list(lines['slow'].get_xdata()) == [1e9, 2e9, 4e9, 5e9, 8e9]
+    assert list(lines['x3d'].get_xdata()) == [2e7, 4e7, 8e7, 1e8, 1.6e8]
+    low, high = axes.get_xlim()
+    ticks = [x for x in axes.get_xticks() if low <= x <= high]
+    assert {1e8, 1e9} < set(ticks)
+    assert axes.xaxis.get_major_formatter()(1e9) == '1 G'
+
+
+def test_points_of_images_are_named_by_their_width(drawn):
+    names = [text.get_text() for text in drawn({'net': make_table()}).texts]
+    assert sorted(names) == ['0.5x', '0.5x', '1x', '1x']

@@ -1,0 +1,142 @@
+"""What is refused of a video config before any work starts."""
+
+import pytest
+
+from mutualnet_mm import ConfigError
+from mutualnet_mm.apis import load_config
+
+RECOGNIZER = (
+    'model = dict(wraps={!r}, backbone={}, '
+    'mutual=dict(resolution=(32, 16), frames=(4, 2)))\n'
+    '{}_dataloader = dict(dataset=dict(pipeline=[{}]))\n'
+)
+SLOW = dict(type='mutualnet_mm.SlimmableResNet3dSlowOnly')
+SLOWFAST = dict(type='mutualnet_mm.Slimmable', wraps='ResNet3dSlowFast')
+SHORT_EDGE = 'dict(type="Resize", scale=(-1, 40))'
+CROP = f'{SHORT_EDGE}, dict(type="RandomCrop", size={{}})'
+RESIZED_CROP = (
+    f'{SHORT_EDGE}, dict(type="RandomResizedCrop"), '
+    'dict(type="Resize", scale={}, keep_ratio=False), dict(type="Flip")'
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a config file and return its path."""
+
+    def make(text):
+        file = tmp_path / 'small_config.py'
+        file.write_text(text)
+        return str(file)
+
+    return make
+
+
+def recognizer(steps, split='train', backbone=SLOW):
+    return RECOGNIZER.format('mmaction.Recognizer3D', backbone, split, steps)
+
+
+@pytest.mark.parametrize(
+    'steps, right, wrong, message',
+    [
+        (CROP, 32, 28, '1 is a RandomCrop of 28 x 28'),
+        (RESIZED_CROP, (32, 32), (28, 28), '2 is a Resize of 28 x 28'),
+        (RESIZED_CROP, (32, 32), (32, 28), '2 is a Resize of 32 x 28'),
+        (RESIZED_CROP, (32, 32), (28, 32), '2 is a Resize of 28 x 32'),
+    ],
+)
+def test_the_size_of_training_clips(write, steps, right, wrong, message):
+    load_config(write(recognizer(steps.format(right))))
+    with pytest.raises(ConfigError) as error:
+        load_config(write(recognizer(steps.format(wrong))))
+    assert str(error.value) == (
+        f'train_dataloader.dataset.pipeline.{message}, but the full '
+        'resolution, mutual.resolution[0], is 32: they must agree'
+    )
+
+
+def test_clips_whose_size_training_will_see(write):
+    load_config(write(recognizer(SHORT_EDGE)))
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_larger_test_views(write, split):
+    steps = f'{SHORT_EDGE}, dict(type="ThreeCrop", crop_size=40)'
+    load_config(write(recognizer(steps, split)))
+    with pytest.raises(ConfigError, match='ThreeCrop of 40 x 40'):
+        load_config(write(recognizer(steps, 'train')))
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+@pytest.mark.parametrize(
+    'backbone, length, times',
+    [
+        (SLOW, 4, ''),
+        (SLOWFAST, 32, ' x resample_rate=8'),
+        (dict(SLOWFAST, resample_rate=2), 8, ' x resample_rate=2'),
+    ],
+)
+def test_the_length_of_clips(write, split, backbone, length, times):
+    inside = (
+        'dict(type="mutualnet_mm.ReadClip", transforms=[dict(type="X"), '
+        'dict(type="mmaction.SampleFrames", clip_len={})])'
+    )
+    load_config(write(recognizer(inside.format(length), split, backbone)))
+    path = write(recognizer(inside.format(5), split, backbone))
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    step = f'{split}_dataloader.dataset.pipeline.0.transforms.1'
+    assert str(error.value) == (
+        f'{step} is a SampleFrames of clip_len=5, but the full network takes '
+        f'mutual.frames[0]=4{times} frames: set clip_len={length}'
+    )
+    load_config(path, {f'{step}.clip_len': length})
+    other = 'test' if split == 'train' else 'train'
+    load_config(path, stages=(other,))
+
+
+def test_lengths_that_are_not_compared(write):
+    """Of no recognizer, and of a transform that counts otherwise."""
+    steps = 'dict(type="SampleFrames", clip_len=5)'
+    load_config(write(RECOGNIZER.format('X', SLOW, 'train', steps)))
+    for steps in (
+        'dict(type="MMUniformSampleFrames", clip_len=dict(RGB=8, Pose=32))',
+        'dict(type="SampleFrames")',
+    ):
+        load_config(write(recognizer(steps)))
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_video_lists_and_folders(write, tmp_path, split):
+    """The list is found without the folder, both from ``data_root``."""
+    (tmp_path / 'clips').mkdir()
+    (tmp_path / 'list.txt').write_text('')
+
+    def load(file, folder, root=None):
+        dataset = dict(type='VideoDataset', ann_file=str(file))
+        dataset['data_prefix'] = dict(video=folder and str(folder))
+        if root is not None:
+            dataset['data_root'] = str(root)
+        loader = dict(dataset=dict(type='Repeat', dataset=dataset))
+        load_config(write(f'{split}_dataloader = {loader}'))
+
+    load('list.txt', 'clips', tmp_path)
+    load(tmp_path / 'list.txt', tmp_path / 'clips')
+    load(tmp_path / 'list.txt', tmp_path / 'clips', 'elsewhere')
+    load('list.txt', '', tmp_path)
+    load('list.txt', None, tmp_path)
+    load(tmp_path / 'list.txt', 's3://bucket/clips')
+    place = f'{split}_dataloader.dataset.dataset'
+    with pytest.raises(ConfigError) as error:
+        load('gone.txt', 'clips', tmp_path)
+    assert str(error.value) == (
+        f'annotation file {str(tmp_path / "gone.txt")!r} does not exist: set '
+        f'{place}.data_root or {place}.ann_file'
+    )
+    for folder in ('gone', 'list.txt'):
+        with pytest.raises(ConfigError) as error:
+            load('list.txt', folder, tmp_path)
+        assert str(error.value) == (
+            f'video folder {str(tmp_path / folder)!r} does not exist: set '
+            f'{place}.data_root or {place}.data_prefix.video'
+        )

@@ -63,6 +63,14 @@ def test_clips_are_shrunk_and_dealt(modules, videos, tmp_path):
         assert sorted(line[-1] for line in test) == ['0', '0', '1', '1']
         tests += test
     assert len(set(tests)) == 20
+    names = {
+        n: (out / n).read_text().splitlines() for n in ('train.txt', 'val.txt')
+    }
+    assert {k: len(v) for k, v in names.items()} == {
+        'train.txt': 14,
+        'val.txt': 6,
+    }
+    assert set(tests) == {*names['train.txt'], *names['val.txt']}
     for line in tests:
         path, label = line.split()
         assert path == f'{label}{path[1:-4]}.mp4'

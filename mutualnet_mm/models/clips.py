@@ -3,6 +3,7 @@
 
 from typing import List, Optional, Tuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -44,8 +45,10 @@ def resize_space(clips: Tensor, size: Tuple[int, int]) -> Tensor:
         return clips
     # As if frames were channels: each is resized for itself.
     images = clips.flatten(0, -4)
+    if images.dtype in (torch.half, torch.bfloat16):
+        images = images.float()  # which has an implementation everywhere
     resized = F.interpolate(images, size, mode='bilinear', antialias=True)
-    return resized.view(*clips.shape[:-2], *size)
+    return resized.view(*clips.shape[:-2], *size).to(clips.dtype)
 
 
 def scaled_size(clips: Tensor, scale: float) -> Tuple[int, int]:

@@ -99,7 +99,12 @@ class MutualLearningMixin(Stock):
         names = [stock_name(m) for m in rest.values() if [*m.parameters()]]
         if names:
             parts = OrderedDict(backbone=self.backbone, **rest)
-            verify_slicing(nn.Sequential(parts), ' or '.join(names), size=64)
+            verify_slicing(
+                nn.Sequential(parts),
+                ' or '.join(names),
+                size=64,
+                frames=max(8, self.backbone.frame_stride),
+            )
 
     def _refuse_frozen_batch_norm(self) -> None:
         mode = self.training

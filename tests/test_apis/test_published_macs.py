@@ -139,3 +139,183 @@ def test_every_width_and_resolution(build, version, features):
         assert count_macs(model, subnet) == expected(
             subnet.width, subnet.resolution
         ), str(subnet)
+
+
+def halve(side):
+    """Of a layer of stride 2: an odd number is rounded up."""
+    return (side + 1) // 2
+
+
+def resnet3d(narrow, base, side, frames, spans, stem_span=1, tails=(0,) * 4):
+    """ResNet-50 over frames, with ``tails`` more inputs of each stage.
+
+    ``spans`` are the frames that the first kernels of the stages' blocks see;
+    everything keeps the number of frames.
+    """
+    side, inputs = halve(side), narrow(4 * base) // 4
+    macs = side**2 * 49 * stem_span * 3 * inputs
+    side = halve(side)
+    for i, number in enumerate((3, 4, 6, 3)):
+        outer = narrow(4 * base * 2**i)
+        inner = outer // 4
+        for j in range(number):
+            seen = inputs + (tails[i] if j == 0 else 0)
+            macs += side**2 * spans[i] * seen * inner
+            if i > 0 and j == 0:
+                side = halve(side)
+            macs += side**2 * (9 * inner * inner + inner * outer)
+            if j == 0:
+                macs += side**2 * seen * outer
+            inputs = outer
+    return macs * frames
+
+
+def narrowed(width):
+    return lambda c: c if width == 1 else rounded(c * width)
+
+
+def slow(width, side, frames, tails=(0,) * 4):
+    """Slow (Feichtenhofer et al., 2019): inflated in the last two stages."""
+    return resnet3d(narrowed(width), 64, side, frames, (1, 1, 3, 3), 1, tails)
+
+
+def fast_and_lateral(side):
+    """Fast branch of SlowFast 4x16, and what it hands over to 4 frames."""
+    macs = resnet3d(narrowed(1), 8, side, 32, (3, 3, 3, 3), 5)
+    side = halve(halve(side))
+    for i, channels in enumerate((8, 32, 64, 128)):
+        if i > 1:
+            side = halve(side)
+        macs += 4 * side**2 * 5 * channels * 2 * channels
+    return macs
+
+
+def x3d_m(width, side, frames):
+    """X3D-M (Feichtenhofer, 2020), and the pooling of its SE modules."""
+    narrow, side = narrowed(width), halve(side)
+    inputs = narrow(24)
+    macs, pooling = frames * side**2 * (27 + 5) * inputs, 0
+    for i, number in enumerate((3, 5, 11, 7)):
+        inner, outputs = narrow(54 * 2**i), narrow(24 * 2**i)
+        squeezed = narrow(rounded(54 * 2**i / 16))
+        for j in range(number):
+            macs += frames * side**2 * inputs * inner
+            if j == 0:
+                side = halve(side)
+                macs += frames * side**2 * inputs * outputs
+            macs += frames * side**2 * inner * (27 + outputs)
+            if j % 2 == 0:
+                macs += 2 * inner * squeezed
+                pooling += frames * side**2 * inner
+            inputs = outputs
+    return macs + frames * side**2 * inputs * narrow(432), pooling
+
+
+def head(kind, width, side, frames, full_side, full_frames):
+    """Average pooling and 400 classes."""
+    for _ in range(5):
+        side, full_side = halve(side), halve(full_side)
+    narrow = narrowed(width)
+    if kind == 'x3d':
+        channels = narrow(432)
+        return channels * (frames * side**2 + 2048) + 2048 * 400
+    macs = narrow(2048) * (frames * side**2 + 400)
+    if kind == 'slowfast':
+        macs += 256 * (full_frames * full_side**2 + 400)
+    return macs
+
+
+# Backbone, head and the trained sizes.
+RECOGNIZERS = {
+    'slow': (
+        dict(type='SlimmableResNet3dSlowOnly', depth=50),
+        dict(type='I3DHead', in_channels=2048),
+        dict(resolution=(224, 178, 142), frames=(8, 5, 3)),
+    ),
+    'slowfast': (
+        dict(type='SlimmableResNet3dSlowFast'),
+        dict(type='SlowFastHead', in_channels=2304),
+        dict(resolution=(224, 178, 142), frames=(4, 3, 2)),
+    ),
+    'x3d': (
+        dict(type='SlimmableX3D', gamma_w=1, gamma_b=2.25, gamma_d=2.2),
+        dict(type='X3DHead', in_channels=432),
+        dict(resolution=(224, 192, 160, 142), frames=(16, 12, 9, 6)),
+    ),
+}
+
+
+@pytest.fixture
+def build_recognizer(enter_scope, models):
+    """Return a recognizer of the paper, for 400 classes."""
+    pytest.importorskip('mmaction')
+    enter_scope('mmaction')
+
+    def make(kind):
+        if kind not in models:
+            backbone, cls_head, space = RECOGNIZERS[kind]
+            models[kind] = MODELS.build(
+                dict(
+                    type='mutualnet_mm.MutualLearning',
+                    wraps='Recognizer3D',
+                    mutual=dict(width=(0.63, 1.0), **space),
+                    backbone=dict(
+                        backbone, type=f'mutualnet_mm.{backbone["type"]}'
+                    ),
+                    cls_head=dict(cls_head, num_classes=400),
+                )
+            )
+        return models[kind]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    'kind, side, giga',
+    [
+        ('slow', 224, 41.74),
+        ('slow', 256, 54.52),
+        ('slowfast', 224, 27.64),
+        ('slowfast', 256, 36.10),
+        ('x3d', 224, 4.73),
+        ('x3d', 256, 6.18),
+    ],
+)
+def test_recognizers_backbones(build_recognizer, kind, side, giga):
+    """One view of all frames, without the pooling of SE modules and head."""
+    model = build_recognizer(kind)
+    full = model.space.full
+    macs = count_macs(model, full, (side, side))
+    frames = 32 if kind == 'slowfast' else full.frames
+    macs -= head(kind, 1, side, full.frames, side, frames)
+    if kind == 'x3d':
+        macs -= x3d_m(1, side, full.frames)[1]
+    assert macs / 1e9 == pytest.approx(giga, abs=0.005)
+
+
+@pytest.mark.parametrize('kind', ['slow', 'slowfast', 'x3d'])
+def test_recognizers_at_every_size(build_recognizer, kind):
+    """To the last digit; the share of the Fast branch never changes."""
+    model = build_recognizer(kind)
+    full = model.space.full
+    grid = model.space.grid(0.185)
+    assert len({subnet.width for subnet in grid}) == 3
+    shares = set()
+    for number, subnet in enumerate(grid):
+        if number % 5:  # a part of it: one in each row and column
+            continue
+        view = 224 if number % 2 else 256
+        side = round(view * subnet.resolution / 224)
+        shape = (subnet.width, side, subnet.frames)
+        macs = count_macs(model, subnet, (view, view))
+        macs -= head(kind, *shape, view, 32)
+        if kind == 'x3d':
+            assert macs == sum(x3d_m(*shape)), str(subnet)
+        elif kind == 'slow':
+            assert macs == slow(*shape), str(subnet)
+        else:
+            macs -= slow(*shape, tails=(16, 64, 128, 256))
+            assert macs == fast_and_lateral(view), str(subnet)
+            shares.add(macs)
+    assert kind != 'slowfast' or len(shares) == 2  # one for each view
+    assert count_macs(model, full) == count_macs(model, full, (224, 224))

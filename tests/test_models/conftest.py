@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
-from mmengine.registry import DATASETS, METRICS
+from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
@@ -124,5 +124,121 @@ def build_runner(tmp_path):
             randomness=dict(seed=0),
         )
         return Runner.from_cfg(Config(dict(cfg, **settings)))
+
+    return make
+
+
+@pytest.fixture
+def video_backbone(enter_scope):
+    """Return the config of a small Slow or SlowFast network.
+
+    Bottlenecks of 16 channels and more, an eighth of that in the Fast branch
+    (basic blocks: 32), which sees 4 times as many frames as the Slow one.
+    """
+    pytest.importorskip('mmaction')
+    enter_scope('mmaction')
+
+    def make(kind, slimmable=True, depth=50, stride=4, speed=4, **settings):
+        prefix = 'mutualnet_mm.Slimmable' if slimmable else ''
+        base = 16 if depth == 50 else 32
+        shape = dict(depth=depth, stage_blocks=(2, 1, 1, 1))
+        slow = dict(shape, base_channels=base)
+        if kind == 'slow':
+            return dict(slow, type=f'{prefix}ResNet3dSlowOnly', **settings)
+        slow.update(
+            type='resnet3d',
+            lateral=True,
+            conv1_kernel=(1, 7, 7),
+            inflate=(0, 0, 1, 1),
+        )
+        slow.update(settings.pop('slow_pathway', {}))
+        fast = dict(
+            shape,
+            type='resnet3d',
+            lateral=False,
+            base_channels=base // 8,
+            conv1_kernel=(5, 7, 7),
+        )
+        return dict(
+            type=f'{prefix}ResNet3dSlowFast',
+            resample_rate=stride,
+            speed_ratio=speed,
+            channel_ratio=8,
+            slow_pathway=slow,
+            fast_pathway=fast,
+            **settings,
+        )
+
+    return make
+
+
+@pytest.fixture
+def recognizer_config(video_backbone):
+    """Return the config of a small Slow or SlowFast recognizer.
+
+    Of 20 classes: more than the 8 channels that any layer keeps. The full
+    network takes 4 frames (SlowFast: 16, 4 of them slow) of 32 pixels.
+    """
+
+    def make(kind='slow', mutual=None, head=None, slimmable=True, **backbone):
+        space = dict(
+            width=(0.63, 1.0), resolution=(32, 25, 21), frames=(4, 3, 2)
+        )
+        two = kind == 'slowfast'
+        config = dict(
+            backbone=video_backbone(kind, slimmable, **backbone),
+            cls_head=dict(
+                dict(
+                    type='SlowFastHead' if two else 'I3DHead',
+                    num_classes=20,
+                    in_channels=576 if two else 512,
+                    dropout_ratio=0,
+                    average_clips='prob',
+                ),
+                **(head or {}),
+            ),
+        )
+        if not slimmable:
+            return dict(config, type='Recognizer3D')
+        return dict(
+            config,
+            type='mutualnet_mm.MutualLearning',
+            wraps='Recognizer3D',
+            mutual=dict(space, **(mutual or {})),
+        )
+
+    return make
+
+
+@pytest.fixture
+def build_recognizer(recognizer_config, plain):
+    """Return a recognizer with weights and statistics that differ."""
+
+    def make(*args, **kwargs):
+        model = MODELS.build(recognizer_config(*args, **kwargs))
+        plain.randomise(model)
+        # So that no prediction is certain: subnets could learn nothing.
+        torch.nn.init.normal_(model.cls_head.fc_cls.weight, std=0.05)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def clip_batch(enter_scope):
+    """Return preprocessed clips and samples of a recognizer."""
+    pytest.importorskip('mmaction')
+    enter_scope('mmaction')
+
+    def make(number=4, frames=4, size=32, views=1, seed=0):
+        from mmaction.structures import ActionDataSample
+
+        generator = torch.Generator().manual_seed(seed)
+        shape = (number, views, 3, frames, size, size)
+        clips = torch.randn(shape, generator=generator)
+        samples = [
+            ActionDataSample().set_gt_label(i % 20) for i in range(number)
+        ]
+        return clips, samples
 
     return make

@@ -246,3 +246,234 @@ def one_step(build, state, images, subnets, full_loss, sub_loss=divergence):
             gradients[name][slices_of(parameter)] += parameter.grad
     names = [name for name, _ in net.named_parameters()]
     return losses, {name: gradients[name] for name in names}, buffers
+
+
+def unit3d(inputs, outputs, kernel, stride=1, groups=1, act=nn.ReLU):
+    """Convolution, batch norm and activation, as :func:`unit`."""
+    padding = tuple(k // 2 for k in kernel)
+    layers = OrderedDict(
+        conv=nn.Conv3d(
+            inputs, outputs, kernel, stride, padding, 1, groups, bias=False
+        ),
+        bn=nn.BatchNorm3d(outputs),
+    )
+    if act is not None:
+        layers['activate'] = act()
+    return nn.Sequential(layers)
+
+
+class Residual3d(nn.Module):
+    """Two or three convolutions and, where ``project``, one beside them."""
+
+    def __init__(self, channels, kernels, stride, project):
+        super().__init__()
+        self.number = len(kernels)
+        for i, kernel in enumerate(kernels):
+            # The 3 x 3 kernel strides: the first of two, the second of three.
+            step = (1, stride, stride) if i == self.number - 2 else 1
+            act = nn.ReLU if i < self.number - 1 else None
+            layer = unit3d(channels[i], channels[i + 1], kernel, step, act=act)
+            self.add_module(f'conv{i + 1}', layer)
+        self.downsample = None
+        if project:
+            self.downsample = unit3d(
+                channels[0],
+                channels[-1],
+                (1, 1, 1),
+                (1, stride, stride),
+                act=None,
+            )
+
+    def forward(self, x):
+        out = x
+        for i in range(self.number):
+            out = getattr(self, f'conv{i + 1}')(out)
+        return (out + (self.downsample or nn.Identity())(x)).relu()
+
+
+def resnet3d(
+    narrow,
+    base=16,
+    blocks=(2, 1, 1, 1),
+    inflate=(0, 0, 1, 1),
+    stem=(1, 7, 7),
+    time_stride=1,
+    inner_inflated=False,
+    bottleneck=True,
+    pool2=False,
+    tails=(0, 0, 0, 0),
+):
+    """Slow, I3D or a branch of SlowFast.
+
+    ``narrow`` maps channels; the stem and the inner layers of bottlenecks
+    are a quarter of a rounded number. ``inflate`` says, by stage or block,
+    where kernels span three frames: the first one of a bottleneck, or the
+    ``inner`` one. ``tails`` are the channels that each stage gets beside
+    those of the stage before.
+    """
+    ratio = 4 if bottleneck else 1
+    channels = narrow(ratio * base) // ratio
+    stages = OrderedDict(
+        conv1=unit3d(3, channels, stem, (time_stride, 2, 2)),
+        maxpool=nn.MaxPool3d((1, 3, 3), (time_stride, 2, 2), (0, 1, 1)),
+    )
+    full = base
+    for i, number in enumerate(blocks):
+        inflated = inflate[i]
+        if isinstance(inflated, int):
+            inflated = (inflated,) * number
+        outer = ratio * base * 2**i
+        layers = []
+        for j in range(number):
+            time = 3 if inflated[j] else 1
+            kernels = [(time, 3, 3), (time, 3, 3)]
+            inner = [narrow(outer)]
+            if bottleneck:
+                first, second = (1, time) if inner_inflated else (time, 1)
+                kernels = [(first, 1, 1), (second, 3, 3), (1, 1, 1)]
+                inner = [narrow(outer) // 4] * 2
+            tail = tails[i] if j == 0 else 0
+            layers.append(
+                Residual3d(
+                    [channels + tail, *inner, narrow(outer)],
+                    kernels,
+                    2 if i > 0 and j == 0 else 1,
+                    j == 0 and (i > 0 or full + tail != outer),
+                )
+            )
+            channels, full = narrow(outer), outer
+        stages[f'layer{i + 1}'] = nn.Sequential(*layers)
+        if i == 0 and pool2:
+            stages['pool2'] = nn.MaxPool3d((2, 1, 1), (2, 1, 1))
+    return Stages(stages)
+
+
+class SqueezedBlock(nn.Module):
+    """Block of X3D (Feichtenhofer, 2020), every second one with an SE."""
+
+    def __init__(self, inputs, inner, outputs, squeezed, stride, project):
+        super().__init__()
+        step = (1, stride, stride)
+        self.conv1 = unit3d(inputs, inner, (1, 1, 1))
+        self.conv2 = unit3d(inner, inner, (3, 3, 3), step, inner, None)
+        self.conv3 = unit3d(inner, outputs, (1, 1, 1), act=None)
+        self.downsample = self.se_module = None
+        if project:
+            self.downsample = unit3d(inputs, outputs, (1, 1, 1), step, 1, None)
+        if squeezed:
+            parts = OrderedDict(
+                fc1=nn.Conv3d(inner, squeezed, 1),
+                relu=nn.ReLU(),
+                fc2=nn.Conv3d(squeezed, inner, 1),
+            )
+            self.se_module = nn.Sequential(parts)
+
+    def forward(self, x):
+        out = self.conv2(self.conv1(x))
+        if self.se_module is not None:
+            mean = out.mean((2, 3, 4), keepdim=True)
+            out = out * self.se_module(mean).sigmoid()
+        out = self.conv3(out * out.sigmoid())
+        return (out + (self.downsample or nn.Identity())(x)).relu()
+
+
+def x3d(narrow, blocks=(1, 2, 5, 3)):
+    """X3D of 24 channels and more, 2.25 times as many inside of blocks."""
+    spatial = nn.Conv3d(
+        3, narrow(24), (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False
+    )
+    stages = OrderedDict(
+        conv1_s=nn.Sequential(OrderedDict(conv=spatial)),
+        conv1_t=unit3d(narrow(24), narrow(24), (5, 1, 1), groups=narrow(24)),
+    )
+    inputs = 24
+    for i, number in enumerate(blocks):
+        layers, outputs, inner = [], 24 * 2**i, 54 * 2**i
+        for j in range(number):
+            squeezed = narrow(rounded(inner / 16)) if j % 2 == 0 else 0
+            stride, project = (2, True) if j == 0 else (1, False)
+            layers.append(
+                SqueezedBlock(
+                    narrow(inputs),
+                    narrow(inner),
+                    narrow(outputs),
+                    squeezed,
+                    stride,
+                    project,
+                )
+            )
+            inputs = outputs
+        stages[f'layer{i + 1}'] = nn.Sequential(*layers)
+    stages['conv5'] = unit3d(narrow(192), narrow(432), (1, 1, 1))
+    return Stages(stages)
+
+
+def shrink(clips, size, frames):
+    """The middle frames of equal parts, each interpolated for itself."""
+    total, kept = clips.shape[2], []
+    for i in range(frames):
+        frame = clips[:, :, (2 * i + 1) * total // (2 * frames)]
+        if tuple(frame.shape[-2:]) != tuple(size):
+            frame = F.interpolate(
+                frame, tuple(size), mode='bilinear', antialias=True
+            )
+        kept.append(frame)
+    return torch.stack(kept, 2)
+
+
+class TwoBranches(nn.Module):
+    """SlowFast with adaptive fusion, of two networks made before.
+
+    The branches see every so many frames of a clip, as ``strides`` says; the
+    Slow one then ``frames`` of those, their sides times ``scale``. Each of
+    ``laterals`` has inputs, outputs and the step between slow frames.
+    """
+
+    def __init__(self, slow, fast, laterals, scale, frames, strides):
+        super().__init__()
+        self.slow_path, self.fast_path = slow, fast
+        self.scale, self.frames, self.strides = scale, frames, strides
+        self.names = ['conv1_lateral']
+        self.names += [f'layer{i}_lateral' for i in range(1, len(laterals))]
+        for name, (inputs, outputs, step) in zip(self.names, laterals):
+            layer = nn.Conv3d(
+                inputs, outputs, (5, 1, 1), (step, 1, 1), (2, 0, 0), bias=False
+            )
+            slow.add_module(name, nn.Sequential(OrderedDict(conv=layer)))
+
+    def forward(self, x):
+        slow, fast = self.slow_path, self.fast_path
+        size = [round(side * self.scale) for side in x.shape[-2:]]
+        x_slow = shrink(x[:, :, :: self.strides[0]], size, self.frames)
+        x_slow = slow.maxpool(slow.conv1(x_slow))
+        x_fast = fast.maxpool(fast.conv1(x[:, :, :: self.strides[1]]))
+        for i, name in enumerate(self.names, 1):
+            lateral = getattr(slow, name)(x_fast)
+            lateral = shrink(lateral, x_slow.shape[-2:], self.frames)
+            x_slow = torch.cat([x_slow, lateral], 1)
+            x_slow = getattr(slow, f'layer{i}')(x_slow)
+            x_fast = getattr(fast, f'layer{i}')(x_fast)
+        return x_slow, x_fast
+
+
+def place(full, part, tail=0):
+    """Where ``part`` lies in ``full``: leading slices of every dimension.
+
+    Of the columns, the last ``tail`` are the last ones of ``full``.
+    """
+    index = list(slices_of(part))
+    if tail:
+        end, last = part.shape[1] - tail, full.shape[1]
+        index[1] = [*range(end), *range(last - tail, last)]
+    return tuple(index)
+
+
+def fill_fused(narrow, state, tails):
+    """As :func:`fill`, with the ``tails`` of some tensors, by name."""
+    own = narrow.state_dict()
+    assert own.keys() == state.keys()
+    with torch.no_grad():
+        for name, tensor in own.items():
+            index = place(state[name], tensor, tails.get(name, 0))
+            tensor.copy_(state[name][index])
+    return narrow

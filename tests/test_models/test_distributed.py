@@ -123,7 +123,21 @@ def classification_job(classifier_config, build_classifier, image_batch):
     )
 
 
-@pytest.mark.parametrize('kind', ['classification', 'detection'])
+@pytest.fixture
+def action_job(recognizer_config, build_recognizer, clip_batch):
+    batches = []
+    for rank in range(WORLD_SIZE):
+        clips, samples = clip_batch(number=2, frames=16, seed=rank)
+        batches.append(dict(inputs=list(clips), data_samples=samples))
+    return dict(
+        scope='mmaction',
+        config=recognizer_config('slowfast'),
+        weights=build_recognizer('slowfast').state_dict(),
+        batches=batches,
+    )
+
+
+@pytest.mark.parametrize('kind', ['classification', 'detection', 'action'])
 def test_gradients_under_ddp(kind, request, tmp_path):
     job = request.getfixturevalue(f'{kind}_job')
     (tmp_path / 'job.pkl').write_bytes(pickle.dumps(job))

@@ -19,7 +19,8 @@ def prepare_clips(data: Path, out: Path, folds: int) -> None:
     Args:
         data (Path): With ``train.txt`` and ``val.txt``, lines of ``path
             label``, and the videos.
-        out (Path): Where small clips and ``fold<i>_{train,test}.txt`` go.
+        out (Path): Where small clips, their own ``train.txt`` and ``val.txt``
+            and ``fold<i>_{train,test}.txt`` go.
         folds (int): Parts of equal shares of each class; each part is tested
             by networks trained on the others.
 
@@ -35,11 +36,14 @@ def prepare_clips(data: Path, out: Path, folds: int) -> None:
                 f'{str(data / name)!r} does not exist: give the folder with '
                 'train.txt and val.txt'
             )
+        listed = []
         for line in (data / name).read_text().splitlines():
             path, label = line.rsplit(' ', 1)
             small = Path(path).with_suffix('.mp4')
             shrink(data / path, out / small)
-            by_label.setdefault(label, []).append(f'{small} {label}')
+            listed.append(f'{small} {label}')
+            by_label.setdefault(label, []).append(listed[-1])
+        (out / name).write_text('\n'.join(listed))
     dealt: List[List[str]] = [[] for _ in range(folds)]
     for lines in by_label.values():
         lines.sort()

@@ -42,12 +42,10 @@ class SlimmableMixin(Stock):
     Attributes:
         resizes_inside (bool): Whether the backbone reduces resolution and
             frames of its input itself, as the active subnet says.
-        frame_stride (int): Frames of the input for each frame of a subnet.
     """
 
     prefix = 'Slimmable'
     resizes_inside = False
-    frame_stride = 1
 
     def __init__(
         self,
@@ -65,8 +63,13 @@ class SlimmableMixin(Stock):
         state = SlimState(max_width, rounding)
         convert(self, state, find_family(type(self)).rules(self))
         self.slim_state = state
-        verify_slicing(self)
+        verify_slicing(self, frames=max(8, self.frame_stride))
         self._register_state_dict_hook(_save_rounding)
+
+    @property
+    def frame_stride(self) -> int:
+        """int: Frames of the input for each frame of a subnet."""
+        return 1
 
     def init_weights(self) -> None:
         """Initialise as the stock class does, then load ``Pretrained``."""

@@ -25,9 +25,10 @@ class TwoBranchMixin(SlimmableMixin):
 
     resizes_inside = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.frame_stride = self.resample_rate
+    @property
+    def frame_stride(self) -> int:
+        """int: Frames of a clip for each one that the Slow branch sees."""
+        return self.resample_rate
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Return the features of both branches, slow and fast.
@@ -102,7 +103,7 @@ def slowfast_rules(backbone: nn.Module) -> Rules:
         ):
             rules[name] = LayerRule(fixed=True)
     for stage, tail in zip(slow.res_layers, slow.lateral_inplanes):
-        for conv in ('conv1', 'downsample'):
+        for conv in ('conv1', 'downsample') if tail else ():
             name = f'slow_path.{stage}.0.{conv}.conv'
             rule = rules.get(name, LayerRule())
             rules[name] = replace(rule, input_tail=tail)

@@ -6,6 +6,7 @@ from typing import Any, Dict, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from ...datasets.transforms import CARRIED
 from ...errors import ConfigError
 from ...subnet import Subnet
 from ..clips import pick_frames, resize_space, scaled_size
@@ -76,7 +77,11 @@ class ActionTask(Task):
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
         """Refuse clips of another number of frames; views may be larger."""
-        del data_samples
+        if data_samples and CARRIED in data_samples[0]:
+            raise ConfigError(
+                'MultiResolution makes sizes of images, not of clips: leave '
+                'it out, clips are resized behind the pipeline'
+            )
         if inputs.dim() != 6:
             raise ConfigError(
                 f'the pipeline delivers inputs of shape {tuple(inputs.shape)}'
@@ -106,14 +111,8 @@ class ActionTask(Task):
         """Return the batch at the subnet's resolution and frames."""
         if model.backbone.resizes_inside:
             return inputs, list(data_samples or [])
-        inputs, samples = super().resize(
-            model,
-            pick_frames(inputs, subnet.frames),
-            data_samples,
-            subnet,
-            with_truth,
-        )
-        return pick_frames(inputs, subnet.frames), samples
+        clips = pick_frames(inputs, subnet.frames)
+        return super().resize(model, clips, data_samples, subnet, with_truth)
 
     def _interpolate(
         self,

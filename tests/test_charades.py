@@ -1,0 +1,80 @@
+"""tools/charades.py: the official CSV becomes a list that mmaction2 reads."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[1] / 'tools/charades.py'
+HEAD = (
+    'id,subject,scene,quality,relevance,verified,script,objects,'
+    'descriptions,actions,length\n'
+)
+# As the official file is written: quoted commas, repeated and no actions.
+ROWS = [
+    (
+        'YSKX3,HR43,Kitchen,6,7,Yes,"A person, tired, sits.",chair;food,'
+        '"A person walks, sits; and eats.",'
+        'c156 11.90 21.20;c000 0.00 12.60;c092 3.00 9.10;c000 20.00 21.00,'
+        '30.50\n'
+    ),
+    '6RE8D,HR43,Bedroom,7,7,Yes,"Sleeps ""well"".",bed,Sleeps.,,31.25\n',
+    '5LLOL,Z1,Stairs,5,6,No,Runs.,stairs,"Runs,\nup.",c150 0.00 -1.00,9.04\n',
+]
+
+
+def run(folder, text):
+    (folder / 'in.csv').write_text(text, encoding='utf-8')
+    return subprocess.run(
+        [sys.executable, str(TOOL), 'in.csv', 'lists/out.txt'],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_stock_data_set_reads_the_list(tmp_path):
+    pytest.importorskip('mmaction')
+    from mmaction.datasets import VideoDataset
+
+    (tmp_path / 'lists').mkdir()
+    result = run(tmp_path, HEAD + ''.join(ROWS))
+    assert result.returncode == 0, result.stderr
+    assert '2 videos, 1 without an action' in result.stdout
+    assert (tmp_path / 'lists/out.txt').read_text() == (
+        'YSKX3.mp4 0 92 156\n5LLOL.mp4 150\n'
+    )
+    data = VideoDataset(
+        str(tmp_path / 'lists/out.txt'),
+        pipeline=[],
+        data_prefix=dict(video='clips'),
+        multi_class=True,
+        num_classes=157,
+    )
+    labels = [data.get_data_info(i)['label'] for i in range(len(data))]
+    assert [label.nonzero().flatten().tolist() for label in labels] == [
+        [0, 92, 156],
+        [150],
+    ]
+    assert data.get_data_info(1)['filename'] == 'clips/5LLOL.mp4'
+
+
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        (HEAD + ROWS[0] + ROWS[2].replace('c150', 'c157'), 'c157 0.00 -1.00'),
+        (HEAD + ROWS[0].replace('c092 3.00', 'c92'), "line 2: 'c92 9.10'"),
+        ('name,actions\nA,c000 0 1\n', 'no column id'),
+        (HEAD + ROWS[1], 'no video with an action'),
+        ('', 'no column'),
+    ],
+)
+def test_errors_take_one_line(tmp_path, text, expected):
+    (tmp_path / 'lists').mkdir()
+    (tmp_path / 'lists/out.txt').write_text('of before')
+    result = run(tmp_path, text)
+    assert result.returncode == 1 and expected in result.stderr
+    assert result.stderr.startswith('error: ')
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert (tmp_path / 'lists/out.txt').read_text() == 'of before'

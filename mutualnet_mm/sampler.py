@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """How the subnets of a training step are drawn."""
 
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -60,6 +60,33 @@ class SubnetSampler:
         self.shared = resolution_mode == 'shared'
         self.seed = seed
         self.alone = None if alone is None else space.check(alone)
+
+    @property
+    def tracked(self) -> Subnet:
+        """Subnet: The one whose pass moves the running statistics."""
+        return self.alone or self.space.full
+
+    def choose(
+        self, subnets: Union[str, Sequence[Union[str, Subnet]], None] = None
+    ) -> List[Subnet]:
+        """Check a list of subnets to evaluate.
+
+        Args:
+            subnets (Sequence or str, optional): Defaults to the full and the
+                smallest one, or to the one that is trained alone.
+
+        Raises:
+            ConfigError: As :meth:`SubnetSpace.check`, or if one is wider than
+                the one that is trained alone.
+        """
+        chosen = self.space.choose(subnets or self.alone)
+        for subnet in chosen:
+            if self.alone is not None and subnet.width > self.alone.width:
+                raise ConfigError(
+                    f'subnet {subnet} is wider than {self.alone}, which is '
+                    'trained alone: name that one, or leave mutual.alone out'
+                )
+        return chosen
 
     def sample(self, iteration: int) -> Dict[str, Subnet]:
         """Subnets of step ``iteration``, keyed by role, the full one first.

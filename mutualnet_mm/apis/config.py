@@ -120,8 +120,11 @@ def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
 def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     """Refuse a pipeline whose clips are not as long as the full network's.
 
+    One that trains on several clips of a video is refused, too: stock heads
+    have one label for each.
+
     Raises:
-        ConfigError: Names the step, its ``clip_len`` and the right one.
+        ConfigError: Names the step, what it says and what is right.
     """
     frames = _first(cfg, 'frames')
     if frames is None or not is_video(cfg):
@@ -130,6 +133,12 @@ def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     times = '' if stride == 1 else f' x resample_rate={stride}'
     for place, dataset in stage_datasets(cfg, stages):
         for step in sampling_steps(pipeline_steps(place, dataset)):
+            clips = step.settings.get('num_clips', 1)
+            if place.startswith('train') and clips != 1:
+                raise ConfigError(
+                    f'{step.place} is a {step.kind} of num_clips={clips}: '
+                    'train on one clip of a video, num_clips=1'
+                )
             length = step.settings['clip_len']
             if isinstance(length, int) and length != frames * stride:
                 raise ConfigError(
@@ -144,9 +153,10 @@ def _first(cfg: Config, name: str) -> Any:
     """First one of a list of ``mutual``: the full network's."""
     mutual = (cfg.get('model') or {}).get('mutual') or {}
     values = mutual.get(name)
-    if isinstance(values, (list, tuple)) and values:
-        return values[0]
-    return None
+    if not isinstance(values, (list, tuple)) or not values:
+        return None
+    # Of another order, the model says what is wrong with it.
+    return values[0] if values[0] == max(values) else None
 
 
 _Sized = Tuple[Step, Any, Tuple[int, ...]]
@@ -200,4 +210,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ConfigError, FileNotFoundError, ModuleNotFoundError) as error:
-        sys.exit(f'error: {error}')
+        # A process that loads data puts its traceback into the message.
+        _, name, message = str(error).rpartition(f'{type(error).__name__}: ')
+        is_traceback = name and 'Traceback (most recent call' in str(error)
+        sys.exit(f'error: {message.strip() if is_traceback else error}')

@@ -41,4 +41,4 @@ def listed_subnets(cfg: Config, model: MutualLearningMixin) -> List[Subnet]:
         ConfigError: If one is outside of what the model is trained for.
     """
     listed = (cfg.get('test_cfg') or {}).get('subnets')
-    return model.space.choose(listed or model.sampler.alone)
+    return model.sampler.choose(listed)

@@ -67,7 +67,7 @@ class TableLoop(SubnetTestLoop):
         super().__init__(runner, dataloader, evaluator, subnets, **kwargs)
         if num_images is not None:
             limit_truth(self.evaluator, self.dataloader.dataset)
-        if subnets is None:
+        if subnets is None and self.model.sampler.alone is None:
             self.subnets = self.model.space.grid(step)
         self.folder = folder
         self.num_images = num_images
@@ -83,7 +83,7 @@ class TableLoop(SubnetTestLoop):
                 none at all. What is finished stays.
         """
         results = self.progress.results
-        full = results.get(str(self.model.space.full))
+        full = results.get(str(self.model.sampler.tracked))
         names = list(full or next(filter(None, results.values()), ()))
         if not names:
             raise ConfigError(
@@ -125,7 +125,7 @@ class TableLoop(SubnetTestLoop):
         ) as self._bar:
             for subnets in groups:
                 self._evaluate(subnets, self.bank, call_hooks=False)
-        full = finished.get(str(self.model.space.full)) or {}
+        full = finished.get(str(self.model.sampler.tracked)) or {}
         return {k: v for k, v in full.items() if v is not None}
 
     def _find_statistics(self) -> None:
@@ -156,7 +156,7 @@ class TableLoop(SubnetTestLoop):
         self._bar.clear()  # the evaluator prints
         found = super()._score(subnet, results)
         self.progress.add(str(subnet), _numbers(found))
-        if found or subnet == self.model.space.full:
+        if found or subnet == self.model.sampler.tracked:
             self.ranking()
         return found
 

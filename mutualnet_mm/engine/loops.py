@@ -51,11 +51,11 @@ class _SubnetLoop(Stock):
             raise ConfigError(
                 f'group_size={group_size!r}: use a whole number from 1'
             )
-        space, alone = self.model.space, self.model.sampler.alone
-        # The full network first, for `save_best='auto'`.
+        sampler = self.model.sampler
+        # The one with the stock names first, for `save_best='auto'`.
         self.subnets = sorted(
-            space.choose(subnets or alone),
-            key=lambda subnet: subnet != space.full,
+            sampler.choose(subnets),
+            key=lambda subnet: subnet != sampler.tracked,
         )
         self._default_hook = BNCalibrationHook()
         self.group_size = group_size
@@ -78,8 +78,9 @@ class _SubnetLoop(Stock):
         """Calibrate and evaluate all subnets.
 
         Returns:
-            dict: The full network's metrics under their stock names, every
-            other subnet's as ``'0.5x-360/<stock name>'``.
+            dict: Metrics of the full network, or of the one trained alone,
+            under their stock names, every other subnet's as
+            ``'0.5x-360/<stock name>'``.
         """
         call_hook = self.runner.call_hook
         call_hook(f'before_{self.stage}')
@@ -96,9 +97,9 @@ class _SubnetLoop(Stock):
         found: Dict[Subnet, Dict[str, float]] = {}
         for i, subnets in enumerate(self._groups(self.subnets)):
             found.update(self._evaluate(subnets, bank, call_hooks=i == 0))
-        full = self.model.space.full
+        tracked = self.model.sampler.tracked
         return {
-            key if subnet == full else f'{subnet}/{key}': value
+            key if subnet == tracked else f'{subnet}/{key}': value
             for subnet in self.subnets
             for key, value in found[subnet].items()
         }
@@ -113,8 +114,8 @@ class _SubnetLoop(Stock):
     def _calibrate(
         self, subnets: Sequence[Subnet], batches: Iterable[Any]
     ) -> Bank:
-        # The running statistics are the full network's.
-        subnets = [s for s in subnets if s != self.model.space.full]
+        tracked = self.model.sampler.tracked  # by the running statistics
+        subnets = [s for s in subnets if s != tracked]
         if not subnets:
             return {}
         names = ', '.join(map(str, subnets))
@@ -156,7 +157,8 @@ class _SubnetLoop(Stock):
         """Metrics of a subnet, from what they kept of its predictions."""
         self.runner.logger.info(f'Evaluating {subnet}')
         self._swap_results(results)
-        suffix = '' if subnet == self.model.space.full else f'.{subnet}'
+        tracked = self.model.sampler.tracked
+        suffix = '' if subnet == tracked else f'.{subnet}'
         with separate_files(self.evaluator, suffix):
             return self.evaluator.evaluate(len(self.dataloader.dataset))
 

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from mutualnet_mm import ConfigError
 from mutualnet_mm.apis import load_config, one_line_errors
@@ -104,6 +105,24 @@ def test_user_errors_end_in_one_line(error):
     with pytest.raises(SystemExit) as caught, one_line_errors():
         raise error('width 3: use less')
     assert caught.value.code == 'error: width 3: use less'
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            raise OSError('it is empty')
+        except OSError as error:
+            raise ConfigError("clip 'a: b' cannot be read") from error
+
+
+def test_errors_of_processes_that_load_data():
+    loader = torch.utils.data.DataLoader(Unreadable(), num_workers=1)
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        next(iter(loader))
+    assert caught.value.code == "error: clip 'a: b' cannot be read"
 
 
 def test_defects_keep_their_traceback():

@@ -106,6 +106,22 @@ def test_lengths_that_are_not_compared(write):
         load_config(write(recognizer(steps)))
 
 
+def test_several_clips_of_a_video(write):
+    steps = 'dict(type="SampleFrames", clip_len=4, num_clips=2)'
+    load_config(write(recognizer(steps, 'test')))
+    with pytest.raises(
+        ConfigError, match='0 is a SampleFrames of num_clips=2'
+    ):
+        load_config(write(recognizer(steps, 'train')))
+
+
+def test_sizes_in_a_wrong_order_are_left_to_the_model(write):
+    path = write(recognizer('dict(type="SampleFrames", clip_len=4)'))
+    load_config(path, {'model.mutual.frames': (2, 3, 4)})
+    with pytest.raises(ConfigError, match='clip_len=4, but'):
+        load_config(path, {'model.mutual.frames': (3, 2)})
+
+
 @pytest.mark.parametrize('split', ['train', 'test'])
 def test_video_lists_and_folders(write, tmp_path, split):
     """The list is found without the folder, both from ``data_root``."""

@@ -10,7 +10,7 @@ from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 from mutualnet_mm import ConfigError
-from mutualnet_mm.engine import loops
+from mutualnet_mm.engine import calibrate, loops
 
 pytest.importorskip('mmdet')
 SUBNETS = ['0.5x-48', '1.0x-64', '0.25x-64']
@@ -259,8 +259,33 @@ def test_a_subnet_trained_alone_is_what_is_evaluated(
     model['mutual']['alone'] = '0.5x-64'
     loop = dict(type='mutualnet_mm.SubnetValLoop')
     metrics = make_runner(model=model, val_cfg=loop).val()
-    keys = {k for k in metrics if k.endswith('images')}
-    assert keys == {'0.5x-64/sums/images'}
+    assert {k for k in metrics if k.endswith('images')} == {'sums/images'}
+
+
+def test_others_beside_a_subnet_trained_alone(
+    make_runner, detector_config, weights, monkeypatch
+):
+    """Its own statistics are the running ones; wider ones know nothing."""
+    calibrated = []
+
+    def record(model, subnets, batches):
+        calibrated.extend(map(str, subnets))
+        return calibrate(model, subnets, batches)
+
+    monkeypatch.setattr(loops, 'calibrate', record)
+    model = detector_config()
+    model['mutual']['alone'] = '0.5x-64'
+
+    def evaluate(*subnets):
+        loop = dict(type='mutualnet_mm.SubnetValLoop', subnets=subnets)
+        return make_runner(model=model, weights=weights, val_cfg=loop).val()
+
+    metrics = evaluate('0.25x-48', '0.5x-64')
+    assert calibrated == ['0.25x-48']
+    keys = [k for k in metrics if k.endswith('images')]
+    assert keys == ['sums/images', '0.25x-48/sums/images']
+    with pytest.raises(ConfigError, match='0.75x-64 is wider than 0.5x-64'):
+        evaluate('0.75x-64')
 
 
 @pytest.mark.parametrize('group_size', [0, 1.5])

@@ -37,11 +37,9 @@ class TwoBranchMixin(SlimmableMixin):
             x (Tensor): Whole clips, ``(batch, channels, time, height,
                 width)``.
         """
-        state = self.slim_state
-        if state.scale == 1 and state.frames in (
-            None,
-            x.shape[2] // self.resample_rate,
-        ):
+        state, all_frames = self.slim_state, x.shape[2] // self.resample_rate
+        if state.scale == 1 and (state.frames or all_frames) == all_frames:
+            # Whole clips: the layers see to the width, the rest is stock.
             return super().forward(x)
         slow, fast = self.slow_path, self.fast_path
         x_slow = self._adapt(_every(x, self.resample_rate))

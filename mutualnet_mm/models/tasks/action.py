@@ -4,6 +4,7 @@
 from typing import Any, Dict, Optional, Tuple
 
 import torch
+from mmaction.models import CrossEntropyLoss
 from torch import Tensor, nn
 
 from ...datasets.transforms import CARRIED
@@ -45,11 +46,10 @@ class ActionTask(Task):
                 'out'
             )
         head = self.head(model)
-        exclusive = not head.multi_class and any(
-            'CrossEntropy' in cls.__name__
-            for cls in type(head.loss_cls).__mro__
-        )
-        return ('kl', 'label') if exclusive else ('label',)
+        exclusive = isinstance(head.loss_cls, CrossEntropyLoss)
+        if exclusive and not head.multi_class:
+            return ('kl', 'label')
+        return ('label',)
 
     def head(self, model: nn.Module) -> nn.Module:
         """Return the module whose output is the prediction for KL."""

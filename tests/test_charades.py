@@ -1,7 +1,7 @@
 """tools/charades.py: the official CSV becomes a list that mmaction2 reads."""
 
-import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -24,29 +24,32 @@ ROWS = [
 ]
 
 
-def run(folder, text):
-    (folder / 'in.csv').write_text(text, encoding='utf-8')
-    return subprocess.run(
-        [sys.executable, str(TOOL), 'in.csv', 'lists/out.txt'],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run the tool on a text; return the path of the list."""
+    spec = spec_from_file_location('charades', TOOL)
+    tool = module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def run_tool(text):
+        path, out = tmp_path / 'in.csv', tmp_path / 'out.txt'
+        path.write_text(text, encoding='utf-8')
+        monkeypatch.setattr(sys, 'argv', [str(TOOL), str(path), str(out)])
+        tool.main()
+        return out
+
+    return run_tool
 
 
-def test_stock_data_set_reads_the_list(tmp_path):
+def test_stock_data_set_reads_the_list(run, capsys):
     pytest.importorskip('mmaction')
     from mmaction.datasets import VideoDataset
 
-    (tmp_path / 'lists').mkdir()
-    result = run(tmp_path, HEAD + ''.join(ROWS))
-    assert result.returncode == 0, result.stderr
-    assert '2 videos, 1 without an action' in result.stdout
-    assert (tmp_path / 'lists/out.txt').read_text() == (
-        'YSKX3.mp4 0 92 156\n5LLOL.mp4 150\n'
-    )
+    out = run(HEAD + ''.join(ROWS))
+    assert '2 videos, 1 without an action' in capsys.readouterr().out
+    assert out.read_text() == 'YSKX3.mp4 0 92 156\n5LLOL.mp4 150\n'
     data = VideoDataset(
-        str(tmp_path / 'lists/out.txt'),
+        str(out),
         pipeline=[],
         data_prefix=dict(video='clips'),
         multi_class=True,
@@ -68,13 +71,16 @@ def test_stock_data_set_reads_the_list(tmp_path):
         ('name,actions\nA,c000 0 1\n', 'no column id'),
         (HEAD + ROWS[1], 'no video with an action'),
         ('', 'no column'),
+        (HEAD + ROWS[0] + '6RE8D,HR43,Bed', "line 3: '6RE8D' has fewer"),
+        (HEAD + ROWS[0].replace('Yes,', 'Yes,,'), "line 2: 'YSKX3' has fewer"),
+        (HEAD + ROWS[0].replace('YSKX3', 'Y X3'), "line 2: 'Y X3' is no id"),
     ],
 )
-def test_errors_take_one_line(tmp_path, text, expected):
-    (tmp_path / 'lists').mkdir()
-    (tmp_path / 'lists/out.txt').write_text('of before')
-    result = run(tmp_path, text)
-    assert result.returncode == 1 and expected in result.stderr
-    assert result.stderr.startswith('error: ')
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert (tmp_path / 'lists/out.txt').read_text() == 'of before'
+def test_errors_take_one_line(run, text, expected, tmp_path):
+    (tmp_path / 'out.txt').write_text('of before')
+    with pytest.raises(SystemExit) as caught:
+        run(text)
+    message = str(caught.value)
+    assert message.startswith('error: ') and '\n' not in message
+    assert expected in message
+    assert (tmp_path / 'out.txt').read_text() == 'of before'

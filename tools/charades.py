@@ -50,12 +50,13 @@ def read_actions(path: Path) -> List[Tuple[str, List[int]]]:
             reader = csv.DictReader(file)
             missing = set(COLUMNS) - set(reader.fieldnames or ())
             if missing:
+                names = ' and '.join(sorted(missing))
                 raise ConfigError(
-                    f'{str(path)!r} has no column {" and ".join(sorted(missing))}: '
-                    'give a CSV file of Charades'
+                    f'{str(path)!r} has no column {names}: give a CSV file of '
+                    'Charades'
                 )
             return [
-                (row['id'], _classes(row['actions'], path, reader.line_num))
+                _video(row, f'{path}, line {reader.line_num}')
                 for row in reader
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -64,18 +65,25 @@ def read_actions(path: Path) -> List[Tuple[str, List[int]]]:
         ) from error
 
 
-def _classes(actions: str, path: Path, line: int) -> List[int]:
+def _video(row: dict, place: str) -> Tuple[str, List[int]]:
+    if None in row or None in row.values():
+        raise ConfigError(
+            f'{place}: {row["id"]!r} has fewer or more fields than there are '
+            'columns: is the file complete?'
+        )
+    if not re.fullmatch(r'\w+', row['id']):
+        raise ConfigError(f'{place}: {row["id"]!r} is no id of a video')
     found = set()
-    for action in filter(None, (actions or '').split(';')):
+    for action in filter(None, row['actions'].split(';')):
         match = ACTION.fullmatch(action.strip())
         number = int(match[1]) if match else NUM_CLASSES
         if number >= NUM_CLASSES:
             raise ConfigError(
-                f'{path}, line {line}: {action!r} is no action, which reads '
-                "as 'c092 11.90 21.20' with a class of c000 to c156"
+                f'{place}: {action!r} is no action, which reads as '
+                "'c092 11.90 21.20' with a class of c000 to c156"
             )
         found.add(number)
-    return sorted(found)
+    return row['id'], sorted(found)
 
 
 def main() -> None:

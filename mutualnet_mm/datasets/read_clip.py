@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any, Callable, List, NamedTuple, Optional, Set, Tuple, Type
 
 from mmengine.dataset import Compose
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from ..errors import ConfigError
@@ -18,7 +19,7 @@ from ..registry import TRANSFORMS
 _MAX_IN_A_ROW = 100  # unreadable clips: by then it is no bad luck
 _MAX_LOST = 16  # frames of a clip, which is decord's own limit as well
 
-_warned: Set[str] = set()  # files, by this process
+_named: Set[str] = set()  # files, by this process
 
 
 class _Decoder(NamedTuple):
@@ -59,7 +60,7 @@ class ReadClip:
     """Read a clip by stock steps; a file that cannot be read is named.
 
     Zero bytes, truncated, no video, no frames, not there: in training the
-    file is warned about, once in each process, and ``None`` returned, for
+    file is named in the log, once in each process, and ``None`` returned, for
     which mmengine's data sets draw another sample. In testing, which is when
     one of the steps has ``test_mode=True``, it is an error, since nothing may
     be left out of a result silently. Errors of another kind, such as a
@@ -138,11 +139,11 @@ class ReadClip:
                 f'{found}: check data_root and data_prefix of the data set, '
                 'and the files'
             )
-        if file not in _warned:
-            _warned.add(file)
-            print_log(
-                f'{found}: others take its place', 'current', logging.WARNING
-            )
+        if file not in _named:
+            _named.add(file)
+            # Ranks but the first show errors alone, and have files of theirs.
+            level = logging.WARNING if is_main_process() else logging.ERROR
+            print_log(f'{found}: others take its place', 'current', level)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(transforms={self.steps})'
@@ -174,7 +175,7 @@ class _Frames:
 
 def _known_position(position: Callable[[], int]) -> int:
     found = position()
-    if False:
+    if not 0 <= found < 2**31:
         raise OSError('its frames cannot be found')
     return found
 

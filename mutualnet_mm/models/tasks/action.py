@@ -64,14 +64,7 @@ class ActionTask(Task):
     ) -> None:
         """Refuse clips that are not squares of the full resolution."""
         self.check_test(model, inputs, data_samples)
-        full = self.space.full.resolution
-        if tuple(inputs.shape[-2:]) != (full, full):
-            raise ConfigError(
-                f'the pipeline delivers clips of {inputs.shape[-2]} x '
-                f'{inputs.shape[-1]} pixels, but the full resolution is '
-                f'{full}: crop or resize to {full}, or set another '
-                'mutual.resolution[0]'
-            )
+        self.check_square(inputs)
 
     def check_test(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples

@@ -105,6 +105,17 @@ class Task:
         """Refuse a test batch of a wrong size, as :meth:`check_full`."""
         self.check_full(model, inputs, data_samples)
 
+    def check_square(self, inputs: Tensor) -> None:
+        """Refuse inputs that are not squares of the full resolution."""
+        full = self.space.full.resolution
+        if tuple(inputs.shape[-2:]) != (full, full):
+            raise ConfigError(
+                f'the pipeline delivers {inputs.shape[-2]} x '
+                f'{inputs.shape[-1]} inputs, but the full resolution is '
+                f'{full}: crop or resize to {full}, or set another '
+                'mutual.resolution[0]'
+            )
+
     def resize(
         self,
         model: nn.Module,

@@ -39,14 +39,7 @@ class ClassificationTask(Task):
     ) -> None:
         """Refuse inputs that are not squares of the full resolution."""
         del model, data_samples
-        full = self.space.full.resolution
-        if tuple(inputs.shape[-2:]) != (full, full):
-            raise ConfigError(
-                f'the pipeline delivers {inputs.shape[-2]} x '
-                f'{inputs.shape[-1]} inputs, but the full resolution is '
-                f'{full}: crop or resize to {full}, or set another '
-                'mutual.resolution[0]'
-            )
+        self.check_square(inputs)
 
     def _interpolate(
         self,

@@ -115,7 +115,7 @@ def test_another_resolution(build_recognizer, clip_batch):
             model.task.check_full(model, wrong, samples)
         height, width = wrong.shape[-2:]
         text = str(caught.value)
-        assert f'{height} x {width} pixels' in text
+        assert f'{height} x {width} inputs' in text
         assert 'full resolution is 32' in text
         assert 'mutual.resolution' in text
         model.task.check_test(model, wrong, samples)

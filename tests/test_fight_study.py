@@ -120,6 +120,10 @@ def test_study(modules, videos, tmp_path, monkeypatch):
     # 80 % and 55 % of 20 clips, with Wilson's intervals.
     assert '| slow | 1.0x-64-8 | ' in text
     assert text.count('| 80 (58 to 92) | 55 (34 to 74) |') == 12
+    # Six subnets of a network together, one alone.
+    rows = (out / 'accuracy.csv').read_text().splitlines()
+    assert len(rows) == 1 + 5 * 2 * (6 + 6)
+    assert 'slow,mutual,0,0.63x-40-3,' in '\n'.join(rows)
     table = load_table(out / 'slowfast-alone.json')
     assert len(table.entries) == 6 and table.num_images == 20
     assert (out / 'curves.png').stat().st_size > 1000

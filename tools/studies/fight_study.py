@@ -2,7 +2,8 @@
 """What is trained on the clips, how, and what came out."""
 
 import copy
-from dataclasses import dataclass
+import csv
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Dict, List, Optional
 
@@ -50,7 +51,7 @@ class Study(Trainings):
             for network in NETWORKS
         }
 
-    def planned(self) -> List[Optional[Run]]:
+    def planned(self) -> List[Run]:
         """All runs, so that whole folds are finished first."""
         return [
             Run(network, method, fold)
@@ -89,7 +90,7 @@ class Study(Trainings):
             model = build_model(self.configs[network])
             scores: Dict[str, Dict[Subnet, List[float]]] = {}
             for run in self.planned():
-                if run is not None and run.network == network:
+                if run.network == network:
                     kind = 'mutual' if run.method == 'mutual' else 'alone'
                     for subnet, value in (self.result(run) or {}).items():
                         of_kind = scores.setdefault(kind, {})
@@ -126,6 +127,12 @@ class Study(Trainings):
         for label, table in tables.items():
             save_table(table, self.out / f'{label.replace(", ", "-")}.json')
         plot_tables(tables, self.out / 'curves.png', log=True)
+        with open(self.out / 'accuracy.csv', 'w', newline='') as file:
+            writer = csv.writer(file)
+            writer.writerow(['network', 'method', 'fold', 'subnet', 'top1'])
+            for run in self.planned():
+                for subnet, value in (self.result(run) or {}).items():
+                    writer.writerow([*astuple(run), subnet, f'{value:.2f}'])
         lines = [
             '| network | subnet | MACs of a view | together | alone |',
             '|---|---|---|---|---|',

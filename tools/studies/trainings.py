@@ -6,7 +6,7 @@ import json
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, Optional, Sequence
 
 import torch
 from mmengine.config import Config
@@ -26,7 +26,7 @@ class Trainings:
     def __init__(self, out: Path) -> None:
         self.out = out
 
-    def planned(self) -> List[Optional[Any]]:
+    def planned(self) -> Sequence[Optional[Any]]:
         """All runs; None for one that depends on others not finished."""
         raise NotImplementedError(type(self).__name__)
 

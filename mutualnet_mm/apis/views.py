@@ -63,7 +63,9 @@ def frame_stride(cfg: Config) -> int:
     """
     backbone = cfg.model.get('backbone') or {}
     name = str(backbone.get('wraps') or backbone.get('type'))
-    return backbone.get('resample_rate', 8) if 'SlowFast' in name else 1
+    if 'resample_rate' in backbone or 'SlowFast' in name:
+        return backbone.get('resample_rate', 8)
+    return 1
 
 
 def sampling_steps(steps: Sequence[Step]) -> List[Step]:

@@ -197,10 +197,11 @@ def _input_shapes(
             error = _error(net, large[0])
             if error is None:
                 return large
+            of_frames = f' and {frames} frames' if time else ''
             raise ConfigError(
                 f'{name} does not run at full width on {size} or {7 * size} '
-                f'pixels: {_failing_forward(error, net)} fails with '
-                f'"{_first_line(error)}"'
+                f'pixels{of_frames}: {_failing_forward(error, net)} fails '
+                f'with "{_first_line(error)}"'
             ) from error
     raise ConfigError(f'{stock_name(net)} has no convolution to slim')
 

@@ -201,3 +201,12 @@ def test_nothing_is_changed():
 def test_network_without_convolution_is_refused():
     with pytest.raises(ConfigError, match='Sequential has no convolution'):
         verify_slicing(slimmed(nn.Sequential(nn.Linear(8, 8))))
+
+
+def test_too_few_frames_are_named():
+    """A network that takes 12 frames at least, tried with 8 of them."""
+    net = nn.Sequential(nn.Conv3d(3, 8, (12, 1, 1)), nn.BatchNorm3d(8))
+    convert(net, SlimState())
+    with pytest.raises(ConfigError, match='224 pixels and 8 frames: '):
+        verify_slicing(net)
+    verify_slicing(net, frames=12)

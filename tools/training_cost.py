@@ -32,8 +32,8 @@ from mutualnet_mm.apis import (
     load_config,
     measure_steps,
     one_line_errors,
+    ways_of_sampling,
 )
-from mutualnet_mm.apis.training_cost import ways_of_sampling
 
 
 def parse_args():

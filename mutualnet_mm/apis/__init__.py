@@ -9,7 +9,11 @@ from .config import load_config, one_line_errors
 from .macs import HeadCost, count_heads, count_macs, count_params
 from .model import build_model, listed_subnets
 from .step_times import StepTimes, measure_steps
-from .training_cost import closed_form_ratio, expected_macs
+from .training_cost import (
+    closed_form_ratio,
+    expected_macs,
+    ways_of_sampling,
+)
 from .views import Views, find_views
 
 __all__ = [
@@ -33,4 +37,5 @@ __all__ = [
     'measure_steps',
     'one_line_errors',
     'runner_parser',
+    'ways_of_sampling',
 ]

@@ -103,7 +103,7 @@ class MutualLearningMixin(Stock):
                 nn.Sequential(parts),
                 ' or '.join(names),
                 size=64,
-                frames=max(8, self.backbone.frame_stride),
+                frames=self.backbone.trial_frames,
             )
 
     def _refuse_frozen_batch_norm(self) -> None:

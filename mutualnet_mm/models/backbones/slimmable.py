@@ -63,13 +63,18 @@ class SlimmableMixin(Stock):
         state = SlimState(max_width, rounding)
         convert(self, state, find_family(type(self)).rules(self))
         self.slim_state = state
-        verify_slicing(self, frames=max(8, self.frame_stride))
+        verify_slicing(self, frames=self.trial_frames)
         self._register_state_dict_hook(_save_rounding)
 
     @property
     def frame_stride(self) -> int:
         """int: Frames of the input for each frame of a subnet."""
         return 1
+
+    @property
+    def trial_frames(self) -> int:
+        """int: Frames of the clip that a 3D network is verified on."""
+        return max(8, self.frame_stride)
 
     def init_weights(self) -> None:
         """Initialise as the stock class does, then load ``Pretrained``."""

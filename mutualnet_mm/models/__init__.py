@@ -18,11 +18,14 @@ from .backbones import (
     WideResNet,
 )
 from .mutual import MutualLearning, MutualLearningMixin
+from .narrow import Narrow, NarrowMixin, narrow_model
 
 __all__ = [
     'MobileNetV1',
     'MutualLearning',
     'MutualLearningMixin',
+    'Narrow',
+    'NarrowMixin',
     'Slimmable',
     'SlimmableMobileNetV1',
     'SlimmableMobileNetV2',
@@ -36,4 +39,5 @@ __all__ = [
     'SlimmableWideResNet',
     'SlimmableX3D',
     'WideResNet',
+    'narrow_model',
 ]

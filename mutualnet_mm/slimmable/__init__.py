@@ -14,7 +14,9 @@ from .layers import (
     SlimSyncBatchNorm,
 )
 from .macs import count_module_macs
+from .narrow import narrow
 from .params import count_module_params
+from .share import share_weights
 from .state import SlimState, active_width, set_width, slim_states
 from .statistics import (
     BatchNormCollector,
@@ -47,7 +49,9 @@ __all__ = [
     'count_module_macs',
     'count_module_params',
     'make_divisible',
+    'narrow',
     'set_width',
+    'share_weights',
     'slim_batch_norms',
     'slim_states',
     'trust_forward',

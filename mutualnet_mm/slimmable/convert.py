@@ -127,6 +127,15 @@ def convert(
         layer.slim_state, layer.slim_rule = state, rule
 
 
+def restore(layer: nn.Module) -> None:
+    """Swap a slim layer back to the stock class, as it stands."""
+    for stock, slim in _SLIM_CLASSES.items():
+        if type(layer) is slim:
+            layer.__class__ = stock
+    for name in ('slim_state', 'slim_rule'):
+        layer.__dict__.pop(name, None)
+
+
 def adopt_sync_batch_norm(module: nn.Module, state: SlimState) -> None:
     """Make stock ``SyncBatchNorm`` layers slim.
 

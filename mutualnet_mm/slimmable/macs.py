@@ -4,11 +4,11 @@
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, List, Optional
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
+
+from .meta import run_on_meta
 
 
 def count_module_macs(
@@ -34,20 +34,7 @@ def count_module_macs(
     Returns:
         int: Multiply-accumulates of the whole batch given.
     """
-    holder = _Holder(module, forward)
-    stand_ins = {
-        name: torch.empty_like(tensor, device='meta')
-        for name, tensor in [
-            *holder.named_parameters(),
-            *holder.named_buffers(),
-        ]
-    }
-    inputs = tuple(
-        torch.empty_like(x, device='meta') if isinstance(x, Tensor) else x
-        for x in inputs
-    )
     pooled: List[int] = []
-    modes = [(m, m.training) for m in module.modules()]
     with ExitStack() as stack:
         stack.enter_context(_skip_free_layers(module))
         for layer in module.modules():
@@ -58,14 +45,8 @@ def count_module_macs(
                     )
                 )
                 stack.callback(handle.remove)
-        try:
-            module.eval()
-            counter = stack.enter_context(FlopCounterMode(display=False))
-            stack.enter_context(torch.no_grad())
-            functional_call(holder, stand_ins, inputs)
-        finally:
-            for layer, mode in modes:
-                layer.training = mode
+        counter = stack.enter_context(FlopCounterMode(display=False))
+        run_on_meta(module, *inputs, forward=forward)
     return counter.get_total_flops() // 2 + sum(pooled)
 
 
@@ -94,22 +75,6 @@ def _skip_free_layers(module: nn.Module) -> Iterator[None]:
 
 def _identity(x: Any) -> Any:
     return x
-
-
-class _Holder(nn.Module):
-    """Runs any function of a module under ``functional_call``."""
-
-    def __init__(
-        self, module: nn.Module, function: Optional[Callable[..., Any]]
-    ) -> None:
-        super().__init__()
-        self.module = module
-        self.function = function
-
-    def forward(self, *inputs: Any) -> Any:
-        if self.function is None:
-            return self.module(*inputs)
-        return self.function(self.module, *inputs)
 
 
 def _pooling_macs(x: Tensor, out: Tensor) -> int:

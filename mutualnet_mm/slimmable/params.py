@@ -1,13 +1,12 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Parameters of the narrow network inside, found on the meta device."""
 
-from contextlib import ExitStack
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
-from torch import Tensor, nn
+from torch import nn
 
-from .layers import SlimLayer
 from .macs import count_module_macs
+from .trace import watch_channels
 
 
 def count_module_params(
@@ -37,23 +36,7 @@ def count_module_params(
     Returns:
         int: Parameters, a shared one counted once.
     """
-    seen: Dict[nn.Module, Tuple[int, int]] = {}
-
-    def record(
-        layer: nn.Module, args: Tuple[Tensor, ...], out: Tensor
-    ) -> None:
-        dim = -1 if isinstance(layer, nn.Linear) else 1
-        before = seen.get(layer, (0, 0))
-        seen[layer] = (
-            max(before[0], args[0].shape[dim]),
-            max(before[1], out.shape[dim]),
-        )
-
-    with ExitStack() as stack:
-        for layer in module.modules():
-            if isinstance(layer, SlimLayer):
-                handle = layer.register_forward_hook(record)
-                stack.callback(handle.remove)
+    with watch_channels(module) as seen:
         # For its pass alone: it runs the module on the meta device.
         count_module_macs(module, *inputs, forward=forward)
     active: Dict[int, int] = {}

@@ -207,6 +207,10 @@ class Task:
         """Run the part of the network whose MACs are a subnet's cost."""
         return model(inputs, mode='tensor')
 
+    def narrowed(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Run every layer whose sizes depend on the backbone's width."""
+        return self.counted(model, inputs)
+
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
     ) -> Tuple[int, ...]:

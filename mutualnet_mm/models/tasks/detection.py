@@ -14,6 +14,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from ...errors import ConfigError
+from ...slimmable.convert import stock_name
 from ...subnet import Subnet, SubnetSpace
 from .base import Batch, Samples, Size, Task
 
@@ -150,6 +151,22 @@ class DetectionTask(Task):
     def counted(self, model: nn.Module, inputs: Tensor) -> Any:
         """Backbone and neck: heads cost the same at every width."""
         return model.extract_feat(inputs)
+
+    def narrowed(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Backbone and neck; the heads too where there is no neck.
+
+        Raises:
+            ConfigError: If heads behind proposals take the backbone's maps.
+        """
+        if model.with_neck:
+            return model.extract_feat(inputs)
+        if hasattr(model, 'roi_head'):
+            raise ConfigError(
+                f'{stock_name(model)} without a neck: its heads take the '
+                "backbone's channels, which proposals hide; only a detector "
+                'of one stage, or one with a neck, has a static form'
+            )
+        return model(inputs, mode='tensor')
 
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]

@@ -1,0 +1,65 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Running a network on the meta device: shapes alone, nothing computed."""
+
+from typing import Any, Callable, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+def run_on_meta(
+    module: nn.Module,
+    *inputs: Any,
+    forward: Optional[Callable[..., Any]] = None,
+) -> Any:
+    """Run ``forward`` in evaluation mode with meta tensors for parameters.
+
+    ``module`` is neither copied nor changed.
+
+    Args:
+        module (nn.Module): On any device, in any mode.
+        *inputs: Tensors of any device (their shapes count), or any other
+            arguments.
+        forward (Callable, optional): ``forward(module, *inputs)``, what to
+            run. Defaults to calling the module.
+
+    Returns:
+        What ``forward`` returns, tensors being on the meta device.
+    """
+    holder = _Holder(module, forward)
+    stand_ins = {
+        name: torch.empty_like(tensor, device='meta')
+        for name, tensor in [
+            *holder.named_parameters(),
+            *holder.named_buffers(),
+        ]
+    }
+    inputs = tuple(
+        torch.empty_like(x, device='meta') if isinstance(x, Tensor) else x
+        for x in inputs
+    )
+    modes = [(m, m.training) for m in module.modules()]
+    try:
+        module.eval()
+        with torch.no_grad():
+            return functional_call(holder, stand_ins, inputs)
+    finally:
+        for layer, mode in modes:
+            layer.training = mode
+
+
+class _Holder(nn.Module):
+    """Runs any function of a module under ``functional_call``."""
+
+    def __init__(
+        self, module: nn.Module, function: Optional[Callable[..., Any]]
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.function = function
+
+    def forward(self, *inputs: Any) -> Any:
+        if self.function is None:
+            return self.module(*inputs)
+        return self.function(self.module, *inputs)

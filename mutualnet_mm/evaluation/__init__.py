@@ -1,8 +1,9 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The query table of a network's subnets."""
 
+from .entry import COSTS, Latency, TableEntry, is_milliseconds
 from .intervals import metric_interval, wilson_interval
-from .table import QueryTable, TableEntry
+from .table import QueryTable
 from .table_file import (
     load_table,
     save_csv,
@@ -12,8 +13,11 @@ from .table_file import (
 )
 
 __all__ = [
+    'COSTS',
+    'Latency',
     'QueryTable',
     'TableEntry',
+    'is_milliseconds',
     'load_table',
     'metric_interval',
     'save_csv',

@@ -2,37 +2,14 @@
 """The query table: what every subnet costs and how good it is."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import ConfigError
 from ..subnet import Subnet
+from .entry import COSTS, Latency, TableEntry
 from .intervals import metric_interval
-
-COSTS = ('macs', 'latency_ms', 'params')
-"""What a budget may limit."""
-
-
-@dataclass(frozen=True)
-class TableEntry:
-    """One subnet of a table.
-
-    Args:
-        subnet (Subnet): Which one.
-        macs (int): Multiply-accumulates for an image, or for one view of a
-            video.
-        params (int): Parameters that it reads.
-        metrics (Mapping): Values of the evaluator by their stock names; None
-            where a value is not a number (NaN).
-        latency_ms (float, optional): Measured for an image or view, in
-            milliseconds. Defaults to None, not measured.
-    """
-
-    subnet: Subnet
-    macs: int
-    params: int
-    metrics: Mapping[str, Optional[float]] = field(default_factory=dict)
-    latency_ms: Optional[float] = None
+from .lookup import best_within, pareto_front
 
 
 class QueryTable:
@@ -70,17 +47,18 @@ class QueryTable:
         self.full = full
         self.num_images = num_images
         self.views = views
-        subnets = [entry.subnet for entry in self.entries]
-        twice = [s for s in subnets if subnets.count(s) > 1]
-        if twice:
-            raise ConfigError(f'subnet {twice[0]} is in the table twice')
-        self._scores: Dict[Subnet, float] = {}
+        self._by_subnet: Dict[Subnet, TableEntry] = {}
+        self._scores: Dict[Subnet, float] = {}  # of those that are ranked
         for entry in self.entries:
+            if entry.subnet in self._by_subnet:
+                raise ConfigError(
+                    f'subnet {entry.subnet} is in the table twice'
+                )
+            self._by_subnet[entry.subnet] = entry
             score = entry.metrics.get(metric)
             if score is not None and not math.isnan(score):
                 self._scores[entry.subnet] = score
-        self._ranked = [e for e in self.entries if e.subnet in self._scores]
-        if not self._ranked:
+        if not self._scores:
             raise ConfigError(
                 f'no subnet of the table has metric {metric!r}: use '
                 f'{" or ".join(self.metrics) or "another evaluator"}'
@@ -94,10 +72,79 @@ class QueryTable:
             names.update(dict.fromkeys(entry.metrics))
         return list(names)
 
+    @property
+    def devices(self) -> List[str]:
+        """Names of the devices that latencies were measured on."""
+        names: Dict[str, None] = {}
+        for entry in self.entries:
+            names.update(dict.fromkeys(entry.latency_ms))
+        return list(names)
+
+    def find_device(self, device: Optional[str] = None) -> str:
+        """Return the device that is meant, checked.
+
+        Args:
+            device (str, optional): May be left out if there is only one.
+
+        Raises:
+            ConfigError: If there is none of that name, or if there are
+                several and none is named; it names those there are.
+        """
+        devices = self.devices
+        if not devices:
+            raise ConfigError(
+                'the table has no latency_ms: measure it with '
+                f'tools/measure_latency.py, or give a budget of {COSTS[0]}'
+            )
+        if device is None and len(devices) == 1:
+            return devices[0]
+        if device not in devices:
+            raise ConfigError(
+                f'device={device!r}: name one that latencies were measured '
+                f'on: {" or ".join(map(repr, devices))}'
+            )
+        return device
+
     def ranked_by(self, metric: str) -> 'QueryTable':
         """Return the same table ranked by another metric."""
+        return self._of(self.entries, metric)
+
+    def with_latencies(
+        self, device: str, latencies: Mapping[Subnet, Latency]
+    ) -> 'QueryTable':
+        """Return a table that has the latencies of a device besides.
+
+        Args:
+            device (str): Such as ``'cpu-t2-b1'``. All that the table has of
+                this name makes way, also of subnets not measured again:
+                figures of two runs do not compare.
+            latencies (Mapping): By subnet.
+
+        Raises:
+            ConfigError: If one is of a subnet that is not in the table, or
+                if the device has no name.
+        """
+        if not device:
+            raise ConfigError(f"device={device!r}: name it, 'cpu-t2-b1' say")
+        strangers = set(latencies) - set(self._by_subnet)
+        if strangers:
+            raise ConfigError(
+                f'latency of {min(map(str, strangers))}: the table has no '
+                'such subnet'
+            )
+        entries = []
+        for entry in self.entries:
+            figures = {
+                k: v for k, v in entry.latency_ms.items() if k != device
+            }
+            if entry.subnet in latencies:
+                figures[device] = latencies[entry.subnet]
+            entries.append(replace(entry, latency_ms=figures))
+        return self._of(entries, self.metric)
+
+    def _of(self, entries: Sequence[TableEntry], metric: str) -> 'QueryTable':
         return QueryTable(
-            self.entries,
+            entries,
             metric,
             self.task,
             self.full,
@@ -115,86 +162,74 @@ class QueryTable:
 
     @property
     def pareto(self) -> List[TableEntry]:
-        """Entries that no other one beats in MACs and score, cheapest first.
+        """:meth:`pareto_by` MACs."""
+        return self.pareto_by('macs')
+
+    def pareto_by(
+        self, cost: str, device: Optional[str] = None
+    ) -> List[TableEntry]:
+        """Entries that no other one beats in cost and score, cheapest first.
 
         One beats another if it is no worse in either and better in one; twins
-        of equal MACs and score are both in.
-        """
-        front: List[TableEntry] = []
-        for entry in sorted(self._ranked, key=self._macs_and_loss):
-            if (
-                not front
-                or self._scores[entry.subnet] > self._scores[front[-1].subnet]
-                or self._macs_and_loss(entry) == self._macs_and_loss(front[-1])
-            ):
-                front.append(entry)
-        return front
+        of equal cost and score are both in.
 
-    def _macs_and_loss(self, entry: TableEntry) -> Tuple[float, float]:
-        return entry.macs, -self._scores[entry.subnet]
+        Args:
+            cost (str): One of ``COSTS``. Of latencies the median counts, and
+                subnets that were not measured are left out.
+            device (str, optional): Whose latency; may be left out if only one
+                was measured. Defaults to None.
+
+        Raises:
+            ConfigError: If there is no such cost or device.
+        """
+        if cost not in COSTS:
+            raise ConfigError(f'cost {cost!r}: use {" or ".join(COSTS)}')
+        if cost == 'latency_ms':
+            device = self.find_device(device)
+        found = pareto_front(self._scores, self._costs(cost, device))
+        return [self._by_subnet[subnet] for subnet in found]
 
     def best(
         self,
         macs: Optional[float] = None,
         latency_ms: Optional[float] = None,
         params: Optional[float] = None,
+        device: Optional[str] = None,
     ) -> TableEntry:
         """Look up the best subnet within all budgets given.
 
-        Of equally good ones it is the one of the fewest MACs. Under a budget
-        of MACs alone it is in :attr:`pareto`; one of latency or parameters
-        may make another subnet the best.
+        Of equally good ones it is the one that costs the least of what is
+        limited, then of the fewest MACs. So under a single budget it is in
+        :meth:`pareto_by` that cost.
 
         Args:
             macs (float, optional): Multiply-accumulates at most.
-            latency_ms (float, optional): Milliseconds at most; subnets not
-                measured are left out.
+            latency_ms (float, optional): Milliseconds at most, for the median
+                of one batch on ``device``; subnets not measured there are
+                left out.
             params (float, optional): Parameters at most.
+            device (str, optional): Whose latency; may be left out if only one
+                was measured. Defaults to None.
 
         Raises:
             ConfigError: If a budget is no positive number or below the least
-                that the table has, which is named.
+                that the table has, which is named, or if there is no such
+                device.
         """
         budgets = {
             name: budget
             for name, budget in zip(COSTS, (macs, latency_ms, params))
             if budget is not None
         }
-        for name, budget in budgets.items():
-            if not isinstance(budget, (int, float)) or not budget > 0:
-                raise ConfigError(
-                    f'budget {name}={budget!r}: use a positive number'
-                )
-        within = [
-            entry
-            for entry in self._ranked
-            if all(_cost(entry, n) <= budget for n, budget in budgets.items())
-        ]
-        if not within:
-            raise ConfigError(self._why_none(budgets))
-        return min(
-            within,
-            key=lambda entry: (
-                -self._scores[entry.subnet],
-                *(_cost(entry, name) for name in COSTS),
-            ),
-        )
+        if latency_ms is not None or device is not None:
+            device = self.find_device(device)
+        names = dict.fromkeys((*budgets, 'macs', 'params'))
+        costs = {name: self._costs(name, device) for name in names}
+        return self._by_subnet[best_within(self._scores, costs, budgets)]
 
-    def _why_none(self, budgets: Mapping[str, float]) -> str:
-        found = []
-        for name in budgets:
-            costs = [_cost(entry, name) for entry in self._ranked]
-            least = min(costs)
-            if math.isinf(least):
-                return f'the table has no {name}: give a budget of {COSTS[0]}'
-            subnet = self._ranked[costs.index(least)].subnet
-            found.append(f'{name}={least:,} of {subnet}')
-        given = ' and '.join(f'{k}={v:,}' for k, v in budgets.items())
-        return (
-            f'no subnet is within {given}: the least is {" and ".join(found)}'
-        )
-
-
-def _cost(entry: TableEntry, name: str) -> float:
-    cost = getattr(entry, name)
-    return math.inf if cost is None else cost
+    def _costs(self, name: str, device: Optional[str]) -> Dict[Subnet, float]:
+        """Of the subnets that can be chosen, where it was measured."""
+        costs = {
+            s: self._by_subnet[s].cost(name, device) for s in self._scores
+        }
+        return {s: cost for s, cost in costs.items() if cost is not None}

@@ -10,8 +10,9 @@ from typing import Any, Callable, Dict, Optional, Union
 
 from ..errors import ConfigError
 from ..subnet import Subnet
+from .entry import Latency, TableEntry, is_milliseconds
 from .files import atomic_write
-from .table import QueryTable, TableEntry
+from .table import QueryTable
 
 SCHEMA = 1
 
@@ -58,10 +59,15 @@ def save_csv(table: QueryTable, path: Union[str, Path]) -> None:
 def table_to_dict(table: QueryTable) -> Dict[str, Any]:
     """Plain containers, as in ``table.json``.
 
-    What can be derived, ``pareto`` and ``interval``, is there for readers of
-    the file and made anew by :func:`table_from_dict`.
+    What can be derived, ``pareto`` (by MACs, and inside of ``latency_ms`` by
+    each device's median) and ``interval``, is there for readers of the file
+    and made anew by :func:`table_from_dict`.
     """
     front = {entry.subnet for entry in table.pareto}
+    fronts = {
+        device: {e.subnet for e in table.pareto_by('latency_ms', device)}
+        for device in table.devices
+    }
     entries = []
     for entry in table.entries:
         interval = table.interval(entry)
@@ -73,7 +79,14 @@ def table_to_dict(table: QueryTable) -> Dict[str, Any]:
                 frames=entry.subnet.frames,
                 macs=entry.macs,
                 params=entry.params,
-                latency_ms=entry.latency_ms,
+                latency_ms={
+                    device: dict(
+                        median=latency.median,
+                        p90=latency.p90,
+                        pareto=entry.subnet in fronts[device],
+                    )
+                    for device, latency in entry.latency_ms.items()
+                },
                 metrics={k: _finite(v) for k, v in entry.metrics.items()},
                 interval=None if interval is None else list(interval),
                 pareto=entry.subnet in front,
@@ -129,7 +142,13 @@ def _entry(record: Any) -> TableEntry:
         macs=_get(record, 'macs', _is_count),
         params=_get(record, 'params', _is_count),
         metrics=_get(record, 'metrics', _are_metrics),
-        latency_ms=_get(record, 'latency_ms', _is_optional_number),
+        latency_ms={
+            device: Latency(figures['median'], figures['p90'])
+            # Tables of before there were devices say None.
+            for device, figures in (
+                _get(record, 'latency_ms', _are_latencies) or {}
+            ).items()
+        },
     )
 
 
@@ -169,12 +188,36 @@ def _are_metrics(value: Any) -> bool:
     )
 
 
+def _are_latencies(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and all(
+            isinstance(device, str)
+            and device
+            and isinstance(figures, dict)
+            and is_milliseconds(figures.get('median'))
+            and is_milliseconds(figures.get('p90'))
+            for device, figures in value.items()
+        )
+    )
+
+
 def _finite(value: Optional[float]) -> Optional[float]:
     """None for what JSON cannot hold, as the mean precision of no object."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def _flat(entry: Dict[str, Any]) -> Dict[str, Any]:
-    row = {k: v for k, v in entry.items() if k not in ('metrics', 'interval')}
-    low, high = entry['interval'] or (None, None)
-    return dict(row, interval_low=low, interval_high=high, **entry['metrics'])
+    row = {}
+    for key, value in entry.items():
+        if key == 'metrics':
+            metrics = value
+        elif key == 'interval':
+            row['interval_low'], row['interval_high'] = value or (None, None)
+        elif key == 'latency_ms':
+            for device, figures in value.items():
+                for name, figure in figures.items():
+                    row[f'latency_ms/{device}/{name}'] = figure
+        else:
+            row[key] = value
+    return dict(row, **metrics)

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Running a network on the meta device: shapes alone, nothing computed."""
 
-from typing import Any, Callable, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,12 @@ def run_on_meta(
         What ``forward`` returns, tensors being on the meta device.
     """
     holder = _Holder(module, forward)
+    # One name for each module, also if it has several: `functional_call`
+    # would swap its tensors twice and then restore the stand-ins.
     stand_ins = {
-        name: torch.empty_like(tensor, device='meta')
-        for name, tensor in [
-            *holder.named_parameters(),
-            *holder.named_buffers(),
-        ]
+        f'{place}.{name}': torch.empty_like(tensor, device='meta')
+        for place, layer in holder.named_modules()
+        for name, tensor in _own_tensors(layer)
     }
     inputs = tuple(
         torch.empty_like(x, device='meta') if isinstance(x, Tensor) else x
@@ -43,10 +43,20 @@ def run_on_meta(
     try:
         module.eval()
         with torch.no_grad():
-            return functional_call(holder, stand_ins, inputs)
+            return functional_call(
+                holder, stand_ins, inputs, tie_weights=False
+            )
     finally:
         for layer, mode in modes:
             layer.training = mode
+
+
+def _own_tensors(layer: nn.Module) -> List[Tuple[str, Tensor]]:
+    """Parameters and buffers of a layer, without those of its children."""
+    return [
+        *layer.named_parameters(recurse=False),
+        *layer.named_buffers(recurse=False),
+    ]
 
 
 class _Holder(nn.Module):

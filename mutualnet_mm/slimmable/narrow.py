@@ -11,7 +11,7 @@ from .channels import slice_inputs
 from .convert import restore
 from .layers import SlimLayer
 from .meta import run_on_meta
-from .statistics import Statistics
+from .statistics import Statistics, check_statistics
 from .trace import Channels, FoldFinder, watch_channels
 
 
@@ -39,20 +39,25 @@ def narrow(
         fuse_bn (bool): Fold each batch norm that alone takes the output of a
             convolution into it, for evaluation; ``nn.Identity`` stands in its
             place. Defaults to False.
+
+    Raises:
+        ConfigError: If statistics are given of a layer that does not exist.
     """
+    statistics = statistics or {}
+    check_statistics(module, statistics)
     for layer in module.modules():
         layer.__dict__.pop('subnet_stats', None)  # of what was active last
     with watch_channels(module) as channels, FoldFinder(module) as finder:
-        run_on_meta(module, *inputs, forward=forward)
-    statistics = statistics or {}
+        outputs = run_on_meta(module, *inputs, forward=forward)
     for name, layer in module.named_modules():
         if isinstance(layer, SlimLayer):
             _shrink(layer, channels.get(layer), statistics.get(name))
             restore(layer)
     if fuse_bn:
-        folded = [norm for conv, norm in finder.pairs if _fold(conv, norm)]
+        pairs = finder.pairs(outputs)
+        folded = [norm for conv, norm in pairs if _fold(conv, norm)]
         for parent in [*module.modules()]:
-            for name, child in parent.named_children():
+            for name, child in [*parent._modules.items()]:
                 if child in folded:
                     setattr(parent, name, nn.Identity())
 

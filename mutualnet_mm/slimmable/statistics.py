@@ -137,14 +137,9 @@ def use_statistics(
     Raises:
         ConfigError: If a named layer does not exist.
     """
-    layers = dict(slim_batch_norms(module))
     statistics = statistics or {}
-    unknown = sorted(set(statistics) - set(layers))
-    if unknown:
-        raise ConfigError(
-            f'statistics of {unknown[0]} name no slimmable '
-            f'batch norm of {type(module).__name__}'
-        )
+    check_statistics(module, statistics)
+    layers = dict(slim_batch_norms(module))
     before = {name: layers[name].subnet_stats for name in statistics}
     try:
         for name, pair in statistics.items():
@@ -153,6 +148,20 @@ def use_statistics(
     finally:
         for name, old in before.items():
             layers[name].subnet_stats = old
+
+
+def check_statistics(module: nn.Module, statistics: Statistics) -> None:
+    """Refuse statistics of layers that ``module`` does not have.
+
+    Raises:
+        ConfigError: Names the first one.
+    """
+    unknown = set(statistics).difference(dict(slim_batch_norms(module)))
+    if unknown:
+        raise ConfigError(
+            f'statistics of {min(unknown)} name no slimmable '
+            f'batch norm of {type(module).__name__}'
+        )
 
 
 def slim_batch_norms(

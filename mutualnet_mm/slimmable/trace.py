@@ -6,11 +6,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Dict, Iterator, List, Tuple
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .layers import SlimConv2d, SlimConv3d, SlimLayer
+from .layers import SlimConv2d, SlimConv3d, SlimLayer, _SlimBatchNorm
 
 Channels = Tuple[int, int]
 """Input and output channels of a layer."""
@@ -48,8 +47,8 @@ class FoldFinder(TorchDispatchMode):
     """Finds the convolutions that a batch norm alone takes the output of.
 
     Such a batch norm can be folded into its convolution. Used as a ``with``
-    block around one forward pass of ``module``; layers that run several times
-    are left out.
+    block around one forward pass of ``module``, whose outputs are then shown
+    to :meth:`pairs`; layers that run several times are left out.
 
     Args:
         module (nn.Module): With slim layers.
@@ -69,7 +68,7 @@ class FoldFinder(TorchDispatchMode):
         for layer in self._module.modules():
             if isinstance(layer, (SlimConv2d, SlimConv3d)):
                 handle = layer.register_forward_hook(self._after_convolution)
-            elif isinstance(layer, _BatchNorm):
+            elif isinstance(layer, _SlimBatchNorm):
                 handle = layer.register_forward_pre_hook(self._before_norm)
             else:
                 continue
@@ -81,9 +80,13 @@ class FoldFinder(TorchDispatchMode):
         super().__exit__(*error)
         self._stack.close()
 
-    @property
-    def pairs(self) -> List[Tuple[nn.Module, nn.Module]]:
-        """Convolutions and batch norms, after the block."""
+    def pairs(self, outputs: Any) -> List[Tuple[nn.Module, nn.Module]]:
+        """List convolutions and batch norms, after the block.
+
+        Args:
+            outputs: What the forward pass returned, which is a use, too.
+        """
+        self._count(outputs)
         return [
             (convolution, norm)
             for convolution, norm, key in self._candidates
@@ -94,10 +97,13 @@ class FoldFinder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        for value in tree_leaves((args, kwargs)):
+        self._count((args, kwargs))
+        return func(*args, **(kwargs or {}))
+
+    def _count(self, values: Any) -> None:
+        for value in tree_leaves(values):
             if id(value) in self._made:
                 self._uses[id(value)] += 1
-        return func(*args, **(kwargs or {}))
 
     def _after_convolution(
         self, layer: nn.Module, args: Tuple[Tensor, ...], out: Tensor

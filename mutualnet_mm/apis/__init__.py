@@ -2,10 +2,14 @@
 """What tools and other projects call."""
 
 from .adaptive_file import AdaptiveFile
+from .adaptive_model import AdaptiveModel
 from .arguments import config_parser, runner_parser
 from .build import build_table
 from .checkpoints import check_checkpoint, check_exists
 from .config import load_config, one_line_errors
+from .controller import LatencyController, ladder
+from .latency import check_writable, measure_latencies, save_latencies
+from .machine import machine_name
 from .macs import HeadCost, count_heads, count_macs, count_params
 from .model import build_model, listed_subnets
 from .step_times import StepTimes, measure_steps
@@ -18,13 +22,16 @@ from .views import Views, find_views
 
 __all__ = [
     'AdaptiveFile',
+    'AdaptiveModel',
     'HeadCost',
+    'LatencyController',
     'StepTimes',
     'Views',
     'build_model',
     'build_table',
     'check_checkpoint',
     'check_exists',
+    'check_writable',
     'closed_form_ratio',
     'config_parser',
     'count_heads',
@@ -32,10 +39,14 @@ __all__ = [
     'count_params',
     'expected_macs',
     'find_views',
+    'ladder',
     'listed_subnets',
     'load_config',
+    'machine_name',
+    'measure_latencies',
     'measure_steps',
     'one_line_errors',
     'runner_parser',
+    'save_latencies',
     'ways_of_sampling',
 ]

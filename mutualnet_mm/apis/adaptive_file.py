@@ -47,6 +47,8 @@ class AdaptiveFile:
         calibration (dict): Arguments of the ``BNCalibrationHook`` that the
             statistics follow; ``dataloader=None`` is the config's
             ``train_dataloader``.
+        dataset_meta (dict): What is known of the test data set, such as
+            ``classes``. Defaults to nothing.
         versions (dict): Of the packages that wrote the file. Defaults to
             those that are imported.
     """
@@ -58,6 +60,7 @@ class AdaptiveFile:
     width: Tuple[float, float]
     rounding: str
     calibration: Dict[str, Any]
+    dataset_meta: Dict[str, Any] = field(default_factory=dict)
     versions: Dict[str, str] = field(default_factory=loaded_versions)
 
     def save(self, path: Union[str, Path]) -> None:
@@ -104,6 +107,7 @@ class AdaptiveFile:
                 f'{name} has schema {schema}, this release reads up to '
                 f'{SCHEMA}: update mutualnet_mm'
             )
+        content.setdefault('dataset_meta', {})  # of files before it was kept
         missing = [f.name for f in fields(cls) if f.name not in content]
         if missing:
             raise ConfigError(f'{name} is damaged: it has no {missing[0]}')

@@ -126,6 +126,7 @@ def build_table(
         width=(model.space.min_width, model.space.max_width),
         rounding=model.slim_state.rounding,
         calibration=_calibration(loop),
+        dataset_meta=_dataset_meta(loop.dataloader.dataset),
     ).save(out / 'adaptive.pth')
     loop.progress.finish()
     return table
@@ -163,3 +164,11 @@ def _calibration(loop: TableLoop) -> Dict[str, Any]:
     if dataloader is not None:
         dataloader = Config(dataloader).to_dict()  # plain containers
     return dict(num_batches=recipe.num_batches, dataloader=dataloader)
+
+
+def _dataset_meta(dataset: Any) -> Dict[str, Any]:
+    """Names and colours of the classes, where the data set has them."""
+    found = getattr(dataset, 'metainfo', None) or {}
+    return {
+        key: [*found[key]] for key in ('classes', 'palette') if found.get(key)
+    }

@@ -1,11 +1,9 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Seconds of a training iteration, on the machine at hand."""
 
-import platform
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Callable, Dict, Iterable, Sequence
@@ -18,6 +16,7 @@ from mmengine.runner import Runner
 
 from ..errors import ConfigError
 from ..subnet import Subnet
+from .machine import machine_name
 from .macs import count_macs
 from .model import build_model
 
@@ -102,7 +101,7 @@ def measure_steps(
         macs_ratio,
         pairs,
         len(batch['inputs']),
-        _machine(),
+        machine_name('cuda' if torch.cuda.is_available() else 'cpu'),
     )
 
 
@@ -131,13 +130,3 @@ class _Draw:
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def _machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    info = Path('/proc/cpuinfo')  # where there is one, it knows the name
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [x.split(':')[1].strip() for x in lines if 'model name' in x]
-    name = next(iter(names), platform.processor() or platform.machine())
-    return f'{name} (threads: {torch.get_num_threads()})'

@@ -1,0 +1,83 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The network that an adaptive file holds."""
+
+from typing import Tuple, Union
+
+import torch
+from mmengine.config import Config
+
+from ..engine import Bank
+from ..errors import ConfigError
+from ..models import MutualLearningMixin
+from ..slimmable import slim_batch_norms
+from .adaptive_file import AdaptiveFile
+from .model import build_model
+
+
+def stored_model(
+    file: AdaptiveFile, cfg: Config, device: Union[str, torch.device]
+) -> Tuple[MutualLearningMixin, Bank]:
+    """Build the network of a file, with its weights, in evaluation mode.
+
+    Args:
+        file (AdaptiveFile): As it was loaded.
+        cfg (Config): Its config.
+        device (str or torch.device): Where to put it.
+
+    Returns:
+        tuple: The network and the statistics of its subnets, on the device.
+
+    Raises:
+        ConfigError: If weights, statistics or settings do not fit the
+            config, or if there is no such device.
+    """
+    model = build_model(cfg)
+    found = (
+        (model.space.min_width, model.space.max_width),
+        model.slim_state.rounding,
+    )
+    if found != (tuple(file.width), file.rounding):
+        raise ConfigError(
+            f'the adaptive file is of widths {tuple(file.width)} with '
+            f'rounding={file.rounding!r}, but its config builds {found[0]} '
+            f'with {found[1]!r}: build the table again'
+        )
+    try:
+        model.load_state_dict(file.weights)
+    except RuntimeError as error:
+        raise ConfigError(
+            "the adaptive file's weights do not fit its config (written with "
+            f'{file.versions}): {_second_line(error)}'
+        ) from error
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f'device={str(device)!r} cannot be used: '
+            f'{str(error).splitlines()[0]}'
+        ) from error
+    model.eval()
+    model.dataset_meta = file.dataset_meta  # where stock code looks for it
+    sizes = {
+        name: layer.num_features for name, layer in slim_batch_norms(model)
+    }
+    for subnet, statistics in file.statistics.items():
+        for name, (mean, variance) in statistics.items():
+            if not len(mean) == len(variance) <= sizes.get(name, 0):
+                raise ConfigError(
+                    f'the adaptive file is damaged: its statistics of {subnet}'
+                    f' do not fit layer {name!r}'
+                )
+    bank = {
+        subnet: {
+            name: (mean.to(device), variance.to(device))
+            for name, (mean, variance) in statistics.items()
+        }
+        for subnet, statistics in file.statistics.items()
+    }
+    return model, bank
+
+
+def _second_line(error: Exception) -> str:
+    """What does not fit; the first line only says that something does not."""
+    return (str(error).splitlines() + [''] * 2)[1].strip()

@@ -52,11 +52,15 @@ setup(
     python_requires='>=3.8',
     install_requires=install_requires,
     extras_require={
-        'all': read_requirements('cls', 'det', 'video', 'quickstart'),
+        'all': read_requirements(
+            'cls', 'det', 'video', 'quickstart', 'deploy', 'demo'
+        ),
         'cls': read_requirements('cls'),
         'det': read_requirements('det'),
         'video': read_requirements('video'),
         'quickstart': read_requirements('quickstart'),
+        'deploy': read_requirements('deploy'),
+        'demo': read_requirements('demo'),
         'tests': read_requirements('tests'),
         'mim': read_requirements('mminstall'),
     },

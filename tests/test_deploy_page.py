@@ -1,0 +1,62 @@
+"""docs/deploy.md, every line of it, in the order of the page."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mutualnet_mm.apis import build_model
+from mutualnet_mm.datasets.digits import make_digits
+
+pytest.importorskip('mmpretrain')
+pytest.importorskip('sklearn')
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / 'docs/deploy.md').read_text()
+CONFIG = 'configs/classification/mutual-resnet14_1xb64_digits.py'
+BLOCKS = re.findall(r'^```(\w+)\n(.*?)^```', PAGE, re.S | re.M)
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """A folder with the quick start's results, but for the training."""
+    root = tmp_path_factory.mktemp('page')
+    for name in ('tools', 'configs'):
+        (root / name).symlink_to(ROOT / name)
+    digits = make_digits(root / 'data/digits')
+    shutil.copy(next(Path(digits).glob('val/3/*')), root / 'digit.png')
+    model = build_model(Config.fromfile(ROOT / CONFIG))
+    (root / 'work_dirs/quickstart_cls').mkdir(parents=True)
+    weights = dict(state_dict=model.state_dict())
+    torch.save(weights, root / 'work_dirs/quickstart_cls/epoch_20.pth')
+    return root
+
+
+def test_every_line_runs(place, monkeypatch):
+    assert len(BLOCKS) > 5
+    monkeypatch.chdir(place)
+    python = Path(sys.executable).parent
+    environment = dict(
+        os.environ,
+        PATH=f'{python}{os.pathsep}{os.environ["PATH"]}',
+        PYTHONPATH=str(ROOT),
+        PYTHONWARNINGS='ignore',
+        OMP_NUM_THREADS='1',
+    )
+    names: dict = {}
+    for language, block in BLOCKS:
+        if language == 'python':
+            exec(compile(block, 'docs/deploy.md', 'exec'), names)
+            continue
+        done = subprocess.run(
+            ['bash', '-e', '-c', block],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f'{block}\n{done.stderr}'

@@ -1,0 +1,118 @@
+import pytest
+import torch
+from torch import nn
+
+from mutualnet_mm.slimmable.meta import run_on_meta
+
+
+class Net(nn.Module):
+    """Tells what it was run with; a buffer that no state_dict holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout()
+        self.register_buffer('scale', torch.rand(1), persistent=False)
+        self.seen = []
+
+    def forward(self, x, factor=1):
+        x = self.drop(self.bn(self.conv(x))) * self.scale
+        self.seen.append(
+            (
+                x.device.type,
+                self.conv.weight.device.type,
+                self.training or self.bn.training or self.drop.training,
+                torch.is_grad_enabled(),
+                factor,
+            )
+        )
+        return x
+
+
+class Failing(Net):
+    def forward(self, x):
+        super().forward(x)
+        raise ZeroDivisionError
+
+
+def snapshot(net):
+    """Every tensor itself, its numbers, and every mode."""
+    tensors = dict([*net.named_parameters(), *net.named_buffers()])
+    numbers = {name: tensor.clone() for name, tensor in tensors.items()}
+    return tensors, numbers, [module.training for module in net.modules()]
+
+
+def assert_unchanged(net, before):
+    tensors, numbers, modes = before
+    found = dict([*net.named_parameters(), *net.named_buffers()])
+    assert found.keys() == tensors.keys()
+    for name, tensor in found.items():
+        assert tensor is tensors[name], name
+        assert tensor.device.type == 'cpu'
+        assert torch.equal(tensor, numbers[name]), name
+    assert [module.training for module in net.modules()] == modes
+
+
+def mixed_modes(net):
+    net.train()
+    net.bn.eval()
+    return net
+
+
+@pytest.mark.parametrize('device', ['cpu', 'meta'])
+def test_shapes_alone(device):
+    net = mixed_modes(Net())
+    before = snapshot(net)
+    out = run_on_meta(net, torch.empty(2, 3, 5, 7, device=device), 3)
+    assert (out.shape, out.device.type) == ((2, 8, 5, 7), 'meta')
+    assert net.seen == [('meta', 'meta', False, False, 3)]
+    assert torch.is_grad_enabled()
+    assert_unchanged(net, before)
+
+
+def test_any_function_of_the_module():
+    net = mixed_modes(Net())
+    before = snapshot(net)
+    out, text = run_on_meta(
+        net,
+        torch.zeros(1, 3, 4, 4),
+        'text',
+        forward=lambda net, x, text: (net.conv(x), text),
+    )
+    assert (out.shape, out.device.type) == ((1, 8, 4, 4), 'meta')
+    assert text == 'text'
+    assert net.seen == []
+    assert_unchanged(net, before)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_nothing_is_left_behind_by_an_error(training):
+    net = mixed_modes(Failing())
+    net.train(training)
+    before = snapshot(net)
+    with pytest.raises(ZeroDivisionError):
+        run_on_meta(net, torch.zeros(1, 3, 4, 4))
+    assert net.seen[0][:2] == ('meta', 'meta')
+    assert torch.is_grad_enabled()
+    assert_unchanged(net, before)
+
+
+def test_tied_weights_stay_tied():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = net[0].weight
+    before = snapshot(net)
+    assert run_on_meta(net, torch.zeros(2, 4)).device.type == 'meta'
+    assert net[1].weight is net[0].weight
+    assert_unchanged(net, before)
+
+
+def test_a_layer_of_two_names():
+    """As mmdet's heads share their convolutions over the levels."""
+    layer = nn.Conv2d(3, 3, 1)
+    net = nn.ModuleList([nn.Sequential(layer), nn.Sequential(layer)])
+    before = snapshot(net)
+    run_on_meta(
+        net, torch.zeros(1, 3, 4, 4), forward=lambda net, x: net[1](net[0](x))
+    )
+    assert_unchanged(net, before)

@@ -4,7 +4,6 @@
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Union
 
-import torch
 from torch import nn
 
 from ..models import MutualLearningMixin
@@ -58,12 +57,11 @@ def count_params(
         int: Parameters; at full width all of ``model.parameters()``.
     """
     subnet = model.space.check(subnet)
-    shape = model.task.input_shape(model, subnet, None)
     with model.activate(subnet):
         return count_module_params(
             model,
-            torch.empty(shape, device='meta'),
-            forward=model.task.counted,
+            model.task.meta_input(model, subnet),
+            forward=model.task.narrowed,
         )
 
 
@@ -125,8 +123,9 @@ def _count_macs(
     forward: Callable[..., Any],
 ) -> int:
     subnet = model.space.check(subnet)
-    shape = model.task.input_shape(model, subnet, image_shape)
     with model.activate(subnet):
         return count_module_macs(
-            model, torch.empty(shape, device='meta'), forward=forward
+            model,
+            model.task.meta_input(model, subnet, image_shape),
+            forward=forward,
         )

@@ -41,7 +41,8 @@ class SlicedNetwork:
         state.scale = subnet.resolution / self.model.space.full.resolution
         state.frames = subnet.frames
         for name, layer in self._norms:
-            layer.subnet_stats = (statistics or {}).get(name)
+            # Past the checks of nn.Module, which take most of a switch.
+            layer.__dict__['subnet_stats'] = (statistics or {}).get(name)
         self.subnet = subnet
 
     @torch.no_grad()

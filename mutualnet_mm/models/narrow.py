@@ -3,7 +3,6 @@
 
 from typing import Any, List, Optional, Union
 
-import torch
 from torch import nn
 
 from ..registry import MODELS
@@ -25,6 +24,7 @@ class NarrowMixin(Stock):
 
     Attributes:
         subnet (Subnet): The only one there is.
+        space (SubnetSpace): Those of the network that it was cut from.
         task (Task): How inputs are resized.
     """
 
@@ -54,13 +54,14 @@ class NarrowMixin(Stock):
         """
         if mode != 'tensor':
             self.task.check_test(self, inputs, data_samples)
-            inputs, data_samples = self.task.resize(
+            inputs, resized = self.task.resize(
                 self,
                 inputs,
                 data_samples,
                 self.subnet,
                 with_truth=mode == 'loss',
             )
+            data_samples = None if data_samples is None else resized
         return super().forward(inputs, data_samples, mode=mode, **kwargs)
 
 
@@ -72,8 +73,8 @@ def narrow_model(
 ) -> nn.Module:
     """Return the static form of a subnet of ``model``, in evaluation mode.
 
-    Weights that the subnet has narrower are copied, all others are shared
-    with ``model``, which is not changed.
+    Weights that the subnet has narrower are copied, all others share their
+    memory with ``model``, which is not changed. Deep-copy it to train it.
 
     Args:
         model (MutualLearningMixin): With its weights.
@@ -87,8 +88,9 @@ def narrow_model(
             for, or the model has no static form.
     """
     subnet = model.space.check(subnet)
-    shape = model.task.input_shape(model, subnet, None)
+    model.task.check_static(model)
     net: Any = share_weights(model)
+    net.eval()  # not chained: stock ``train`` may return nothing
     # For good: a backbone that resizes inside goes on reading it.
     state = net.slim_state
     state.set_width(subnet.width)
@@ -96,7 +98,7 @@ def narrow_model(
     state.frames = subnet.frames
     narrow(
         net,
-        torch.empty(shape, device='meta'),
+        net.task.meta_input(net, subnet),
         forward=net.task.narrowed,
         statistics=statistics,
         fuse_bn=fuse_bn,
@@ -105,7 +107,6 @@ def narrow_model(
         del net.__dict__[name]
     net.__class__ = mix(NarrowMixin, type(model).stock_class)
     net.subnet = subnet
-    net.eval()  # not chained: stock ``train`` may return nothing
     return net
 
 

@@ -132,7 +132,7 @@ def restore(layer: nn.Module) -> None:
     for stock, slim in _SLIM_CLASSES.items():
         if type(layer) is slim:
             layer.__class__ = stock
-    for name in ('slim_state', 'slim_rule'):
+    for name in ('slim_state', 'slim_rule', 'subnet_stats', 'collector'):
         layer.__dict__.pop(name, None)
 
 

@@ -59,7 +59,8 @@ def narrow(
         for parent in [*module.modules()]:
             for name, child in [*parent._modules.items()]:
                 if child in folded:
-                    setattr(parent, name, nn.Identity())
+                    identity = nn.Identity().train(child.training)
+                    setattr(parent, name, identity)
 
 
 def _shrink(
@@ -96,13 +97,14 @@ def _resize(layer: Any, inputs: int, outputs: int) -> None:
 def _set_statistics(
     layer: Any, statistics: Optional[Tuple[Tensor, Tensor]]
 ) -> None:
+    if statistics is None and layer.running_mean is not None:
+        size = layer.num_features
+        statistics = layer.running_mean[:size], layer.running_var[:size]
     if statistics is not None:
+        # Copies: training would move those of the whole network.
         layer.running_mean, layer.running_var = map(Tensor.clone, statistics)
-    elif layer.running_mean is not None:
-        for name in ('running_mean', 'running_var'):
-            whole = getattr(layer, name)
-            if len(whole) > layer.num_features:
-                setattr(layer, name, whole[: layer.num_features].clone())
+    if layer.num_batches_tracked is not None:
+        layer.num_batches_tracked = layer.num_batches_tracked.clone()
 
 
 def _fold(convolution: Any, norm: Any) -> bool:

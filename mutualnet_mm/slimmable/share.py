@@ -2,7 +2,7 @@
 """Module trees that share one set of weights."""
 
 import copy
-from itertools import chain
+from typing import Any, Dict
 
 from torch import nn
 
@@ -10,12 +10,18 @@ from .statistics import slim_batch_norms
 
 
 def share_weights(module: nn.Module) -> nn.Module:
-    """Copy a module tree, but not its tensors.
+    """Copy a module tree, but not the memory of its tensors.
 
-    The copy has an active subnet of its own over the same parameters, buffers
-    and statistics, so that both can run different subnets at the same time.
+    The copy has an active subnet of its own over the same numbers, so that
+    both can run different subnets at the same time. To move one of them to
+    another device or type, or to freeze it, does not touch the other.
     """
-    tensors = [*chain(module.parameters(), module.buffers())]
+    memo: Dict[int, Any] = {
+        id(p): nn.Parameter(p.detach(), p.requires_grad)
+        for p in module.parameters()
+    }
+    tensors = [*module.buffers()]
     for _, layer in slim_batch_norms(module):
         tensors.extend(layer.subnet_stats or ())
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    memo.update((id(tensor), tensor) for tensor in tensors)
+    return copy.deepcopy(module, memo)

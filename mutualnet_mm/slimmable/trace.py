@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from .layers import SlimConv2d, SlimConv3d, SlimLayer, _SlimBatchNorm
 
@@ -101,7 +101,7 @@ class FoldFinder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def _count(self, values: Any) -> None:
-        for value in tree_leaves(values):
+        for value in tree_flatten(values)[0]:
             if id(value) in self._made:
                 self._uses[id(value)] += 1
 

@@ -211,6 +211,26 @@ class Task:
         """Run every layer whose sizes depend on the backbone's width."""
         return self.counted(model, inputs)
 
+    def check_static(self, model: nn.Module) -> None:
+        """Refuse a model of which :meth:`narrowed` misses such layers."""
+        del model
+
+    def meta_input(
+        self,
+        model: nn.Module,
+        subnet: Subnet,
+        image_shape: Optional[Size] = None,
+    ) -> Tensor:
+        """Stand in for an image: a batch of one on the meta device.
+
+        See :meth:`input_shape` for the arguments.
+        """
+        return torch.empty(
+            self.input_shape(model, subnet, image_shape),
+            dtype=next(model.parameters()).dtype,
+            device='meta',
+        )
+
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
     ) -> Tuple[int, ...]:

@@ -6,6 +6,7 @@ from typing import Any, Optional, Set, Tuple, Union
 import torch
 import torch.nn.functional as F
 from mmcv.image.geometric import rescale_size
+from mmdet.models.detectors import SingleStageDetector
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import BaseBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
@@ -153,20 +154,23 @@ class DetectionTask(Task):
         return model.extract_feat(inputs)
 
     def narrowed(self, model: nn.Module, inputs: Tensor) -> Any:
-        """Backbone and neck; the heads too where there is no neck.
+        """Backbone and neck, and the heads of one stage."""
+        if isinstance(model, SingleStageDetector):
+            return model(inputs, mode='tensor')
+        return model.extract_feat(inputs)
+
+    def check_static(self, model: nn.Module) -> None:
+        """Refuse heads behind proposals that take the backbone's maps.
 
         Raises:
-            ConfigError: If heads behind proposals take the backbone's maps.
+            ConfigError: Names the model.
         """
-        if model.with_neck:
-            return model.extract_feat(inputs)
-        if hasattr(model, 'roi_head'):
+        if not model.with_neck and not isinstance(model, SingleStageDetector):
             raise ConfigError(
                 f'{stock_name(model)} without a neck: its heads take the '
-                "backbone's channels, which proposals hide; only a detector "
-                'of one stage, or one with a neck, has a static form'
+                "backbone's channels behind proposals; only a detector of "
+                'one stage, or one with a neck, has a static form'
             )
-        return model(inputs, mode='tensor')
 
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]

@@ -8,10 +8,12 @@ from .build import build_table
 from .checkpoints import check_checkpoint, check_exists
 from .config import load_config, one_line_errors
 from .controller import LatencyController, ladder
+from .export import export_subnet
 from .latency import check_writable, measure_latencies, save_latencies
 from .machine import machine_name
 from .macs import HeadCost, count_heads, count_macs, count_params
 from .model import build_model, listed_subnets
+from .static_file import load_static, save_static, save_stock
 from .step_times import StepTimes, measure_steps
 from .training_cost import (
     closed_form_ratio,
@@ -38,15 +40,19 @@ __all__ = [
     'count_macs',
     'count_params',
     'expected_macs',
+    'export_subnet',
     'find_views',
     'ladder',
     'listed_subnets',
     'load_config',
+    'load_static',
     'machine_name',
     'measure_latencies',
     'measure_steps',
     'one_line_errors',
     'runner_parser',
     'save_latencies',
+    'save_static',
+    'save_stock',
     'ways_of_sampling',
 ]

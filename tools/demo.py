@@ -16,7 +16,6 @@ from time import perf_counter
 
 import mmcv
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
@@ -249,7 +248,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    torch.set_flush_denormal(True)  # of a small network's tails on a CPU
     place = f'{args.host}:{args.port}'
     with one_line_errors():
         net = AdaptiveModel.from_file(args.adaptive, args.device)

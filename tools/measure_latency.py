@@ -116,7 +116,6 @@ def show(table, name: str, machine: str) -> None:
 
 def main() -> None:
     args = parse_args()
-    torch.set_flush_denormal(True)  # of a small network's tails on a CPU
     with one_line_errors():
         table, name = measure(args)
     show(table, name, machine_name(args.device))

@@ -19,6 +19,16 @@ _PACKAGES = (
     *('mutualnet_mm', 'torch', 'mmengine', 'mmcv'),
     *('mmpretrain', 'mmdet', 'mmaction'),
 )
+# Of what is not checked further when it is read.
+_KINDS: Dict[str, Any] = dict(
+    config=str,
+    weights=dict,
+    statistics=dict,
+    width=(tuple, list),
+    calibration=dict,
+    dataset_meta=dict,
+    versions=dict,
+)
 
 
 def loaded_versions() -> Dict[str, str]:
@@ -64,11 +74,22 @@ class AdaptiveFile:
     versions: Dict[str, str] = field(default_factory=loaded_versions)
 
     def save(self, path: Union[str, Path]) -> None:
-        """Write the file; a reader sees the old one or all of the new."""
+        """Write the file; a reader sees the old one or all of the new.
+
+        Raises:
+            ConfigError: If it cannot be written.
+        """
+        if Path(path).is_dir():
+            raise ConfigError(f'{str(path)!r} is a folder: name a file')
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         content['table'] = table_to_dict(self.table)
-        with atomic_write(path) as file:
-            torch.save(dict(content, schema=SCHEMA), file)
+        try:
+            with atomic_write(path) as file:
+                torch.save(dict(content, schema=SCHEMA), file)
+        except OSError as error:
+            raise ConfigError(
+                f'{str(path)!r} cannot be written: {error.strerror}'
+            ) from error
 
     @classmethod
     def load(
@@ -111,6 +132,9 @@ class AdaptiveFile:
         missing = [f.name for f in fields(cls) if f.name not in content]
         if missing:
             raise ConfigError(f'{name} is damaged: it has no {missing[0]}')
+        for key, kind in _KINDS.items():
+            if not isinstance(content[key], kind):
+                raise ConfigError(f'{name} is damaged: {key} is no {kind}')
         table = table_from_dict(content['table'], f'the table of {name}')
-        del content['schema']
-        return cls(**dict(content, table=table))
+        known = {f.name: content[f.name] for f in fields(cls)}
+        return cls(**dict(known, table=table))

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, Optional, Tuple, Union
 
 import torch
-from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
+from ..engine.hooks import calibration_batches
 from ..errors import ConfigError
 from ..evaluation import QueryTable
 from ..subnet import Subnet
 from .adaptive_file import AdaptiveFile
 from .controller import LatencyController, ladder
 from .inputs import InputPipeline
-from .stored_model import stored_model
+from .stored_model import stored_config, stored_model
 from .switchable import Samples, Subnets, SwitchableNetwork
 
 
@@ -47,7 +47,7 @@ class AdaptiveModel(SwitchableNetwork):
         self, file: AdaptiveFile, device: Union[str, torch.device] = 'cpu'
     ) -> None:
         self.file = file
-        self.cfg = Config.fromstring(file.config, '.py')
+        self.cfg = stored_config(file)
         super().__init__(*stored_model(file, self.cfg, device))
         self._inputs = InputPipeline(self.cfg, self._origin)
 
@@ -120,19 +120,25 @@ class AdaptiveModel(SwitchableNetwork):
             subnets (str, Subnet or Sequence): Such as ``'0.72x-160'``.
 
         Raises:
-            ConfigError: If a subnet is outside of the trained range, or the
-                data loader gives no batch.
+            ConfigError: If a subnet is outside of the trained range or has
+                the running statistics, or if the data loader gives no batch.
         """
-        if isinstance(dataloader, dict):
-            dataloader = Runner.build_dataloader(dataloader, seed=0)
         number = self.file.calibration['num_batches']
-        self._calibrate(islice(dataloader, number), subnets)
+        if not isinstance(dataloader, dict):
+            given = islice(dataloader, number)
+            self._calibrate(map(_check_batch, given), subnets)
+            return
+        # Another network may have made another project the default since.
+        scope = self.cfg.get('default_scope')
+        with DefaultScope.overwrite_default_scope(scope):
+            batches = calibration_batches(dataloader, number)
+            self._calibrate(batches, subnets)
 
     def save(self, path: Union[str, Path]) -> None:
         """Write a file with the statistics that :meth:`calibrate` added."""
         bank = {
             subnet: {n: (m.cpu(), v.cpu()) for n, (m, v) in found.items()}
-            for subnet, found in self._bank.items()
+            for subnet, found in dict(self._bank).items()
         }
         replace(self.file, statistics=bank).save(path)
 
@@ -172,10 +178,11 @@ class AdaptiveModel(SwitchableNetwork):
         for batch in batches:
             start = time.perf_counter()
             results += self.predict(*self.prepare(batch))
-            if self._controller is not None:
+            controller = self._controller  # another thread may take it away
+            if controller is not None:
                 self.synchronize()
                 measured = 1000 * (time.perf_counter() - start)
-                self._follow(self._controller.observe(measured))
+                self._follow(controller.observe(measured))
         return results
 
     @contextmanager
@@ -187,7 +194,8 @@ class AdaptiveModel(SwitchableNetwork):
         Inside of the ``with`` block every call of the model is timed, reading
         and preprocessing included, and the subnet for the next one is chosen
         from the Pareto set, see :class:`~.controller.LatencyController`.
-        Afterwards the subnet of before is active again.
+        Afterwards the subnet of before is active again. Materialized subnets
+        are best made before, since making one delays a call.
 
         Args:
             target_ms (float): Milliseconds at most for a call (of a list:
@@ -199,7 +207,7 @@ class AdaptiveModel(SwitchableNetwork):
         Yields:
             LatencyController: For looking at.
         """
-        before = self.current
+        before, outer = self.current, self._controller
         controller = LatencyController(
             *ladder(self.table, device), target_ms, before
         )
@@ -208,9 +216,19 @@ class AdaptiveModel(SwitchableNetwork):
             self._controller = controller
             yield controller
         finally:
-            self._controller = None
+            self._controller = outer
             self._follow(before)
 
     def _follow(self, subnet: Subnet) -> None:
         if subnet != self.current:
             self.use(subnet)
+
+
+def _check_batch(batch: Any) -> dict:
+    if not isinstance(batch, dict) or 'inputs' not in batch:
+        raise ConfigError(
+            f'a batch to calibrate on is a {type(batch).__name__}: give what '
+            'a data loader of the config gives, or its settings, such as '
+            'net.cfg.train_dataloader'
+        )
+    return batch

@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional, Sequence, Union
 
 from mmengine.config import Config
 from mmengine.runner import Runner
+from torch import Tensor
 
 from ..errors import ConfigError
 from ..evaluation import QueryTable, TableEntry, save_csv, save_table
@@ -15,6 +16,7 @@ from ..subnet import Subnet
 from ..visualization import plot_tables
 from .adaptive_file import AdaptiveFile
 from .checkpoints import check_checkpoint, check_exists
+from .fingerprints import weights_fingerprint
 from .macs import count_macs, count_params
 from .table_loop import TableLoop
 from .views import find_views
@@ -110,6 +112,7 @@ def build_table(
         num_images=len(loop.dataloader.dataset),
         views=views.number,
     )
+    table = _with_earlier_latencies(table, out / 'adaptive.pth', loop.weights)
     save_table(table, out / 'table.json')
     save_csv(table, out / 'table.csv')
     plot_tables({_title(cfg): table}, out / 'curve.png')
@@ -147,6 +150,27 @@ def _make_runner(cfg: Config, checkpoint: str) -> Runner:
     return Runner.from_cfg(cfg)
 
 
+def _with_earlier_latencies(
+    table: QueryTable, path: Path, weights: Dict[str, Tensor]
+) -> QueryTable:
+    """Keep what was measured with the table that this one replaces."""
+    try:
+        earlier = AdaptiveFile.load(path)
+    except ConfigError:  # there is none
+        return table
+    if weights_fingerprint(earlier.weights) != weights_fingerprint(weights):
+        return table
+    subnets = {entry.subnet for entry in table.entries}
+    for device in earlier.table.devices:
+        figures = {
+            entry.subnet: entry.latency_ms[device]
+            for entry in earlier.table.entries
+            if entry.subnet in subnets and device in entry.latency_ms
+        }
+        table = table.with_latencies(device, figures)
+    return table
+
+
 def _title(cfg: Config) -> str:
     return Path(cfg.filename or 'query table').stem
 
@@ -169,6 +193,10 @@ def _calibration(loop: TableLoop) -> Dict[str, Any]:
 def _dataset_meta(dataset: Any) -> Dict[str, Any]:
     """Names and colours of the classes, where the data set has them."""
     found = getattr(dataset, 'metainfo', None) or {}
-    return {
-        key: [*found[key]] for key in ('classes', 'palette') if found.get(key)
-    }
+    classes, palette = found.get('classes'), found.get('palette')
+    meta: Dict[str, Any] = {}
+    if isinstance(classes, (list, tuple)):
+        meta.update(classes=[str(name) for name in classes])
+    if isinstance(palette, (list, tuple)):  # not the name of one
+        meta.update(palette=[tuple(map(int, color)) for color in palette])
+    return meta

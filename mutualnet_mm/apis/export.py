@@ -5,6 +5,7 @@ import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Iterator, Tuple, Union
 
 from ..errors import ConfigError
@@ -21,7 +22,12 @@ from .program_file import (
 from .program_metadata import program_metadata
 from .proof import Exported, Proof, prove, resize_batch
 from .proof_inputs import proof_batches
-from .static_file import load_static, save_static, save_stock
+from .static_file import (
+    check_replaced,
+    load_static,
+    save_static,
+    save_stock,
+)
 
 # Formats, and how their files end.
 FORMATS = dict(onnx='.onnx', torch='.pt2', static='.pth', stock='.pth')
@@ -54,7 +60,7 @@ def export_subnet(
             the same for the stock inferencers; the full network is one of the
             stock classes then.
         out (str or Path): File to write, ``.onnx``, ``.pt2`` or ``.pth`` with
-            a ``.py`` beside it. An old one is replaced.
+            a ``.py`` beside it. An earlier export is replaced.
         inputs (optional): To compare on, as :class:`~.inputs.InputPipeline`
             takes them; of videos two views at most are run. Defaults to the
             first samples of the config's test data set.
@@ -119,6 +125,10 @@ def _check(net: AdaptiveModel, format: str, out: Path, fuse_bn: bool) -> None:
             'format stock keeps batch norms, as stock classes have them: '
             'leave fuse_bn out, or use format static'
         )
+    if out.suffix == '.pth':
+        check_replaced(out)
+    elif out.is_dir():
+        raise ConfigError(f'{str(out)!r} is a folder: name a file')
     if net.device.type != 'cpu':
         raise ConfigError(
             f'the network is on {net.device}: load it on the CPU to export it'
@@ -132,11 +142,9 @@ def _check(net: AdaptiveModel, format: str, out: Path, fuse_bn: bool) -> None:
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
     """Yield a path in a folder beside ``out``; what lies there then moves."""
-    folder = out.with_name(f'{out.name}.part')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        folder = Path(mkdtemp(prefix=f'{out.name}.', dir=out.parent))
     except OSError as error:
         raise ConfigError(
             f'{str(out)!r} cannot be written: {error.strerror}'
@@ -163,6 +171,7 @@ def _export_program(
         net.model, subnet, net.statistics(subnet), shape, fuse_bn
     )
     metadata = program_metadata(net, subnet)
+    metadata.update(input_shape=list(shape[1:]))
     if format == 'onnx':
         save_onnx(program, path, metadata)
         return Exported(load_onnx(path), program.params)

@@ -149,16 +149,34 @@ def save_latencies(
 
     Returns:
         QueryTable: The table with the latencies.
+
+    Raises:
+        ConfigError: If the table has figures under this name of subnets that
+            were not measured now: an interrupted run replaces no whole one.
     """
     file = AdaptiveFile.load(path)
+    lost = [
+        entry.subnet
+        for entry in file.table.entries
+        if device in entry.latency_ms and entry.subnet not in latencies
+    ]
+    if lost:
+        raise ConfigError(
+            f'{len(latencies)} subnets were measured, but the table has '
+            f'{device!r} of {lost[0]}, too: its figures stay'
+        )
     table = file.table.with_latencies(device, latencies)
     replace(file, table=table).save(path)
     beside = Path(path).with_name('table.json')
-    if beside.is_file() and _same(load_table(beside), file.table):
+    if _holds(beside, file.table):
         save_table(table, beside)
         save_csv(table, beside.with_suffix('.csv'))
     return table
 
 
-def _same(a: QueryTable, b: QueryTable) -> bool:
-    return table_to_dict(a) == table_to_dict(b)
+def _holds(path: Path, table: QueryTable) -> bool:
+    try:
+        found = load_table(path)
+    except ConfigError:  # none, or none of ours
+        return False
+    return table_to_dict(found) == table_to_dict(table)

@@ -2,18 +2,8 @@
 """One subnet as a program of ``torch.export``: no class of ours is needed."""
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    ContextManager,
-    Dict,
-    List,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +83,7 @@ class SubnetProgram:
         self.params = sum(p.numel() for p in net.parameters())
         dynamic = torch.export.Dim.DYNAMIC
         try:
-            with torch.no_grad(), _any_size():
+            with torch.no_grad():
                 self.program = torch.export.export(
                     _Counted(net, task),
                     (torch.zeros(_example(task, shape)),),
@@ -107,8 +97,8 @@ class SubnetProgram:
                 f'torch.export cannot trace subnet {subnet}: '
                 f'{first_line(error)}; use format static'
             ) from error
-        # Neither belongs into a file: a batch of zeros, and paths of the
-        # machine.
+        # Neither belongs into a file: a batch of zeros, from whose sizes
+        # limits are drawn when it is loaded, and paths of the machine.
         self.program.example_inputs = None
         for node in self.program.graph.nodes:
             node.meta.pop('stack_trace', None)
@@ -130,19 +120,6 @@ class _Counted(nn.Module):
     def forward(self, inputs: Tensor) -> Any:
         outputs = tensors_of(self.task.counted(self.net, inputs))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
-
-
-def _any_size() -> ContextManager[Any]:
-    """Let a program run what has one entry, though not traced with one.
-
-    Without this setting, which a torch may lack, programs of detectors refuse
-    images whose smallest map is of one pixel.
-    """
-    from torch.fx.experimental import _config
-
-    if not hasattr(_config, 'backed_size_oblivious'):
-        return nullcontext()
-    return _config.patch(backed_size_oblivious=True)
 
 
 def _is_run(task: Task, name: str) -> bool:

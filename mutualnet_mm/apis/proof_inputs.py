@@ -5,7 +5,7 @@ from typing import Any, List
 
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
 
 from ..errors import ConfigError
 from ..models.tasks.base import Batch
@@ -53,8 +53,11 @@ def proof_batches(net: AdaptiveModel, images: Any = None) -> List[Batch]:
 def _of_test_set(net: AdaptiveModel) -> List[Batch]:
     settings = (net.cfg.get('test_dataloader') or {}).get('dataset')
     try:
-        dataset = DATASETS.build(settings)
-        packed = [dataset[i] for i in range(min(_NUMBER, len(dataset)))]
+        # Another network may have made another project the default since.
+        scope = net.cfg.get('default_scope')
+        with DefaultScope.overwrite_default_scope(scope):
+            dataset = DATASETS.build(settings)
+            packed = [dataset[i] for i in range(min(_NUMBER, len(dataset)))]
         if not packed:
             raise ValueError('it is empty')
         preprocess = net.model.data_preprocessor

@@ -38,7 +38,8 @@ class StaticCache:
     @property
     def subnets(self) -> List[Subnet]:
         """Those kept, the one used last at the end."""
-        return list(self._made)
+        with self._lock:
+            return list(self._made)
 
     def get(self, subnet: Subnet) -> nn.Module:
         """Return the network of ``subnet``, made now if it is not kept."""

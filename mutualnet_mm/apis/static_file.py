@@ -43,7 +43,8 @@ def save_static(
 
     Raises:
         ConfigError: If the subnet is outside of the trained range, has no
-            statistics or no static form, or if the path does not end so.
+            statistics or no static form, if the path does not end so, or if
+            there is a file that is no earlier export.
     """
     subnet = net.model.space.check(subnet)
     cfg = narrow_config(net.cfg, subnet, fuse_bn)
@@ -84,6 +85,31 @@ def save_stock(
         return _save(net, model, stock_config(net.cfg, model), subnet, path)
     cfg = inferencer_config(net.cfg, model, subnet)
     return _save(net, _narrow(net, subnet), cfg, subnet, path)
+
+
+def check_replaced(path: Union[str, Path]) -> None:
+    """Refuse to replace anything but an earlier export.
+
+    Args:
+        path (str or Path): Checkpoint to write.
+
+    Raises:
+        ConfigError: Names the file, which may be a trained checkpoint, an
+            adaptive file or a config of the user.
+    """
+    path, config = _pair(path)
+    if not path.exists() and not config.exists():
+        return
+    try:
+        is_export = 'subnet' in load_tensors(path)['meta']
+    except Exception:  # what it raises depends on the file
+        is_export = False
+    if not is_export:
+        found = path if path.exists() else config
+        raise ConfigError(
+            f'{str(found)!r} exists and is no exported network: name another '
+            'file'
+        )
 
 
 def load_static(path: Union[str, Path]) -> nn.Module:
@@ -142,6 +168,7 @@ def _save(
     subnet: Subnet,
     path: Union[str, Path],
 ) -> List[Path]:
+    check_replaced(path)
     path, config = _pair(path)
     text = cfg.pretty_text
     content = dict(

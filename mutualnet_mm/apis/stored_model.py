@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The network that an adaptive file holds."""
 
-from typing import Tuple, Union
+from typing import Set, Tuple, Union
 
 import torch
 from mmengine.config import Config
@@ -12,6 +12,21 @@ from ..models import MutualLearningMixin
 from ..slimmable import slim_batch_norms
 from .adaptive_file import AdaptiveFile
 from .model import build_model
+
+
+def stored_config(file: AdaptiveFile) -> Config:
+    """Read the config of a file, which runs it.
+
+    Raises:
+        ConfigError: If it is no Python, or imports what is not installed.
+    """
+    try:
+        return Config.fromstring(file.config, '.py')
+    except Exception as error:  # it is a program
+        raise ConfigError(
+            "the adaptive file's config cannot be read: "
+            f'{type(error).__name__}: {_first_line(error)}'
+        ) from error
 
 
 def stored_model(
@@ -31,7 +46,15 @@ def stored_model(
         ConfigError: If weights, statistics or settings do not fit the
             config, or if there is no such device.
     """
-    model = build_model(cfg)
+    try:
+        model = build_model(cfg)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever the classes that it names raise
+        raise ConfigError(
+            "the adaptive file's config cannot be built: "
+            f'{type(error).__name__}: {_first_line(error)}'
+        ) from error
     found = (
         (model.space.min_width, model.space.max_width),
         model.slim_state.rounding,
@@ -43,7 +66,7 @@ def stored_model(
             f'with {found[1]!r}: build the table again'
         )
     try:
-        model.load_state_dict(file.weights)
+        model.load_state_dict(file.weights, assign=True)
     except RuntimeError as error:
         raise ConfigError(
             "the adaptive file's weights do not fit its config (written with "
@@ -53,21 +76,11 @@ def stored_model(
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f'device={str(device)!r} cannot be used: '
-            f'{str(error).splitlines()[0]}'
+            f'device={str(device)!r} cannot be used: {_first_line(error)}'
         ) from error
     model.eval()
     model.dataset_meta = file.dataset_meta  # where stock code looks for it
-    sizes = {
-        name: layer.num_features for name, layer in slim_batch_norms(model)
-    }
-    for subnet, statistics in file.statistics.items():
-        for name, (mean, variance) in statistics.items():
-            if not len(mean) == len(variance) <= sizes.get(name, 0):
-                raise ConfigError(
-                    f'the adaptive file is damaged: its statistics of {subnet}'
-                    f' do not fit layer {name!r}'
-                )
+    _check_statistics(model, file.statistics)
     bank = {
         subnet: {
             name: (mean.to(device), variance.to(device))
@@ -76,6 +89,30 @@ def stored_model(
         for subnet, statistics in file.statistics.items()
     }
     return model, bank
+
+
+def _check_statistics(model: MutualLearningMixin, bank: Bank) -> None:
+    layers = dict(slim_batch_norms(model))
+    expected: Set[str] = set().union(*bank.values())
+    for subnet, statistics in bank.items():
+        strangers = expected.difference(statistics) | (
+            set(statistics).difference(layers)
+        )
+        wrong = [
+            name
+            for name, (mean, variance) in statistics.items()
+            if name in layers
+            and not len(mean) == len(variance) <= layers[name].num_features
+        ]
+        for name in (*sorted(strangers), *wrong):
+            raise ConfigError(
+                f'the adaptive file is damaged: its statistics of {subnet} do '
+                f'not fit layer {name!r}'
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [''])[0]
 
 
 def _second_line(error: Exception) -> str:

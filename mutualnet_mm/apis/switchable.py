@@ -4,6 +4,7 @@
 import copy
 import threading
 from typing import Any, Callable, Iterable, List, Optional, Sequence, Union
+from weakref import WeakSet
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -14,6 +15,7 @@ from ..errors import ConfigError
 from ..models import MutualLearningMixin, narrow_model
 from ..slimmable import Statistics, slim_batch_norms
 from ..subnet import Subnet
+from .compiling import compile_parts
 from .sliced import SlicedNetwork
 from .static_cache import StaticCache
 
@@ -39,6 +41,7 @@ class SwitchableNetwork:
         self._origin = origin
         self._bank = bank
         self._static: Optional[StaticCache] = None
+        self._handles: WeakSet = WeakSet()
         self._start()
 
     def _start(self) -> None:
@@ -46,12 +49,13 @@ class SwitchableNetwork:
         self._network: Callable[..., Samples] = self._sliced
         self._current = self._sliced.subnet
         self._lock = threading.RLock()
+        self._handles.add(self)
 
     def handle(self) -> Any:
         """Return another one over the same weights, for another thread.
 
-        It starts at the current subnet and switches on its own; weights,
-        statistics and materialized subnets are shared.
+        It starts at the current subnet and switches on its own. Weights and
+        statistics are shared, and what is materialized by then.
         """
         other = copy.copy(self)
         other._start()
@@ -88,15 +92,30 @@ class SwitchableNetwork:
             ConfigError: If it is outside of the trained range, or has no
                 batch-norm statistics.
         """
-        subnet = self._origin.space.check(subnet)
+        subnet = self._check(subnet)
         statistics = self.statistics(subnet)
         with self._lock:
-            if self._static is not None:
-                self._network = self._static.get(subnet)
-            else:
-                self._sliced.switch(subnet, statistics)
-                self._network = self._sliced
+            static = self._static
+            network = None if static is None else static.get(subnet)
+            self._sliced.switch(subnet, statistics)
+            self._network = network or self._sliced
             self._current = subnet
+        return subnet
+
+    def _check(self, subnet: Union[str, Subnet]) -> Subnet:
+        """Refuse what lies below the trained range and is not in the table.
+
+        Where only one resolution was trained, a table may have lower ones.
+        """
+        space = self._origin.space
+        subnet, least = space.check(subnet), space.smallest
+        below = subnet.resolution < least.resolution or (
+            subnet.frames is not None and subnet.frames < (least.frames or 0)
+        )
+        if below and str(subnet) not in self._bank:
+            raise ConfigError(
+                f'subnet {subnet} is below the smallest trained one, {least}'
+            )
         return subnet
 
     def statistics(self, subnet: Subnet) -> Optional[Statistics]:
@@ -110,19 +129,34 @@ class SwitchableNetwork:
         found = self._bank.get(str(subnet))
         if found is None and any(slim_batch_norms(self._origin)):
             raise ConfigError(
-                f'subnet {subnet} is not in the table and has no batch-norm '
-                f"statistics: call calibrate(dataloader, '{subnet}') first, "
-                'or use one of the table'
+                f'subnet {subnet} has no batch-norm statistics, which the '
+                'subnets of the table have: call calibrate(dataloader, '
+                f"'{subnet}') first, or use one of these"
             )
         return found
 
     def _calibrate(self, batches: Iterable[Any], subnets: Subnets) -> None:
-        chosen = self._origin.space.choose(subnets)
+        chosen = self._choose(subnets)
+        tracked = self._origin.sampler.tracked
+        if tracked in chosen:
+            raise ConfigError(
+                f'subnet {tracked} has the running statistics of the '
+                'training: leave it out'
+            )
         with self._lock:
             self._bank.update(calibrate(self.model, chosen, batches))
-            if self._static is not None:
-                self._static.drop(chosen)
-            self.use(self._current)
+        for handle in list(self._handles):  # one lock at a time
+            with handle._lock:
+                if handle._static is not None:
+                    handle._static.drop(chosen)
+                handle.use(handle._current)
+
+    def _choose(self, subnets: Subnets) -> List[Subnet]:
+        if isinstance(subnets, (str, Subnet)):
+            subnets = [subnets]
+        if not subnets:
+            raise ConfigError("name at least one subnet, such as '0.7x-160'")
+        return list(dict.fromkeys(map(self._check, subnets)))
 
     def materialize(
         self,
@@ -150,15 +184,14 @@ class SwitchableNetwork:
         """
 
         def make(subnet: Subnet) -> nn.Module:
-            net: Any = narrow_model(
+            net = narrow_model(
                 self._origin, subnet, self.statistics(subnet), fuse_bn
             )
-            for part in (net.backbone, getattr(net, 'neck', None)):
-                if compile and part is not None:
-                    part.compile()
+            if compile:
+                compile_parts(net, limit)
             return net
 
-        chosen = self._origin.space.choose(subnets or self._current)
+        chosen = self._choose(self._current if subnets is None else subnets)
         cache = StaticCache(make, limit)
         if len(chosen) > limit:
             raise ConfigError(
@@ -166,10 +199,14 @@ class SwitchableNetwork:
                 f'limit={limit} are kept: raise it or name fewer'
             )
         for subnet in chosen:
-            cache.get(subnet)
+            self.statistics(subnet)  # all of them are refused or none
         with self._lock:
-            self._static = cache
-            self.use(self._current)
+            # Used last, or not named: then it makes way for the others.
+            order = [s for s in chosen if s != self._current]
+            end = len(order) if self._current in chosen else 0
+            order.insert(end, self._current)
+            made = {subnet: cache.get(subnet) for subnet in order}
+            self._static, self._network = cache, made[self._current]
 
     def slice(self) -> None:
         """Run sliced again and let go of what was materialized."""

@@ -65,15 +65,28 @@ class BNCalibrationHook(Hook):
                 'batch norms need images to be calibrated on: give the config '
                 'a train_dataloader or BNCalibrationHook a dataloader (a dict)'
             )
-        config = dict(config)
         if self._dataset is None:
             self._dataset = DATASETS.build(copy.deepcopy(config['dataset']))
-        config['dataset'] = self._dataset
-        config['persistent_workers'] = False  # they would outlive the loader
-        with _own_randomness():
-            # A new loader each time: samplers and batch samplers remember.
-            loader = runner.build_dataloader(config, seed=0)
-            yield from islice(loader, self.num_batches)
+        yield from calibration_batches(
+            dict(config, dataset=self._dataset), self.num_batches
+        )
+
+
+def calibration_batches(dataloader: dict, num_batches: int) -> Iterator[Any]:
+    """Yield the first batches of a data loader, the same ones on every call.
+
+    What draws random numbers meanwhile leaves others' as they were.
+
+    Args:
+        dataloader (dict): Its settings.
+        num_batches (int): How many at most.
+    """
+    config = dict(dataloader)
+    config['persistent_workers'] = False  # they would outlive the loader
+    with _own_randomness():
+        # A new loader each time: samplers and batch samplers remember.
+        loader = Runner.build_dataloader(config, seed=0)
+        yield from islice(loader, num_batches)
 
 
 @contextmanager

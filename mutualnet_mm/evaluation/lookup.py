@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Search among subnets that have costs and a score, as plain mappings."""
 
+from numbers import Real
 from typing import List, Mapping, Tuple
 
 from ..errors import ConfigError
@@ -55,7 +56,7 @@ def best_within(
             that there is, which is named.
     """
     for name, budget in budgets.items():
-        if not isinstance(budget, (int, float)) or not budget > 0:
+        if not _is_number(budget) or not budget > 0:
             raise ConfigError(
                 f'budget {name}={budget!r}: use a positive number'
             )
@@ -77,6 +78,10 @@ def best_within(
             *(costs[name][subnet] for name in order),
         ),
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _why_none(

@@ -64,6 +64,18 @@ def test_the_text_is_the_config(content, tmp_path):
     assert type(config['model']['stages'][0]) is tuple
 
 
+def test_what_is_known_of_the_data_set(content, tmp_path):
+    path = tmp_path / 'adaptive.pth'
+    assert content.dataset_meta == {}
+    content.dataset_meta = dict(classes=['a', 'b'], palette=[(0, 1, 2)])
+    content.save(path)
+    assert AdaptiveFile.load(path).dataset_meta == content.dataset_meta
+    saved = torch.load(path)
+    del saved['dataset_meta']  # as files were before it was kept
+    torch.save(saved, path)
+    assert AdaptiveFile.load(path).dataset_meta == {}
+
+
 def test_plain_torch_reads_it(content, tmp_path):
     content.save(tmp_path / 'adaptive.pth')
     code = (

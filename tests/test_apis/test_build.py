@@ -39,6 +39,8 @@ def test_table_and_file_hold_what_a_stock_loop_finds(
     assert set(adaptive.statistics) == set(GRID[1:])
     assert (adaptive.width, adaptive.rounding) == ((0.25, 1.0), 'paper')
     assert adaptive.calibration == dict(num_batches=32, dataloader=None)
+    # Names of the folders.
+    assert adaptive.dataset_meta == dict(classes=['0', '1', '2', '3'])
     assert adaptive.table.entries == table.entries
     for name, value in weights.items():
         assert torch.equal(adaptive.weights[name], value), name
@@ -143,6 +145,10 @@ def test_detectors(detector_config, coco_dataset, tiny_coco, tmp_path):
     adaptive = AdaptiveFile.load(tmp_path / 'out' / 'adaptive.pth')
     again = Config.fromstring(adaptive.config, '.py')
     assert again.model.to_dict() == cfg.model.to_dict()
+    meta = adaptive.dataset_meta
+    assert meta['classes'] == ['box', 'triangle']
+    assert meta['palette'][:2] == [(220, 20, 60), (119, 11, 32)]  # COCO's own
+    assert set(meta) == {'classes', 'palette'}
 
 
 def break_config(**changes):

@@ -1,0 +1,215 @@
+"""The tool that measures an adaptive file on the device at hand."""
+
+import csv
+import os
+import runpy
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mutualnet_mm.apis import AdaptiveFile, AdaptiveModel
+from mutualnet_mm.evaluation import (
+    Latency,
+    load_table,
+    save_csv,
+    save_table,
+    table_to_dict,
+)
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / 'tests/test_apis/adaptive_networks.py'
+nets = SimpleNamespace(**runpy.run_path(str(FILE)))
+SUBNETS = nets.KINDS['classifier'][1]
+_made = []
+
+
+@pytest.fixture
+def folder(request, tmp_path, monkeypatch):
+    """As ``build_table`` leaves it; the current one."""
+    if not _made:
+        _made.append(nets.adaptive_file('classifier', request))
+    _made[0].save(tmp_path / 'adaptive.pth')
+    save_table(_made[0].table, tmp_path / 'table.json')
+    save_csv(_made[0].table, tmp_path / 'table.csv')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tool():
+    spec = spec_from_file_location('tool', ROOT / 'tools/measure_latency.py')
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(tool, folder, monkeypatch):
+    """Run the tool in this process."""
+    threads = torch.get_num_threads()
+
+    def run(options='', path='adaptive.pth'):
+        command = ['measure_latency.py', path, *options.split()]
+        monkeypatch.setattr(sys, 'argv', command)
+        tool.main()
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def table_of(folder):
+    """The table of the file, which is also the one beside it."""
+    table = AdaptiveFile.load(folder / 'adaptive.pth').table
+    beside = load_table(folder / 'table.json')
+    assert table_to_dict(beside) == table_to_dict(table)
+    return table
+
+
+def test_several_devices_in_one_table(folder, run):
+    """As from the shell, and then with other settings."""
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / 'tools/measure_latency.py')),
+            *('adaptive.pth', '--threads', '1', '--batch-size', '2'),
+            *('--repeats', '2'),
+        ],
+        env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONWARNINGS='ignore'),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '4 of 4 subnets measured' in done.stdout
+    assert 'cpu-t1-b2' in done.stdout and '(threads: 1)' in done.stdout
+    assert '4/4' in done.stderr  # the bar
+    first = table_of(folder)
+    assert first.devices == ['cpu-t1-b2']
+
+    cv2.imwrite('a.png', np.zeros((32, 32, 3), np.uint8))
+    run('--threads 1 --materialize --repeats 1 --inputs a.png')
+    run('--name laptop --repeats 1 --threads 1')
+    table = table_of(folder)
+    assert table.devices == ['cpu-t1-b2', 'cpu-t1-b1-materialized', 'laptop']
+    for before, entry in zip(first.entries, table.entries):
+        assert set(entry.latency_ms) == set(table.devices)
+        assert entry.latency_ms['cpu-t1-b2'] == before.latency_ms['cpu-t1-b2']
+        for latency in entry.latency_ms.values():
+            assert 0 < latency.median <= latency.p90
+    rows = list(csv.DictReader((folder / 'table.csv').open()))
+    assert [float(row['latency_ms/laptop/median']) for row in rows] == [
+        entry.latency_ms['laptop'].median for entry in table.entries
+    ]
+    # What was measured is a budget from now on.
+    net = AdaptiveModel.from_file('adaptive.pth')
+    assert str(net.set_budget(latency_ms=1e6, device='laptop')) == SUBNETS[0]
+
+
+def test_what_is_shown(tool, run, monkeypatch, capsys):
+    """The Pareto set: the third subnet is slower and worse."""
+    figures = [(8, 9), (4, 5), (6, 7), (2, 3)]
+
+    def measure(net, batch_size, repeats, images, track):
+        assert (batch_size, repeats, images) == (3, 9, ['a.png'])
+        assert net.materialized == [net.current]
+        return {
+            entry.subnet: Latency(*map(float, pair))
+            for entry, pair in zip(net.table.entries, figures)
+        }
+
+    monkeypatch.setattr(tool, 'measure_latencies', measure)
+    run('--threads 2 --batch-size 3 --repeats 9 --inputs a.png --materialize')
+    lines = capsys.readouterr().out.splitlines()
+    title = ' '.join(' '.join(lines[:2]).split())
+    assert title.startswith('cpu-t2-b3-materialized: ')
+    assert '(threads: 2)' in title
+    rows = [line.split('│')[1:-1] for line in lines if '│' in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        [SUBNETS[3], '2.00', '3.00', '0.00', '87'],
+        [SUBNETS[1], '4.00', '5.00', '0.00', '89'],
+        [SUBNETS[0], '8.00', '9.00', '0.00', '90'],
+    ]
+    assert 'accuracy/top1' in ' '.join(lines) and 'p90' in ' '.join(lines)
+
+
+def test_names_say_what_figures_depend_on(tool):
+    args = SimpleNamespace(batch_size=8, materialize=False)
+    threads = torch.get_num_threads()
+    name = tool.default_name(args, torch.device('cpu'))
+    assert name == f'cpu-t{threads}-b8'
+    args.materialize = True
+    name = tool.default_name(args, torch.device('cuda', 1))
+    assert name == 'cuda:1-b8-materialized'
+
+
+def interrupt(monkeypatch, after):
+    """Press Ctrl-C in a certain run of the network."""
+    predict, runs = AdaptiveModel.predict, []
+
+    def predict_until(self, *batch):
+        if len(runs) == after:
+            raise KeyboardInterrupt
+        runs.append(1)
+        return predict(self, *batch)
+
+    monkeypatch.setattr(AdaptiveModel, 'predict', predict_until)
+    return runs
+
+
+def test_interruption_keeps_what_is_finished(folder, run, monkeypatch, capsys):
+    interrupt(monkeypatch, after=2 * (3 + 1) + 2)
+    run('--name here --repeats 1')
+    assert '2 of 4 subnets measured' in capsys.readouterr().out
+    measured = [bool(e.latency_ms) for e in table_of(folder).entries]
+    assert measured == [True, True, False, False]
+
+
+def test_interruption_before_the_first(folder, run, monkeypatch):
+    interrupt(monkeypatch, after=3)
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(SystemExit, match='before the first subnet'):
+        run('--repeats 1')
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ('--threads 0', 'error: --threads 0: use 1 or more'),
+        ('--batch-size 0', 'error: batch_size=0: use a whole number from 1'),
+        ('--repeats -1', 'error: repeats=-1: use a whole number from 1'),
+        ('--device gpu', "error: device='gpu' cannot be used"),
+        ('--inputs gone.png', "error: image 'gone.png' cannot be read"),
+    ],
+)
+def test_options_that_are_wrong(folder, run, monkeypatch, options, message):
+    runs = interrupt(monkeypatch, after=-1)
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(SystemExit) as caught:
+        run(options)
+    assert str(caught.value).startswith(message)
+    assert '\n' not in str(caught.value) and runs == []
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_files_that_are_wrong(folder, run, monkeypatch):
+    runs = interrupt(monkeypatch, after=-1)
+    (folder / 'half.pth').write_bytes(
+        (folder / 'adaptive.pth').read_bytes()[:10_000]
+    )
+    for path, message in (
+        ('gone.pth', "adaptive file 'gone.pth' does not exist"),
+        ('half.pth', "'half.pth' is damaged, or no file of build_table"),
+        ('table.json', "'table.json' is damaged, or no file of build_table"),
+    ):
+        with pytest.raises(SystemExit, match=f'error: {message}'):
+            run(path=path)
+    monkeypatch.setattr(os, 'access', lambda path, mode: mode != os.W_OK)
+    with pytest.raises(SystemExit, match="error: 'adaptive.pth' cannot be wr"):
+        run()
+    assert runs == []  # before any work

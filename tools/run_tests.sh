@@ -10,4 +10,5 @@ bash tools/setup_env.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy mutualnet_mm
-exec .venv/bin/python -m pytest "$@"
+# The tests of a file share what they build, so that files stay whole.
+exec .venv/bin/python -m pytest -n auto --dist loadfile "$@"

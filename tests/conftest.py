@@ -50,6 +50,44 @@ def enter_scope():
     return enter
 
 
+@pytest.fixture
+def slow_model():
+    """Return the config of a small Slow network, which mutual settings fill.
+
+    Of 3 classes, and of widths [0.5, 1.0].
+    """
+
+    def make(**mutual):
+        return dict(
+            type='mutualnet_mm.MutualLearning',
+            wraps='Recognizer3D',
+            mutual=dict(width=(0.5, 1.0), **mutual),
+            backbone=dict(
+                type='mutualnet_mm.SlimmableResNet3dSlowOnly',
+                depth=18,
+                base_channels=16,
+                conv1_kernel=(1, 7, 7),
+                inflate=(0, 0, 1, 1),
+                norm_eval=False,
+            ),
+            cls_head=dict(
+                type='I3DHead',
+                in_channels=128,
+                num_classes=3,
+                average_clips='prob',
+            ),
+            data_preprocessor=dict(
+                type='ActionDataPreprocessor',
+                # Of each colour others, so that their order shows.
+                mean=[110.0, 100.0, 90.0],
+                std=[60.0, 50.0, 40.0],
+                format_shape='NCTHW',
+            ),
+        )
+
+    return make
+
+
 @pytest.fixture(scope='session')
 def tiny_coco(tmp_path_factory):
     """Folder of a COCO data set of rectangles and triangles.

@@ -262,37 +262,13 @@ def test_objects(tool, detector, tiny_coco, monkeypatch):
 
 
 @pytest.fixture
-def recognizer(make_net, enter_scope):
+def recognizer(make_net, enter_scope, slow_model):
     enter_scope('mmaction')
     from mmaction.structures import ActionDataSample
 
     cfg = dict(
         default_scope='mmaction',
-        model=dict(
-            type='mutualnet_mm.MutualLearning',
-            wraps='Recognizer3D',
-            mutual=dict(width=(0.5, 1.0), resolution=(32, 16), frames=(4, 2)),
-            backbone=dict(
-                type='mutualnet_mm.SlimmableResNet3dSlowOnly',
-                depth=18,
-                base_channels=16,
-                conv1_kernel=(1, 7, 7),
-                inflate=(0, 0, 1, 1),
-                norm_eval=False,
-            ),
-            cls_head=dict(
-                type='I3DHead',
-                in_channels=128,
-                num_classes=3,
-                average_clips='prob',
-            ),
-            data_preprocessor=dict(
-                type='ActionDataPreprocessor',
-                mean=[110.0, 100.0, 90.0],
-                std=[60.0, 50.0, 40.0],
-                format_shape='NCTHW',
-            ),
-        ),
+        model=slow_model(resolution=(32, 16), frames=(4, 2)),
         test_dataloader=dict(
             dataset=dict(
                 type='VideoDataset',

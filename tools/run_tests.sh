@@ -11,4 +11,4 @@ bash tools/setup_env.sh
 .venv/bin/ruff format --check .
 .venv/bin/mypy mutualnet_mm
 # The tests of a file share what they build, so that files stay whole.
-exec .venv/bin/python -m pytest -n auto --dist loadfile "$@"
+exec .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile "$@"

@@ -120,8 +120,9 @@ class AdaptiveModel(SwitchableNetwork):
             subnets (str, Subnet or Sequence): Such as ``'0.72x-160'``.
 
         Raises:
-            ConfigError: If a subnet is outside of the trained range or has
-                the running statistics, or if the data loader gives no batch.
+            ConfigError: If a subnet is outside of the trained range, if
+                there is none but the one that the running statistics belong
+                to, or if the data loader gives no batch.
         """
         number = self.file.calibration['num_batches']
         if not isinstance(dataloader, dict):

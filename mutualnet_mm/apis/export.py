@@ -168,7 +168,12 @@ def _export_program(
 ) -> Exported:
     subnet = net.current
     program = SubnetProgram(
-        net.model, subnet, net.statistics(subnet), shape, fuse_bn
+        net.model,
+        subnet,
+        net.statistics(subnet),
+        shape,
+        # Torch's exporter would fold them anyway, in more time.
+        fuse_bn=fuse_bn or format == 'onnx',
     )
     metadata = program_metadata(net, subnet)
     metadata.update(input_shape=list(shape[1:]))

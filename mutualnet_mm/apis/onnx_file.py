@@ -31,8 +31,6 @@ def save_onnx(
 ) -> None:
     """Write an ONNX file.
 
-    Torch's exporter folds batch norms into convolutions of its own accord.
-
     Args:
         program (SubnetProgram): What to write.
         path (Path): File, ``.onnx``. Weights beyond 2 GB, which it cannot

@@ -136,12 +136,12 @@ class SwitchableNetwork:
         return found
 
     def _calibrate(self, batches: Iterable[Any], subnets: Subnets) -> None:
-        chosen = self._choose(subnets)
         tracked = self._origin.sampler.tracked
-        if tracked in chosen:
+        chosen = [s for s in self._choose(subnets) if s != tracked]
+        if not chosen:
             raise ConfigError(
                 f'subnet {tracked} has the running statistics of the '
-                'training: leave it out'
+                'training: there is nothing to calibrate'
             )
         with self._lock:
             self._bank.update(calibrate(self.model, chosen, batches))

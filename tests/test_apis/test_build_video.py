@@ -99,7 +99,7 @@ def pipeline(num_clips, crop, size):
 
 
 @pytest.fixture
-def make_config(view_scores, enter_scope, clips, tmp_path):
+def make_config(view_scores, enter_scope, slow_model, clips, tmp_path):
     """Return the config of a small Slow network and its videos."""
     enter_scope('mmaction')
 
@@ -122,33 +122,7 @@ def make_config(view_scores, enter_scope, clips, tmp_path):
             experiment_name=f'build-video{next(_numbers)}',
             work_dir=str(tmp_path / 'work'),
             launcher='none',
-            model=dict(
-                type='mutualnet_mm.MutualLearning',
-                wraps='Recognizer3D',
-                mutual=dict(
-                    width=(0.5, 1.0), resolution=(32, 24, 16), frames=(4, 2)
-                ),
-                backbone=dict(
-                    type='mutualnet_mm.SlimmableResNet3dSlowOnly',
-                    depth=18,
-                    base_channels=16,
-                    conv1_kernel=(1, 7, 7),
-                    inflate=(0, 0, 1, 1),
-                    norm_eval=False,
-                ),
-                cls_head=dict(
-                    type='I3DHead',
-                    in_channels=128,
-                    num_classes=3,
-                    average_clips='prob',
-                ),
-                data_preprocessor=dict(
-                    type='ActionDataPreprocessor',
-                    mean=[110.0] * 3,
-                    std=[60.0] * 3,
-                    format_shape='NCTHW',
-                ),
-            ),
+            model=slow_model(resolution=(32, 24, 16), frames=(4, 2)),
             train_dataloader=loader(2, pipeline(1, 'CenterCrop', 32)),
             test_dataloader=loader(1, pipeline(2, 'ThreeCrop', SIDE)),
             test_evaluator=[dict(type='AccMetric'), dict(type='ViewScores')],

@@ -94,8 +94,11 @@ def test_formats(format, file, subnet, run):
     )
     assert Path(file).is_file() and lines[1].startswith(f'{file}: ')
     model = AdaptiveModel.from_file('adaptive.pth').model
-    number = count_params(model, subnet)
-    assert lines[0].endswith(f' {number:,} parameters')
+    number = int(lines[0].split()[-2].replace(',', ''))
+    if format == 'onnx':  # batch norms are folded
+        assert number < count_params(model, subnet)
+    else:
+        assert number == count_params(model, subnet)
 
 
 @pytest.mark.parametrize(

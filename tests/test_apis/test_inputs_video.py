@@ -75,7 +75,7 @@ def finishing(crop='CenterCrop', size=FULL):
 
 
 @pytest.fixture
-def make_config(enter_scope, folder):
+def make_config(enter_scope, slow_model, folder):
     enter_scope('mmaction')
 
     def make(steps=None, **dataset):
@@ -87,33 +87,7 @@ def make_config(enter_scope, folder):
             ),
             **dataset,
         )
-        model = dict(
-            type='mutualnet_mm.MutualLearning',
-            wraps='Recognizer3D',
-            mutual=dict(
-                width=(0.5, 1.0), resolution=(FULL, 16), frames=(CLIP, 2)
-            ),
-            backbone=dict(
-                type='mutualnet_mm.SlimmableResNet3dSlowOnly',
-                depth=18,
-                base_channels=16,
-                conv1_kernel=(1, 7, 7),
-                inflate=(0, 0, 1, 1),
-                norm_eval=False,
-            ),
-            cls_head=dict(
-                type='I3DHead',
-                in_channels=128,
-                num_classes=3,
-                average_clips='prob',
-            ),
-            data_preprocessor=dict(
-                type='ActionDataPreprocessor',
-                mean=[110.0, 100.0, 90.0],
-                std=[60.0, 50.0, 40.0],
-                format_shape='NCTHW',
-            ),
-        )
+        model = slow_model(resolution=(FULL, 16), frames=(CLIP, 2))
         pipeline = steps or reading('OpenCV') + finishing()
         return Config(
             dict(

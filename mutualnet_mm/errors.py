@@ -8,3 +8,9 @@ class ConfigError(ValueError):
     The message is one line, names the value and says what to do; our tools
     print it as it is, without a traceback.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Say in one line what went wrong: its first line, or else its kind."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next(filter(None, lines), type(error).__name__)

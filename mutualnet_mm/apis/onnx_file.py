@@ -8,8 +8,8 @@ from typing import Any, Dict
 
 import torch
 
-from ..errors import ConfigError
-from .program_file import Run, SubnetProgram, first_line
+from ..errors import ConfigError, first_line
+from .program_file import Run, SubnetProgram
 
 
 def check_onnx() -> None:

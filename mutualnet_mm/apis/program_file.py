@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 from ..models import MutualLearningMixin, narrow_model
 from ..models.tasks import Task
 from ..slimmable import Statistics
@@ -151,12 +151,6 @@ def check_torch() -> None:
             f'torch {torch.__version__} cannot export: formats onnx and torch '
             'need 2.6 or later; use format static, or another torch'
         )
-
-
-def first_line(error: BaseException) -> str:
-    """Say what went wrong, in one line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next(filter(None, lines), type(error).__name__)
 
 
 def save_program(

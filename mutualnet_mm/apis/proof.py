@@ -9,11 +9,11 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 from ..models.tasks.base import Batch
 from .adaptive_model import AdaptiveModel
 from .differences import Difference, compare_all, compare_samples, largest
-from .program_file import Run, first_line, tensors_of
+from .program_file import Run, tensors_of
 
 
 @dataclass(frozen=True)

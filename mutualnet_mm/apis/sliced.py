@@ -36,10 +36,7 @@ class SlicedNetwork:
             statistics (dict, optional): Of its batch norms; None are the
                 running ones.
         """
-        state = self.model.slim_state
-        state.set_width(subnet.width)
-        state.scale = subnet.resolution / self.model.space.full.resolution
-        state.frames = subnet.frames
+        self.model.switch(subnet)
         for name, layer in self._norms:
             # Past the checks of nn.Module, which take most of a switch.
             layer.__dict__['subnet_stats'] = (statistics or {}).get(name)

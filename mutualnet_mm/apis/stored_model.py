@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from ..engine import Bank
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 from ..models import MutualLearningMixin
 from ..slimmable import slim_batch_norms
 from .adaptive_file import AdaptiveFile
@@ -25,7 +25,7 @@ def stored_config(file: AdaptiveFile) -> Config:
     except Exception as error:  # it is a program
         raise ConfigError(
             "the adaptive file's config cannot be read: "
-            f'{type(error).__name__}: {_first_line(error)}'
+            f'{type(error).__name__}: {first_line(error)}'
         ) from error
 
 
@@ -53,7 +53,7 @@ def stored_model(
     except Exception as error:  # whatever the classes that it names raise
         raise ConfigError(
             "the adaptive file's config cannot be built: "
-            f'{type(error).__name__}: {_first_line(error)}'
+            f'{type(error).__name__}: {first_line(error)}'
         ) from error
     found = (
         (model.space.min_width, model.space.max_width),
@@ -76,7 +76,7 @@ def stored_model(
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f'device={str(device)!r} cannot be used: {_first_line(error)}'
+            f'device={str(device)!r} cannot be used: {first_line(error)}'
         ) from error
     model.eval()
     model.dataset_meta = file.dataset_meta  # where stock code looks for it
@@ -109,10 +109,6 @@ def _check_statistics(model: MutualLearningMixin, bank: Bank) -> None:
                 f'the adaptive file is damaged: its statistics of {subnet} do '
                 f'not fit layer {name!r}'
             )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [''])[0]
 
 
 def _second_line(error: Exception) -> str:

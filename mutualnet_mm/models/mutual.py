@@ -124,6 +124,13 @@ class MutualLearningMixin(Stock):
             adopt_sync_batch_norm(self, self.slim_state)
         return super().train(mode)
 
+    def switch(self, subnet: Subnet) -> None:
+        """Make ``subnet`` what the layers read, see :meth:`activate`."""
+        state = self.slim_state
+        state.set_width(subnet.width)
+        state.scale = subnet.resolution / self.space.full.resolution
+        state.frames = subnet.frames
+
     @contextmanager
     def activate(
         self, subnet: Union[str, Subnet], track_stats: bool = False

@@ -92,10 +92,7 @@ def narrow_model(
     net: Any = share_weights(model)
     net.eval()  # not chained: stock ``train`` may return nothing
     # For good: a backbone that resizes inside goes on reading it.
-    state = net.slim_state
-    state.set_width(subnet.width)
-    state.scale = subnet.resolution / net.space.full.resolution
-    state.frames = subnet.frames
+    net.switch(subnet)
     narrow(
         net,
         net.task.meta_input(net, subnet),

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 from .convert import stock_name
 from .layers import SlimLayer
 from .state import active_width, set_width, slim_states
@@ -86,7 +86,7 @@ def verify_slicing(
             raise ConfigError(
                 f'{name} cannot be slimmed: at width {width:.2g}, or at the '
                 f'widest, {_failing_forward(error, net, masked)} fails with '
-                f'"{_first_line(error)}"'
+                f'"{first_line(error)}"'
             ) from error
         pairs = [
             (f'layer "{a.name}" ({a.kind})', a.output, b.output, a.channel_dim)
@@ -201,7 +201,7 @@ def _input_shapes(
             raise ConfigError(
                 f'{name} does not run at full width on {size} or {7 * size} '
                 f'pixels{of_frames}: {_failing_forward(error, net)} fails '
-                f'with "{_first_line(error)}"'
+                f'with "{first_line(error)}"'
             ) from error
     raise ConfigError(f'{stock_name(net)} has no convolution to slim')
 
@@ -236,7 +236,3 @@ def _failing_forward(error: Exception, *nets: nn.Module) -> str:
             place = f'the forward of layer "{name}" ({stock_name(module)})'
         step = step.tb_next
     return place
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,7 +11,7 @@ from . import compat
 compat.apply()
 
 from . import datasets, engine, models  # noqa: E402
-from .errors import ConfigError  # noqa: E402
+from .errors import ConfigError, UsageError  # noqa: E402
 from .sampler import SubnetSampler  # noqa: E402
 from .subnet import Subnet, SubnetSpace  # noqa: E402
 from .version import __version__  # noqa: E402
@@ -21,6 +21,7 @@ __all__ = [
     'Subnet',
     'SubnetSampler',
     'SubnetSpace',
+    'UsageError',
     '__version__',
     'datasets',
     'engine',

@@ -1,13 +1,17 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""The one exception for whatever a user can put right."""
+"""The errors that a user can put right."""
 
 
-class ConfigError(ValueError):
-    """A value that the user gave is wrong.
+class UsageError(ValueError):
+    """Something that the user gave cannot be used: a value, a file, a call.
 
-    The message is one line, names the value and says what to do; our tools
-    print it as it is, without a traceback.
+    The message is one line, names what was found and says what to do; our
+    tools print it as it is, without a traceback.
     """
+
+
+class ConfigError(UsageError):
+    """A setting of a config, or an argument that stands for one, is wrong."""
 
 
 def first_line(error: BaseException) -> str:

@@ -26,9 +26,9 @@ class SubnetSampler:
             ``'shared'``: all of a step, the full network too, share one
             random input size. Defaults to ``'independent'``.
         seed (int): Defaults to 0.
-        alone (str, optional): Subnet that is trained alone, in place of all
-            others (the paper's I-Net), such as ``'0.63x-142-3'``; its role is
-            ``full``. Defaults to None.
+        single_subnet (str, optional): The only subnet to train, alone (the
+            paper's I-Net), such as ``'0.63x-142-3'``; its tag is ``full``.
+            Defaults to None.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class SubnetSampler:
         include_min: bool = True,
         resolution_mode: str = 'independent',
         seed: int = 0,
-        alone: Union[str, Subnet, None] = None,
+        single_subnet: Union[str, Subnet, None] = None,
     ) -> None:
         if resolution_mode not in ('independent', 'shared'):
             raise ConfigError(
@@ -59,12 +59,14 @@ class SubnetSampler:
         self.include_min = include_min
         self.shared = resolution_mode == 'shared'
         self.seed = seed
-        self.alone = None if alone is None else space.check(alone)
+        self.single_subnet = (
+            None if single_subnet is None else space.check(single_subnet)
+        )
 
     @property
-    def tracked(self) -> Subnet:
+    def primary(self) -> Subnet:
         """Subnet: The one whose pass moves the running statistics."""
-        return self.alone or self.space.full
+        return self.single_subnet or self.space.full
 
     def choose(
         self, subnets: Union[str, Sequence[Union[str, Subnet]], None] = None
@@ -79,23 +81,27 @@ class SubnetSampler:
             ConfigError: As :meth:`SubnetSpace.check`, or if one is wider than
                 the one that is trained alone.
         """
-        chosen = self.space.choose(subnets or self.alone)
+        chosen = self.space.choose(subnets or self.single_subnet)
         for subnet in chosen:
-            if self.alone is not None and subnet.width > self.alone.width:
+            if (
+                self.single_subnet is not None
+                and subnet.width > self.single_subnet.width
+            ):
                 raise ConfigError(
-                    f'subnet {subnet} is wider than {self.alone}, which is '
-                    'trained alone: name that one, or leave mutual.alone out'
+                    f'subnet {subnet} is wider than {self.single_subnet}, '
+                    'which is trained alone: name that one, or leave '
+                    'mutual.single_subnet out'
                 )
         return chosen
 
     def sample(self, iteration: int) -> Dict[str, Subnet]:
-        """Subnets of step ``iteration``, keyed by role, the full one first.
+        """Subnets of step ``iteration``, keyed by tag, the full one first.
 
-        Roles are ``full``, ``min``, ``rand1``, ``rand2``, … and, where the
+        Tags are ``full``, ``min``, ``rand1``, ``rand2``, … and, where the
         widths are a list, ``fixed1``, … from wide to narrow.
         """
-        if self.alone is not None:
-            return {'full': self.alone}
+        if self.single_subnet is not None:
+            return {'full': self.single_subnet}
         rng = np.random.default_rng((self.seed, iteration))
         full = self.space.full
         size = self._draw_size(rng) if self.shared else None
@@ -104,8 +110,8 @@ class SubnetSampler:
                 full.width, *(size or (full.resolution, full.frames))
             )
         }
-        for role, width in self._draw_widths(rng):
-            subnets[role] = Subnet(width, *(size or self._draw_size(rng)))
+        for tag, width in self._draw_widths(rng):
+            subnets[tag] = Subnet(width, *(size or self._draw_size(rng)))
         return subnets
 
     def _draw_widths(

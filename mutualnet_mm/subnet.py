@@ -9,6 +9,9 @@ from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 from .errors import ConfigError
 
+Size = Tuple[int, int]
+"""Height and width in pixels."""
+
 _PATTERN = re.compile(
     r'(?P<width>\d+(?:\.\d+)?(?:e[+-]?\d+)?)x'
     r'-(?P<resolution>\d+)(?:-(?P<frames>\d+))?'
@@ -79,22 +82,46 @@ class SubnetSpace:
     """All subnets that one network is trained for.
 
     Args:
-        width (Sequence[float]): Two numbers are a range, ``(0.25, 1.0)``;
-            one, or three and more, are a fixed list (S-Net).
+        width_range (Sequence[float], optional): Least and largest width,
+            ``(0.25, 1.0)``, between which any is trained. Defaults to None.
+        widths (Sequence[float], optional): In place of a range, the fixed
+            list of trained widths (S-Net). Defaults to ``(1.0,)``.
         resolution (Sequence[int]): The trained resolutions. The first is the
             full one and the largest.
         frames (Sequence[int], optional): The trained numbers of frames, the
             first is the full one and the largest. Defaults to None.
+
+    Raises:
+        ConfigError: If a value is out of place, or if both a range and a list
+            of widths are given.
     """
 
     def __init__(
         self,
-        width: Sequence[float] = (1.0,),
+        width_range: Optional[Sequence[float]] = None,
         resolution: Sequence[int] = (224,),
         frames: Optional[Sequence[int]] = None,
+        widths: Optional[Sequence[float]] = None,
     ) -> None:
-        self.widths = _numbers('width', width, _is_width)
-        self.is_range = len(self.widths) == 2
+        if width_range is not None and widths is not None:
+            raise ConfigError(
+                f'mutual.width_range={width_range!r} and mutual.widths='
+                f'{widths!r}: give one of them; width_range=None (or '
+                'widths=None) takes back an inherited one'
+            )
+        self.is_range = width_range is not None
+        if width_range is not None:
+            self.widths = _numbers('width_range', width_range, _is_width)
+            if len(self.widths) != 2 or not self.widths[0] < self.widths[1]:
+                raise ConfigError(
+                    f'mutual.width_range={width_range!r}: give the least and '
+                    'the largest width, as in (0.25, 1.0); a fixed list is '
+                    'mutual.widths'
+                )
+        else:
+            self.widths = _numbers(
+                'widths', (1.0,) if widths is None else widths, _is_width
+            )
         self.min_width = min(self.widths)
         self.max_width = max(self.widths)
         self.resolutions = _counts('resolution', resolution)
@@ -188,8 +215,9 @@ class SubnetSpace:
         ]
 
     def __repr__(self) -> str:
+        name = 'width_range' if self.is_range else 'widths'
         return (
-            f'SubnetSpace(width={self.widths}, '
+            f'SubnetSpace({name}={self.widths}, '
             f'resolution={self.resolutions}, frames={self.frames})'
         )
 

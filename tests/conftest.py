@@ -15,6 +15,8 @@ from torch import nn
 
 import mutualnet_mm  # noqa: F401  (first: it repairs what comes next)
 
+pytest_plugins = ['table_fixtures']
+
 torch.set_num_threads(1)
 # The first KL steps of a fresh network make denormal gradients, which slow
 # a CPU down several times.
@@ -61,7 +63,7 @@ def slow_model():
         return dict(
             type='mutualnet_mm.MutualLearning',
             wraps='Recognizer3D',
-            mutual=dict(width=(0.5, 1.0), **mutual),
+            mutual=dict(width_range=(0.5, 1.0), **mutual),
             backbone=dict(
                 type='mutualnet_mm.SlimmableResNet3dSlowOnly',
                 depth=18,
@@ -244,7 +246,7 @@ def detector_config(enter_scope):
         model.train_cfg.rcnn.sampler.num = 16
         model.test_cfg.rpn.update(nms_pre=60, max_per_img=20)
         model.test_cfg.rcnn.update(max_per_img=5)
-        space = dict(width=(0.25, 1.0), resolution=RESOLUTION)
+        space = dict(resolution=RESOLUTION)  # the default widths
         model.update(
             type='mutualnet_mm.MutualLearning',
             wraps='MaskRCNN',
@@ -283,7 +285,7 @@ def classifier_config(enter_scope):
             type='mutualnet_mm.MutualLearning',
             wraps='ImageClassifier',
             mutual=dict(
-                dict(width=(0.25, 1.0), resolution=(64, 48, 32)),
+                dict(resolution=(64, 48, 32)),
                 **(mutual or {}),
             ),
             backbone=dict(

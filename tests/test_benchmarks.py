@@ -22,13 +22,13 @@ model = dict(mutual=dict(resolution=(96, 64)), head=dict(num_classes=10))
 """,
     'ResNet-50': """
 model = dict(
-    mutual=dict(width=(0.5, 1.0), resolution=(96, 64)),
+    mutual=dict(width_range=(0.5, 1.0), resolution=(96, 64)),
     backbone=dict(stem_channels=16, base_channels=16),
     head=dict(num_classes=10, in_channels=512))
 """,
     'Slow 8x8 R50': """
 model = dict(
-    mutual=dict(width=(0.5, 1.0), resolution=(96, 64), frames=(4, 3)),
+    mutual=dict(width_range=(0.5, 1.0), resolution=(96, 64), frames=(4, 3)),
     backbone=dict(base_channels=16),
     cls_head=dict(num_classes=10, in_channels=512))
 """,
@@ -75,15 +75,15 @@ def tiny(modules, tmp_path):
 
 
 @pytest.mark.parametrize('name', TINY)
-def test_static_networks_are_the_subnets(modules, tiny, name):
+def test_stock_networks_are_the_subnets(modules, tiny, name):
     subject = modules.networks.Subject(tiny(name), 'cpu')
     subnet = Subnet.parse(subject.network.pairs[0])
     subject.calibrate([subnet])
-    static = subject.build_static(subnet)
+    stock = subject.build_stock(subnet)
     # Nothing of the package's own runs in it, but for MobileNetV1 itself.
     own = {
         type(m).__name__
-        for m in static.modules()
+        for m in stock.modules()
         if type(m).__module__.startswith('mutualnet_mm')
     }
     assert own <= {'MobileNetV1'}
@@ -92,15 +92,15 @@ def test_static_networks_are_the_subnets(modules, tiny, name):
     resized = subject.resize(inputs, subnet)
     expected = model.task.resize(model, inputs, samples, subnet)[0]
     torch.testing.assert_close(resized, expected, rtol=0, atol=0)
-    fused = modules.networks.fuse(static)
+    fused = modules.networks.fuse(stock)
     with torch.no_grad():
-        outputs = [subject.run(net, resized) for net in (static, fused)]
+        outputs = [subject.run(net, resized) for net in (stock, fused)]
         statistics = subject.bank[str(subnet)]
         with model.activate(subnet), use_statistics(model, statistics):
             sliced = subject.run(model, resized)
     torch.testing.assert_close(outputs[0], sliced)
     torch.testing.assert_close(outputs[1], sliced, rtol=1e-3, atol=1e-4)
-    for net, count in ((fused, 0), (static, len(statistics))):
+    for net, count in ((fused, 0), (stock, len(statistics))):
         assert sum(isinstance(m, _BatchNorm) for m in net.modules()) == count
 
 
@@ -108,14 +108,14 @@ def test_other_channels_are_refused(modules, tiny):
     """0.7 x 16 channels are 11 in the stock class and 12 in the subnet."""
     subject = modules.networks.Subject(tiny('ResNet-50'), 'cpu')
     with pytest.raises(AssertionError, match='0.7'):
-        subject.build_static(Subnet(0.7, 64))
+        subject.build_stock(Subnet(0.7, 64))
 
 
 def test_other_outputs_are_refused(modules):
     same = torch.tensor([1.0, -2.0])
-    modules.main.check_agreement({'static': same, 'sliced': same + 1e-4})
+    modules.main.check_agreement({'stock': same, 'sliced': same + 1e-4})
     with pytest.raises(AssertionError, match='sliced is off by 5.0e-02'):
-        modules.main.check_agreement({'static': same, 'sliced': same + 0.1})
+        modules.main.check_agreement({'stock': same, 'sliced': same + 0.1})
 
 
 def test_ratio(modules):
@@ -186,11 +186,11 @@ def test_latency(modules, tiny, monkeypatch, tmp_path, capsys):
     for pair in network['pairs']:
         assert pair['subnet'] == '0.75x-64'
         ms, ratios = pair['ms'], pair['ratios']
-        assert ratios['sliced / static'][0] == pytest.approx(
-            ms['sliced'] / ms['static']
+        assert ratios['sliced / stock'][0] == pytest.approx(
+            ms['sliced'] / ms['stock']
         )
-        assert ratios['fused / static fused'][0] == pytest.approx(
-            ms['fused'] / ms['static fused']
+        assert ratios['fused / stock fused'][0] == pytest.approx(
+            ms['fused'] / ms['stock fused']
         )
     subnets = [row['subnet'] for row in network['grid']]
     assert subnets == ['1.0x-96', '1.0x-64', '0.25x-96', '0.25x-64']

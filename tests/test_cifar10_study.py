@@ -1,4 +1,4 @@
-"""tools/studies: the CIFAR-10 study goes on where stopped, and reports."""
+"""projects: the CIFAR-10 study goes on where stopped, and reports."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip('mmpretrain')
-TOOL = Path(__file__).parents[1] / 'tools/studies'
+TOOL = Path(__file__).parents[1] / 'projects'
 CLASSES = [f'class{i}' for i in range(10)]
 
 

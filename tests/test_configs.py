@@ -60,7 +60,7 @@ def run(cfg, tmp_path):
         dict(type='mutualnet_mm.BNCalibrationHook', num_batches=1)
     ]
     resolution = cfg.model.mutual.resolution[-1]
-    width = min(cfg.model.mutual.width)
+    width = min(cfg.model.mutual.get('widths') or cfg.model.mutual.width_range)
     cfg.test_cfg.subnets = [f'{width}x-{resolution}']
     runner = Runner.from_cfg(cfg)
     runner.train()

@@ -159,7 +159,7 @@ def test_inet_of_another_size(name, run, monkeypatch):
     monkeypatch.setenv('WIDTH', '0.5')
     monkeypatch.setenv('RESOLUTION', '160')
     cfg = read(name)
-    assert cfg.model.mutual.width == (0.5,)
+    assert cfg.model.mutual.widths == (0.5,)
     assert cfg.model.mutual.resolution == (160,)
     assert cfg.work_dir.endswith('0.5x-160')
     sizes = [

@@ -126,8 +126,8 @@ def shrink_clips(cfg):
 
     if mutual:
         mutual.resolution = scaled(mutual.resolution, full)
-        if mutual.get('alone'):
-            mutual.alone = reduce(mutual.alone)
+        if mutual.get('single_subnet'):
+            mutual.single_subnet = reduce(mutual.single_subnet)
         for loop in (cfg.val_cfg, cfg.test_cfg):
             if loop.get('subnets'):
                 loop.subnets = list(map(reduce, loop.subnets))
@@ -381,7 +381,7 @@ def test_inet_of_another_size(name, make_runner, monkeypatch):
     monkeypatch.setenv('RESOLUTION', '142')
     monkeypatch.setenv('FRAMES', '2')
     cfg = read(name)
-    assert cfg.model.mutual.alone == '0.75x-142-2'
+    assert cfg.model.mutual.single_subnet == '0.75x-142-2'
     assert cfg.work_dir.endswith('0.75x-142-2')
     runner = make_runner(cfg)
     drawn = runner.model.sampler.sample(0)
@@ -480,9 +480,9 @@ def test_space(name):
     resolution, frames, _ = only(SPACES, name)
     cfg = load(name)
     mutual = cfg.model.mutual.to_dict()
-    alone = mutual.pop('alone', None)
+    alone = mutual.pop('single_subnet', None)
     assert mutual == dict(
-        width=(0.63, 1.0),
+        width_range=(0.63, 1.0),
         resolution=resolution,
         frames=frames,
         num_random=2,

@@ -19,7 +19,7 @@ from mmengine.registry import MODELS
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import AdaptiveFile, AdaptiveModel, count_macs
-from mutualnet_mm.evaluation import QueryTable, TableEntry
+from mutualnet_mm.query_table import QueryTable, TableEntry
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ['crane', 'dog', 'cat', 'crane', 'owl', 'fox']

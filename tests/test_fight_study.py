@@ -1,4 +1,4 @@
-"""tools/studies: the study on video clips, its data, runs and report."""
+"""projects: the study on video clips, its data, runs and report."""
 
 import subprocess
 import sys
@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mutualnet_mm import ConfigError
-from mutualnet_mm.evaluation import load_table
+from mutualnet_mm import UsageError
+from mutualnet_mm.query_table import load_table
 
 pytest.importorskip('mmaction')
-TOOL = Path(__file__).parents[1] / 'tools/studies'
+TOOL = Path(__file__).parents[1] / 'projects'
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def test_clips_are_shrunk_and_dealt(modules, videos, tmp_path):
 def test_a_clip_that_cannot_be_read_is_named(modules, videos, tmp_path):
     fight_data, _, _ = modules
     (videos / '0_0.avi').write_bytes(b'')
-    with pytest.raises(ConfigError, match=r'0_0\.avi.* no frame'):
+    with pytest.raises(UsageError, match=r'0_0\.avi.* no frame'):
         fight_data.prepare_clips(videos, tmp_path / 'clips', 5)
-    with pytest.raises(ConfigError, match=r'train\.txt.* does not exist'):
+    with pytest.raises(UsageError, match=r'train\.txt.* does not exist'):
         fight_data.prepare_clips(tmp_path, tmp_path / 'clips', 5)
 
 
@@ -134,7 +134,7 @@ def test_mmaction2s_own_tools(videos, tmp_path):
     import mmaction
 
     tools = Path(mmaction.__file__).parent / '.mim/tools'
-    config = TOOL.parents[1] / (
+    config = TOOL.parent / (
         'configs/video/mutual-slow-r10_1xb10_fight-64px.py'
     )
     work_dir = tmp_path / 'work'

@@ -18,9 +18,9 @@ from torch import nn
 import mutualnet_mm
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import AdaptiveFile, AdaptiveModel, build_model
-from mutualnet_mm.apis.static_file import save_stock
 from mutualnet_mm.engine import calibrate
-from mutualnet_mm.evaluation import QueryTable, TableEntry
+from mutualnet_mm.export.checkpoint_file import save_stock
+from mutualnet_mm.query_table import QueryTable, TableEntry
 from mutualnet_mm.slimmable import use_statistics
 
 ROOT = Path(__file__).parents[1]
@@ -303,7 +303,7 @@ def recognizer(request, enter_scope, tmp_path):
                 type='mutualnet_mm.MutualLearning',
                 wraps='Recognizer3D',
                 mutual=dict(
-                    width=(0.5, 1.0), resolution=(32, 24), frames=(4, 2)
+                    width_range=(0.5, 1.0), resolution=(32, 24), frames=(4, 2)
                 ),
                 backbone=dict(
                     RECOGNIZER['backbone'],

@@ -2,20 +2,20 @@
 
 import csv
 import os
-import runpy
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
+import adaptive_networks as nets
 import cv2
 import numpy as np
 import pytest
 import torch
 
 from mutualnet_mm.apis import AdaptiveFile, AdaptiveModel
-from mutualnet_mm.evaluation import (
+from mutualnet_mm.query_table import (
     Latency,
     load_table,
     save_csv,
@@ -24,8 +24,6 @@ from mutualnet_mm.evaluation import (
 )
 
 ROOT = Path(__file__).parents[1]
-FILE = ROOT / 'tests/test_apis/adaptive_networks.py'
-nets = SimpleNamespace(**runpy.run_path(str(FILE)))
 SUBNETS = nets.KINDS['classifier'][1]
 _made = []
 
@@ -92,10 +90,10 @@ def test_several_devices_in_one_table(folder, run):
     assert first.devices == ['cpu-t1-b2']
 
     cv2.imwrite('a.png', np.zeros((32, 32, 3), np.uint8))
-    run('--threads 1 --materialize --repeats 1 --inputs a.png')
+    run('--threads 1 --static --repeats 1 --inputs a.png')
     run('--name laptop --repeats 1 --threads 1')
     table = table_of(folder)
-    assert table.devices == ['cpu-t1-b2', 'cpu-t1-b1-materialized', 'laptop']
+    assert table.devices == ['cpu-t1-b2', 'cpu-t1-b1-static', 'laptop']
     for before, entry in zip(first.entries, table.entries):
         assert set(entry.latency_ms) == set(table.devices)
         assert entry.latency_ms['cpu-t1-b2'] == before.latency_ms['cpu-t1-b2']
@@ -116,17 +114,17 @@ def test_what_is_shown(tool, run, monkeypatch, capsys):
 
     def measure(net, batch_size, repeats, images, track):
         assert (batch_size, repeats, images) == (3, 9, ['a.png'])
-        assert net.materialized == [net.current]
+        assert net.static_subnets == [net.current]
         return {
             entry.subnet: Latency(*map(float, pair))
             for entry, pair in zip(net.table.entries, figures)
         }
 
     monkeypatch.setattr(tool, 'measure_latencies', measure)
-    run('--threads 2 --batch-size 3 --repeats 9 --inputs a.png --materialize')
+    run('--threads 2 --batch-size 3 --repeats 9 --inputs a.png --static')
     lines = capsys.readouterr().out.splitlines()
     title = ' '.join(' '.join(lines[:2]).split())
-    assert title.startswith('cpu-t2-b3-materialized: ')
+    assert title.startswith('cpu-t2-b3-static: ')
     assert '(threads: 2)' in title
     rows = [line.split('│')[1:-1] for line in lines if '│' in line]
     assert [[cell.strip() for cell in row] for row in rows] == [
@@ -138,13 +136,13 @@ def test_what_is_shown(tool, run, monkeypatch, capsys):
 
 
 def test_names_say_what_figures_depend_on(tool):
-    args = SimpleNamespace(batch_size=8, materialize=False)
+    args = SimpleNamespace(batch_size=8, static=False)
     threads = torch.get_num_threads()
     name = tool.default_name(args, torch.device('cpu'))
     assert name == f'cpu-t{threads}-b8'
-    args.materialize = True
+    args.static = True
     name = tool.default_name(args, torch.device('cuda', 1))
-    assert name == 'cuda:1-b8-materialized'
+    assert name == 'cuda:1-b8-static'
 
 
 def interrupt(monkeypatch, after):

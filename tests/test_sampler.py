@@ -53,12 +53,12 @@ def test_draw_is_the_same_in_a_fresh_process():
 @pytest.mark.parametrize('num_random', [0, 1, 2, 4])
 @pytest.mark.parametrize('include_min', [True, False])
 def test_sandwich_rule(num_random, include_min):
-    roles = ['full'] + ['min'] * include_min
-    roles += [f'rand{i + 1}' for i in range(num_random)]
+    tags = ['full'] + ['min'] * include_min
+    tags += [f'rand{i + 1}' for i in range(num_random)]
     for drawn in draw(
         100, VIDEO, num_random=num_random, include_min=include_min
     ):
-        assert list(drawn) == roles
+        assert list(drawn) == tags
         assert drawn['full'] == Subnet(1.0, 224, 8)
         assert not include_min or drawn['min'].width == 0.63
         for subnet in drawn.values():
@@ -68,12 +68,12 @@ def test_sandwich_rule(num_random, include_min):
 
 
 def test_list_of_widths_is_trained_in_every_step():
-    space = SubnetSpace([0.5, 1.0, 0.25, 0.75], (224, 160))
+    space = SubnetSpace(widths=[0.5, 1.0, 0.25, 0.75], resolution=(224, 160))
     for drawn in draw(50, space):
-        assert {role: s.width for role, s in drawn.items()} == dict(
+        assert {tag: s.width for tag, s in drawn.items()} == dict(
             full=1.0, fixed1=0.75, fixed2=0.5, fixed3=0.25
         )
-    alone = draw(20, SubnetSpace([0.7], (224, 160)))
+    alone = draw(20, SubnetSpace(widths=[0.7], resolution=(224, 160)))
     assert alone == [{'full': Subnet(0.7, 224)}] * 20
 
 
@@ -88,22 +88,22 @@ def test_shared_mode_gives_one_size_to_all():
     assert all(abs(n / 2000 - 1 / 9) < 0.03 for n in sizes.values())
 
 
-@pytest.mark.parametrize('role', ['min', 'rand1', 'rand2'])
-def test_draws_are_uniform(role):
-    subnets = [drawn[role] for drawn in draw(2000)]
+@pytest.mark.parametrize('tag', ['min', 'rand1', 'rand2'])
+def test_draws_are_uniform(tag):
+    subnets = [drawn[tag] for drawn in draw(2000)]
     counts = Counter(subnet.resolution for subnet in subnets)
     assert set(counts) == {224, 192, 160, 128}
     assert all(abs(n / 2000 - 1 / 4) < 0.04 for n in counts.values())
-    if role != 'min':
+    if tag != 'min':
         widths = np.array([subnet.width for subnet in subnets])
         assert abs(widths.mean() - 0.625) < 0.02
         shares = np.histogram(widths, 5, (0.25, 1.0))[0] / 2000
         assert np.all(abs(shares - 0.2) < 0.04)
 
 
-def test_roles_are_drawn_independently():
+def test_tags_are_drawn_independently():
     drawn = draw(2000)
-    widths = [[d[role].width for d in drawn] for role in ('rand1', 'rand2')]
+    widths = [[d[tag].width for d in drawn] for tag in ('rand1', 'rand2')]
     sizes = [[d[r].resolution for d in drawn] for r in ('rand1', 'rand2')]
     assert abs(np.corrcoef(widths)[0, 1]) < 0.1
     assert abs(np.corrcoef(sizes)[0, 1]) < 0.1
@@ -123,32 +123,32 @@ def test_bad_resolution_mode_is_named():
 
 
 def test_a_subnet_trained_alone():
-    sampler = SubnetSampler(VIDEO, alone='0.63x-142-3')
+    sampler = SubnetSampler(VIDEO, single_subnet='0.63x-142-3')
     expected = {'full': Subnet(0.63, 142, 3)}
     assert all(sampler.sample(i) == expected for i in range(5))
     with pytest.raises(ConfigError, match='width 0.5 is outside'):
-        SubnetSampler(VIDEO, alone='0.5x-142-3')
+        SubnetSampler(VIDEO, single_subnet='0.5x-142-3')
     with pytest.raises(ConfigError, match='name its frames'):
-        SubnetSampler(VIDEO, alone='0.63x-142')
+        SubnetSampler(VIDEO, single_subnet='0.63x-142')
 
 
 @pytest.mark.parametrize(
-    'settings, roles',
+    'settings, tags',
     [
         (dict(num_random=2, include_min=False), ['full', 'rand1', 'rand2']),
         (dict(num_random=1), ['full', 'min', 'rand1']),
     ],
 )
-def test_video_subnets_have_sizes_of_their_own(settings, roles):
+def test_video_subnets_have_sizes_of_their_own(settings, tags):
     sampler = SubnetSampler(VIDEO, **settings)
     steps = [sampler.sample(i) for i in range(500)]
-    assert all(list(step) == roles for step in steps)
+    assert all(list(step) == tags for step in steps)
     assert {step['full'] for step in steps} == {Subnet(1.0, 224, 8)}
-    for role in roles[1:]:
-        sizes = Counter((s[role].resolution, s[role].frames) for s in steps)
+    for tag in tags[1:]:
+        sizes = Counter((s[tag].resolution, s[tag].frames) for s in steps)
         assert set(sizes) == set(product((224, 178, 142), (8, 5, 3)))
         # Nine equal shares, three standard deviations.
         assert all(abs(n - 500 / 9) < 22 for n in sizes.values())
-        widths = {s[role].width for s in steps}
+        widths = {s[tag].width for s in steps}
         assert min(widths) >= 0.63
-        assert len(widths) == (1 if role == 'min' else 500)
+        assert len(widths) == (1 if tag == 'min' else 500)

@@ -68,7 +68,7 @@ def test_bad_fields_are_refused(fields):
         Subnet(*fields)
 
 
-def test_two_widths_are_a_range():
+def test_range_of_widths():
     assert SPACE.is_range
     assert SPACE.full == Subnet(1.0, 224)
     assert SPACE.smallest == Subnet(0.25, 128)
@@ -76,9 +76,11 @@ def test_two_widths_are_a_range():
     assert VIDEO.smallest == Subnet(0.63, 142, 3)
 
 
-@pytest.mark.parametrize('widths', [[0.7], [1.0, 0.75, 0.5], [0.5, 1, 0.75]])
-def test_other_numbers_of_widths_are_a_list(widths):
-    space = SubnetSpace(widths, (224, 160))
+@pytest.mark.parametrize(
+    'widths', [[0.7], [0.5, 1.0], [1.0, 0.75, 0.5], [0.5, 1, 0.75]]
+)
+def test_list_of_widths(widths):
+    space = SubnetSpace(widths=widths, resolution=(224, 160))
     assert not space.is_range
     assert space.full == Subnet(max(widths), 224)
     assert space.smallest == Subnet(min(widths), 160)
@@ -98,7 +100,9 @@ def test_other_numbers_of_widths_are_a_list(widths):
 )
 @pytest.mark.parametrize('frames', [None, (8, 5, 3)])
 def test_grid(width, step, expected, frames):
-    grid = SubnetSpace(width, (224, 160), frames).grid(step)
+    name = 'widths' if isinstance(width, list) else 'width_range'
+    space = {name: width, 'resolution': (224, 160), 'frames': frames}
+    grid = SubnetSpace(**space).grid(step)
     assert set(grid) == {
         Subnet(w, r, t)
         for w in expected
@@ -136,12 +140,20 @@ def test_check_refuses(space, text, message):
 @pytest.mark.parametrize(
     'options, name',
     [
-        (dict(width=()), r'width=\(\)'),
-        (dict(width=0.5), 'width=0.5'),
-        (dict(width='0.5'), "width='0.5'"),
-        (dict(width=(0.5, '1.0')), 'width=.*1.0'),
-        (dict(width=(0, 1.0)), 'width=.*positive'),
-        (dict(width=(-0.5, 1.0)), 'width=.*positive'),
+        (dict(widths=()), r'widths=\(\)'),
+        (dict(widths=0.5), 'widths=0.5'),
+        (dict(widths='0.5'), "widths='0.5'"),
+        (dict(widths=(0.5, '1.0')), 'widths=.*1.0'),
+        (dict(width_range=(0, 1.0)), 'width_range=.*positive'),
+        (dict(width_range=(-0.5, 1.0)), 'width_range=.*positive'),
+        (dict(width_range=(1.0,)), 'width_range=.*least and the largest'),
+        (dict(width_range=(1.0, 0.5)), 'width_range=.*least and the largest'),
+        (dict(width_range=(0.5, 0.5)), 'width_range=.*least and the largest'),
+        (dict(width_range=(0.5, 0.7, 1.0)), 'width_range=.*mutual.widths'),
+        (
+            dict(width_range=(0.5, 1.0), widths=(0.5, 1.0)),
+            'width_range=.*mutual.widths=.*give one',
+        ),
         (dict(resolution=[]), r'resolution=\[\]'),
         (dict(resolution=224), 'resolution=224'),
         (dict(resolution=('224',)), 'resolution='),
@@ -160,7 +172,7 @@ def test_bad_spaces_are_refused(options, name):
 
 @pytest.mark.parametrize(
     'options',
-    [dict(width=(0.25, True)), dict(resolution=(True,)), dict(frames=[True])],
+    [dict(widths=(0.25, True)), dict(resolution=(True,)), dict(frames=[True])],
 )
 def test_bools_are_refused(options):
     with pytest.raises(ConfigError, match='True'):

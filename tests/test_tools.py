@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mutualnet_mm import ConfigError, Subnet
-from mutualnet_mm.evaluation import QueryTable, TableEntry, save_table
+from mutualnet_mm import Subnet, UsageError
+from mutualnet_mm.query_table import QueryTable, TableEntry, save_table
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / 'configs/mutual_mask_rcnn_vgg16.py')
@@ -20,7 +20,7 @@ custom_imports = dict(imports=['mutualnet_mm'], allow_failed_imports=False)
 model = dict(
     type='mutualnet_mm.MutualLearning',
     wraps='ImageClassifier',
-    mutual=dict(width=(0.5, 1.0), resolution=(32,), num_random=0),
+    mutual=dict(width_range=(0.5, 1.0), resolution=(32,), num_random=0),
     backbone=dict(
         type='mutualnet_mm.SlimmableWideResNet', depth=10, widen_factor=1),
     neck=dict(type='GlobalAveragePooling'),
@@ -37,7 +37,7 @@ custom_imports = dict(imports=['mutualnet_mm'], allow_failed_imports=False)
 model = dict(
     type='mutualnet_mm.MutualLearning',
     wraps='Recognizer3D',
-    mutual=dict(width=(0.5, 1.0), resolution=(64, 32), frames=(4, 2)),
+    mutual=dict(width_range=(0.5, 1.0), resolution=(64, 32), frames=(4, 2)),
     backbone=dict(
         type='mutualnet_mm.SlimmableResNet3dSlowOnly', depth=18,
         base_channels=16, conv1_kernel=(1, 7, 7), inflate=(0, 0, 0, 0)),
@@ -59,7 +59,7 @@ model = dict(
     type='mutualnet_mm.MutualLearning',
     wraps='Recognizer3D',
     mutual=dict(
-        width=(0.5, 1.0),
+        width_range=(0.5, 1.0),
         resolution=(64, 32),
         frames=(4, 2),
         include_min=False),
@@ -296,7 +296,7 @@ def test_training_cost_of_video(tmp_path, capsys):
 
 def test_training_cost_of_no_pixels():
     args = SimpleNamespace(image_shape=[0, 64])
-    with pytest.raises(ConfigError, match='--image-shape .0, 64.: use pixels'):
+    with pytest.raises(UsageError, match='--image-shape .0, 64.: use pixels'):
         load_tool('training_cost').count(args)
 
 

@@ -10,12 +10,8 @@ import sys
 
 import torch
 
-from mutualnet_mm.apis import (
-    build_table,
-    config_parser,
-    load_config,
-    one_line_errors,
-)
+from mutualnet_mm.apis import build_table, load_config
+from mutualnet_mm.cli import config_parser, one_line_errors
 
 
 def parse_args():

@@ -14,9 +14,9 @@ import re
 from pathlib import Path
 from typing import List, Tuple
 
-from mutualnet_mm import ConfigError
-from mutualnet_mm.apis import one_line_errors
-from mutualnet_mm.evaluation.files import atomic_write
+from mutualnet_mm import UsageError
+from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.files import atomic_write
 
 NUM_CLASSES = 157
 COLUMNS = ('id', 'actions')
@@ -43,7 +43,7 @@ def read_actions(path: Path) -> List[Tuple[str, List[int]]]:
         path (Path): As the Charades project publishes it.
 
     Raises:
-        ConfigError: Names the line and the value that is wrong.
+        UsageError: Names the line and the value that is wrong.
     """
     try:
         with open(path, encoding='utf-8', newline='') as file:
@@ -51,7 +51,7 @@ def read_actions(path: Path) -> List[Tuple[str, List[int]]]:
             missing = set(COLUMNS) - set(reader.fieldnames or ())
             if missing:
                 names = ' and '.join(sorted(missing))
-                raise ConfigError(
+                raise UsageError(
                     f'{str(path)!r} has no column {names}: give a CSV file of '
                     'Charades'
                 )
@@ -60,25 +60,25 @@ def read_actions(path: Path) -> List[Tuple[str, List[int]]]:
                 for row in reader
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(
+        raise UsageError(
             f'{str(path)!r} cannot be read as CSV: {error}'
         ) from error
 
 
 def _video(row: dict, place: str) -> Tuple[str, List[int]]:
     if None in row or None in row.values():
-        raise ConfigError(
+        raise UsageError(
             f'{place}: {row["id"]!r} has fewer or more fields than there are '
             'columns: is the file complete?'
         )
     if not re.fullmatch(r'\w+', row['id']):
-        raise ConfigError(f'{place}: {row["id"]!r} is no id of a video')
+        raise UsageError(f'{place}: {row["id"]!r} is no id of a video')
     found = set()
     for action in filter(None, row['actions'].split(';')):
         match = ACTION.fullmatch(action.strip())
         number = int(match[1]) if match else NUM_CLASSES
         if number >= NUM_CLASSES:
-            raise ConfigError(
+            raise UsageError(
                 f'{place}: {action!r} is no action, which reads as '
                 "'c092 11.90 21.20' with a class of c000 to c156"
             )
@@ -96,7 +96,7 @@ def main() -> None:
             if classes
         ]
         if not lines:
-            raise ConfigError(f'{str(args.csv)!r} has no video with an action')
+            raise UsageError(f'{str(args.csv)!r} has no video with an action')
         with atomic_write(args.out) as file:
             file.write(''.join(f'{line}\n' for line in lines).encode())
     print(

@@ -19,8 +19,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from mutualnet_mm import ConfigError
-from mutualnet_mm.apis import AdaptiveModel, machine_name, one_line_errors
+from mutualnet_mm import UsageError
+from mutualnet_mm.apis import AdaptiveModel
+from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cost import machine_name
 
 SCORE = 0.3  # that objects are drawn above, as in mmdet's inferencer
 RUNS, ENOUGH_MS = 5, 1000  # timed; no further one begins after so long
@@ -162,12 +164,12 @@ def build_page(demo: Demo, examples: list):
     """Return the page, a ``gradio.Blocks``; the first example is picked."""
     for name in examples:
         if not Path(name).is_file():
-            raise ConfigError(f'example {name!r} does not exist')
+            raise UsageError(f'example {name!r} does not exist')
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     try:
         import gradio as gr
     except ImportError as error:
-        raise ConfigError(
+        raise UsageError(
             'gradio is missing: pip install -r requirements/demo.txt'
         ) from error
     least, most, step = demo.budgets()
@@ -177,7 +179,7 @@ def build_page(demo: Demo, examples: list):
     def look(file, budget):
         try:
             prediction, entry, facts = demo.look(file, round(budget * unit))
-        except ConfigError as error:
+        except UsageError as error:
             text = html.escape(str(error))
             raise gr.Error(text, print_exception=False) from error
         return prediction, write_facts(facts), draw_curve(demo.table, entry)
@@ -264,7 +266,7 @@ def main() -> None:
                 prevent_thread_lock=True,
             )
         except (OSError, OverflowError) as error:
-            raise ConfigError(
+            raise UsageError(
                 f'cannot serve at {place}: use another --port'
             ) from error
     print(f'http://{place}, Ctrl-C ends it', flush=True)

@@ -16,13 +16,10 @@ from contextlib import redirect_stdout
 
 import torch
 
-from mutualnet_mm.apis import (
-    AdaptiveModel,
-    count_macs,
-    find_views,
-    one_line_errors,
-)
-from mutualnet_mm.apis.export import FORMATS, TOLERANCE, export_subnet
+from mutualnet_mm.apis import AdaptiveModel, count_macs
+from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.config import find_views
+from mutualnet_mm.export.export import FORMATS, TOLERANCE, export_subnet
 
 
 def parse_args():

@@ -15,18 +15,17 @@ from contextlib import redirect_stdout
 from rich.console import Console
 from rich.table import Table
 
-from mutualnet_mm import ConfigError
+from mutualnet_mm import UsageError
 from mutualnet_mm.apis import (
     build_model,
-    config_parser,
     count_heads,
     count_macs,
     count_params,
-    find_views,
-    listed_subnets,
     load_config,
-    one_line_errors,
 )
+from mutualnet_mm.cli import config_parser, one_line_errors
+from mutualnet_mm.config import find_views
+from mutualnet_mm.models.build import listed_subnets
 
 
 def parse_args():
@@ -57,7 +56,7 @@ def parse_args():
 def count(args) -> list:
     """Cost of each subnet, one dict each."""
     if args.image_shape and min(args.image_shape) < 1:
-        raise ConfigError(f'--image-shape {args.image_shape}: use pixels')
+        raise UsageError(f'--image-shape {args.image_shape}: use pixels')
     cfg = load_config(
         args.config, args.cfg_options, launcher='none', stages=()
     )

@@ -16,15 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from mutualnet_mm import ConfigError
-from mutualnet_mm.apis import (
-    AdaptiveModel,
-    check_writable,
-    machine_name,
-    measure_latencies,
-    one_line_errors,
-    save_latencies,
-)
+from mutualnet_mm import UsageError
+from mutualnet_mm.apis import AdaptiveModel, measure_latencies
+from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cost import machine_name
+from mutualnet_mm.deploy import check_writable, save_latencies
 
 
 def parse_args():
@@ -39,10 +35,10 @@ def parse_args():
         '--threads', type=int, help="of the CPU, default: PyTorch's own"
     )
     parser.add_argument(
-        '--materialize',
+        '--static',
         action='store_true',
         help='measure subnets with weights of their own and folded batch '
-        'norms, as after AdaptiveModel.materialize()',
+        'norms, as after AdaptiveModel.make_static()',
     )
     parser.add_argument(
         '--repeats',
@@ -67,12 +63,12 @@ def measure(args) -> tuple:
     """Return the table with its latencies, and what it calls the device."""
     if args.threads is not None:
         if args.threads < 1:
-            raise ConfigError(f'--threads {args.threads}: use 1 or more')
+            raise UsageError(f'--threads {args.threads}: use 1 or more')
         torch.set_num_threads(args.threads)
     net = AdaptiveModel.from_file(args.adaptive, args.device)
     check_writable(args.adaptive)
-    if args.materialize:
-        net.materialize(limit=1)
+    if args.static:
+        net.make_static(limit=1)
     found = measure_latencies(
         net,
         args.batch_size,
@@ -92,8 +88,8 @@ def default_name(args, device: torch.device) -> str:
     if device.type == 'cpu':
         parts.append(f't{torch.get_num_threads()}')
     parts.append(f'b{args.batch_size}')
-    if args.materialize:
-        parts.append('materialized')
+    if args.static:
+        parts.append('static')
     return '-'.join(parts)
 
 

@@ -5,9 +5,9 @@
 import argparse
 from pathlib import Path
 
-from mutualnet_mm import ConfigError
-from mutualnet_mm.apis import one_line_errors
-from mutualnet_mm.evaluation import load_table
+from mutualnet_mm import UsageError
+from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.query_table import load_table
 from mutualnet_mm.visualization import plot_tables
 
 
@@ -39,7 +39,7 @@ def main() -> None:
             Path(p).resolve().parent.name for p in args.table
         ]
         if len(labels) != len(args.table) or len(set(labels)) < len(labels):
-            raise ConfigError(
+            raise UsageError(
                 f'{len(args.table)} tables and the labels {labels}: give each '
                 'a --labels of its own'
             )

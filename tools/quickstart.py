@@ -21,15 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mutualnet_mm import Subnet
-from mutualnet_mm.apis import (
-    build_table,
-    count_macs,
-    load_config,
-    one_line_errors,
-)
+from mutualnet_mm.apis import build_table, count_macs, load_config
+from mutualnet_mm.cli import one_line_errors
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.datasets.digits import make_digits
-from mutualnet_mm.evaluation import QueryTable
+from mutualnet_mm.query_table import QueryTable
 from mutualnet_mm.visualization import plot_curve
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,13 +7,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mutualnet_mm import Subnet
-from mutualnet_mm.apis import (
-    check_checkpoint,
-    check_exists,
-    load_config,
-    one_line_errors,
-    runner_parser,
-)
+from mutualnet_mm.apis import load_config
+from mutualnet_mm.cli import one_line_errors, runner_parser
+from mutualnet_mm.models.checkpoints import check_checkpoint, check_exists
 
 
 def main() -> None:

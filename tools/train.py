@@ -9,7 +9,8 @@ checks the config before the first download or iteration.
 import torch
 from mmengine.runner import Runner
 
-from mutualnet_mm.apis import load_config, one_line_errors, runner_parser
+from mutualnet_mm.apis import load_config
+from mutualnet_mm.cli import one_line_errors, runner_parser
 
 
 def main() -> None:

@@ -21,19 +21,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mutualnet_mm import ConfigError, Subnet
-from mutualnet_mm.apis import (
-    build_model,
+from mutualnet_mm import Subnet, UsageError
+from mutualnet_mm.apis import build_model, count_macs, load_config
+from mutualnet_mm.cli import config_parser, one_line_errors
+from mutualnet_mm.cost import (
     closed_form_ratio,
-    config_parser,
-    count_macs,
     expected_macs,
-    listed_subnets,
-    load_config,
     measure_steps,
-    one_line_errors,
     ways_of_sampling,
 )
+from mutualnet_mm.models.build import listed_subnets
 
 
 def parse_args():
@@ -63,7 +60,7 @@ def count(args) -> dict:
     """All figures, absolute and relative to the full network's."""
     shape = args.image_shape
     if shape and min(shape) < 1:
-        raise ConfigError(f'--image-shape {shape}: use pixels')
+        raise UsageError(f'--image-shape {shape}: use pixels')
     cfg = load_config(
         args.config,
         args.cfg_options,

@@ -10,7 +10,9 @@ with, 1.6x-288 of mutual-mobilenet-v1-2x_8xb128_in1k-320px.py: 2.24 against
 _base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']
 
 model = dict(
-    mutual=dict(width=(1.0,), resolution=(288,), num_random=0),
+    mutual=dict(
+        width_range=None, widths=(1.0,), resolution=(288,), num_random=0
+    ),
     backbone=dict(depth_factor=1.4, widen_factor=1.2),
     head=dict(in_channels=1232),  # 1.2 x 1024 in multiples of 8
 )

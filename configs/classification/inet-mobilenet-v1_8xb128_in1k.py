@@ -11,7 +11,12 @@ resolution = {{'$RESOLUTION:224'}}
 work_dir = f'work_dirs/inet-mobilenet-v1_in1k_{width}x-{resolution}'
 
 model = dict(
-    mutual=dict(width=(width,), resolution=(resolution,), num_random=0)
+    mutual=dict(
+        width_range=None,
+        widths=(width,),
+        resolution=(resolution,),
+        num_random=0,
+    )
 )
 
 train_pipeline = _base_.train_pipeline

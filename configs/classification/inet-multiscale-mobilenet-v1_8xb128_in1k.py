@@ -5,5 +5,7 @@ torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
 
 _base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']
 
-model = dict(mutual=dict(width=(1.0,), resolution_mode='shared'))
+model = dict(
+    mutual=dict(width_range=None, widths=(1.0,), resolution_mode='shared')
+)
 test_cfg = dict(subnets=['1.0x-224', '1.0x-192', '1.0x-160', '1.0x-128'])

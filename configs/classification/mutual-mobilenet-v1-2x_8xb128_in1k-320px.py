@@ -9,7 +9,7 @@ inet-mobilenet-v1-d14-w12_8xb128_in1k-288px.py.
 _base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']
 
 model = dict(
-    mutual=dict(width=(1.0, 2.0), resolution=(320, 288, 256, 224)),
+    mutual=dict(width_range=(1.0, 2.0), resolution=(320, 288, 256, 224)),
     backbone=dict(widen_factor=2.0, max_width=2.0),
     head=dict(in_channels=2048),
 )

@@ -5,5 +5,5 @@ torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
 
 _base_ = ['mutual-mobilenet-v2_8xb128_in1k.py']
 
-model = dict(mutual=dict(width=(0.9, 1.0)))
+model = dict(mutual=dict(width_range=(0.9, 1.0)))
 test_cfg = dict(subnets=['1.0x-224', '0.9x-128'])

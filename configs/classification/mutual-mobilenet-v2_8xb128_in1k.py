@@ -13,7 +13,7 @@ _base_ = [
 model = dict(
     type='mutualnet_mm.MutualLearning',
     wraps='ImageClassifier',
-    mutual=dict(width=(0.7, 1.0), resolution=(224, 192, 160, 128)),
+    mutual=dict(width_range=(0.7, 1.0), resolution=(224, 192, 160, 128)),
     backbone=dict(type='mutualnet_mm.SlimmableMobileNetV2'),
 )
 test_cfg = dict(subnets=['1.0x-224', '0.7x-128'])

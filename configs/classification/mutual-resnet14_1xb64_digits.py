@@ -7,7 +7,7 @@ _base_ = ['../_base_/small_cpu.py']
 
 size, epochs = 16, 20
 model = dict(
-    mutual=dict(width=(0.25, 1.0), resolution=(size, 12, 8)),
+    mutual=dict(width_range=(0.25, 1.0), resolution=(size, 12, 8)),
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True),
     backbone=dict(
         type='mutualnet_mm.SlimmableResNet_CIFAR',

@@ -10,7 +10,7 @@ custom_imports = dict(imports=['mutualnet_mm'], allow_failed_imports=False)
 model = dict(
     type='mutualnet_mm.MutualLearning',
     wraps='ImageClassifier',
-    mutual=dict(width=(0.25, 1.0), resolution=(224, 192, 160, 128)),
+    mutual=dict(width_range=(0.25, 1.0), resolution=(224, 192, 160, 128)),
     backbone=dict(
         _delete_=True,
         type='mutualnet_mm.SlimmableVGG',

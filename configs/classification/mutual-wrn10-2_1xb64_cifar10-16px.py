@@ -1,6 +1,6 @@
 """A small experiment for a CPU: WRN-10-2 on CIFAR-10 at 16 x 16 pixels.
 
-tools/studies/cifar10.py prepares the images and derives every method that
+projects/cifar10.py prepares the images and derives every method that
 it compares from this config.
 """
 
@@ -8,7 +8,7 @@ _base_ = ['../_base_/small_cpu.py']
 
 size, epochs = 16, 64
 model = dict(
-    mutual=dict(width=(0.25, 1.0), resolution=(size, 14, 12, 10)),
+    mutual=dict(width_range=(0.25, 1.0), resolution=(size, 14, 12, 10)),
     data_preprocessor=dict(
         num_classes=10,
         mean=[125.307, 122.961, 113.8575],

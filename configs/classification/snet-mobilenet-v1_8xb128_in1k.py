@@ -7,7 +7,10 @@ _base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']
 
 model = dict(
     mutual=dict(
-        width=(1.0, 0.75, 0.5, 0.25), resolution=(224,), supervision='label'
+        width_range=None,
+        widths=(1.0, 0.75, 0.5, 0.25),
+        resolution=(224,),
+        supervision='label',
     )
 )
 test_cfg = dict(subnets=['1.0x-224', '0.75x-224', '0.5x-224', '0.25x-224'])

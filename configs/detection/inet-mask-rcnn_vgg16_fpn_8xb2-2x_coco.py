@@ -9,7 +9,12 @@ width = {{'$WIDTH:1.0'}}
 resolution = {{'$RESOLUTION:600'}}
 
 model = dict(
-    mutual=dict(width=(width,), resolution=(resolution,), num_random=0)
+    mutual=dict(
+        width_range=None,
+        widths=(width,),
+        resolution=(resolution,),
+        num_random=0,
+    )
 )
 
 train_pipeline = _base_.train_pipeline

@@ -10,7 +10,7 @@ custom_imports = dict(imports=['mutualnet_mm'], allow_failed_imports=False)
 model = dict(
     type='mutualnet_mm.MutualLearning',
     wraps='RetinaNet',
-    mutual=dict(width=(0.25, 1.0), resolution=(800, 640, 480, 320)),
+    mutual=dict(width_range=(0.25, 1.0), resolution=(800, 640, 480, 320)),
     backbone=dict(
         type='mutualnet_mm.Slimmable',
         wraps='ResNet',

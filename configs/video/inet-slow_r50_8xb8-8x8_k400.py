@@ -11,6 +11,6 @@ frames = {{'$FRAMES:8'}}
 subnet = f'{width}x-{resolution}-{frames}'
 work_dir = f'work_dirs/inet-slow_k400_{subnet}'
 
-model = dict(mutual=dict(alone=subnet))
+model = dict(mutual=dict(single_subnet=subnet))
 val_cfg = dict(subnets=[subnet])
 test_cfg = dict(subnets=[subnet])

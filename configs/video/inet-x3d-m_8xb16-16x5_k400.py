@@ -11,6 +11,6 @@ frames = {{'$FRAMES:16'}}
 subnet = f'{width}x-{resolution}-{frames}'
 work_dir = f'work_dirs/inet-x3d-m_k400_{subnet}'
 
-model = dict(mutual=dict(alone=subnet))
+model = dict(mutual=dict(single_subnet=subnet))
 val_cfg = dict(subnets=[subnet])
 test_cfg = dict(subnets=[subnet])

@@ -1,6 +1,6 @@
 """A small experiment for a CPU: Slow of 10 layers on clips of 64 pixels.
 
-tools/studies/fight_clips.py prepares the clips and derives every network
+projects/fight_clips.py prepares the clips and derives every network
 that it compares from this config.
 """
 
@@ -12,7 +12,7 @@ model = dict(
     type='mutualnet_mm.MutualLearning',
     wraps='Recognizer3D',
     mutual=dict(
-        width=(0.63, 1.0),
+        width_range=(0.63, 1.0),
         resolution=(size, 52, 40),
         frames=(8, 5, 3),
         num_random=2,

@@ -13,7 +13,7 @@ from mmengine.dataset import Compose
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
-from ..errors import ConfigError
+from ..errors import UsageError
 from ..registry import TRANSFORMS
 
 _MAX_IN_A_ROW = 100  # unreadable clips: by then it is no bad luck
@@ -73,7 +73,7 @@ class ReadClip:
             frames and decode them, by decord, PyAV or OpenCV.
 
     Raises:
-        ConfigError: If the decoder is not installed; on a call, if a clip
+        UsageError: If the decoder is not installed; on a call, if a clip
             cannot be read in testing, or 100 in a row in training.
 
     Example:
@@ -128,13 +128,13 @@ class ReadClip:
         """Warn about a clip, or raise where it cannot be left out."""
         found = f'clip {file!r} cannot be read ({reason})'
         if self.test_mode:
-            raise ConfigError(
+            raise UsageError(
                 f'{found}: tests need every clip, replace the file or take '
                 'its line out of the annotation list'
             )
         self._in_a_row += 1
         if self._in_a_row >= _MAX_IN_A_ROW:
-            raise ConfigError(
+            raise UsageError(
                 f'{_MAX_IN_A_ROW} clips in a row cannot be read, at last '
                 f'{found}: check data_root and data_prefix of the data set, '
                 'and the files'
@@ -196,7 +196,7 @@ def _check_installed(step: Any) -> None:
             there = find_spec(other.package) is not None
             how = 'installed' if there else f'pip install {other.package}'
             others.append(f'{name}Init and {name}Decode ({how})')
-    raise ConfigError(
+    raise UsageError(
         f'{type(step).__name__} needs {decoder.package}, which is missing: '
         f'pip install {decoder.package}, or use {" or ".join(others)}'
     )

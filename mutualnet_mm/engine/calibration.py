@@ -10,7 +10,7 @@ from ..models import MutualLearningMixin
 from ..slimmable import BatchNormCollector, Statistics, slim_batch_norms
 from ..subnet import Subnet
 
-Bank = Dict[str, Statistics]
+SubnetStatistics = Dict[str, Statistics]
 """Statistics keyed by ``str(subnet)``."""
 
 
@@ -19,7 +19,7 @@ def calibrate(
     model: MutualLearningMixin,
     subnets: Sequence[Subnet],
     batches: Iterable[Any],
-) -> Bank:
+) -> SubnetStatistics:
     """Collect exact statistics of every subnet (Sec. 3.2).
 
     Each batch is loaded once and forwarded through every subnet; labels are

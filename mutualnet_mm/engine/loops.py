@@ -16,7 +16,7 @@ from ..models.wraps import Stock
 from ..registry import LOOPS
 from ..slimmable import use_statistics
 from ..subnet import Subnet
-from .calibration import Bank, calibrate
+from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook
 from .prediction_files import separate_files, writes_at_once
 
@@ -55,7 +55,7 @@ class _SubnetLoop(Stock):
         # The one with the stock names first, for `save_best='auto'`.
         self.subnets = sorted(
             sampler.choose(subnets),
-            key=lambda subnet: subnet != sampler.tracked,
+            key=lambda subnet: subnet != sampler.primary,
         )
         self._default_hook = BNCalibrationHook()
         self.group_size = group_size
@@ -97,9 +97,9 @@ class _SubnetLoop(Stock):
         found: Dict[Subnet, Dict[str, float]] = {}
         for i, subnets in enumerate(self._groups(self.subnets)):
             found.update(self._evaluate(subnets, bank, call_hooks=i == 0))
-        tracked = self.model.sampler.tracked
+        primary = self.model.sampler.primary
         return {
-            key if subnet == tracked else f'{subnet}/{key}': value
+            key if subnet == primary else f'{subnet}/{key}': value
             for subnet in self.subnets
             for key, value in found[subnet].items()
         }
@@ -113,9 +113,9 @@ class _SubnetLoop(Stock):
 
     def _calibrate(
         self, subnets: Sequence[Subnet], batches: Iterable[Any]
-    ) -> Bank:
-        tracked = self.model.sampler.tracked  # by the running statistics
-        subnets = [s for s in subnets if s != tracked]
+    ) -> SubnetStatistics:
+        primary = self.model.sampler.primary  # by the running statistics
+        subnets = [s for s in subnets if s != primary]
         if not subnets:
             return {}
         names = ', '.join(map(str, subnets))
@@ -130,7 +130,7 @@ class _SubnetLoop(Stock):
         return [subnets[i::count] for i in range(count)]
 
     def _evaluate(
-        self, subnets: List[Subnet], bank: Bank, call_hooks: bool
+        self, subnets: List[Subnet], bank: SubnetStatistics, call_hooks: bool
     ) -> Dict[Subnet, Dict[str, float]]:
         """Evaluate a group of subnets in one pass over the data.
 
@@ -157,8 +157,8 @@ class _SubnetLoop(Stock):
         """Metrics of a subnet, from what they kept of its predictions."""
         self.runner.logger.info(f'Evaluating {subnet}')
         self._swap_results(results)
-        tracked = self.model.sampler.tracked
-        suffix = '' if subnet == tracked else f'.{subnet}'
+        primary = self.model.sampler.primary
+        suffix = '' if subnet == primary else f'.{subnet}'
         with separate_files(self.evaluator, suffix):
             return self.evaluator.evaluate(len(self.dataloader.dataset))
 
@@ -167,7 +167,7 @@ class _SubnetLoop(Stock):
         self,
         batch: Any,
         subnets: List[Subnet],
-        bank: Bank,
+        bank: SubnetStatistics,
         results: Dict[Subnet, list],
     ) -> list:
         """Predict with each subnet; return the first one's predictions."""

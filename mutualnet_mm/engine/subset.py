@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
 
-from ..errors import ConfigError
+from ..errors import UsageError
 
 # Where metrics keep ground truth of their own.
 _TRUTH = ('_coco_api', 'ann_file', 'annos')
@@ -25,21 +25,21 @@ def random_subset(dataset: dict, num_images: int) -> Any:
         Dataset: With its own ``metainfo``, in the original order.
 
     Raises:
-        ConfigError: If there are not so many, or if the data set cannot be
+        UsageError: If there are not so many, or if the data set cannot be
             cut (stock wrappers cannot).
     """
     built = DATASETS.build(copy.deepcopy(dataset))
     if hasattr(built, 'full_init'):
         built.full_init()
     if not 0 < num_images <= len(built):
-        raise ConfigError(
+        raise UsageError(
             f'number of images {num_images}: the test set has {len(built)}'
         )
     chosen = random.Random(0).sample(range(len(built)), num_images)
     try:
         built.get_subset_(sorted(chosen))
     except (AttributeError, NotImplementedError) as error:
-        raise ConfigError(
+        raise UsageError(
             f'{type(built).__name__} cannot be cut to {num_images} images: '
             'evaluate all, or set `indices` of the data sets inside'
         ) from error
@@ -56,7 +56,7 @@ def limit_truth(evaluator: Evaluator, dataset: Any) -> None:
         dataset (Dataset): The images that come.
 
     Raises:
-        ConfigError: If a metric reads ground truth that cannot be limited.
+        UsageError: If a metric reads ground truth that cannot be limited.
     """
     for metric in evaluator.metrics:
         kinds = {cls.__name__ for cls in type(metric).__mro__}
@@ -65,7 +65,7 @@ def limit_truth(evaluator: Evaluator, dataset: Any) -> None:
                 dataset.get_data_info(i)['img_id'] for i in range(len(dataset))
             ]
         elif any(getattr(metric, name, None) for name in _TRUTH):
-            raise ConfigError(
+            raise UsageError(
                 f'{type(metric).__name__} compares with all of its '
                 'annotations: evaluate all images'
             )

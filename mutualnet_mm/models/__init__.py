@@ -18,14 +18,14 @@ from .backbones import (
     WideResNet,
 )
 from .mutual import MutualLearning, MutualLearningMixin
-from .narrow import Narrow, NarrowMixin, narrow_model
+from .static import StaticMixin, StaticSubnet, static_model
 
 __all__ = [
     'MobileNetV1',
     'MutualLearning',
     'MutualLearningMixin',
-    'Narrow',
-    'NarrowMixin',
+    'StaticSubnet',
+    'StaticMixin',
     'Slimmable',
     'SlimmableMobileNetV1',
     'SlimmableMobileNetV2',
@@ -39,5 +39,5 @@ __all__ = [
     'SlimmableWideResNet',
     'SlimmableX3D',
     'WideResNet',
-    'narrow_model',
+    'static_model',
 ]

@@ -54,7 +54,7 @@ class GradientSum:
                 # Not in place: two parameters may share one gradient tensor.
                 self._gradients[i] = new if old is None else old + new
 
-    def hand_over(self, value: Tensor) -> Tensor:
+    def as_loss(self, value: Tensor) -> Tensor:
         """Return ``value`` as a scalar whose backward gives the sum.
 
         A parameter that no loss reached gets no gradient, as in a stock
@@ -67,7 +67,7 @@ class GradientSum:
         ]
         self._parameters, self._gradients = [], []
         parameters = [p for p, _ in reached]
-        return _HandOver.apply(
+        return _AsLoss.apply(
             value.detach(),
             [g for _, g in reached],
             self._scale if self._is_half else 1.0,
@@ -79,7 +79,7 @@ class GradientSum:
         self._scale = scale
 
 
-class _HandOver(torch.autograd.Function):
+class _AsLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,

@@ -76,7 +76,7 @@ class MutualLearningMixin(Stock):
         state = slim_states(backbone)[0]
         if self.space.max_width > state.max_width:
             raise ConfigError(
-                f'mutual.width={self.space.widths} goes beyond '
+                f'{self.space} goes beyond '
                 f"the backbone's max_width={state.max_width}: build a wider "
                 'backbone and set its max_width'
             )
@@ -167,9 +167,9 @@ class MutualLearningMixin(Stock):
         gradients.start(list(self.parameters()))
         logged: Dict[str, Any] = {}
         rest = torch.zeros(())
-        for role, subnet in self.sampler.sample(self._iteration()).items():
+        for tag, subnet in self.sampler.sample(self._iteration()).items():
             with self.activate(
-                subnet, track_stats=role == 'full'
+                subnet, track_stats=tag == 'full'
             ), non_reentrant_checkpointing(), self._logits() as logits:
                 losses = super().loss(
                     *self.task.resize(
@@ -179,19 +179,19 @@ class MutualLearningMixin(Stock):
                 )
                 if self.supervision == 'kl':
                     prediction = self._prediction(logits)
-                    if role == 'full':
+                    if tag == 'full':
                         teacher = prediction.detach()
                     else:
                         losses = {'loss_kl': _divergence(prediction, teacher)}
                 total, _ = self.parse_losses(losses)
                 gradients.add(total)
-            if role == 'full':
+            if tag == 'full':
                 logged = {k: _detach(v) for k, v in losses.items()}
                 rest = torch.zeros_like(total.detach())
             else:
-                logged[f'{role}/total'] = total.detach()
+                logged[f'{tag}/total'] = total.detach()
                 rest = rest + total.detach()
-        logged['loss_mutual'] = gradients.hand_over(rest)
+        logged['loss_mutual'] = gradients.as_loss(rest)
         return logged
 
     @contextmanager

@@ -9,8 +9,11 @@ from ..errors import ConfigError
 from ..sampler import SubnetSampler
 from ..subnet import SubnetSpace
 
-_SPACE = ('width', 'resolution', 'frames')
-_SAMPLER = ('num_random', 'include_min', 'resolution_mode', 'seed', 'alone')
+_SPACE = ('width_range', 'widths', 'resolution', 'frames')
+_SAMPLER = (
+    *('num_random', 'include_min', 'resolution_mode', 'seed'),
+    'single_subnet',
+)
 _OTHERS = ('supervision', 'rounding')
 
 
@@ -18,8 +21,9 @@ _OTHERS = ('supervision', 'rounding')
 class MutualSettings:
     """What ``model.mutual`` may hold.
 
-    - width (Sequence[float]): Two numbers are a range; one, or three and
-      more, a fixed list. Defaults to ``(0.25, 1.0)``.
+    - width_range (Sequence[float]): Least and largest width. Defaults to
+      ``(0.25, 1.0)``.
+    - widths (Sequence[float]): In place of a range, a fixed list of widths.
     - resolution (Sequence[int]): The full one first, which is what the
       pipeline must deliver.
     - frames (Sequence[int], optional): For video, the full one first.
@@ -29,8 +33,8 @@ class MutualSettings:
     - resolution_mode (str): ``'independent'`` or ``'shared'``. Defaults to
       ``'independent'``.
     - seed (int): Of the subnet sampling. Defaults to 0.
-    - alone (str): Subnet to train alone, on labels, as the baseline of a
-      network of that one configuration (I-Net). Defaults to None.
+    - single_subnet (str): The only subnet to train, on labels: the baseline
+      of a network of that one configuration (I-Net). Defaults to None.
     - supervision (str): ``'kl'`` (subnets match the full network's
       prediction) or ``'label'``. Defaults to ``'kl'`` where the model can,
       else to ``'label'``.
@@ -62,7 +66,9 @@ class MutualSettings:
                 raise ConfigError(
                     f'mutual.{key} is unknown, use {" or ".join(near)}'
                 )
-        values = dict(dict(width=(0.25, 1.0)), **mutual)
+        values = dict(mutual)
+        if all(values.get(k) is None for k in ('width_range', 'widths')):
+            values['width_range'] = (0.25, 1.0)
         space = SubnetSpace(**{k: values[k] for k in _SPACE if k in values})
         return cls(
             space,

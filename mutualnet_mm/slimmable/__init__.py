@@ -1,7 +1,12 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The engine: plain PyTorch, imports nothing of OpenMMLab."""
 
-from .channels import ROUNDING, LayerRule, active_channels, make_divisible
+from .channels import (
+    ROUNDING,
+    LayerRule,
+    active_channels,
+    make_divisible,
+)
 from .convert import adopt_sync_batch_norm, convert, trust_forward
 from .layers import (
     SlimBatchNorm1d,
@@ -14,10 +19,10 @@ from .layers import (
     SlimSyncBatchNorm,
 )
 from .macs import count_module_macs
-from .narrow import narrow
 from .params import count_module_params
 from .share import share_weights
 from .state import SlimState, active_width, set_width, slim_states
+from .static import make_static
 from .statistics import (
     BatchNormCollector,
     Moments,
@@ -49,7 +54,7 @@ __all__ = [
     'count_module_macs',
     'count_module_params',
     'make_divisible',
-    'narrow',
+    'make_static',
     'set_width',
     'share_weights',
     'slim_batch_norms',

@@ -147,7 +147,7 @@ class _SlimBatchNorm(SlimLayer):
             )
         if width == self.num_features:
             return super().forward(x)
-        return _stock_forward(self)(_Narrowed(self, width), x)
+        return _stock_forward(self)(_LeadingChannels(self, width), x)
 
     def _batch_statistics(
         self, x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor]
@@ -178,11 +178,11 @@ class SlimSyncBatchNorm(_SlimBatchNorm, nn.SyncBatchNorm, _BatchNorm):
     ) -> Tensor:
         # Still synchronised: the stock forward, shown no running statistics.
         return nn.SyncBatchNorm.forward(
-            _Narrowed(self, x.shape[1], tracked=False), x
+            _LeadingChannels(self, x.shape[1], tracked=False), x
         )
 
 
-class _Narrowed:
+class _LeadingChannels:
     """A batch norm seen through its leading ``width`` channels.
 
     Stands in for ``self`` in the stock ``forward``, so that momentum,

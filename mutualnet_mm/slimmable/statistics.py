@@ -22,7 +22,7 @@ Statistics = Dict[str, Tuple[Tensor, Tensor]]
 
 
 class Moments:
-    """Pooled count, mean and squared deviation of a stream of batches.
+    """Pooled count, mean and squared m2 of a stream of batches.
 
     Merged pairwise (Chan et al.) in double precision, so that the spread
     *between* batches counts too and large offsets do not cancel.
@@ -31,7 +31,7 @@ class Moments:
     def __init__(self) -> None:
         self.count = 0
         self.mean = torch.zeros(0)
-        self.deviation = torch.zeros(0)
+        self.m2 = torch.zeros(0)
 
     def update(self, x: Tensor) -> None:
         """Add a batch of shape ``(N, C, ...)``."""
@@ -42,10 +42,10 @@ class Moments:
         count = x.numel() // x.shape[1]
         self.merge(count, mean.double(), var.double() * count)
 
-    def merge(self, count: int, mean: Tensor, deviation: Tensor) -> None:
-        """Add ``count`` values of a mean and summed squared deviation."""
+    def merge(self, count: int, mean: Tensor, m2: Tensor) -> None:
+        """Add ``count`` values of a mean and summed squared m2."""
         if self.count == 0:
-            self.count, self.mean, self.deviation = count, mean, deviation
+            self.count, self.mean, self.m2 = count, mean, m2
             return
         if mean.shape != self.mean.shape:
             raise ConfigError(
@@ -55,16 +55,12 @@ class Moments:
         total = self.count + count
         delta = mean - self.mean
         self.mean = self.mean + delta * (count / total)
-        self.deviation = (
-            self.deviation
-            + deviation
-            + delta**2 * (self.count * count / total)
-        )
+        self.m2 = self.m2 + m2 + delta**2 * (self.count * count / total)
         self.count = total
 
     def statistics(self) -> Tuple[Tensor, Tensor]:
         """Mean and biased variance, each of shape ``(C, )``, in double."""
-        return self.mean, self.deviation / self.count
+        return self.mean, self.m2 / self.count
 
 
 class BatchNormCollector:
@@ -96,7 +92,7 @@ class BatchNormCollector:
     def finish(self) -> Statistics:
         """Reduce over ranks and return the statistics of all layers seen."""
         own = {
-            name: (m.count, m.mean.cpu(), m.deviation.cpu())
+            name: (m.count, m.mean.cpu(), m.m2.cpu())
             for name, m in self._moments.items()
             if m.count
         }

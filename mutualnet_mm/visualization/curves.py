@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from ..errors import ConfigError
-from ..evaluation import QueryTable, TableEntry
+from ..errors import UsageError
+from ..query_table import QueryTable, TableEntry
 from ..subnet import Subnet
 from .names import name_points
 
@@ -98,14 +98,14 @@ def plot_tables(
             False.
 
     Raises:
-        ConfigError: If the tables have no metric in common, or if ``out``
+        UsageError: If the tables have no metric in common, or if ``out``
             cannot be written.
     """
     if metric is not None:
         tables = {k: table.ranked_by(metric) for k, table in tables.items()}
     metrics = {table.metric for table in tables.values()}
     if len(metrics) > 1:
-        raise ConfigError(
+        raise UsageError(
             f'the tables are ranked by {" and ".join(sorted(metrics))}: name '
             'one metric that all of them have'
         )
@@ -124,7 +124,7 @@ def plot_tables(
     try:
         figure.savefig(out, dpi=150)
     except (OSError, ValueError) as error:  # ValueError: no known format
-        raise ConfigError(
+        raise UsageError(
             f'picture {str(out)!r} cannot be written: {error}'
         ) from error
 

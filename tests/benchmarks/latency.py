@@ -3,10 +3,10 @@
     python tests/benchmarks/latency.py [--device cuda] [--plot PNG]
 
 Measured for MobileNetV1, ResNet-50 and Slow 8x8 R50: how long a switch takes,
-materialized and sliced subnets against the same narrow network built
-statically, and latency against multiply-accumulates over the grid. What is
-compared runs in turn, in a new order each round. Weights and images are
-random. Tables are printed as Markdown, progress goes to standard error.
+static and sliced subnets against the stock class built narrow, and
+latency against multiply-accumulates over the grid. What is compared runs in
+turn, in a new order each round. Weights and images are random. Tables are
+printed as Markdown, progress goes to standard error.
 """
 
 import argparse
@@ -26,19 +26,20 @@ from latency_switching import measure_switching
 from latency_timing import Calls, ratio, take_turns
 
 from mutualnet_mm import Subnet
-from mutualnet_mm.apis import count_macs, machine_name
-from mutualnet_mm.apis.switchable import SwitchableNetwork
-from mutualnet_mm.models import narrow_model
+from mutualnet_mm.apis import count_macs
+from mutualnet_mm.cost import machine_name
+from mutualnet_mm.deploy.switchable import SwitchableNetwork
+from mutualnet_mm.models import static_model
 
 # Seconds of a comparison and of a point of the grid at most, but for a few
 # rounds.
 COMPARISON, POINT = 45, 3
 # What is divided by what.
 RATIOS = {
-    'static / itself': ('static again', 'static'),
-    'materialized / static': ('materialized', 'static'),
-    'fused / static fused': ('fused', 'static fused'),
-    'sliced / static': ('sliced', 'static'),
+    'stock / itself': ('stock again', 'stock'),
+    'static / stock': ('static', 'stock'),
+    'fused / stock fused': ('fused', 'stock fused'),
+    'sliced / stock': ('sliced', 'stock'),
 }
 
 
@@ -67,37 +68,37 @@ def parse_args() -> argparse.Namespace:
 def measure_pair(
     subject: Subject, subnet: Subnet, size: int, rounds: int
 ) -> List[dict]:
-    """Time a subnet in each mode and its static forms, two ways of calling.
+    """Time a subnet in each mode, and the stock class built narrow.
 
     ``predict`` takes a preprocessed batch of the full resolution and resizes
     it, ``network`` is the bare pass at the subnet's own size.
     """
-    statics = {'static': subject.build_static(subnet)}
-    statics['static again'] = copy.deepcopy(statics['static'])
-    statics['static fused'] = fuse(statics['static'])
+    stocks = {'stock': subject.build_stock(subnet)}
+    stocks['stock again'] = copy.deepcopy(stocks['stock'])
+    stocks['stock fused'] = fuse(stocks['stock'])
     modes = {
         name: SwitchableNetwork(subject.model, subject.bank)
-        for name in ('sliced', 'materialized', 'fused')
+        for name in ('sliced', 'static', 'fused')
     }
-    modes['materialized'].materialize(subnet, fuse_bn=False)
-    modes['fused'].materialize(subnet)
+    modes['static'].make_static(subnet, fuse_bn=False)
+    modes['fused'].make_static(subnet)
     inputs, samples = subject.batch(size)
     resized = subject.resize(inputs, subnet)
     predict: Calls = {}
     network: Calls = {}
-    for name, static in statics.items():
+    for name, stock in stocks.items():
         own = [sample.new() for sample in samples]  # it writes into them
-        predict[name] = lambda static=static, own=own: static(
+        predict[name] = lambda stock=stock, own=own: stock(
             subject.resize(inputs, subnet), own, mode='predict'
         )
-        network[name] = lambda static=static: subject.run(static, resized)
+        network[name] = lambda stock=stock: subject.run(stock, resized)
     for name, net in modes.items():
         net.use(subnet)
         predict[name] = lambda net=net: net.predict(inputs, samples)
         # What ``predict`` runs, without what surrounds it.
         bare = net.model
         if name != 'sliced':
-            bare = narrow_model(
+            bare = static_model(
                 subject.model, subnet, net.statistics(subnet), name == 'fused'
             )
         network[name] = lambda bare=bare: subject.run(bare, resized)
@@ -116,7 +117,7 @@ def measure_pair(
                 subnet=str(subnet),
                 batch_size=size,
                 call=way,
-                rounds=len(times['static']),
+                rounds=len(times['stock']),
                 ms={name: 1e3 * median(t) for name, t in times.items()},
                 ratios={
                     name: ratio(times[above], times[below])
@@ -129,7 +130,7 @@ def measure_pair(
 
 def check_agreement(outputs: Dict[str, torch.Tensor]) -> None:
     """Refuse to compare networks that do not compute the same."""
-    expected = outputs['static']
+    expected = outputs['stock']
     # TensorFloat-32, the default of convolutions, has ten bits.
     bound = 1e-2 if expected.is_cuda else 1e-3
     for name, output in outputs.items():
@@ -140,9 +141,9 @@ def check_agreement(outputs: Dict[str, torch.Tensor]) -> None:
 def measure_grid(
     subject: Subject, step: float, sizes: List[int], rounds: int
 ) -> List[dict]:
-    """Time ``predict`` of every subnet, materialized with folded norms."""
+    """Time ``predict`` of every subnet, static with folded norms."""
     net = SwitchableNetwork(subject.model, subject.bank)
-    net.materialize(limit=1)
+    net.make_static(limit=1)
     batches = {size: subject.batch(size) for size in sizes}
     rows = []
     for subnet in subject.model.space.grid(step):

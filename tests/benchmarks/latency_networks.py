@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import build_model, count_macs, count_params
-from mutualnet_mm.engine import Bank, calibrate
+from mutualnet_mm.engine import SubnetStatistics, calibrate
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 _STRIDE = 32  # of the last map, of all networks here
@@ -92,7 +92,7 @@ class Subject:
                 nn.init.normal_(layer.running_mean, std=0.1)
                 nn.init.uniform_(layer.running_var, 0.5, 1.5)
         self.model.to(device).eval()
-        self.bank: Bank = {}
+        self.bank: SubnetStatistics = {}
 
     @property
     def is_video(self) -> bool:
@@ -140,7 +140,7 @@ class Subject:
         kwargs = dict(stage='head') if self.is_video else {}
         return net(inputs, mode='tensor', **kwargs)
 
-    def build_static(self, subnet: Subnet) -> nn.Module:
+    def build_stock(self, subnet: Subnet) -> nn.Module:
         """Build the stock class narrow, with the subnet's weights.
 
         Nothing of what makes a network static in the package is used.
@@ -158,41 +158,41 @@ class Subject:
             backbone[name] = type(default)(whole * subnet.width)
         head = settings.get('head') or settings.cls_head
         head.in_channels = int(head.in_channels * subnet.width)
-        static = MODELS.build(settings)
-        params = sum(p.numel() for p in static.parameters())
+        stock = MODELS.build(settings)
+        params = sum(p.numel() for p in stock.parameters())
         assert params == count_params(self.model, subnet), (subnet, params)
         weights = dict(self.model.state_dict())
         for name, (mean, variance) in self.bank.get(str(subnet), {}).items():
             weights[f'{name}.running_mean'] = mean
             weights[f'{name}.running_var'] = variance
-        static.load_state_dict(
+        stock.load_state_dict(
             {
                 name: weights[name][tuple(map(slice, own.shape))]
-                for name, own in static.state_dict().items()
+                for name, own in stock.state_dict().items()
             }
         )
-        static.to(self.model.data_preprocessor.device).eval()
-        macs = self._count_macs(static, subnet, head.in_channels)
+        stock.to(self.model.data_preprocessor.device).eval()
+        macs = self._count_macs(stock, subnet, head.in_channels)
         assert macs == count_macs(self.model, subnet), (subnet, macs)
-        return static
+        return stock
 
     @torch.no_grad()
     def _count_macs(
-        self, static: nn.Module, subnet: Subnet, channels: int
+        self, stock: nn.Module, subnet: Subnet, channels: int
     ) -> int:
         with FlopCounterMode(display=False) as counter:
-            self.run(static, self.resize(self.batch(1)[0], subnet))
+            self.run(stock, self.resize(self.batch(1)[0], subnet))
         side = -(-subnet.resolution // _STRIDE)
         # Global average pooling, which the counter leaves out.
         pooling = channels * side**2 * (subnet.frames or 1)
         return counter.get_total_flops() // 2 + pooling
 
 
-def fuse(static: nn.Module) -> nn.Module:
+def fuse(stock: nn.Module) -> nn.Module:
     """Fold batch norms into convolutions by means of mmcv and PyTorch."""
-    static = copy.deepcopy(static)
-    for module in static.modules():
+    stock = copy.deepcopy(stock)
+    for module in stock.modules():
         if isinstance(module, ConvModule):  # of 3D ones, too
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             setattr(module, module.norm_name, nn.Identity())
-    return fuse_conv_bn(static)
+    return fuse_conv_bn(stock)

@@ -14,7 +14,7 @@ def report(found: dict) -> str:
         f'{found["machine"]}, PyTorch {found["torch"]}',
         '### Switching',
         _switching(found['networks']),
-        '### Against the same network built statically',
+        '### Against the stock class built narrow',
         _pairs(found['networks']),
         '### Latency against multiply-accumulates',
     ]
@@ -39,10 +39,10 @@ def _switching(networks: dict) -> str:
         )
         rows.append([name, 'sliced', f'{row["sliced_us"]:.1f} us', sizes])
         kept = f'{row["kept_us"]:.1f} us'
-        rows.append([name, 'materialized before', kept, 'as when made'])
+        rows.append([name, 'static before', kept, 'as when made'])
         for subnet, made in row['made'].items():
             took, size = f'{made["ms"]:.0f} ms', f'{made["bytes"] / _MIB:.1f}'
-            rows.append([name, f'materialized now, {subnet}', took, size])
+            rows.append([name, f'static now, {subnet}', took, size])
     return _table(['network', 'mode', 'a switch takes', 'own MiB'], rows)
 
 
@@ -55,14 +55,14 @@ def _pairs(networks: dict) -> str:
             rows.append(
                 [
                     *(name, pair['subnet'], str(pair['batch_size'])),
-                    *(pair['call'], f'{pair["ms"]["static"]:.2f}'),
+                    *(pair['call'], f'{pair["ms"]["stock"]:.2f}'),
                     *(
                         f'{value:.3f} ({low:.3f} to {high:.3f})'
                         for value, low, high in pair['ratios'].values()
                     ),
                 ]
             )
-    header = ['network', 'subnet', 'batch', 'call', 'static, ms', *ratios]
+    header = ['network', 'subnet', 'batch', 'call', 'stock, ms', *ratios]
     return _table(header, rows)
 
 

@@ -7,8 +7,8 @@ from latency_networks import Subject
 from latency_timing import clock
 from torch import nn
 
-from mutualnet_mm.apis.switchable import SwitchableNetwork
-from mutualnet_mm.models import narrow_model
+from mutualnet_mm.deploy.switchable import SwitchableNetwork
+from mutualnet_mm.models import static_model
 
 _SWITCHES = 50  # back and forth, timed as one: the clock takes as long as one
 _TIMES = 5  # that a network is made
@@ -59,14 +59,14 @@ def measure_switching(subject: Subject, repeats: int) -> dict:
         net.use(subnet)
         times = []
         for _ in range(_TIMES):  # in a new cache each time, so that it is made
-            times.append(clock(lambda: net.materialize(net.current)))
+            times.append(clock(lambda: net.make_static(net.current)))
             net.slice()
-        static = narrow_model(
+        static = static_model(
             subject.model, subnet, net.statistics(subnet), fuse_bn=True
         )
         row['made'][str(subnet)] = dict(
             ms=1e3 * median(times), bytes=own_bytes(static, subject.model)
         )
-    net.materialize(ends)
+    net.make_static(ends)
     row['kept_us'] = microseconds()
     return row

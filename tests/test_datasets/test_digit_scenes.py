@@ -6,10 +6,7 @@ import pytest
 
 from mutualnet_mm import ConfigError
 from mutualnet_mm.datasets import digit_scenes
-from mutualnet_mm.datasets.digit_scenes import (
-    DIGIT_CLASSES,
-    make_digit_scenes,
-)
+from mutualnet_mm.datasets.digit_scenes import DIGIT_CLASSES, make_digit_scenes
 
 pytest.importorskip('sklearn')
 coco_mask = pytest.importorskip('pycocotools.mask')

@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger, logger
 from mmengine.registry import TRANSFORMS
 from torch.utils.data import DataLoader
 
-from mutualnet_mm import ConfigError
+from mutualnet_mm import UsageError
 from mutualnet_mm.datasets import read_clip as read_clip_module
 
 pytest.importorskip('mmaction')
@@ -200,7 +200,7 @@ def test_testing_ends(decoder, kind, video):
         video.parent, [video.name, path.name], step, test_mode=True
     )
     assert dataset[0]['label'] == 0
-    with pytest.raises(ConfigError, match='take its line out') as caught:
+    with pytest.raises(UsageError, match='take its line out') as caught:
         dataset[1]
     message = str(caught.value)
     assert message.startswith(f'clip {str(path)!r} cannot be read (')
@@ -219,7 +219,7 @@ def test_reasons(video):
     ]:
         video.with_name('broken.mp4').unlink(missing_ok=True)
         path = video.with_name(break_video(kind, video))
-        with pytest.raises(ConfigError, match=reason):
+        with pytest.raises(UsageError, match=reason):
             step(clip_of(path))
 
 
@@ -227,7 +227,7 @@ def test_frames_that_are_not_counted(video, monkeypatch):
     """As by PyAV in Matroska, where stock steps repeat the first one."""
     monkeypatch.setattr('mmcv.VideoReader.__len__', lambda reader: 0)
     step = read_clip('OpenCV', test_mode=True)
-    with pytest.raises(ConfigError, match='it has no frames, or does not'):
+    with pytest.raises(UsageError, match='it has no frames, or does not'):
         step(clip_of(video))
 
 
@@ -244,7 +244,7 @@ def test_testing_with_steps_of_training(video):
 def test_nothing_can_be_read(tmp_path):
     """An end, before mmengine has tried a thousand times."""
     dataset = make_dataset(tmp_path, ['a.mp4', 'b.mp4'], read_clip('OpenCV'))
-    with pytest.raises(ConfigError, match='100 clips in a row') as caught:
+    with pytest.raises(UsageError, match='100 clips in a row') as caught:
         dataset[0]
     assert '.mp4' in str(caught.value) and 'data_prefix' in str(caught.value)
 
@@ -319,7 +319,7 @@ def test_pickle(decoder, video):
     again = pickle.loads(pickle.dumps(step))
     found, expected = (s(clip_of(video))['imgs'] for s in (again, step))
     assert (np.array(found) == np.array(expected)).all()
-    with pytest.raises(ConfigError, match='gone'):
+    with pytest.raises(UsageError, match='gone'):
         again(clip_of(video.with_name('gone.mp4')))
 
 
@@ -327,7 +327,7 @@ def test_pickle(decoder, video):
 def test_missing_decoder(missing, video, monkeypatch):
     for package in ('decord', 'av'):
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UsageError) as caught:
         read_clip(missing)
     message = str(caught.value)
     other = dict(Decord='PyAV', PyAV='Decord')[missing]

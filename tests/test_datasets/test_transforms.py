@@ -68,22 +68,22 @@ def totals(model, data):
 def test_loss_is_the_stock_one_on_that_size(
     build_detector, load_batch, detection_pipeline, multi_steps
 ):
-    model = build_detector(dict(width=(0.5, 0.7, 1.0))).train()
+    model = build_detector(dict(widths=(0.5, 0.7, 1.0))).train()
     data = model.data_preprocessor(load_batch((0, 3), multi_steps()), True)
     found = totals(model, data)
     steps = detection_pipeline(scale=(SCALE[0], 48))
     small = model.data_preprocessor(load_batch((0, 3), steps), True)
     drawn = model.sampler.sample(0)
     torch.manual_seed(1)
-    for role, subnet in drawn.items():
+    for tag, subnet in drawn.items():
         batch = data if subnet.resolution == 64 else small
         with model.activate(subnet):
             losses = type(model).stock_class.loss(
                 model, *copy.deepcopy(tuple(batch.values()))
             )
         total = model.parse_losses(losses)[0].item()
-        key = role if role == 'full' else f'{role}/total'
-        assert found[key] == pytest.approx(total, rel=1e-5), role
+        key = tag if tag == 'full' else f'{tag}/total'
+        assert found[key] == pytest.approx(total, rel=1e-5), tag
     assert any(s.resolution == 48 for s in drawn.values())
 
 

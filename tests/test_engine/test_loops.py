@@ -256,7 +256,7 @@ def test_a_subnet_trained_alone_is_what_is_evaluated(
     make_runner, detector_config
 ):
     model = detector_config()
-    model['mutual']['alone'] = '0.5x-64'
+    model['mutual']['single_subnet'] = '0.5x-64'
     loop = dict(type='mutualnet_mm.SubnetValLoop')
     metrics = make_runner(model=model, val_cfg=loop).val()
     assert {k for k in metrics if k.endswith('images')} == {'sums/images'}
@@ -274,7 +274,7 @@ def test_others_beside_a_subnet_trained_alone(
 
     monkeypatch.setattr(loops, 'calibrate', record)
     model = detector_config()
-    model['mutual']['alone'] = '0.5x-64'
+    model['mutual']['single_subnet'] = '0.5x-64'
 
     def evaluate(*subnets):
         loop = dict(type='mutualnet_mm.SubnetValLoop', subnets=subnets)

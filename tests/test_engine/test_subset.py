@@ -4,7 +4,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.registry import DATASETS, METRICS
 
-from mutualnet_mm import ConfigError
+from mutualnet_mm import UsageError
 from mutualnet_mm.engine.subset import limit_truth, random_subset
 
 
@@ -40,13 +40,13 @@ def test_random_but_always_the_same(lazy_init, serialize_data):
 
 @pytest.mark.parametrize('count', [0, -1, 101])
 def test_as_many_as_there_are(count):
-    with pytest.raises(ConfigError, match=f'{count}: the test set has 100'):
+    with pytest.raises(UsageError, match=f'{count}: the test set has 100'):
         random_subset(dict(type='Numbers'), count)
 
 
 def test_wrapped_data_sets_are_refused():
     config = dict(type='ConcatDataset', datasets=[dict(type='Numbers')] * 2)
-    with pytest.raises(ConfigError, match='ConcatDataset cannot be cut to 5'):
+    with pytest.raises(UsageError, match='ConcatDataset cannot be cut to 5'):
         random_subset(config, 5)
 
 
@@ -107,5 +107,5 @@ class OwnTruth(BaseMetric):
 def test_truth_that_cannot_be_limited():
     dataset = random_subset(dict(type='Numbers'), 3)
     limit_truth(Evaluator([OwnTruth(None)]), dataset)
-    with pytest.raises(ConfigError, match='OwnTruth compares with all'):
+    with pytest.raises(UsageError, match='OwnTruth compares with all'):
         limit_truth(Evaluator([OwnTruth('truth.csv')]), dataset)

@@ -2,9 +2,8 @@
 
 import copy
 import itertools
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
+import plain_networks
 import pytest
 import torch
 from mmengine.config import Config
@@ -49,12 +48,8 @@ class Scores(BaseMetric):
 
 @pytest.fixture(scope='session')
 def plain():
-    """Return the helpers of plain_networks.py, which is on no path."""
-    file = Path(__file__).with_name('plain_networks.py')
-    spec = spec_from_file_location(file.stem, file)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Return the module of plain networks."""
+    return plain_networks
 
 
 @pytest.fixture
@@ -63,7 +58,7 @@ def configure(enter_scope):
     enter_scope('mmpretrain')
 
     def make(head, mutual=None, stock=False, **settings):
-        space = dict(width=(0.25, 1.0), resolution=(32, 24, 16))
+        space = dict(resolution=(32, 24, 16))  # the default widths
         ours = dict(
             type='mutualnet_mm.MutualLearning',
             wraps='ImageClassifier',
@@ -182,7 +177,7 @@ def recognizer_config(video_backbone):
 
     def make(kind='slow', mutual=None, head=None, slimmable=True, **backbone):
         space = dict(
-            width=(0.63, 1.0), resolution=(32, 25, 21), frames=(4, 3, 2)
+            width_range=(0.63, 1.0), resolution=(32, 25, 21), frames=(4, 3, 2)
         )
         two = kind == 'slowfast'
         config = dict(

@@ -187,9 +187,9 @@ def test_step_equals_separate_networks(configure, plain, name):
     )
     torch.manual_seed(1)
     logged = model.loss(images, samples)
-    for role in ('min', 'rand1', 'rand2'):
-        found = logged[f'{role}/total'].item()
-        assert found == pytest.approx(losses[role].item(), rel=1e-6)
+    for tag in ('min', 'rand1', 'rand2'):
+        found = logged[f'{tag}/total'].item()
+        assert found == pytest.approx(losses[tag].item(), rel=1e-6)
     total, _ = model.parse_losses(logged)
     total.backward()
     expected = sum(losses.values()).item()

@@ -33,7 +33,7 @@ def run_sum(parameters, losses):
     for loss in losses:
         collected.add(loss)
         total = total + loss.detach()
-    return collected.hand_over(total)
+    return collected.as_loss(total)
 
 
 def test_equal_the_joint_graph():
@@ -125,7 +125,7 @@ def half_step(parameter, scale, collected):
     collected.start([parameter])
     loss = (HalfStep.apply(parameter) * scale).sum()
     collected.add(loss)
-    return collected.hand_over(loss.detach())
+    return collected.as_loss(loss.detach())
 
 
 @pytest.fixture

@@ -109,19 +109,19 @@ def sum_of_losses(losses):
 def detector_loop(model, data, subnets):
     """Every loss with the stock class, then one backward of their sum."""
     stock, totals, stock_losses = type(model).stock_class, {}, None
-    for role, subnet in subnets.items():
+    for tag, subnet in subnets.items():
         inputs, samples = copy.deepcopy((data['inputs'], data['data_samples']))
         if subnet.resolution != RESOLUTION[0]:
             inputs, samples = resize_by_hand(
                 inputs, samples, subnet.resolution
             )
-        is_full = role == 'full'
+        is_full = tag == 'full'
         set_width(model, subnet.width)
         with nullcontext() if is_full else spare_buffers(model):
             losses = stock.loss(model, inputs, samples)
         set_width(model, 1.0)
         stock_losses = losses if is_full else stock_losses
-        totals[role] = sum_of_losses(losses)
+        totals[tag] = sum_of_losses(losses)
     sum(totals.values()).backward()
     return stock_losses, totals
 
@@ -149,9 +149,9 @@ def test_detector_step_equals_hand_written_loop(
     loss, _ = model.parse_losses(logged)
     assert torch.isfinite(loss)
     torch.testing.assert_close(loss, sum(totals.values()), rtol=1e-5, atol=0)
-    for role in ('min', 'rand1', 'rand2'):
+    for tag in ('min', 'rand1', 'rand2'):
         torch.testing.assert_close(
-            logged[f'{role}/total'], totals[role].detach(), rtol=1e-5, atol=0
+            logged[f'{tag}/total'], totals[tag].detach(), rtol=1e-5, atol=0
         )
     for key, value in stock_losses.items():
         torch.testing.assert_close(logged[key], value)
@@ -165,20 +165,20 @@ def test_detector_step_equals_hand_written_loop(
 def classifier_loop(model, images, labels, subnets, kl=True):
     """The same for a classifier, from its layers up."""
     total, teacher = 0, None
-    for role, subnet in subnets.items():
+    for tag, subnet in subnets.items():
         set_width(model, subnet.width)
         size = (subnet.resolution, subnet.resolution)
         x = images
         if subnet.resolution != images.shape[-1]:
             x = F.interpolate(x, size, mode='bilinear', antialias=True)
-        with nullcontext() if role == 'full' else spare_buffers(model):
+        with nullcontext() if tag == 'full' else spare_buffers(model):
             feature = model.backbone(x)[-1].mean((2, 3))
         fc = model.head.fc
         logits = F.linear(feature, fc.weight[:, : feature.shape[1]], fc.bias)
         set_width(model, 1.0)
-        if role == 'full':
+        if tag == 'full':
             teacher = logits.detach().softmax(1)
-        if role == 'full' or not kl:
+        if tag == 'full' or not kl:
             total = total + F.cross_entropy(logits, labels)
         else:
             student = logits.log_softmax(1)

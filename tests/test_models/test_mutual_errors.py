@@ -17,9 +17,9 @@ def one_line(error):
 @pytest.mark.parametrize(
     'mutual, value, remedy',
     [
-        (dict(width=(0.5, 2.0)), '2.0', 'max_width'),
-        (dict(width=(0.0, 1.0)), '0.0', 'positive'),
-        (dict(width=()), '()', 'at least one'),
+        (dict(width_range=(0.5, 2.0)), '2.0', 'max_width'),
+        (dict(width_range=(0.0, 1.0)), '0.0', 'positive'),
+        (dict(widths=()), '()', 'at least one'),
         (dict(resolution=()), 'resolution=()', 'at least one'),
         (dict(resolution=(48, 64)), '(48, 64)', 'full (largest) one first'),
         (dict(resolution=64), 'resolution=64', 'list'),
@@ -88,7 +88,9 @@ def test_unsliced_backbone(classifier_config):
 
 
 def test_wider_base_is_accepted(build_classifier, image_batch):
-    model = build_classifier(dict(width=(1.0, 2.0)), max_width=2.0).train()
+    model = build_classifier(
+        dict(width_range=(1.0, 2.0)), max_width=2.0
+    ).train()
     assert torch.isfinite(model.parse_losses(model.loss(*image_batch()))[0])
     with model.activate('1.0x-64'):
         assert model.backbone(torch.randn(1, 3, 64, 64))[0].shape[1] == 64

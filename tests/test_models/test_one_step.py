@@ -116,7 +116,8 @@ def setup(enter_scope, plain):
                 type='mutualnet_mm.MutualLearning',
                 wraps='ImageClassifier',
                 mutual=dict(
-                    dict(width=(0.25, 1.0), resolution=RESOLUTIONS), **mutual
+                    dict(resolution=RESOLUTIONS),
+                    **mutual,
                 ),
                 backbone=dict(
                     backbone, type=f'mutualnet_mm.{backbone["type"]}'
@@ -161,7 +162,7 @@ def assert_same(found, expected):
         ('mobilenet-v1', dict(supervision='label')),
         ('wrn-10-2', dict(supervision='label')),
         ('wrn-10-2', dict(resolution_mode='shared', seed=2)),
-        ('mobilenet-v1-scaled-up', dict(width=(1.0, 2.0))),
+        ('mobilenet-v1-scaled-up', dict(width_range=(1.0, 2.0))),
     ],
     ids=lambda value: value if isinstance(value, str) else '-'.join(value),
 )
@@ -180,7 +181,7 @@ def test_two_steps_of_training(setup, image_batch, plain, case, settings):
         images = images.double()
         subnets = plain.drawn(
             iteration,
-            settings.get('width', (0.25, 1.0)),
+            settings.get('width_range', (0.25, 1.0)),
             RESOLUTIONS,
             shared=settings.get('resolution_mode') == 'shared',
             seed=settings.get('seed', 0),
@@ -196,7 +197,7 @@ def test_two_steps_of_training(setup, image_batch, plain, case, settings):
             plain.divergence if is_kl else label_loss,
         )
         logged = model.loss(images, samples)
-        named = {f'{role}/total': loss for role, loss in losses.items()}
+        named = {f'{tag}/total': loss for tag, loss in losses.items()}
         named['loss'] = named.pop('full/total')
         # Eq. 5: losses are summed, and the log says of which.
         named['loss_mutual'] = sum(losses.values()) - losses['full']

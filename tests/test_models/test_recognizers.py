@@ -104,8 +104,8 @@ def drawn(seed, number=2, include_min=True, shared=False):
     for i in range(number):
         widths[f'rand{i + 1}'] = rng.uniform(0.63, 1.0)
     subnets = dict(full=(1.0, *(size or (SIZES[0], FRAMES[0]))))
-    for role, width in widths.items():
-        subnets[role] = (width, *(size or draw_size()))
+    for tag, width in widths.items():
+        subnets[tag] = (width, *(size or draw_size()))
     return subnets
 
 
@@ -113,18 +113,18 @@ def one_step(plain, build, state, clips, subnets, full_loss, sub_loss):
     """Losses and summed gradients (Eq. 5), as :func:`plain.one_step`."""
     gradients = {name: torch.zeros_like(v) for name, v in state.items()}
     losses = {}
-    for role, subnet in subnets.items():
+    for tag, subnet in subnets.items():
         with torch.random.fork_rng(devices=[]):  # dropout draws the same
             net = build(*subnet).to(clips.dtype).train()
         plain.fill_fused(net, state, TAILS)
         logits = net(clips)
-        if role == 'full':
+        if tag == 'full':
             loss, teacher = full_loss(logits), logits.detach()
             buffers = dict(net.named_buffers())
         else:
             loss = sub_loss(logits, teacher)
         loss.backward()
-        losses[role] = loss.detach()
+        losses[tag] = loss.detach()
         for name, parameter in net.named_parameters():
             where = plain.place(gradients[name], parameter, TAILS.get(name, 0))
             gradients[name][where] += parameter.grad
@@ -179,7 +179,7 @@ def check_step(plain, build, model, clips, samples, subnets):
     )
     torch.manual_seed(7)
     logged = model.loss(clips, samples)
-    named = {f'{role}/total': loss for role, loss in losses.items()}
+    named = {f'{tag}/total': loss for tag, loss in losses.items()}
     named['loss_cls'] = named.pop('full/total')
     named['loss_mutual'] = sum(losses.values()) - losses['full']
     assert set(logged) - {'top1_acc', 'top5_acc'} == named.keys()

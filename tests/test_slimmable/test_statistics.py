@@ -129,7 +129,7 @@ def test_half_precision_inputs_are_pooled_exactly():
         moments.update(part)
     mean, var = reference([x])
     np.testing.assert_allclose(moments.mean, mean, rtol=1e-5)
-    np.testing.assert_allclose(moments.deviation / (64 * 40), var, rtol=1e-4)
+    np.testing.assert_allclose(moments.m2 / (64 * 40), var, rtol=1e-4)
 
 
 def test_width_change_while_collecting_is_refused():

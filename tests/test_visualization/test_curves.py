@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mutualnet_mm import ConfigError, Subnet
-from mutualnet_mm.evaluation import QueryTable, TableEntry
+from mutualnet_mm import Subnet, UsageError
+from mutualnet_mm.query_table import QueryTable, TableEntry
 from mutualnet_mm.visualization import (
     plot_curve,
     plot_tables,
@@ -161,13 +161,13 @@ def test_another_metric_and_a_logarithmic_axis(drawn):
     ],
 )
 def test_metrics_that_do_not_fit(tmp_path, tables, settings, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UsageError, match=message):
         plot_tables(tables, tmp_path / 'curve.png', **settings)
 
 
 @pytest.mark.parametrize('out', ['no/curve.png', 'curve.txt'])
 def test_pictures_that_cannot_be_written(tmp_path, out):
-    with pytest.raises(ConfigError, match='cannot be written'):
+    with pytest.raises(UsageError, match='cannot be written'):
         plot_tables({'a': make_table()}, tmp_path / out)
 
 

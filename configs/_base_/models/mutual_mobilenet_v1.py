@@ -4,7 +4,7 @@ model = dict(
     type='mutualnet_mm.MutualLearning',
     wraps='ImageClassifier',
     mutual=dict(
-        width=(0.25, 1.0), resolution=(224, 192, 160, 128), num_random=2
+        width_range=(0.25, 1.0), resolution=(224, 192, 160, 128), num_random=2
     ),
     backbone=dict(type='mutualnet_mm.SlimmableMobileNetV1'),
     neck=dict(type='GlobalAveragePooling'),

@@ -15,7 +15,7 @@ from ...slimmable import (
     trust_forward,
     verify_slicing,
 )
-from ..pretrained import load_backbone, split_pretrained
+from ..checkpoints import load_backbone, split_pretrained
 from ..wraps import Stock, find_class, mix
 
 # mmcv's subclasses only work around PyTorch releases before 1.4.

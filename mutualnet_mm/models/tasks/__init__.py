@@ -7,7 +7,7 @@ from typing import Type
 from torch import nn
 
 from ...errors import ConfigError
-from .base import Size, Task
+from .base import Task
 
 _TASKS = dict(
     BaseDetector=('.detection', 'DetectionTask'),
@@ -34,4 +34,4 @@ def find_task(model: nn.Module) -> Type[Task]:
     )
 
 
-__all__ = ['Size', 'Task', 'find_task']
+__all__ = ['Task', 'find_task']

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from ...datasets.transforms import CARRIED
 from ...errors import ConfigError
-from ...subnet import Subnet
+from ...subnet import Size, Subnet
 from ..clips import pick_frames, resize_space, scaled_size
-from .base import Batch, Samples, Size, Task
+from .base import Batch, Samples, Task
 
 
 class ActionTask(Task):
@@ -125,9 +125,9 @@ class ActionTask(Task):
         """Run backbone and head."""
         del data_samples
         with torch.no_grad():
-            self.counted(model, inputs)
+            self.forward_cost(model, inputs)
 
-    def counted(self, model: nn.Module, inputs: Tensor) -> Any:
+    def forward_cost(self, model: nn.Module, inputs: Tensor) -> Any:
         """Run the whole network, which stock recognizers do not by default."""
         return model(inputs, mode='tensor', stage='head')
 

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from ...datasets.transforms import CARRIED
 from ...errors import ConfigError
 from ...slimmable import slim_batch_norms
-from ...subnet import Subnet, SubnetSpace
+from ...subnet import Size, Subnet, SubnetSpace
 
 Samples = Sequence[BaseDataElement]
 Batch = Tuple[Tensor, List[BaseDataElement]]
-Size = Tuple[int, int]
-"""Height and width in pixels."""
 
 
 class Task:
@@ -28,7 +26,7 @@ class Task:
     Attributes:
         name (str): As a query table says it.
         takes_frames (bool): Whether subnets have a number of frames.
-        counts_heads (bool): Whether :meth:`counted` runs the heads, too.
+        cost_includes_head (bool): Whether :meth:`forward_cost` runs the heads.
 
     Raises:
         ConfigError: If frames are listed, and it is no task of video, or
@@ -37,7 +35,7 @@ class Task:
 
     name: str
     takes_frames = False
-    counts_heads = True
+    cost_includes_head = True
 
     def __init__(self, space: SubnetSpace) -> None:
         if space.frames is not None and not self.takes_frames:
@@ -203,16 +201,16 @@ class Task:
         with torch.no_grad():
             model.extract_feat(inputs)
 
-    def counted(self, model: nn.Module, inputs: Tensor) -> Any:
+    def forward_cost(self, model: nn.Module, inputs: Tensor) -> Any:
         """Run the part of the network whose MACs are a subnet's cost."""
         return model(inputs, mode='tensor')
 
-    def narrowed(self, model: nn.Module, inputs: Tensor) -> Any:
+    def forward_sliced(self, model: nn.Module, inputs: Tensor) -> Any:
         """Run every layer whose sizes depend on the backbone's width."""
-        return self.counted(model, inputs)
+        return self.forward_cost(model, inputs)
 
     def check_static(self, model: nn.Module) -> None:
-        """Refuse a model of which :meth:`narrowed` misses such layers."""
+        """Refuse a model where :meth:`forward_sliced` misses such layers."""
         del model
 
     def meta_input(

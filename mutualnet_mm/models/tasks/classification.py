@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...subnet import Subnet
-from .base import Batch, Samples, Size, Task
+from ...subnet import Size, Subnet
+from .base import Batch, Samples, Task
 
 
 class ClassificationTask(Task):

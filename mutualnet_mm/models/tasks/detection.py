@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...slimmable.convert import stock_name
-from ...subnet import Subnet, SubnetSpace
-from .base import Batch, Samples, Size, Task
+from ...subnet import Size, Subnet, SubnetSpace
+from .base import Batch, Samples, Task
 
 _UNBOUND = 10**9  # a long edge that no image reaches
 _COMMON_SHAPE = (480, 640)
@@ -33,7 +33,7 @@ class DetectionTask(Task):
     """
 
     name = 'detection'
-    counts_heads = False
+    cost_includes_head = False
 
     def __init__(self, space: SubnetSpace) -> None:
         super().__init__(space)
@@ -149,11 +149,11 @@ class DetectionTask(Task):
             else:
                 model.extract_feat(inputs)
 
-    def counted(self, model: nn.Module, inputs: Tensor) -> Any:
+    def forward_cost(self, model: nn.Module, inputs: Tensor) -> Any:
         """Backbone and neck: heads cost the same at every width."""
         return model.extract_feat(inputs)
 
-    def narrowed(self, model: nn.Module, inputs: Tensor) -> Any:
+    def forward_sliced(self, model: nn.Module, inputs: Tensor) -> Any:
         """Backbone and neck, and the heads of one stage."""
         if isinstance(model, SingleStageDetector):
             return model(inputs, mode='tensor')

@@ -106,7 +106,7 @@ def test_equals_an_assembled_network(build, assemble, case):
     stock = build(case, slimmable=False).double()
     net = build(case).double()
     net.load_state_dict(stock.state_dict(), strict=True)
-    # Views are not always square.
+    # TestViews are not always square.
     x = clips(case, width=40 if case == 'bottleneck' else FULL).double()
     for subnet in SUBNETS:
         reference = assemble(case, stock, *subnet)

@@ -1,0 +1,202 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""From a config and a checkpoint to a query table and its files."""
+
+import copy
+import os
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence, Union
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import Tensor
+
+from ..config.views import find_views
+from ..cost.macs import count_macs, count_params
+from ..deploy.adaptive_file import AdaptiveFile
+from ..engine.table_loop import TableLoop
+from ..errors import UsageError
+from ..models.checkpoints import check_checkpoint, check_exists
+from ..query_table import QueryTable, TableEntry, save_csv, save_table
+from ..query_table.fingerprints import weights_fingerprint
+from ..subnet import Subnet
+from ..visualization import plot_tables
+
+# Of the run that built the table, not of the network.
+_OF_THE_RUN = ('launcher', 'load_from', 'resume', 'work_dir')
+# Where launchers say how many processes there are.
+_WORLD_SIZE = dict(
+    pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE'
+)
+
+
+def build_table(
+    cfg: Config,
+    checkpoint: str,
+    out: Union[str, Path],
+    step: float = 0.05,
+    subnets: Optional[Sequence[Union[str, Subnet]]] = None,
+    num_images: Optional[int] = None,
+    metric: Optional[str] = None,
+) -> QueryTable:
+    """Evaluate a grid of subnets and write all that deployment needs.
+
+    Every width in steps of ``step`` x resolution (x frames) is calibrated and
+    tested with the config's own ``test_dataloader`` and ``test_evaluator``;
+    ``test_cfg.group_size`` and ``test_cfg.fp16`` hold. Called again after an
+    interruption, it goes on: what is finished lies in ``out/progress``.
+
+    Args:
+        cfg (Config): As :func:`~.config.load_config` returns it.
+        checkpoint (str): File or address of the trained weights. If there is
+            an EMA hook, the averaged ones are evaluated and saved.
+        out (str or Path): Folder for ``table.json``, ``table.csv``,
+            ``curve.png`` and ``adaptive.pth``.
+        step (float): Of the grid's widths. Defaults to 0.05.
+        subnets (Sequence, optional): Such as ``['1.0x-224', '0.5x-160']``, in
+            place of the grid.
+        num_images (int, optional): Test on so many random images or videos,
+            always the same ones. Defaults to all.
+        metric (str, optional): What ranks the subnets, more being better.
+            Defaults to the first one that the evaluator gives.
+
+    Returns:
+        QueryTable: Accuracies carry a 95 % interval, see
+        :func:`~mutualnet_mm.query_table.metric_interval`. MACs of video are
+        those of one view as the test pipeline delivers it (of the full
+        resolution where it names no size).
+
+    Raises:
+        UsageError: If something given is wrong, in several processes, or if
+            ``out`` holds the unfinished table of something else. A finished
+            one is replaced.
+    """
+    check_exists(checkpoint)
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f'folder {str(out)!r} cannot be made: {error.strerror}'
+        ) from error
+    runner = _make_runner(cfg, checkpoint)
+    test_cfg = cfg.test_cfg
+    loop = TableLoop(
+        runner,
+        cfg.test_dataloader,
+        cfg.test_evaluator,
+        folder=out / 'progress',
+        step=step,
+        subnets=None if subnets is None else list(map(str, subnets)),
+        num_images=num_images,
+        metric=metric,
+        **{k: test_cfg[k] for k in ('group_size', 'fp16') if k in test_cfg},
+    )
+    model = loop.model
+    check_checkpoint(checkpoint, model)
+    views = find_views(cfg)
+    macs = {s: count_macs(model, s, views.shape) for s in loop.subnets}
+    widths = {s.width: s for s in loop.subnets}  # all that matters to params
+    params = {w: count_params(model, s) for w, s in widths.items()}
+    # In place of the loop in the config, which is dumped to the work dir.
+    runner._test_loop = loop
+    runner.test()
+    results = loop.progress.results
+    table = QueryTable(
+        [
+            TableEntry(s, macs[s], params[s.width], results[str(s)])
+            for s in loop.subnets
+        ],
+        metric=loop.ranking(),
+        task=model.task.name,
+        full=model.space.full,
+        num_images=len(loop.dataloader.dataset),
+        views=views.number,
+    )
+    table = _with_earlier_latencies(table, out / 'adaptive.pth', loop.weights)
+    save_table(table, out / 'table.json')
+    save_csv(table, out / 'table.csv')
+    plot_tables({_title(cfg): table}, out / 'curve.png')
+    AdaptiveFile(
+        config=_portable(cfg).pretty_text,
+        weights=loop.weights,
+        # An earlier table of the same weights may have had more subnets.
+        statistics={
+            key: loop.bank[key]
+            for key in map(str, loop.subnets)
+            if key in loop.bank
+        },
+        table=table,
+        width=(model.space.min_width, model.space.max_width),
+        rounding=model.slim_state.rounding,
+        calibration=_calibration(loop),
+        dataset_meta=_dataset_meta(loop.dataloader.dataset),
+    ).save(out / 'adaptive.pth')
+    loop.progress.finish()
+    return table
+
+
+def _make_runner(cfg: Config, checkpoint: str) -> Runner:
+    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        if cfg.get(key) is None:
+            raise UsageError(f'the config has no {key}: a table is tested')
+    size = os.environ.get(_WORLD_SIZE.get(cfg.get('launcher'), ''), '1')
+    if int(size) > 1:
+        raise UsageError(
+            f'{size} processes were launched, but a table is built by one: '
+            'start a single one'
+        )
+    cfg = copy.deepcopy(cfg)
+    cfg.load_from, cfg.resume = checkpoint, False
+    return Runner.from_cfg(cfg)
+
+
+def _with_earlier_latencies(
+    table: QueryTable, path: Path, weights: Dict[str, Tensor]
+) -> QueryTable:
+    """Keep what was measured with the table that this one replaces."""
+    try:
+        earlier = AdaptiveFile.load(path)
+    except UsageError:  # there is none
+        return table
+    if weights_fingerprint(earlier.weights) != weights_fingerprint(weights):
+        return table
+    subnets = {entry.subnet for entry in table.entries}
+    for device in earlier.table.devices:
+        figures = {
+            entry.subnet: entry.latency_ms[device]
+            for entry in earlier.table.entries
+            if entry.subnet in subnets and device in entry.latency_ms
+        }
+        table = table.with_latencies(device, figures)
+    return table
+
+
+def _title(cfg: Config) -> str:
+    return Path(cfg.filename or 'query table').stem
+
+
+def _portable(cfg: Config) -> Config:
+    cfg = copy.deepcopy(cfg)
+    for key in _OF_THE_RUN:
+        cfg.pop(key, None)
+    return cfg
+
+
+def _calibration(loop: TableLoop) -> Dict[str, Any]:
+    recipe = loop.recipe
+    dataloader = recipe.dataloader
+    if dataloader is not None:
+        dataloader = Config(dataloader).to_dict()  # plain containers
+    return dict(num_batches=recipe.num_batches, dataloader=dataloader)
+
+
+def _dataset_meta(dataset: Any) -> Dict[str, Any]:
+    """Names and colours of the classes, where the data set has them."""
+    found = getattr(dataset, 'metainfo', None) or {}
+    classes, palette = found.get('classes'), found.get('palette')
+    meta: Dict[str, Any] = {}
+    if isinstance(classes, (list, tuple)):
+        meta.update(classes=[str(name) for name in classes])
+    if isinstance(palette, (list, tuple)):  # not the name of one
+        meta.update(palette=[tuple(map(int, color)) for color in palette])
+    return meta

@@ -1,0 +1,22 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What a config says, checked before any work."""
+
+from .checks import check_annotations, check_clips, check_resolution
+from .load import load_config
+from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
+from .views import TestViews, find_views, frame_stride, is_video
+
+__all__ = [
+    'STAGES',
+    'Step',
+    'TestViews',
+    'check_annotations',
+    'check_clips',
+    'check_resolution',
+    'find_views',
+    'frame_stride',
+    'is_video',
+    'load_config',
+    'pipeline_steps',
+    'stage_datasets',
+]

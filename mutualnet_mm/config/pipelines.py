@@ -1,0 +1,83 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The data sets of a config, and the steps of their pipelines."""
+
+from dataclasses import dataclass
+from typing import Any, Iterator, List, Sequence, Tuple
+
+from mmengine.config import Config
+
+STAGES = ('train', 'val', 'test')
+
+
+@dataclass(frozen=True)
+class Step:
+    """A transform as a config writes it.
+
+    Args:
+        place (str): Such as ``'train_dataloader.dataset.pipeline.0'``, which
+            is what ``--cfg-options`` takes.
+        settings (dict): ``type`` and arguments.
+    """
+
+    place: str
+    settings: dict
+
+    @property
+    def kind(self) -> str:
+        """Name of the class, without scope or module."""
+        written = self.settings.get('type')
+        return getattr(written, '__name__', str(written)).split('.')[-1]
+
+
+def stage_datasets(
+    cfg: Config, stages: Sequence[str]
+) -> Iterator[Tuple[str, dict]]:
+    """Yield the data sets of some stages, and those inside of wrappers.
+
+    Args:
+        cfg (Config): With data loaders or not.
+        stages (Sequence[str]): Of ``'train'``, ``'val'`` and ``'test'``.
+
+    Yields:
+        tuple: Place, such as ``'val_dataloader.dataset'``, and settings.
+    """
+    for stage in stages:
+        name = f'{stage}_dataloader'
+        loader = cfg.get(name) or {}
+        yield from _datasets(f'{name}.dataset', loader.get('dataset'))
+
+
+def _datasets(place: str, dataset: Any) -> Iterator[Tuple[str, dict]]:
+    if isinstance(dataset, (list, tuple)):
+        for i, item in enumerate(dataset):
+            yield from _datasets(f'{place}.{i}', item)
+    elif isinstance(dataset, dict):
+        yield place, dataset
+        for key in ('dataset', 'datasets'):
+            yield from _datasets(f'{place}.{key}', dataset.get(key))
+
+
+def pipeline_steps(place: str, dataset: dict) -> List[Step]:
+    """List the steps of a data set's pipeline in the order that they run.
+
+    Of a wrapper that runs all of its ``transforms`` they come behind it;
+    those that are drawn at random (``RandomApply``) are left out.
+
+    Args:
+        place (str): Of the data set.
+        dataset (dict): As :func:`stage_datasets` yields it.
+    """
+    return list(_steps(f'{place}.pipeline', dataset.get('pipeline')))
+
+
+def _steps(place: str, transforms: Any) -> Iterator[Step]:
+    if not isinstance(transforms, (list, tuple)):
+        return
+    for i, settings in enumerate(transforms):
+        if not isinstance(settings, dict):
+            continue
+        step = Step(f'{place}.{i}', settings)
+        yield step
+        if not step.kind.startswith('Random'):
+            inside = settings.get('transforms')
+            yield from _steps(f'{step.place}.transforms', inside)

@@ -1,0 +1,120 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What the pipelines of a video config deliver: clips, and views of them."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, List, Optional, Sequence, Tuple
+
+from mmengine.config import Config
+
+from ..subnet import Size
+from .pipelines import Step, pipeline_steps, stage_datasets
+
+# Crops that a step makes of every clip.
+_CROPS = dict(ThreeCrop=3, TenCrop=10)
+
+
+@dataclass(frozen=True)
+class TestViews:
+    """How a video is tested.
+
+    Args:
+        number (int, optional): Clips times crops of a video; None for images.
+        shape (tuple[int], optional): Height and width in pixels of the views
+            that the full network gets; None where the config does not say.
+    """
+
+    number: Optional[int] = None
+    shape: Optional[Size] = None
+
+
+def find_views(cfg: Config) -> TestViews:
+    """Read from the test pipeline of a config how videos are tested.
+
+    Of several test sets the first one counts. One view is what a pipeline
+    delivers that says nothing else.
+
+    Args:
+        cfg (Config): Of images or videos.
+    """
+    if not is_video(cfg):
+        return TestViews()
+    pipelines = (
+        pipeline_steps(*found) for found in stage_datasets(cfg, ('test',))
+    )
+    steps = next(filter(None, pipelines), [])
+    sized = sizing_step(steps)
+    return TestViews(
+        number=prod(map(_multiplier, steps)),
+        shape=None if sized is None else sized[1],
+    )
+
+
+def is_video(cfg: Config) -> bool:
+    """Whether the model of a config wraps a recognizer of mmaction2."""
+    return 'Recognizer' in str((cfg.get('model') or {}).get('wraps'))
+
+
+def frame_stride(cfg: Config) -> int:
+    """Frames of a clip for each frame that a subnet counts.
+
+    1, but for networks of two branches, whose subnets count those of the Slow
+    one: there it is the backbone's ``resample_rate``.
+    """
+    backbone = cfg.model.get('backbone') or {}
+    name = str(backbone.get('wraps') or backbone.get('type'))
+    if 'resample_rate' in backbone or 'SlowFast' in name:
+        return backbone.get('resample_rate', 8)
+    return 1
+
+
+def sampling_steps(steps: Sequence[Step]) -> List[Step]:
+    """Those that pick the frames of clips, as ``SampleFrames`` does."""
+    return [
+        s for s in steps if 'Sample' in s.kind and 'clip_len' in s.settings
+    ]
+
+
+def sizing_step(steps: Sequence[Step]) -> Optional[Tuple[Step, Size]]:
+    """Find the step that makes frames of the size that is delivered.
+
+    Returns:
+        tuple or None: The last crop or ``Resize`` to a given size, with
+        height and width; None where the size depends on the video.
+    """
+    found = None
+    for step in steps:
+        if 'Crop' in step.kind:
+            # mmaction2 names it in two ways, or leaves the size to chance.
+            size = step.settings.get('size', step.settings.get('crop_size'))
+        elif step.kind == 'Resize':
+            # mmaction2 keeps the ratio by default.
+            keeps = step.settings.get('keep_ratio', True)
+            size = None if keeps else step.settings.get('scale')
+        else:
+            continue
+        shape = _shape(size)
+        found = None if shape is None else (step, shape)
+    return found
+
+
+def _shape(size: Any) -> Optional[Size]:
+    """Height and width of what mmaction2 takes: a side, or (width, height)."""
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, (list, tuple)) and len(size) == 2:
+        return size[1], size[0]
+    return None
+
+
+def _multiplier(step: Step) -> int:
+    """How many clips or crops a test step makes of one."""
+    if step.kind in _CROPS:
+        return _CROPS[step.kind]
+    settings = step.settings
+    clips = settings.get('num_clips', 1)
+    if not settings.get('test_mode'):
+        return clips
+    if step.kind == 'DenseSampleFrames':
+        return clips * settings.get('num_sample_positions', 10)
+    return clips * (2 if settings.get('twice_sample') else 1)

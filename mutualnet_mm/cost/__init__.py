@@ -1,0 +1,20 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What a subnet costs to run and to train."""
+
+from .machine import machine_name
+from .macs import HeadCost, count_heads, count_macs, count_params
+from .step_times import StepTimes, measure_steps
+from .training_cost import closed_form_ratio, expected_macs, ways_of_sampling
+
+__all__ = [
+    'HeadCost',
+    'StepTimes',
+    'closed_form_ratio',
+    'count_heads',
+    'count_macs',
+    'count_params',
+    'expected_macs',
+    'machine_name',
+    'measure_steps',
+    'ways_of_sampling',
+]

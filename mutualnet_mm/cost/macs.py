@@ -1,0 +1,130 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The cost of a subnet."""
+
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Union
+
+from torch import nn
+
+from ..models import MutualLearningMixin
+from ..slimmable import count_module_macs, count_module_params
+from ..subnet import Size, Subnet
+
+
+def count_macs(
+    model: MutualLearningMixin,
+    subnet: Union[str, Subnet],
+    image_shape: Optional[Size] = None,
+) -> int:
+    """Count the multiply-accumulates of ``subnet`` for one image.
+
+    Convolutions, linear layers and global average pooling count; nothing is
+    computed. Classifiers and recognizers are counted whole, detectors with
+    backbone and neck at the padded input size: their heads cost the same at
+    every width (:func:`count_heads`). Of video it is the cost of one view.
+
+    Args:
+        model (MutualLearningMixin): As built from a config.
+        subnet (str or Subnet): Such as ``'0.7x-160'``.
+        image_shape (tuple[int], optional): Height and width in pixels.
+            Detectors: of the original image, whose aspect ratio they keep;
+            (480, 640), COCO's most common size, where it is None.
+            Recognizers: of the views that the pipeline delivers for the full
+            network; the full resolution where it is None. Does not matter to
+            classifiers. Defaults to None.
+
+    Returns:
+        int: Multiply-accumulates.
+    """
+    return _count_macs(model, subnet, image_shape, model.task.forward_cost)
+
+
+def count_params(
+    model: MutualLearningMixin, subnet: Union[str, Subnet]
+) -> int:
+    """Count the parameters of ``subnet``, of the whole model as deployed.
+
+    The backbone counts as narrow as it runs, what stands behind it with the
+    columns that meet the backbone's channels. Heads of detectors count whole,
+    as they are at every width. Resolution and frames do not matter.
+
+    Args:
+        model (MutualLearningMixin): As built from a config.
+        subnet (str or Subnet): Such as ``'0.7x-160'``.
+
+    Returns:
+        int: Parameters; at full width all of ``model.parameters()``.
+    """
+    subnet = model.space.check(subnet)
+    with model.activate(subnet):
+        return count_module_params(
+            model,
+            model.task.meta_input(model, subnet),
+            forward=model.task.forward_sliced,
+        )
+
+
+@dataclass(frozen=True)
+class HeadCost:
+    """Cost of the heads that :func:`count_macs` leaves out.
+
+    Args:
+        macs (int, optional): Multiply-accumulates for one image; None where
+            they depend on what is found in it (heads behind proposals).
+        params (int): Parameters, which ``count_params`` includes.
+    """
+
+    macs: Optional[int]
+    params: int
+
+
+def count_heads(
+    model: MutualLearningMixin,
+    subnet: Union[str, Subnet],
+    image_shape: Optional[Size] = None,
+) -> Optional[HeadCost]:
+    """Count what stands behind backbone and neck, at a subnet's resolution.
+
+    Multiply-accumulates are known for mmdet's single-stage detectors alone:
+    those of two stages depend on the number of proposals.
+
+    Args:
+        model (MutualLearningMixin): As built from a config.
+        subnet (str or Subnet): Such as ``'0.7x-160'``.
+        image_shape (tuple[int], optional): As for :func:`count_macs`.
+
+    Returns:
+        HeadCost: None where :func:`count_macs` counts the heads, too.
+    """
+    if model.task.cost_includes_head:
+        return None
+    heads = nn.ModuleList(
+        child
+        for name, child in model.named_children()
+        if name not in ('backbone', 'neck')
+    )
+    macs = None
+    if any(c.__name__ == 'SingleStageDetector' for c in type(model).__mro__):
+        whole = _count_macs(
+            model,
+            subnet,
+            image_shape,
+            lambda model, inputs: model(inputs, mode='tensor'),
+        )
+        macs = whole - count_macs(model, subnet, image_shape)
+    return HeadCost(macs, sum(p.numel() for p in heads.parameters()))
+
+
+def _count_macs(
+    model: MutualLearningMixin,
+    subnet: Union[str, Subnet],
+    image_shape: Optional[Size],
+    forward: Callable[..., Any],
+) -> int:
+    subnet = model.space.check(subnet)
+    with model.activate(subnet):
+        return count_module_macs(
+            model,
+            model.task.meta_input(model, subnet, image_shape),
+            forward=forward,
+        )

@@ -1,0 +1,189 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Multiply-accumulates of a training step (Eq. 2, Eq. 9, Tables 3 and 4)."""
+
+from functools import lru_cache
+from itertools import product
+from statistics import fmean
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..models import MutualLearningMixin
+from ..sampler import SubnetSampler
+from ..slimmable import SlimLayer, active_channels
+from ..subnet import Size, Subnet
+from .macs import count_macs
+
+Pieces = Sequence[Tuple[float, float]]
+"""Widths, and the share of the range that each stands for."""
+
+
+def ways_of_sampling(sampler: SubnetSampler) -> Dict[str, SubnetSampler]:
+    """Name a way of sampling, and the others that it is compared with.
+
+    Args:
+        sampler (SubnetSampler): As a config has it.
+
+    Returns:
+        dict: ``sampler`` first. For video followed by the three of the
+        paper's Table 4: two random widths beside the full one, the smallest
+        and a random one, a random one.
+    """
+    ways = {_name(sampler): sampler}
+    space = sampler.space
+    if (
+        space.frames is not None
+        and space.is_range
+        and not sampler.single_subnet
+    ):
+        for num_random, include_min in ((2, False), (1, True), (1, False)):
+            other = SubnetSampler(space, num_random, include_min)
+            ways.setdefault(_name(other), other)
+    return ways
+
+
+def _name(sampler: SubnetSampler) -> str:
+    if sampler.single_subnet:
+        return f'{sampler.single_subnet} alone'
+    tags = list(sampler.sample(0))
+    parts = ['full', *['smallest' for tag in tags if tag == 'min']]
+    for kind, tag in (('random', 'rand'), ('fixed', 'fixed')):
+        number = sum(r.startswith(tag) for r in tags)
+        parts += [f'{number} {kind}'] * (number > 0)
+    return ' + '.join(parts) + ' of one size' * sampler.shared
+
+
+def closed_form_ratio(sampler: SubnetSampler) -> float:
+    """Expected cost of a step by Eq. 2, relative to the full network's.
+
+    As if multiply-accumulates were proportional to the squares of width and
+    resolution, and to the frames of video (Eq. 9).
+
+    Args:
+        sampler (SubnetSampler): Names the space and the draws of a step.
+
+    Returns:
+        float: 1 for the full network trained alone.
+    """
+    full, space = sampler.space.full, sampler.space
+
+    def relative(subnet: Subnet) -> float:
+        return (
+            (subnet.width / full.width) ** 2
+            * (subnet.resolution / full.resolution) ** 2
+            * ((subnet.frames or 1) / (full.frames or 1))
+        )
+
+    a, b = space.min_width, space.max_width
+    # Simpson's rule: exact for a square.
+    simpson = [(a, 1 / 6), ((a + b) / 2, 4 / 6), (b, 1 / 6)]
+    return _expectations([sampler], relative, simpson)[0]
+
+
+def expected_macs(
+    model: MutualLearningMixin,
+    samplers: Sequence[SubnetSampler],
+    image_shape: Optional[Size] = None,
+    track: Callable[[Pieces], Iterable[Tuple[float, float]]] = iter,
+) -> List[float]:
+    """Expected multiply-accumulates of a step for one training image.
+
+    Forward passes of all subnets of a step, counted from their rounded
+    channels (:func:`~.macs.count_macs`). The expectation over the uniform
+    width is exact: counts are constant between the widths at which some layer
+    gets more channels.
+
+    Args:
+        model (MutualLearningMixin): As built from a config.
+        samplers (Sequence[SubnetSampler]): Ways to sample ``model.space``,
+            which share what takes the time.
+        image_shape (tuple[int], optional): As for :func:`~.macs.count_macs`.
+            Defaults to None.
+        track (Callable): Goes through what takes the time, to show progress.
+            Defaults to showing none.
+
+    Returns:
+        list[float]: One for each of ``samplers``.
+    """
+    draws = model.space.is_range and any(
+        s.num_random and not s.single_subnet for s in samplers
+    )
+    count = lru_cache(maxsize=None)(
+        lambda subnet: count_macs(model, subnet, image_shape)
+    )
+    pieces = width_pieces(model) if draws else []
+    return _expectations(samplers, count, track(pieces))
+
+
+def width_pieces(model: MutualLearningMixin) -> Pieces:
+    """Cut the range of widths where a layer's rounded channels change.
+
+    Returns:
+        list[tuple[float]]: A width inside of each piece, and the share of
+        the range that the piece takes. Shares add up to 1.
+    """
+    space, state = model.space, model.slim_state
+    kinds = {
+        (layer.weight.shape[0], layer.slim_rule)
+        for layer in model.modules()
+        if isinstance(layer, SlimLayer)
+        # Batch norms and grouped convolutions follow their input.
+        and not isinstance(layer, _BatchNorm)
+        and getattr(layer, 'groups', 1) == 1
+    }
+
+    @lru_cache(maxsize=None)
+    def channels(width: float) -> Tuple[int, ...]:
+        return tuple(
+            active_channels(
+                number, width, state.max_width, rule, state.rounding
+            )
+            for number, rule in kinds
+        )
+
+    def steps(a: float, b: float) -> List[float]:
+        # No layer narrows as the width grows: equal ends, nothing between.
+        if channels(a) == channels(b):
+            return []
+        middle = (a + b) / 2
+        if b - a < 1e-9:
+            return [middle]
+        return steps(a, middle) + steps(middle, b)
+
+    low, high = space.min_width, space.max_width
+    edges = [low, *steps(low, high), high]
+    return [
+        ((a + b) / 2, (b - a) / (high - low)) for a, b in zip(edges, edges[1:])
+    ]
+
+
+def _expectations(
+    samplers: Sequence[SubnetSampler],
+    cost: Callable[[Subnet], float],
+    pieces: Iterable[Tuple[float, float]],
+) -> List[float]:
+    """Expected sums of ``cost`` over the subnets that ``samplers`` draw.
+
+    All draw from one space. ``pieces`` stand for the uniform draw of one
+    random width.
+    """
+    space = samplers[0].space
+    sizes = list(product(space.resolutions, space.frames or (None,)))
+
+    def mean(width: float) -> float:
+        return fmean(cost(Subnet(width, *size)) for size in sizes)
+
+    random = sum(share * mean(width) for width, share in pieces)
+
+    def expectation(sampler: SubnetSampler) -> float:
+        if sampler.single_subnet:
+            return cost(sampler.single_subnet)
+        total = mean(space.max_width) if sampler.shared else cost(space.full)
+        if not space.is_range:
+            narrower = sorted(set(space.widths))[:-1]
+            return total + sum(map(mean, narrower))
+        if sampler.include_min:
+            total += mean(space.min_width)
+        return total + sampler.num_random * random
+
+    return [expectation(sampler) for sampler in samplers]

@@ -1,0 +1,140 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""``adaptive.pth``: all that a network needs to run at any budget."""
+
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple, Union
+
+import torch
+from torch import Tensor
+
+from ..engine import SubnetStatistics
+from ..errors import UsageError
+from ..files import atomic_write, load_tensors
+from ..query_table import QueryTable, table_from_dict, table_to_dict
+
+SCHEMA = 1
+_PACKAGES = (
+    *('mutualnet_mm', 'torch', 'mmengine', 'mmcv'),
+    *('mmpretrain', 'mmdet', 'mmaction'),
+)
+# Of what is not checked further when it is read.
+_KINDS: Dict[str, Any] = dict(
+    config=str,
+    weights=dict,
+    statistics=dict,
+    width=(tuple, list),
+    calibration=dict,
+    dataset_meta=dict,
+    versions=dict,
+)
+
+
+def loaded_versions() -> Dict[str, str]:
+    """Versions of what is imported, of ours and what it is built on."""
+    modules = {name: sys.modules.get(name) for name in _PACKAGES}
+    return {
+        name: str(getattr(module, '__version__', 'unknown'))
+        for name, module in modules.items()
+        if module is not None
+    }
+
+
+@dataclass
+class AdaptiveFile:
+    """What ``adaptive.pth`` holds: tensors and plain containers only.
+
+    Args:
+        config (str): ``Config.fromstring(config, '.py')`` gives the config.
+        weights (dict): ``state_dict`` of the model; the running statistics in
+            it are the full network's.
+        statistics (dict): Of each other subnet of the table, ``{str(subnet):
+            {layer: (mean, variance)}}``.
+        table (QueryTable): Of the same weights.
+        width (tuple[float]): Narrowest and widest trained width.
+        rounding (str): Policy that turns widths into channels.
+        calibration (dict): Arguments of the ``BNCalibrationHook`` that the
+            statistics follow; ``dataloader=None`` is the config's
+            ``train_dataloader``.
+        dataset_meta (dict): What is known of the test data set, such as
+            ``classes``. Defaults to nothing.
+        versions (dict): Of the packages that wrote the file. Defaults to
+            those that are imported.
+    """
+
+    config: str
+    weights: Dict[str, Tensor]
+    statistics: SubnetStatistics
+    table: QueryTable
+    width: Tuple[float, float]
+    rounding: str
+    calibration: Dict[str, Any]
+    dataset_meta: Dict[str, Any] = field(default_factory=dict)
+    versions: Dict[str, str] = field(default_factory=loaded_versions)
+
+    def save(self, path: Union[str, Path]) -> None:
+        """Write the file; a reader sees the old one or all of the new.
+
+        Raises:
+            UsageError: If it cannot be written.
+        """
+        if Path(path).is_dir():
+            raise UsageError(f'{str(path)!r} is a folder: name a file')
+        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        content['table'] = table_to_dict(self.table)
+        try:
+            with atomic_write(path) as file:
+                torch.save(dict(content, schema=SCHEMA), file)
+        except OSError as error:
+            raise UsageError(
+                f'{str(path)!r} cannot be written: {error.strerror}'
+            ) from error
+
+    @classmethod
+    def load(
+        cls,
+        path: Union[str, Path],
+        map_location: Optional[Union[str, torch.device]] = 'cpu',
+    ) -> 'AdaptiveFile':
+        """Read a file without running any code that it may hold.
+
+        Args:
+            path (str or Path): As :meth:`save` writes it.
+            map_location (str or torch.device, optional): Where tensors go.
+                Defaults to ``'cpu'``.
+
+        Raises:
+            UsageError: If the file is missing, damaged or of another kind,
+                or if a newer release wrote it.
+        """
+        name = repr(str(path))
+        if not Path(path).is_file():
+            raise UsageError(f'adaptive file {name} does not exist')
+        try:
+            content = load_tensors(path, map_location)
+        except Exception as error:  # what it raises depends on the damage
+            raise UsageError(
+                f'{name} is damaged, or no file of build_table: '
+                f'{type(error).__name__}'
+            ) from error
+        schema = content.get('schema') if isinstance(content, dict) else None
+        if not isinstance(schema, int):
+            raise UsageError(
+                f'{name} is no adaptive file: make one with build_table'
+            )
+        if schema > SCHEMA:
+            raise UsageError(
+                f'{name} has schema {schema}, this release reads up to '
+                f'{SCHEMA}: update mutualnet_mm'
+            )
+        content.setdefault('dataset_meta', {})  # of files before it was kept
+        missing = [f.name for f in fields(cls) if f.name not in content]
+        if missing:
+            raise UsageError(f'{name} is damaged: it has no {missing[0]}')
+        for key, kind in _KINDS.items():
+            if not isinstance(content[key], kind):
+                raise UsageError(f'{name} is damaged: {key} is no {kind}')
+        table = table_from_dict(content['table'], f'the table of {name}')
+        known = {f.name: content[f.name] for f in fields(cls)}
+        return cls(**dict(known, table=table))

@@ -1,0 +1,235 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""A trained network that runs at any budget of its query table."""
+
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Optional, Tuple, Union
+
+import torch
+from mmengine.registry import DefaultScope
+from torch import Tensor
+
+from ..engine.hooks import calibration_batches
+from ..errors import UsageError
+from ..query_table import QueryTable
+from ..subnet import Subnet
+from .adaptive_file import AdaptiveFile
+from .controller import LatencyController, pareto_levels
+from .inputs.pipeline import InputPipeline
+from .stored_model import stored_config, stored_model
+from .switchable import Samples, Subnets, SwitchableNetwork
+
+
+class AdaptiveModel(SwitchableNetwork):
+    """One network, many budgets: what ``adaptive.pth`` is for.
+
+    It starts as the full network. :meth:`set_budget` and :meth:`use` switch
+    it, calls predict.
+
+    Args:
+        file (AdaptiveFile): As it was loaded. Building runs what its config
+            names: open files that you trust only.
+        device (str or torch.device): Where to run. Defaults to ``'cpu'``.
+
+    Attributes:
+        file (AdaptiveFile): As given.
+        cfg (Config): The config that the network was trained with.
+
+    Raises:
+        UsageError: If the parts of the file do not fit together, or if
+            there is no such device.
+    """
+
+    def __init__(
+        self, file: AdaptiveFile, device: Union[str, torch.device] = 'cpu'
+    ) -> None:
+        self.file = file
+        self.cfg = stored_config(file)
+        super().__init__(*stored_model(file, self.cfg, device))
+        self._inputs = InputPipeline(self.cfg, self._origin)
+
+    @classmethod
+    def from_file(
+        cls, path: Union[str, Path], device: Union[str, torch.device] = 'cpu'
+    ) -> 'AdaptiveModel':
+        """Load ``adaptive.pth``, written by ``tools/build_table.py``.
+
+        Args:
+            path (str or Path): File that you trust.
+            device (str or torch.device): Where to run. Defaults to ``'cpu'``.
+
+        Raises:
+            UsageError: If the file is missing, damaged or of another kind.
+        """
+        return cls(AdaptiveFile.load(path), device)
+
+    def _start(self) -> None:
+        super()._start()
+        self._controller: Optional[LatencyController] = None
+
+    @property
+    def table(self) -> QueryTable:
+        """The query table."""
+        return self.file.table
+
+    def set_budget(
+        self,
+        macs: Optional[float] = None,
+        latency_ms: Optional[float] = None,
+        params: Optional[float] = None,
+        device: Optional[str] = None,
+    ) -> Subnet:
+        """Switch to the best subnet of the table within a budget.
+
+        Args:
+            macs (float, optional): Multiply-accumulates at most, of an image
+                or of one view of a video.
+            latency_ms (float, optional): Milliseconds at most, as
+                ``tools/measure_latency.py`` measured.
+            params (float, optional): Parameters at most.
+            device (str, optional): Name of the measurement that latencies
+                are of; needed only where there are several.
+
+        Returns:
+            Subnet: The active one from now on.
+
+        Raises:
+            UsageError: If no budget is given, or if one is below the least
+                that the table has, which is named.
+        """
+        if all(budget is None for budget in (macs, latency_ms, params)):
+            raise UsageError('give a budget: macs, latency_ms or params')
+        entry = self.table.best(macs, latency_ms, params, device)
+        return self.use(entry.subnet)
+
+    def calibrate(
+        self, dataloader: Union[dict, Iterable[Any]], subnets: Subnets
+    ) -> None:
+        """Collect the statistics of subnets that are not in the table.
+
+        :meth:`use` takes them from then on; :meth:`save` keeps them.
+
+        Args:
+            dataloader (dict or Iterable): Batches as the data loader of the
+                config gives them, at the full resolution, or the settings of
+                one, such as ``net.cfg.train_dataloader``. No labels are used;
+                as many batches are taken as for the table.
+            subnets (str, Subnet or Sequence): Such as ``'0.72x-160'``.
+
+        Raises:
+            UsageError: If a subnet is outside of the trained range, if
+                there is none but the one that the running statistics belong
+                to, or if the data loader gives no batch.
+        """
+        number = self.file.calibration['num_batches']
+        if not isinstance(dataloader, dict):
+            given = islice(dataloader, number)
+            self._calibrate(map(_check_batch, given), subnets)
+            return
+        # Another network may have made another project the default since.
+        scope = self.cfg.get('default_scope')
+        with DefaultScope.overwrite_default_scope(scope):
+            batches = calibration_batches(dataloader, number)
+            self._calibrate(batches, subnets)
+
+    def save(self, path: Union[str, Path]) -> None:
+        """Write a file with the statistics that :meth:`calibrate` added."""
+        bank = {
+            subnet: {n: (m.cpu(), v.cpu()) for n, (m, v) in found.items()}
+            for subnet, found in dict(self._bank).items()
+        }
+        replace(self.file, statistics=bank).save(path)
+
+    def prepare(self, images: Any) -> Tuple[Tensor, Samples]:
+        """Read and preprocess a batch, at the full resolution.
+
+        Args:
+            images: As :class:`~.inputs.InputPipeline` takes them.
+
+        Returns:
+            tuple: Inputs and data samples, for :meth:`predict`.
+        """
+        return self._inputs(images)
+
+    def __call__(self, images: Any, batch_size: int = 1) -> Samples:
+        """Predict images or videos with the active subnet.
+
+        Args:
+            images: Arrays, files or tensors, one or a list, as
+                :class:`~.inputs.InputPipeline` takes them.
+            batch_size (int): Of what a list is cut into. A tensor, or
+                anything else that is no list, is one batch. Defaults to 1, as
+                in the stock inferencers.
+
+        Returns:
+            list: A stock data sample with predictions for each image.
+        """
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UsageError(
+                f'batch_size={batch_size!r}: use a whole number from 1'
+            )
+        batches = [images]
+        if isinstance(images, (list, tuple)) and images:
+            starts = range(0, len(images), batch_size)
+            batches = [images[i : i + batch_size] for i in starts]
+        results: Samples = []
+        for batch in batches:
+            start = time.perf_counter()
+            results += self.predict(*self.prepare(batch))
+            controller = self._controller  # another thread may take it away
+            if controller is not None:
+                self.synchronize()
+                measured = 1000 * (time.perf_counter() - start)
+                self._follow(controller.observe(measured))
+        return results
+
+    @contextmanager
+    def latency_controller(
+        self, target_ms: float, device: Optional[str] = None
+    ) -> Iterator[LatencyController]:
+        """Keep a deadline: step down and up as calls take longer or shorter.
+
+        Inside of the ``with`` block every call of the model is timed, reading
+        and preprocessing included, and the subnet for the next one is chosen
+        from the Pareto set, see :class:`~.controller.LatencyController`.
+        Afterwards the subnet of before is active again. Static subnets
+        are best made before, since making one delays a call.
+
+        Args:
+            target_ms (float): Milliseconds at most for a call (of a list:
+                for each batch).
+            device (str, optional): Name of the measured latencies that say
+                how subnets compare. Defaults to the only one there is, or to
+                MACs.
+
+        Yields:
+            LatencyController: For looking at.
+        """
+        before, outer = self.current, self._controller
+        controller = LatencyController(
+            *pareto_levels(self.table, device), target_ms, before
+        )
+        try:
+            self._follow(controller.current)
+            self._controller = controller
+            yield controller
+        finally:
+            self._controller = outer
+            self._follow(before)
+
+    def _follow(self, subnet: Subnet) -> None:
+        if subnet != self.current:
+            self.use(subnet)
+
+
+def _check_batch(batch: Any) -> dict:
+    if not isinstance(batch, dict) or 'inputs' not in batch:
+        raise UsageError(
+            f'a batch to calibrate on is a {type(batch).__name__}: give what '
+            'a data loader of the config gives, or its settings, such as '
+            'net.cfg.train_dataloader'
+        )
+    return batch

@@ -1,0 +1,192 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What a user hands over, made into the batch that a test loop would see."""
+
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Type, Union
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from torch import Tensor
+
+from ...config.pipelines import stage_datasets
+from ...errors import UsageError
+from ...models import MutualLearningMixin
+from ...models.tasks.base import Batch
+from .clips import ClipReader
+from .images import DetectionReader, ImageReader
+from .reader import Reader
+
+_READERS: Dict[str, Type[Reader]] = dict(
+    classification=ImageReader, detection=DetectionReader, action=ClipReader
+)
+
+Images = Union[
+    str, Path, np.ndarray, Tensor, Sequence[Union[str, Path, np.ndarray]]
+]
+
+
+class InputPipeline:
+    """Makes preprocessed batches of the full resolution.
+
+    Files and arrays go through the config's test pipeline and the model's
+    data preprocessor, so that the batch is the one that the test loop would
+    see: all views of a clip too, where mmaction2's inferencer takes one. No
+    ground truth is needed. Of several test sets the first one counts.
+
+    What is taken:
+
+    - the path of an image, or of a video (a folder of frames where the test
+      pipeline reads those), or a list of paths;
+    - uint8 arrays, one or a list of them. An image is (H, W, 3) in BGR order,
+      as OpenCV reads it, or grey, (H, W), where a classifier normalises it; a
+      clip is (T, H, W, 3) in **RGB** order, as mmaction2's ``ArrayDecode``
+      takes it. Where the data set itself holds arrays (CIFAR), images are in
+      its order. A stacked array, (N, H, W, 3) or (N, T, H, W, 3), is a list;
+    - a tensor as the data preprocessor delivers it: float, normalised. Of
+      images (N, 3, H, W), of clips (N, 3, T, H, W) or, with several views,
+      (N, views, 3, T, H, W); N may be left out, but for several views. A
+      classifier takes it at the full resolution; a recognizer also at
+      larger views. For a detector it is an original image of any size: it is
+      scaled as the test pipeline scales images, and padded, and boxes are in
+      its coordinates.
+
+    Transforms are built once, here; calls are safe in several threads.
+
+    Args:
+        cfg (Config): Its ``default_scope`` becomes the current one.
+        model (MutualLearningMixin): Built from ``cfg``. It names the task, the
+            full resolution and the device.
+
+    Raises:
+        UsageError: If the config has no test pipeline, or one that decodes
+            nothing.
+
+    Example:
+        >>> pipeline = InputPipeline(cfg, model)
+        >>> inputs, data_samples = pipeline(['cat.jpg', 'dog.jpg'])
+    """
+
+    def __init__(self, cfg: Config, model: MutualLearningMixin) -> None:
+        dataset = _test_set(cfg)
+        init_default_scope(cfg.get('default_scope') or 'mmengine')
+        self._model = model
+        self._reader = _READERS[model.task.name](dataset, model)
+
+    def __call__(self, images: Images) -> Batch:
+        """Return the batch: inputs, and one stock data sample for each.
+
+        What is given is not changed. A clip that is shorter than what the
+        pipeline samples is handled by the stock sampling step, which repeats
+        it (``out_of_bound_opt``).
+
+        Args:
+            images (str, Path, np.ndarray, Tensor or list): See the class.
+
+        Raises:
+            UsageError: In one line, if a file cannot be read, if nothing is
+                given, things of several kinds or something of a wrong type or
+                shape, or if the batch is not of the full resolution.
+        """
+        model = self._model
+        if isinstance(images, Tensor):
+            inputs, samples = self._reader.batch(self._batched(images))
+        else:
+            batch = pseudo_collate(self._packed(images))
+            data = model.data_preprocessor(batch, False)
+            inputs, samples = data['inputs'], data['data_samples']
+        model.task.check_test(model, inputs, samples)
+        return inputs, samples
+
+    def _packed(self, images: Any) -> List[dict]:
+        """What the data set would deliver, one by one."""
+        reader = self._reader
+        listed = self._listed(images)
+        if not listed:
+            raise UsageError(
+                f'no {reader.what} was given: give one {reader.what} or more'
+            )
+        kinds = {_kind(item, reader) for item in listed}
+        if len(kinds) > 1:
+            raise UsageError(
+                f'{" and ".join(sorted(kinds))} were given together: give '
+                'all as the same'
+            )
+        if kinds == {'files'}:
+            return [reader.read_file(str(item)) for item in listed]
+        for i, array in enumerate(listed, 1):
+            self._check_array(array, f'{reader.what} {i} of {len(listed)}')
+        return [reader.read_array(array) for array in listed]
+
+    def _listed(self, images: Any) -> list:
+        if isinstance(images, np.ndarray):
+            stacked = images.ndim == self._reader.array_dims + 1
+            return list(images) if stacked else [images]
+        return list(images) if isinstance(images, (list, tuple)) else [images]
+
+    def _check_array(self, array: np.ndarray, name: str) -> None:
+        reader, shape = self._reader, array.shape
+        grey = reader.takes_grey and len(shape) == 2
+        coloured = len(shape) == reader.array_dims and shape[-1] == 3
+        if not (grey or coloured) or 0 in shape:
+            raise UsageError(
+                f'{name} is an array of shape {shape}: give '
+                f'{reader.array_shape}'
+            )
+        if array.dtype != np.uint8:
+            raise UsageError(
+                f'{name} is an array of {array.dtype}: give pixel values, '
+                '0 to 255, as uint8'
+            )
+
+    def _batched(self, images: Tensor) -> Tensor:
+        """A tensor with all that no data preprocessor delivers refused."""
+        if not images.is_floating_point():
+            raise UsageError(
+                f'a tensor of {images.dtype} was given: tensors are float and '
+                'normalised, as the data preprocessor delivers them; give '
+                'pixel values as an array of numpy'
+            )
+        reader, shape = self._reader, tuple(images.shape)
+        one = reader.array_dims
+        if (
+            len(shape) not in reader.tensor_dims
+            or shape[-one] != 3
+            or 0 in shape
+        ):
+            raise UsageError(
+                f'a tensor of shape {shape} was given: give '
+                f'{reader.tensor_shapes}'
+            )
+        images = images if len(shape) > one else images[None]
+        device = self._model.data_preprocessor.device
+        return images.detach().to(device, torch.float32)
+
+
+def _test_set(cfg: Config) -> dict:
+    """Return the settings of the first test set that has a pipeline."""
+    for _, dataset in stage_datasets(cfg, ('test',)):
+        if dataset.get('pipeline'):
+            return dataset
+    raise UsageError(
+        'the config has no test_dataloader.dataset.pipeline, which makes '
+        'images ready for the network: set it'
+    )
+
+
+def _kind(item: Any, reader: Reader) -> str:
+    if isinstance(item, (str, Path)):
+        return 'files'
+    if isinstance(item, np.ndarray):
+        return 'arrays'
+    if isinstance(item, Tensor):
+        raise UsageError(
+            'a list of tensors was given: make one tensor of them by '
+            'torch.stack'
+        )
+    raise UsageError(
+        f'{reader.what}s cannot be given as {type(item).__name__}: give the '
+        f'path of a file, or an array, {reader.array_shape}'
+    )

@@ -1,0 +1,181 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""How long the subnets of a table take on the device at hand."""
+
+import os
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
+from time import perf_counter
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Mapping,
+    Optional,
+    Sequence,
+    Union,
+)
+
+import numpy as np
+import torch
+
+from ..config.views import find_views
+from ..errors import UsageError
+from ..query_table import (
+    Latency,
+    QueryTable,
+    load_table,
+    save_csv,
+    save_table,
+    table_to_dict,
+)
+from ..subnet import Size, Subnet
+from .adaptive_file import AdaptiveFile
+from .adaptive_model import AdaptiveModel
+
+_WARM_UP = 3
+
+
+def measure_latencies(
+    net: AdaptiveModel,
+    batch_size: int = 1,
+    repeats: int = 30,
+    images: Optional[Sequence[Any]] = None,
+    image_shape: Size = (480, 640),
+    track: Callable[[Sequence[Subnet]], Iterable[Subnet]] = iter,
+) -> Dict[Subnet, Latency]:
+    """Time :meth:`AdaptiveModel.predict` for every subnet of the table.
+
+    That is the network with resizing and the heads' own post-processing, on a
+    prepared batch; reading and preprocessing cost the same at every subnet and
+    are left out. The mode (sliced or static) is that of ``net``. Each
+    subnet runs a few times before it is timed. A keyboard interrupt ends the
+    measurement early: what is finished is returned.
+
+    Args:
+        net (AdaptiveModel): On the device to measure. Its current subnet is
+            active again afterwards.
+        batch_size (int): Images, or videos of one view each. Defaults to 1.
+        repeats (int): Timed runs of each subnet. Defaults to 30.
+        images (Sequence, optional): Files or arrays to run on, repeated to
+            fill the batch. Post-processing of detectors depends on what is
+            found. Defaults to noise.
+        image_shape (tuple[int]): Height and width of the noise, of detectors
+            alone. Defaults to COCO's most common, (480, 640).
+        track (Callable): Goes through the subnets, to show progress. Defaults
+            to showing none.
+
+    Returns:
+        dict: Latency of a batch by subnet.
+
+    Raises:
+        UsageError: If a number is not positive, or images cannot be read.
+    """
+    for name, value in (('batch_size', batch_size), ('repeats', repeats)):
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f'{name}={value!r}: use a whole number from 1')
+    batch = net.prepare(_images(net, batch_size, images, image_shape))
+    before = net.current
+    found: Dict[Subnet, Latency] = {}
+    try:
+        for subnet in track([entry.subnet for entry in net.table.entries]):
+            net.use(subnet)
+            times = [
+                _milliseconds(net, batch) for _ in range(_WARM_UP + repeats)
+            ]
+            timed = times[_WARM_UP:]
+            found[subnet] = Latency(
+                float(np.median(timed)), float(np.quantile(timed, 0.9))
+            )
+    except KeyboardInterrupt:
+        pass
+    finally:
+        net.use(before)
+    return found
+
+
+def _images(
+    net: AdaptiveModel,
+    batch_size: int,
+    images: Optional[Sequence[Any]],
+    image_shape: Size,
+) -> Any:
+    if images:
+        return list(islice(cycle(images), batch_size))
+    size: Sequence[int] = (3, *image_shape)
+    task, full = net.model.task, net.model.space.full
+    if task.name != 'detection':  # of the size that the pipeline delivers
+        view = find_views(net.cfg).shape
+        size = task.input_shape(net.model, full, view)[1:]
+    return torch.randn(batch_size, *size)
+
+
+def _milliseconds(net: AdaptiveModel, batch: Any) -> float:
+    net.synchronize()
+    start = perf_counter()
+    net.predict(*batch)
+    net.synchronize()
+    return 1000 * (perf_counter() - start)
+
+
+def check_writable(path: Union[str, Path]) -> None:
+    """Refuse a file that could not be written again, before any work.
+
+    Raises:
+        UsageError: Names the file.
+    """
+    path = Path(path)
+    if not all(os.access(place, os.W_OK) for place in (path, path.parent)):
+        raise UsageError(
+            f'{str(path)!r} cannot be written: copy it to a folder of yours'
+        )
+
+
+def save_latencies(
+    path: Union[str, Path], device: str, latencies: Mapping[Subnet, Latency]
+) -> QueryTable:
+    """Put latencies into an adaptive file and into the table beside it.
+
+    ``table.json`` and ``table.csv`` in its folder are written anew if they
+    are of the same table.
+
+    Args:
+        path (str or Path): Of the adaptive file.
+        device (str): What the table calls the device. Figures that it has
+            under this name make way.
+        latencies (Mapping): By subnet.
+
+    Returns:
+        QueryTable: The table with the latencies.
+
+    Raises:
+        UsageError: If the table has figures under this name of subnets that
+            were not measured now: an interrupted run replaces no whole one.
+    """
+    file = AdaptiveFile.load(path)
+    lost = [
+        entry.subnet
+        for entry in file.table.entries
+        if device in entry.latency_ms and entry.subnet not in latencies
+    ]
+    if lost:
+        raise UsageError(
+            f'{len(latencies)} subnets were measured, but the table has '
+            f'{device!r} of {lost[0]}, too: its figures stay'
+        )
+    table = file.table.with_latencies(device, latencies)
+    replace(file, table=table).save(path)
+    beside = Path(path).with_name('table.json')
+    if _holds(beside, file.table):
+        save_table(table, beside)
+        save_csv(table, beside.with_suffix('.csv'))
+    return table
+
+
+def _holds(path: Path, table: QueryTable) -> bool:
+    try:
+        found = load_table(path)
+    except UsageError:  # none, or none of ours
+        return False
+    return table_to_dict(found) == table_to_dict(table)

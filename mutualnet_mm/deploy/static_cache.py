@@ -1,0 +1,80 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Static networks of a few subnets, made once and kept."""
+
+import threading
+from collections import OrderedDict
+from typing import Any, Callable, Iterable, List
+
+from torch import nn
+
+from ..errors import UsageError
+from ..subnet import Subnet
+
+
+class StaticCache:
+    """Keeps the static form of the subnets that were used last.
+
+    Several threads may share one.
+
+    Args:
+        make (Callable): Makes the network of a subnet.
+        limit (int): Networks to keep; beyond it the one that was not used
+            for the longest time is dropped.
+
+    Raises:
+        UsageError: If ``limit`` is no whole number from 1.
+    """
+
+    def __init__(
+        self, make: Callable[[Subnet], nn.Module], limit: int
+    ) -> None:
+        if not isinstance(limit, int) or limit < 1:
+            raise UsageError(f'limit={limit!r}: use a whole number from 1')
+        self.limit = limit
+        self._make = make
+        self._made: OrderedDict[Subnet, nn.Module] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def subnets(self) -> List[Subnet]:
+        """Those kept, the one used last at the end."""
+        with self._lock:
+            return list(self._made)
+
+    def get(self, subnet: Subnet) -> nn.Module:
+        """Return the network of ``subnet``, made now if it is not kept."""
+        with self._lock:
+            if subnet not in self._made:
+                self._made[subnet] = self._make(subnet)
+            self._made.move_to_end(subnet)
+            while len(self._made) > self.limit:
+                self._made.popitem(last=False)
+            return self._made[subnet]
+
+    def drop(self, subnets: Iterable[Subnet]) -> None:
+        """Forget networks whose statistics have changed."""
+        with self._lock:
+            for subnet in subnets:
+                self._made.pop(subnet, None)
+
+
+def compile_parts(net: nn.Module, networks: int) -> None:
+    """Compile backbone and neck in place, at their first call.
+
+    Args:
+        net (nn.Module): A static network.
+        networks (int): How many of its kind are kept at the same time.
+    """
+    # Only here: importing it takes seconds.
+    import torch._dynamo
+
+    config: Any = torch._dynamo.config
+    # It counts by code, which all networks of a class share; beyond its limit
+    # it would go on without compiling. The default is that of a single one.
+    new = hasattr(config, 'recompile_limit')
+    name = 'recompile_limit' if new else 'cache_size_limit'
+    setattr(config, name, max(getattr(config, name), 8 * networks))
+    for part in ('backbone', 'neck'):
+        module = getattr(net, part, None)
+        if module is not None:
+            module.compile()

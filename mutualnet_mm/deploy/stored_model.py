@@ -1,0 +1,118 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The network that an adaptive file holds."""
+
+from typing import Set, Tuple, Union
+
+import torch
+from mmengine.config import Config
+
+from ..engine import SubnetStatistics
+from ..errors import UsageError, first_line
+from ..models import MutualLearningMixin
+from ..models.build import build_model
+from ..slimmable import slim_batch_norms
+from .adaptive_file import AdaptiveFile
+
+
+def stored_config(file: AdaptiveFile) -> Config:
+    """Read the config of a file, which runs it.
+
+    Raises:
+        UsageError: If it is no Python, or imports what is not installed.
+    """
+    try:
+        return Config.fromstring(file.config, '.py')
+    except Exception as error:  # it is a program
+        raise UsageError(
+            "the adaptive file's config cannot be read: "
+            f'{type(error).__name__}: {first_line(error)}'
+        ) from error
+
+
+def stored_model(
+    file: AdaptiveFile, cfg: Config, device: Union[str, torch.device]
+) -> Tuple[MutualLearningMixin, SubnetStatistics]:
+    """Build the network of a file, with its weights, in evaluation mode.
+
+    Args:
+        file (AdaptiveFile): As it was loaded.
+        cfg (Config): Its config.
+        device (str or torch.device): Where to put it.
+
+    Returns:
+        tuple: The network and the statistics of its subnets, on the device.
+
+    Raises:
+        UsageError: If weights, statistics or settings do not fit the
+            config, or if there is no such device.
+    """
+    try:
+        model = build_model(cfg)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the classes that it names raise
+        raise UsageError(
+            "the adaptive file's config cannot be built: "
+            f'{type(error).__name__}: {first_line(error)}'
+        ) from error
+    found = (
+        (model.space.min_width, model.space.max_width),
+        model.slim_state.rounding,
+    )
+    if found != (tuple(file.width), file.rounding):
+        raise UsageError(
+            f'the adaptive file is of widths {tuple(file.width)} with '
+            f'rounding={file.rounding!r}, but its config builds {found[0]} '
+            f'with {found[1]!r}: build the table again'
+        )
+    try:
+        model.load_state_dict(file.weights, assign=True)
+    except RuntimeError as error:
+        raise UsageError(
+            "the adaptive file's weights do not fit its config (written with "
+            f'{file.versions}): {_second_line(error)}'
+        ) from error
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f'device={str(device)!r} cannot be used: {first_line(error)}'
+        ) from error
+    model.eval()
+    model.dataset_meta = file.dataset_meta  # where stock code looks for it
+    _check_statistics(model, file.statistics)
+    bank = {
+        subnet: {
+            name: (mean.to(device), variance.to(device))
+            for name, (mean, variance) in statistics.items()
+        }
+        for subnet, statistics in file.statistics.items()
+    }
+    return model, bank
+
+
+def _check_statistics(
+    model: MutualLearningMixin, bank: SubnetStatistics
+) -> None:
+    layers = dict(slim_batch_norms(model))
+    expected: Set[str] = set().union(*bank.values())
+    for subnet, statistics in bank.items():
+        unknown = expected.difference(statistics) | (
+            set(statistics).difference(layers)
+        )
+        wrong = [
+            name
+            for name, (mean, variance) in statistics.items()
+            if name in layers
+            and not len(mean) == len(variance) <= layers[name].num_features
+        ]
+        for name in (*sorted(unknown), *wrong):
+            raise UsageError(
+                f'the adaptive file is damaged: its statistics of {subnet} do '
+                f'not fit layer {name!r}'
+            )
+
+
+def _second_line(error: Exception) -> str:
+    """What does not fit; the first line only says that something does not."""
+    return (str(error).splitlines() + [''] * 2)[1].strip()

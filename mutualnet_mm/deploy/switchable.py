@@ -1,0 +1,237 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""A network that switches between its subnets while it runs."""
+
+import copy
+import threading
+from typing import Any, Callable, Iterable, List, Optional, Sequence, Union
+from weakref import WeakSet
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from ..engine import SubnetStatistics, calibrate
+from ..errors import UsageError
+from ..models import MutualLearningMixin, static_model
+from ..slimmable import Statistics, slim_batch_norms
+from ..subnet import Subnet
+from .sliced import SlicedNetwork
+from .static_cache import StaticCache, compile_parts
+
+Subnets = Union[str, Subnet, Sequence[Union[str, Subnet]]]
+Samples = List[BaseDataElement]
+
+
+class SwitchableNetwork:
+    """Runs the subnets of one network, sliced or static.
+
+    *Sliced*, the mode at first, takes no extra memory: layers read the leading
+    part of the shared weights. *Static* subnets have contiguous weights
+    of their own and run faster. A lock serialises calls; to run several
+    subnets at the same time, give each thread a :meth:`handle`.
+
+    Args:
+        origin (MutualLearningMixin): The network, in evaluation mode.
+        bank (dict): Statistics of its subnets, ``{str(subnet): statistics}``.
+    """
+
+    def __init__(
+        self, origin: MutualLearningMixin, bank: SubnetStatistics
+    ) -> None:
+        # Never run, only copied: no thread changes it under another one.
+        self._origin = origin
+        self._bank = bank
+        self._static: Optional[StaticCache] = None
+        self._handles: WeakSet = WeakSet()
+        self._start()
+
+    def _start(self) -> None:
+        self._sliced = SlicedNetwork(self._origin)
+        self._network: Callable[..., Samples] = self._sliced
+        self._current = self._sliced.subnet
+        self._lock = threading.RLock()
+        self._handles.add(self)
+
+    def handle(self) -> Any:
+        """Return another one over the same weights, for another thread.
+
+        It starts at the current subnet and switches on its own. Weights and
+        statistics are shared, and what is static by then.
+        """
+        other = copy.copy(self)
+        other._start()
+        other.use(self.current)
+        return other
+
+    @property
+    def model(self) -> MutualLearningMixin:
+        """The sliced network of this handle."""
+        return self._sliced.model
+
+    @property
+    def current(self) -> Subnet:
+        """The active subnet."""
+        return self._current
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return next(self._origin.parameters()).device
+
+    @property
+    def static_subnets(self) -> List[Subnet]:
+        """Subnets that have weights of their own; none while sliced."""
+        return [] if self._static is None else self._static.subnets
+
+    def use(self, subnet: Union[str, Subnet]) -> Subnet:
+        """Switch to a subnet, of the table or calibrated.
+
+        Args:
+            subnet (str or Subnet): Such as ``'0.7x-160'``.
+
+        Raises:
+            UsageError: If it is outside of the trained range, or has no
+                batch-norm statistics.
+        """
+        subnet = self._check(subnet)
+        statistics = self.statistics(subnet)
+        with self._lock:
+            static = self._static
+            network = None if static is None else static.get(subnet)
+            self._sliced.switch(subnet, statistics)
+            self._network = network or self._sliced
+            self._current = subnet
+        return subnet
+
+    def _check(self, subnet: Union[str, Subnet]) -> Subnet:
+        """Refuse what lies below the trained range and is not in the table.
+
+        Where only one resolution was trained, a table may have lower ones.
+        """
+        space = self._origin.space
+        subnet, least = space.check(subnet), space.smallest
+        below = subnet.resolution < least.resolution or (
+            subnet.frames is not None and subnet.frames < (least.frames or 0)
+        )
+        if below and str(subnet) not in self._bank:
+            raise UsageError(
+                f'subnet {subnet} is below the smallest trained one, {least}'
+            )
+        return subnet
+
+    def statistics(self, subnet: Subnet) -> Optional[Statistics]:
+        """Batch-norm statistics of a subnet; None are the running ones.
+
+        Raises:
+            UsageError: If there are none.
+        """
+        if subnet == self._origin.sampler.primary:
+            return None
+        found = self._bank.get(str(subnet))
+        if found is None and any(slim_batch_norms(self._origin)):
+            raise UsageError(
+                f'subnet {subnet} has no batch-norm statistics, which the '
+                'subnets of the table have: call calibrate(dataloader, '
+                f"'{subnet}') first, or use one of these"
+            )
+        return found
+
+    def _calibrate(self, batches: Iterable[Any], subnets: Subnets) -> None:
+        primary = self._origin.sampler.primary
+        chosen = [s for s in self._choose(subnets) if s != primary]
+        if not chosen:
+            raise UsageError(
+                f'subnet {primary} has the running statistics of the '
+                'training: there is nothing to calibrate'
+            )
+        with self._lock:
+            self._bank.update(calibrate(self.model, chosen, batches))
+        for handle in list(self._handles):  # one lock at a time
+            with handle._lock:
+                if handle._static is not None:
+                    handle._static.drop(chosen)
+                handle.use(handle._current)
+
+    def _choose(self, subnets: Subnets) -> List[Subnet]:
+        if isinstance(subnets, (str, Subnet)):
+            subnets = [subnets]
+        if not subnets:
+            raise UsageError("name at least one subnet, such as '0.7x-160'")
+        return list(dict.fromkeys(map(self._check, subnets)))
+
+    def make_static(
+        self,
+        subnets: Optional[Subnets] = None,
+        fuse_bn: bool = True,
+        limit: int = 8,
+        compile: bool = False,
+    ) -> None:
+        """Run subnets on contiguous weights of their own from now on.
+
+        Args:
+            subnets (str, Subnet or Sequence, optional): To make at once; any
+                other one is made when it is used first. Defaults to the
+                current one.
+            fuse_bn (bool): Fold batch norms into convolutions. Outputs differ
+                by rounding then. Defaults to True.
+            limit (int): Networks to keep; beyond it the one not used for the
+                longest time is dropped. Defaults to 8.
+            compile (bool): ``torch.compile`` backbone and neck, at the first
+                call of each. Defaults to False.
+
+        Raises:
+            UsageError: If more subnets are given than are kept, or if one
+                cannot be used.
+        """
+
+        def make(subnet: Subnet) -> nn.Module:
+            net = static_model(
+                self._origin, subnet, self.statistics(subnet), fuse_bn
+            )
+            if compile:
+                compile_parts(net, limit)
+            return net
+
+        chosen = self._choose(self._current if subnets is None else subnets)
+        cache = StaticCache(make, limit)
+        if len(chosen) > limit:
+            raise UsageError(
+                f'{len(chosen)} subnets are to be static, but '
+                f'limit={limit} are kept: raise it or name fewer'
+            )
+        for subnet in chosen:
+            self.statistics(subnet)  # all of them are refused or none
+        with self._lock:
+            # Used last, or not named: then it makes way for the others.
+            order = [s for s in chosen if s != self._current]
+            end = len(order) if self._current in chosen else 0
+            order.insert(end, self._current)
+            made = {subnet: cache.get(subnet) for subnet in order}
+            self._static, self._network = cache, made[self._current]
+
+    def slice(self) -> None:
+        """Run sliced again and let go of what was static."""
+        with self._lock:
+            self._static = None
+            self.use(self._current)
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, samples: Samples) -> Samples:
+        """Predict a prepared batch with the active subnet.
+
+        Args:
+            inputs (Tensor): Preprocessed, at the full resolution.
+            samples (list): One for each input; they are not changed.
+
+        Returns:
+            list: Stock data samples with predictions.
+        """
+        # Copies: stock models write their predictions into the samples.
+        samples = [sample.new() for sample in samples]
+        with self._lock:
+            return self._network(inputs, samples, mode='predict')
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished, so that times can be taken."""
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)

@@ -1,0 +1,185 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The test loop that measures a query table."""
+
+import math
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional, Sequence, Union
+
+import torch
+from mmengine.runner import Runner
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import UsageError
+from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
+from ..query_table.progress import Metrics, Progress
+from ..subnet import Subnet
+from . import SubnetStatistics, SubnetTestLoop
+from .subset import limit_truth, random_subset
+
+
+class TableLoop(SubnetTestLoop):
+    """Tests a grid of subnets, keeps what is finished and shows how far it is.
+
+    Takes up the results and statistics that an interrupted run left in
+    ``folder``; at most the predictions of one group are lost. The hooks of
+    iterations are not called.
+
+    Args:
+        runner (Runner): Of the stock loop.
+        dataloader (dict): Of the stock loop.
+        evaluator (dict or list): Of the stock loop.
+        folder (str or Path): Of the finished results.
+        step (float): Of the grid's widths. Defaults to 0.05.
+        subnets (Sequence[str], optional): In place of the grid.
+        num_images (int, optional): Test on so many images alone, chosen at
+            random. Defaults to all.
+        metric (str, optional): What is to rank the subnets. Defaults to the
+            first metric of the evaluator.
+        **kwargs: ``group_size`` and ``fp16`` of the base class.
+
+    Attributes:
+        bank (dict): Statistics of all subnets but the full one.
+        weights (dict): Copy, on the CPU, of those evaluated.
+        progress (Progress): With the metrics of the finished subnets.
+
+    Raises:
+        UsageError: If ``folder`` holds results of anything else.
+    """
+
+    progress: Progress
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: dict,
+        evaluator: Union[dict, list],
+        folder: Union[str, Path],
+        step: float = 0.05,
+        subnets: Optional[Sequence[str]] = None,
+        num_images: Optional[int] = None,
+        metric: Optional[str] = None,
+        **kwargs: Any,
+    ) -> None:
+        if num_images is not None:
+            dataset = random_subset(dataloader['dataset'], num_images)
+            dataloader = dict(dataloader, dataset=dataset)
+        super().__init__(runner, dataloader, evaluator, subnets, **kwargs)
+        if num_images is not None:
+            limit_truth(self.evaluator, self.dataloader.dataset)
+        if subnets is None and self.model.sampler.single_subnet is None:
+            self.subnets = self.model.space.grid(step)
+        self.folder = folder
+        self.num_images = num_images
+        self.metric = metric
+        self.bank: SubnetStatistics = {}
+        self.weights: Dict[str, Tensor] = {}
+
+    def ranking(self) -> str:
+        """Name the metric that ranks.
+
+        Raises:
+            UsageError: If ``metric`` is unknown, or if the evaluator gave
+                none at all. What is finished stays.
+        """
+        results = self.progress.results
+        full = results.get(str(self.model.sampler.primary))
+        names = list(full or next(filter(None, results.values()), ()))
+        if not names:
+            raise UsageError(
+                'the test_evaluator gave no metric for any subnet so far: '
+                'nothing was detected, or the evaluator only writes files'
+            )
+        if self.metric is not None and self.metric not in names:
+            raise UsageError(
+                f'metric {self.metric!r} is unknown, the test_evaluator '
+                f'gives {", ".join(names)}: what is finished is kept for a '
+                'run with one of these'
+            )
+        return self.metric or names[0]
+
+    def _run_all(self) -> Dict[str, float]:
+        self.weights = {
+            name: tensor.detach().cpu().clone()
+            for name, tensor in self.model.state_dict().items()
+        }
+        self.progress = Progress(
+            self.folder,
+            {
+                'config': config_fingerprint(self.runner.cfg),
+                'checkpoint': weights_fingerprint(self.weights),
+                'number of images': self.num_images,
+            },
+        )
+        finished = self.progress.results
+        if any(finished.values()):
+            self.ranking()  # an unknown one is refused before any work
+        left = [s for s in self.subnets if str(s) not in finished]
+        self._find_statistics()
+        groups = self._groups(left)
+        with tqdm(
+            desc=f'evaluating {len(left)} subnets',
+            total=len(groups) * len(self.dataloader),
+            unit='batch',
+            disable=None,  # where nobody watches
+        ) as self._bar:
+            for subnets in groups:
+                self._evaluate(subnets, self.bank, call_hooks=False)
+        full = finished.get(str(self.model.sampler.primary)) or {}
+        return {k: v for k, v in full.items() if v is not None}
+
+    def _find_statistics(self) -> None:
+        device = next(self.model.parameters()).device
+        bank = self.progress.statistics
+        new = [s for s in self.subnets if str(s) not in bank]
+        found = _move(self._calibrate(new, self._shown_batches()), 'cpu')
+        if found:
+            bank = {**bank, **found}
+            self.progress.keep_statistics(bank)
+        self.bank = _move(bank, device)
+
+    def _shown_batches(self) -> Iterator[Any]:
+        yield from tqdm(
+            self.recipe.batches(self.runner),
+            desc='calibrating',
+            total=self.recipe.num_batches,
+            unit='batch',
+            disable=None,
+        )
+
+    def _run_batch(self, *args: Any) -> list:
+        outputs = super()._run_batch(*args)
+        self._bar.update()
+        return outputs
+
+    def _score(self, subnet: Subnet, results: list) -> Dict[str, float]:
+        self._bar.clear()  # the evaluator prints
+        found = super()._score(subnet, results)
+        self.progress.add(str(subnet), _numbers(found))
+        if found or subnet == self.model.sampler.primary:
+            self.ranking()
+        return found
+
+
+def _numbers(metrics: Dict[str, Any]) -> Metrics:
+    """Plain numbers of the metrics that are one; None for NaN."""
+    kept: Metrics = {}
+    for name, value in metrics.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):  # lists by class, tables
+            continue
+        kept[name] = number if math.isfinite(number) else None
+    return kept
+
+
+def _move(
+    bank: SubnetStatistics, device: Union[str, torch.device]
+) -> SubnetStatistics:
+    return {
+        subnet: {
+            layer: (mean.to(device), variance.to(device))
+            for layer, (mean, variance) in statistics.items()
+        }
+        for subnet, statistics in bank.items()
+    }

@@ -1,0 +1,199 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""One subnet as an ordinary checkpoint, with the config that builds it."""
+
+from pathlib import Path
+from typing import List, Tuple, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from ..deploy.adaptive_file import loaded_versions
+from ..deploy.adaptive_model import AdaptiveModel
+from ..errors import UsageError
+from ..files import atomic_write, load_tensors
+from ..models import static_model
+from ..subnet import Subnet
+from .stock_config import inferencer_config, static_config, stock_config
+
+
+def save_static(
+    net: AdaptiveModel,
+    subnet: Union[str, Subnet],
+    path: Union[str, Path],
+    fuse_bn: bool = False,
+) -> List[Path]:
+    """Write the static form of a subnet: a small network of stock layers.
+
+    The checkpoint has the layout of mmengine's, with the subnet's statistics
+    in its ``state_dict``. The config tests it as the trained network was
+    tested, by the stock loop.
+
+    Args:
+        net (AdaptiveModel): Which has statistics of the subnet.
+        subnet (str or Subnet): Such as ``'0.7x-160'``.
+        path (str or Path): Checkpoint to write, ``.pth``; the config takes
+            its place beside it as ``.py``.
+        fuse_bn (bool): Fold batch norms into convolutions. Outputs differ by
+            rounding then. Defaults to False.
+
+    Returns:
+        list[Path]: Checkpoint and config.
+
+    Raises:
+        UsageError: If the subnet is outside of the trained range, has no
+            statistics or no static form, if the path does not end so, or if
+            there is a file that is no earlier export.
+    """
+    subnet = net.model.space.check(subnet)
+    cfg = static_config(net.cfg, subnet, fuse_bn)
+    return _save(net, _narrow(net, subnet, fuse_bn), cfg, subnet, path)
+
+
+def save_stock(
+    net: AdaptiveModel, subnet: Union[str, Subnet], path: Union[str, Path]
+) -> List[Path]:
+    """Write a subnet for the stock inferencers, which load weights alone.
+
+    The full network is written as the stock classes that it is made of, for
+    which this package need not be installed (our own networks aside). Any
+    other subnet has its static form, which needs it: the inferencers import
+    it as the config says.
+
+    mmaction2's inferencer tests a stock 3D network on one clip, so the
+    ``test_dataloader`` of a subnet's config samples one; use
+    :func:`save_static` where its accuracy on many is to be tested.
+
+    Args:
+        net (AdaptiveModel): Which has statistics of the subnet.
+        subnet (str or Subnet): Such as ``'1.0x-224'``.
+        path (str or Path): As for :func:`save_static`.
+
+    Returns:
+        list[Path]: Checkpoint and config.
+
+    Raises:
+        UsageError: As :func:`save_static`.
+    """
+    model = net.model
+    subnet = model.space.check(subnet)
+    if (
+        subnet == model.space.full == model.sampler.primary
+        and subnet.width == model.slim_state.max_width
+    ):
+        return _save(net, model, stock_config(net.cfg, model), subnet, path)
+    cfg = inferencer_config(net.cfg, model, subnet)
+    return _save(net, _narrow(net, subnet), cfg, subnet, path)
+
+
+def check_replaced(path: Union[str, Path]) -> None:
+    """Refuse to replace anything but an earlier export.
+
+    Args:
+        path (str or Path): Checkpoint to write.
+
+    Raises:
+        UsageError: Names the file, which may be a trained checkpoint, an
+            adaptive file or a config of the user.
+    """
+    path, config = _pair(path)
+    if not path.exists() and not config.exists():
+        return
+    try:
+        is_export = 'subnet' in load_tensors(path)['meta']
+    except Exception:  # what it raises depends on the file
+        is_export = False
+    if not is_export:
+        found = path if path.exists() else config
+        raise UsageError(
+            f'{str(found)!r} exists and is no exported network: name another '
+            'file'
+        )
+
+
+def load_static(path: Union[str, Path]) -> nn.Module:
+    """Build a network that was exported, of the config beside its file.
+
+    Args:
+        path (str or Path): Of :func:`save_static` or :func:`save_stock`.
+            Building runs what the config names: open files that you trust.
+
+    Returns:
+        nn.Module: On the CPU, in evaluation mode.
+
+    Raises:
+        UsageError: If a file is missing or damaged, or if the two do not fit
+            together.
+    """
+    path, config = _pair(path)
+    for file in (path, config):
+        if not file.is_file():
+            raise UsageError(
+                f'{str(file)!r} does not exist: an exported network is a '
+                '.pth file and the .py file of the same name beside it'
+            )
+    try:
+        weights = load_tensors(path)['state_dict']
+    except Exception as error:  # what it raises depends on the damage
+        raise UsageError(
+            f'{str(path)!r} is damaged, or no exported network: '
+            f'{type(error).__name__}'
+        ) from error
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    model = MODELS.build(cfg.model)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise UsageError(
+            f'{str(path)!r} does not fit the config beside it, export it '
+            f'again: {" ".join(lines[1:])[:300]}'
+        ) from error
+    model.eval()  # not chained: stock ``train`` may return nothing
+    return model
+
+
+def _narrow(
+    net: AdaptiveModel, subnet: Subnet, fuse_bn: bool = False
+) -> nn.Module:
+    return static_model(net.model, subnet, net.statistics(subnet), fuse_bn)
+
+
+def _save(
+    net: AdaptiveModel,
+    model: nn.Module,
+    cfg: Config,
+    subnet: Subnet,
+    path: Union[str, Path],
+) -> List[Path]:
+    check_replaced(path)
+    path, config = _pair(path)
+    text = cfg.pretty_text
+    content = dict(
+        meta=dict(
+            # Where inferencers look for names of classes, and for a config
+            # if they are given none.
+            dataset_meta=net.file.dataset_meta,
+            cfg=text,
+            versions=loaded_versions(),
+            subnet=str(subnet),
+        ),
+        state_dict={k: v.cpu() for k, v in model.state_dict().items()},
+    )
+    # Both are written before either takes its place.
+    with atomic_write(config) as described, atomic_write(path) as file:
+        described.write(text.encode())
+        torch.save(content, file)
+    return [path, config]
+
+
+def _pair(path: Union[str, Path]) -> Tuple[Path, Path]:
+    """The checkpoint and the config beside it."""
+    path = Path(path)
+    if path.suffix != '.pth':
+        raise UsageError(
+            f'{str(path)!r}: name a .pth file, the config beside it is .py'
+        )
+    return path, path.with_suffix('.py')

@@ -1,0 +1,72 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What one needs to know to feed a program of which there is only the file."""
+
+from typing import Any, Dict
+
+from ..config.pipelines import pipeline_steps, stage_datasets
+from ..config.views import is_video
+from ..deploy.adaptive_model import AdaptiveModel
+from ..subnet import Subnet
+from ..version import __version__
+
+
+def program_metadata(net: AdaptiveModel, subnet: Subnet) -> Dict[str, Any]:
+    """Describe a subnet and its inputs.
+
+    Args:
+        net (AdaptiveModel): Where it comes from.
+        subnet (Subnet): Which one.
+
+    Returns:
+        dict: Text, numbers and lists: ``subnet``, ``task``,
+        ``full_resolution`` (from which inputs are resized, bilinear and
+        anti-aliased) and, of video, ``full_frames``; ``mean`` and ``std`` of
+        pixel values from 0 to 255, empty where nothing is normalised;
+        ``channel_order``; ``classes``, empty where their names are not known;
+        of a detector ``pad_size_divisor`` and ``pad_value``.
+    """
+    model, full = net.model, net.model.space.full
+    preprocessor = model.data_preprocessor
+    found = dict(
+        mutualnet_mm=__version__,
+        subnet=str(subnet),
+        task=model.task.name,
+        full_resolution=full.resolution,
+        mean=_numbers(preprocessor, 'mean'),
+        std=_numbers(preprocessor, 'std'),
+        channel_order=_channel_order(net),
+        classes=list(net.file.dataset_meta.get('classes', [])),
+    )
+    if full.frames is not None:
+        found.update(full_frames=full.frames)
+    if model.task.name == 'detection':
+        for name in ('pad_size_divisor', 'pad_value'):
+            found[name] = getattr(preprocessor, name)
+    return found
+
+
+def _numbers(preprocessor: Any, name: str) -> list:
+    buffer = getattr(preprocessor, name, None)
+    return [] if buffer is None else buffer.flatten().tolist()
+
+
+def _channel_order(net: AdaptiveModel) -> str:
+    """Order in which the network takes colours."""
+    steps = [
+        step
+        for place, dataset in stage_datasets(net.cfg, ('test',))
+        for step in pipeline_steps(place, dataset)
+    ]
+    order = None
+    if is_video(net.cfg):
+        order = 'RGB'  # of all decoders of mmaction2
+    elif any(step.kind == 'LoadImageFromFile' for step in steps):
+        order = 'BGR'
+    preprocessor = net.model.data_preprocessor
+    # mmaction2 and mmpretrain say it in one way, mmdet in the other.
+    swaps = getattr(preprocessor, 'to_rgb', False) or getattr(
+        preprocessor, '_channel_conversion', False
+    )
+    if order is None:
+        return f"{'reverse of ' if swaps else ''}the data set's arrays"
+    return order[::-1] if swaps else order

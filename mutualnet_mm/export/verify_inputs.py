@@ -1,0 +1,77 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Real inputs on which an exported network is compared."""
+
+from typing import Any, List
+
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, DefaultScope
+
+from ..deploy.adaptive_model import AdaptiveModel
+from ..errors import UsageError
+from ..models.tasks.base import Batch
+
+_NUMBER = 3
+# TestViews of a video are independent of each other, and there may be dozens.
+_VIEWS = 2
+
+
+def verification_batches(
+    net: AdaptiveModel, images: Any = None
+) -> List[Batch]:
+    """Return two preprocessed batches: the first input alone, and all.
+
+    Where there is one input only, its mirror image joins it.
+
+    Args:
+        net (AdaptiveModel): Whose inputs they are.
+        images: As :class:`~.inputs.InputPipeline` takes them. Defaults to the
+            first three samples of the config's test data set.
+
+    Raises:
+        UsageError: If they cannot be read.
+    """
+    if images is None:
+        batches = _of_test_set(net)
+    elif isinstance(images, (list, tuple)):
+        # Of detectors the first one has a size of its own.
+        batches = [net.prepare(images[:1]), net.prepare(images)]
+    else:
+        inputs, samples = net.prepare(images)
+        batches = [(inputs[:1], samples[:1]), (inputs, samples)]
+    if net.model.task.name == 'action':
+        batches = [
+            # Stock recognizers view the result in another shape.
+            (inputs[:, :_VIEWS].contiguous(), samples)
+            for inputs, samples in batches
+        ]
+    inputs, samples = batches[1]
+    if len(inputs) == 1:
+        inputs = torch.cat((inputs, inputs.flip(-1)))
+        batches[1] = (inputs, [*samples, samples[0].new()])
+    return batches
+
+
+def _of_test_set(net: AdaptiveModel) -> List[Batch]:
+    settings = (net.cfg.get('test_dataloader') or {}).get('dataset')
+    try:
+        # Another network may have made another project the default since.
+        scope = net.cfg.get('default_scope')
+        with DefaultScope.overwrite_default_scope(scope):
+            dataset = DATASETS.build(settings)
+            packed = [dataset[i] for i in range(min(_NUMBER, len(dataset)))]
+        if not packed:
+            raise ValueError('it is empty')
+        preprocess = net.model.data_preprocessor
+        batches = []
+        for items in (packed[:1], packed):
+            data = preprocess(pseudo_collate(items), False)
+            batches.append((data['inputs'], data['data_samples']))
+    except Exception as error:  # of any data set and transform
+        reason = str(error).splitlines()[-1] if str(error) else repr(error)
+        raise UsageError(
+            'the test data set of the config cannot be read here '
+            f'({reason}): give a few inputs to prove the export on, --inputs '
+            'FILE of the tool'
+        ) from error
+    return batches

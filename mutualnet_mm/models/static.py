@@ -1,0 +1,132 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The static form of a subnet: a stock model at its size, nothing sliced."""
+
+from typing import Any, List, Optional, Union
+
+from torch import nn
+
+from ..registry import MODELS
+from ..slimmable import Statistics, make_static, share_weights
+from ..subnet import Subnet
+from .mutual import MutualLearning, MutualLearningMixin
+from .wraps import Stock, mix
+
+# What only a network of many subnets needs.
+_OF_LEARNING = ('sampler', 'supervision', '_gradients', '_own_iteration')
+
+
+class StaticMixin(Stock):
+    """Makes the model behind it run one subnet, of stock layers.
+
+    Pipelines deliver the full resolution, as for the network of all subnets:
+    inputs are resized here. So stock test pipelines and inferencers work
+    unchanged. Made by :func:`static_model`.
+
+    Attributes:
+        subnet (Subnet): The only one there is.
+        space (SubnetSpace): Those of the network that it was cut from.
+        task (Task): How inputs are resized.
+    """
+
+    prefix = 'Static'
+
+    subnet: Subnet
+
+    def forward(
+        self,
+        inputs: Any,
+        data_samples: Optional[List] = None,
+        mode: str = 'tensor',
+        **kwargs: Any,
+    ) -> Any:
+        """Run as the stock model does.
+
+        Args:
+            inputs (Tensor): Preprocessed, of the full resolution (and
+                frames). With ``mode='tensor'`` of the subnet's own size.
+            data_samples (list, optional): One for each input.
+            mode (str): ``'tensor'``, ``'predict'`` or ``'loss'``. Defaults
+                to ``'tensor'``.
+            **kwargs: Of the stock model.
+
+        Raises:
+            ConfigError: If the pipeline delivers another size.
+        """
+        if mode != 'tensor':
+            self.task.check_test(self, inputs, data_samples)
+            inputs, resized = self.task.resize(
+                self,
+                inputs,
+                data_samples,
+                self.subnet,
+                with_truth=mode == 'loss',
+            )
+            data_samples = None if data_samples is None else resized
+        return super().forward(inputs, data_samples, mode=mode, **kwargs)
+
+
+def static_model(
+    model: MutualLearningMixin,
+    subnet: Union[str, Subnet],
+    statistics: Optional[Statistics] = None,
+    fuse_bn: bool = False,
+) -> nn.Module:
+    """Return the static form of a subnet of ``model``, in evaluation mode.
+
+    Weights that the subnet has narrower are copied, all others share their
+    memory with ``model``, which is not changed. Deep-copy it to train it.
+
+    Args:
+        model (MutualLearningMixin): With its weights.
+        subnet (str or Subnet): Such as ``'0.7x-160'``.
+        statistics (dict, optional): Of the subnet's batch norms. Defaults to
+            the leading running ones, which are the full network's.
+        fuse_bn (bool): Fold batch norms into convolutions. Defaults to False.
+
+    Raises:
+        ConfigError: If the subnet is outside of what ``model`` is trained
+            for, or the model has no static form.
+    """
+    subnet = model.space.check(subnet)
+    model.task.check_static(model)
+    net: Any = share_weights(model)
+    net.eval()  # not chained: stock ``train`` may return nothing
+    # For good: a backbone that resizes inside goes on reading it.
+    net.switch(subnet)
+    make_static(
+        net,
+        net.task.meta_input(net, subnet),
+        forward=net.task.forward_sliced,
+        statistics=statistics,
+        fuse_bn=fuse_bn,
+    )
+    for name in _OF_LEARNING:
+        del net.__dict__[name]
+    net.__class__ = mix(StaticMixin, type(model).stock_class)
+    net.subnet = subnet
+    return net
+
+
+@MODELS.register_module()
+def StaticSubnet(
+    *,
+    wraps: Union[str, type, None] = None,
+    subnet: Union[str, Subnet],
+    fuse_bn: bool = False,
+    mutual: Optional[dict] = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build the static form of one subnet from the config of all.
+
+    A checkpoint of ``tools/export_subnet.py`` loads into it strictly.
+
+    Args:
+        wraps (str or type): As for :func:`~.mutual.MutualLearning`.
+        subnet (str or Subnet): Such as ``'0.7x-160'``.
+        fuse_bn (bool): Whether the checkpoint's batch norms are folded.
+            Defaults to False.
+        mutual (dict): Of the network that the subnet was trained in.
+        **kwargs: Of the stock class; its backbone must be slimmable.
+    """
+    model = MutualLearning(wraps=wraps, mutual=mutual, **kwargs)
+    return static_model(model, subnet, fuse_bn=fuse_bn)

@@ -1,0 +1,100 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Search among subnets that have costs and a score, as plain mappings."""
+
+from numbers import Real
+from typing import List, Mapping, Tuple
+
+from ..errors import UsageError
+from ..subnet import Subnet
+
+Values = Mapping[Subnet, float]
+
+
+def pareto_front(scores: Values, costs: Values) -> List[Subnet]:
+    """Subnets that no other one beats in cost and score, cheapest first.
+
+    One beats another if it is no worse in either and better in one; twins of
+    equal cost and score are both in.
+
+    Args:
+        scores (Mapping): Of each subnet, more being better.
+        costs (Mapping): Subnets without one are left out.
+    """
+
+    def cost_and_loss(subnet: Subnet) -> Tuple[float, float]:
+        return costs[subnet], -scores[subnet]
+
+    front: List[Subnet] = []
+    for subnet in sorted((s for s in scores if s in costs), key=cost_and_loss):
+        if (
+            not front
+            or scores[subnet] > scores[front[-1]]
+            or cost_and_loss(subnet) == cost_and_loss(front[-1])
+        ):
+            front.append(subnet)
+    return front
+
+
+def best_within(
+    scores: Values,
+    costs: Mapping[str, Values],
+    budgets: Mapping[str, float],
+) -> Subnet:
+    """Return the subnet of the highest score within all budgets.
+
+    Of equally good ones it is the one that costs the least of what is
+    limited, then of the other costs, all in the order given.
+
+    Args:
+        scores (Mapping): Of each subnet, more being better.
+        costs (Mapping): By name and subnet; all of what is not limited.
+            Subnets without a limited cost are left out.
+        budgets (Mapping): By name; what a subnet may cost at most.
+
+    Raises:
+        UsageError: If a budget is no positive number or below the least
+            that there is, which is named.
+    """
+    for name, budget in budgets.items():
+        if not _is_number(budget) or not budget > 0:
+            raise UsageError(
+                f'budget {name}={budget!r}: use a positive number'
+            )
+    within = [
+        subnet
+        for subnet in scores
+        if all(
+            subnet in costs[name] and costs[name][subnet] <= budget
+            for name, budget in budgets.items()
+        )
+    ]
+    if not within:
+        raise UsageError(_why_none(costs, budgets))
+    order = dict.fromkeys((*budgets, *costs))
+    return min(
+        within,
+        key=lambda subnet: (
+            -scores[subnet],
+            *(costs[name][subnet] for name in order),
+        ),
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _why_none(
+    costs: Mapping[str, Values], budgets: Mapping[str, float]
+) -> str:
+    found = []
+    for name in budgets:
+        if not costs[name]:
+            return (
+                f'no subnet that has a score has {name}: measure it with '
+                'tools/measure_latency.py'
+            )
+        subnet, least = min(costs[name].items(), key=lambda item: item[1])
+        found.append(f'{name}={least:,} of {subnet}')
+    given = ' and '.join(f'{name}={b:,}' for name, b in budgets.items())
+    return f'no subnet is within {given}: the least is {" and ".join(found)}'

@@ -1,0 +1,105 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What is finished of a table, so that an interruption loses little."""
+
+import json
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Union
+
+import torch
+
+from ..errors import UsageError
+from ..files import atomic_write, load_tensors
+from ..slimmable import Statistics
+
+Metrics = Dict[str, Optional[float]]
+
+
+class Progress:
+    """Finished results in a folder, whole at any time.
+
+    Args:
+        folder (str or Path): Made if it is not there.
+        settings (Mapping): What the results depend on, as plain values whose
+            names are told to a user who comes back with others.
+
+    Attributes:
+        results (dict): Metrics of the finished subnets, by ``str(subnet)``.
+
+    Raises:
+        UsageError: If the folder holds unfinished results of other settings
+            or is damaged. Finished ones of other settings make way.
+    """
+
+    def __init__(
+        self, folder: Union[str, Path], settings: Mapping[str, Any]
+    ) -> None:
+        self.folder = Path(folder)
+        self.results: Dict[str, Metrics] = {}
+        self._settings = json.loads(json.dumps(settings))
+        self._file = self.folder / 'results.json'
+        self._statistics = self.folder / 'statistics.pth'
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._file.exists():
+            self._take_up()
+        else:
+            self._start()
+
+    def _start(self) -> None:
+        # Of a run whose results were removed, perhaps of other weights.
+        self._statistics.unlink(missing_ok=True)
+        self._save()
+
+    def _take_up(self) -> None:
+        try:
+            content = json.loads(self._file.read_text(encoding='utf-8'))
+            settings, results = content['settings'], content['results']
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(self._file) from error
+        others = [k for k, v in self._settings.items() if settings.get(k) != v]
+        if others and content.get('finished'):
+            self._start()
+            return
+        if others:
+            raise UsageError(
+                f'{str(self.folder)!r} holds results of another '
+                f'{" and ".join(others)}: give the same to go on, remove '
+                'that folder to start over, or write elsewhere'
+            )
+        self.results = results
+
+    def add(self, subnet: str, metrics: Metrics) -> None:
+        """Keep the metrics of a finished subnet."""
+        self.results[subnet] = metrics
+        self._save()
+
+    def finish(self) -> None:
+        """Say that the table is written: another one may take its place."""
+        self._save(finished=True)
+
+    def _save(self, finished: bool = False) -> None:
+        content = dict(
+            settings=self._settings, results=self.results, finished=finished
+        )
+        with atomic_write(self._file) as file:
+            file.write(json.dumps(content, indent=2).encode())
+
+    @property
+    def statistics(self) -> Dict[str, Statistics]:
+        """Calibrated statistics by ``str(subnet)``, on the CPU."""
+        if not self._statistics.exists():
+            return {}
+        try:
+            return load_tensors(self._statistics)
+        except Exception as error:  # what it raises depends on the damage
+            raise self._damaged(self._statistics) from error
+
+    def keep_statistics(self, bank: Dict[str, Statistics]) -> None:
+        """Keep statistics, tensors on the CPU."""
+        with atomic_write(self._statistics) as file:
+            torch.save(bank, file)
+
+    def _damaged(self, file: Path) -> UsageError:
+        return UsageError(
+            f'{str(file)!r} is damaged: remove {str(self.folder)!r} to start '
+            'over'
+        )

@@ -1,0 +1,235 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The query table: what every subnet costs and how good it is."""
+
+import math
+from dataclasses import replace
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ..errors import UsageError
+from ..subnet import Subnet
+from .entry import COSTS, Latency, TableEntry
+from .intervals import metric_interval
+from .lookup import best_within, pareto_front
+
+
+class QueryTable:
+    """All subnets of a network, and the best one for a budget (Sec. 3.3).
+
+    Holds plain values. Subnets are ranked by one metric, of which more is
+    better; a subnet without a value of it is never chosen.
+
+    Args:
+        entries (Sequence[TableEntry]): One for each subnet.
+        metric (str): What ranks them, such as ``'accuracy/top1'``.
+        task (str): Such as ``'classification'``.
+        full (Subnet): The full network, in the table or not.
+        num_images (int, optional): Images or videos that the metrics were
+            measured on. Defaults to None, unknown.
+        views (int, optional): Of a video, each of which costs an entry's
+            MACs. Defaults to None, for images.
+
+    Raises:
+        UsageError: If a subnet comes twice, or none has the metric.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[TableEntry],
+        metric: str,
+        task: str,
+        full: Subnet,
+        num_images: Optional[int] = None,
+        views: Optional[int] = None,
+    ) -> None:
+        self.entries = tuple(entries)
+        self.metric = metric
+        self.task = task
+        self.full = full
+        self.num_images = num_images
+        self.views = views
+        self._by_subnet: Dict[Subnet, TableEntry] = {}
+        self._scores: Dict[Subnet, float] = {}  # of those that are ranked
+        for entry in self.entries:
+            if entry.subnet in self._by_subnet:
+                raise UsageError(
+                    f'subnet {entry.subnet} is in the table twice'
+                )
+            self._by_subnet[entry.subnet] = entry
+            score = entry.metrics.get(metric)
+            if score is not None and not math.isnan(score):
+                self._scores[entry.subnet] = score
+        if not self._scores:
+            raise UsageError(
+                f'no subnet of the table has metric {metric!r}: use '
+                f'{" or ".join(self.metrics) or "another evaluator"}'
+            )
+
+    @property
+    def metrics(self) -> List[str]:
+        """Names of the metrics that there are."""
+        names: Dict[str, None] = {}
+        for entry in self.entries:
+            names.update(dict.fromkeys(entry.metrics))
+        return list(names)
+
+    @property
+    def devices(self) -> List[str]:
+        """Names of the devices that latencies were measured on."""
+        names: Dict[str, None] = {}
+        for entry in self.entries:
+            names.update(dict.fromkeys(entry.latency_ms))
+        return list(names)
+
+    def find_device(self, device: Optional[str] = None) -> str:
+        """Return the device that is meant, checked.
+
+        Args:
+            device (str, optional): May be left out if there is only one.
+
+        Raises:
+            UsageError: If there is none of that name, or if there are
+                several and none is named; it names those there are.
+        """
+        devices = self.devices
+        if not devices:
+            raise UsageError(
+                'the table has no latency_ms: measure it with '
+                f'tools/measure_latency.py, or give a budget of {COSTS[0]}'
+            )
+        if device is None and len(devices) == 1:
+            return devices[0]
+        if device not in devices:
+            raise UsageError(
+                f'device={device!r}: name one that latencies were measured '
+                f'on: {" or ".join(map(repr, devices))}'
+            )
+        return device
+
+    def ranked_by(self, metric: str) -> 'QueryTable':
+        """Return the same table ranked by another metric."""
+        return self._of(self.entries, metric)
+
+    def with_latencies(
+        self, device: str, latencies: Mapping[Subnet, Latency]
+    ) -> 'QueryTable':
+        """Return a table that has the latencies of a device besides.
+
+        Args:
+            device (str): Such as ``'cpu-t2-b1'``. All that the table has of
+                this name makes way, also of subnets not measured again:
+                figures of two runs do not compare.
+            latencies (Mapping): By subnet.
+
+        Raises:
+            UsageError: If one is of a subnet that is not in the table, or
+                if the device has no name.
+        """
+        if not device:
+            raise UsageError(f"device={device!r}: name it, 'cpu-t2-b1' say")
+        unknown = set(latencies) - set(self._by_subnet)
+        if unknown:
+            raise UsageError(
+                f'latency of {min(map(str, unknown))}: the table has no '
+                'such subnet'
+            )
+        entries = []
+        for entry in self.entries:
+            figures = {
+                k: v for k, v in entry.latency_ms.items() if k != device
+            }
+            if entry.subnet in latencies:
+                figures[device] = latencies[entry.subnet]
+            entries.append(replace(entry, latency_ms=figures))
+        return self._of(entries, self.metric)
+
+    def _of(self, entries: Sequence[TableEntry], metric: str) -> 'QueryTable':
+        return QueryTable(
+            entries,
+            metric,
+            self.task,
+            self.full,
+            self.num_images,
+            self.views,
+        )
+
+    def score(self, entry: TableEntry) -> Optional[float]:
+        """Value of the metric that ranks, None if the entry has none."""
+        return self._scores.get(entry.subnet)
+
+    def interval(self, entry: TableEntry) -> Optional[Tuple[float, float]]:
+        """95 % interval of the score, see :func:`~.metric_interval`."""
+        return metric_interval(self.metric, self.score(entry), self.num_images)
+
+    @property
+    def pareto(self) -> List[TableEntry]:
+        """:meth:`pareto_by` MACs."""
+        return self.pareto_by('macs')
+
+    def pareto_by(
+        self, cost: str, device: Optional[str] = None
+    ) -> List[TableEntry]:
+        """Entries that no other one beats in cost and score, cheapest first.
+
+        One beats another if it is no worse in either and better in one; twins
+        of equal cost and score are both in.
+
+        Args:
+            cost (str): One of ``COSTS``. Of latencies the median counts, and
+                subnets that were not measured are left out.
+            device (str, optional): Whose latency; may be left out if only one
+                was measured. Defaults to None.
+
+        Raises:
+            UsageError: If there is no such cost or device.
+        """
+        if cost not in COSTS:
+            raise UsageError(f'cost {cost!r}: use {" or ".join(COSTS)}')
+        if cost == 'latency_ms':
+            device = self.find_device(device)
+        found = pareto_front(self._scores, self._costs(cost, device))
+        return [self._by_subnet[subnet] for subnet in found]
+
+    def best(
+        self,
+        macs: Optional[float] = None,
+        latency_ms: Optional[float] = None,
+        params: Optional[float] = None,
+        device: Optional[str] = None,
+    ) -> TableEntry:
+        """Look up the best subnet within all budgets given.
+
+        Of equally good ones it is the one that costs the least of what is
+        limited, then of the fewest MACs. So under a single budget it is in
+        :meth:`pareto_by` that cost.
+
+        Args:
+            macs (float, optional): Multiply-accumulates at most.
+            latency_ms (float, optional): Milliseconds at most, for the median
+                of one batch on ``device``; subnets not measured there are
+                left out.
+            params (float, optional): Parameters at most.
+            device (str, optional): Whose latency; may be left out if only one
+                was measured. Defaults to None.
+
+        Raises:
+            UsageError: If a budget is no positive number or below the least
+                that the table has, which is named, or if there is no such
+                device.
+        """
+        budgets = {
+            name: budget
+            for name, budget in zip(COSTS, (macs, latency_ms, params))
+            if budget is not None
+        }
+        if latency_ms is not None or device is not None:
+            device = self.find_device(device)
+        names = dict.fromkeys((*budgets, 'macs', 'params'))
+        costs = {name: self._costs(name, device) for name in names}
+        return self._by_subnet[best_within(self._scores, costs, budgets)]
+
+    def _costs(self, name: str, device: Optional[str]) -> Dict[Subnet, float]:
+        """Of the subnets that can be chosen, where it was measured."""
+        costs = {
+            s: self._by_subnet[s].cost(name, device) for s in self._scores
+        }
+        return {s: cost for s, cost in costs.items() if cost is not None}

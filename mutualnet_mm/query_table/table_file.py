@@ -1,0 +1,223 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The query table as ``table.json`` and ``table.csv``."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional, Union
+
+from ..errors import UsageError
+from ..files import atomic_write
+from ..subnet import Subnet
+from .entry import Latency, TableEntry, is_milliseconds
+from .table import QueryTable
+
+SCHEMA = 1
+
+
+def save_table(table: QueryTable, path: Union[str, Path]) -> None:
+    """Write ``table.json``."""
+    text = json.dumps(table_to_dict(table), indent=2, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(f'{text}\n'.encode())
+
+
+def load_table(path: Union[str, Path]) -> QueryTable:
+    """Read ``table.json``.
+
+    Raises:
+        UsageError: If the file is missing, damaged or no table, or if a
+            newer release wrote it.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise UsageError(
+            f'table {str(path)!r} cannot be read: {error.strerror}'
+        ) from error
+    except ValueError as error:  # of JSON or of UTF-8
+        raise UsageError(
+            f'table {str(path)!r} is damaged or no JSON: {error}'
+        ) from error
+    return table_from_dict(content, str(path))
+
+
+def save_csv(table: QueryTable, path: Union[str, Path]) -> None:
+    """Write a flat table for spreadsheets, a line for each subnet."""
+    rows = [_flat(entry) for entry in table_to_dict(table)['entries']]
+    names = {name: None for row in rows for name in row}
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, list(names), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def table_to_dict(table: QueryTable) -> Dict[str, Any]:
+    """Plain containers, as in ``table.json``.
+
+    What can be derived, ``pareto`` (by MACs, and inside of ``latency_ms`` by
+    each device's median) and ``interval``, is there for readers of the file
+    and made anew by :func:`table_from_dict`.
+    """
+    front = {entry.subnet for entry in table.pareto}
+    fronts = {
+        device: {e.subnet for e in table.pareto_by('latency_ms', device)}
+        for device in table.devices
+    }
+    entries = []
+    for entry in table.entries:
+        interval = table.interval(entry)
+        entries.append(
+            dict(
+                subnet=str(entry.subnet),
+                width=entry.subnet.width,
+                resolution=entry.subnet.resolution,
+                frames=entry.subnet.frames,
+                macs=entry.macs,
+                params=entry.params,
+                latency_ms={
+                    device: dict(
+                        median=latency.median,
+                        p90=latency.p90,
+                        pareto=entry.subnet in fronts[device],
+                    )
+                    for device, latency in entry.latency_ms.items()
+                },
+                metrics={k: _finite(v) for k, v in entry.metrics.items()},
+                interval=None if interval is None else list(interval),
+                pareto=entry.subnet in front,
+            )
+        )
+    return dict(
+        schema=SCHEMA,
+        task=table.task,
+        metric=table.metric,
+        full=str(table.full),
+        num_images=table.num_images,
+        views=table.views,
+        entries=entries,
+    )
+
+
+def table_from_dict(content: Any, name: str = 'table') -> QueryTable:
+    """Inverse of :func:`table_to_dict`.
+
+    Args:
+        content: As read from a file.
+        name (str): What error messages call it. Defaults to ``'table'``.
+
+    Raises:
+        UsageError: See :func:`load_table`.
+    """
+    schema = content.get('schema') if isinstance(content, dict) else None
+    if not isinstance(schema, int) or 'entries' not in content:
+        raise UsageError(f'{name} is no query table: use one of build_table')
+    if schema > SCHEMA:
+        raise UsageError(
+            f'{name} has schema {schema}, this release reads up to {SCHEMA}: '
+            'update mutualnet_mm'
+        )
+    try:
+        return QueryTable(
+            [_entry(record) for record in _get(content, 'entries', _is_list)],
+            metric=_get(content, 'metric', _is_text),
+            task=_get(content, 'task', _is_text),
+            full=Subnet.parse(_get(content, 'full', _is_text)),
+            num_images=_get(content, 'num_images', _is_optional_count),
+            views=_get(content, 'views', _is_optional_count),
+        )
+    except UsageError as error:
+        raise UsageError(f'{name} is damaged: {error}') from error
+
+
+def _entry(record: Any) -> TableEntry:
+    if not isinstance(record, dict):
+        raise UsageError(f'entry {record!r} is no object')
+    return TableEntry(
+        subnet=Subnet.parse(_get(record, 'subnet', _is_text)),
+        macs=_get(record, 'macs', _is_count),
+        params=_get(record, 'params', _is_count),
+        metrics=_get(record, 'metrics', _are_metrics),
+        latency_ms={
+            device: Latency(figures['median'], figures['p90'])
+            # Tables of before there were devices say None.
+            for device, figures in (
+                _get(record, 'latency_ms', _are_latencies) or {}
+            ).items()
+        },
+    )
+
+
+def _get(record: dict, key: str, accept: Callable[[Any], bool]) -> Any:
+    value = record.get(key)
+    if not accept(value):
+        place = f'{record["subnet"]}: ' if 'subnet' in record else ''
+        raise UsageError(f'{place}{key}={value!r}')
+    return value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_optional_count(value: Any) -> bool:
+    return value is None or _is_count(value)
+
+
+def _is_optional_number(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+    )
+
+
+def _are_metrics(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(k, str) and _is_optional_number(v) for k, v in value.items()
+    )
+
+
+def _are_latencies(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and all(
+            isinstance(device, str)
+            and device
+            and isinstance(figures, dict)
+            and is_milliseconds(figures.get('median'))
+            and is_milliseconds(figures.get('p90'))
+            for device, figures in value.items()
+        )
+    )
+
+
+def _finite(value: Optional[float]) -> Optional[float]:
+    """None for what JSON cannot hold, as the mean precision of no object."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _flat(entry: Dict[str, Any]) -> Dict[str, Any]:
+    row = {}
+    for key, value in entry.items():
+        if key == 'metrics':
+            metrics = value
+        elif key == 'interval':
+            row['interval_low'], row['interval_high'] = value or (None, None)
+        elif key == 'latency_ms':
+            for device, figures in value.items():
+                for name, figure in figures.items():
+                    row[f'latency_ms/{device}/{name}'] = figure
+        else:
+            row[key] = value
+    return dict(row, **metrics)

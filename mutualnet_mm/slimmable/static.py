@@ -1,0 +1,123 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The static form of one subnet: stock layers of its own, narrow sizes."""
+
+from typing import Any, Callable, Optional, Tuple
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from .channels import slice_inputs
+from .convert import restore
+from .layers import SlimLayer
+from .meta import run_on_meta
+from .statistics import Statistics, check_statistics
+from .trace import Channels, FoldFinder, watch_channels
+
+
+def make_static(
+    module: nn.Module,
+    *inputs: Any,
+    forward: Optional[Callable[..., Any]] = None,
+    statistics: Optional[Statistics] = None,
+    fuse_bn: bool = False,
+) -> None:
+    """Turn every slim layer into a stock one of the active subnet, in place.
+
+    One pass on the meta device tells each layer's channels. Weights that
+    become narrower are contiguous copies; those that stay whole, and layers
+    that ``forward`` does not reach, keep their tensors. Afterwards the module
+    runs this subnet alone.
+
+    Args:
+        module (nn.Module): With slim layers, at the subnet's width.
+        *inputs: As for the module; shapes alone count.
+        forward (Callable, optional): ``forward(module, *inputs)``, what to
+            run. Defaults to calling the module.
+        statistics (dict, optional): Of the subnet's batch norms, by layer
+            name. Defaults to the leading running ones.
+        fuse_bn (bool): Fold each batch norm that alone takes the output of a
+            convolution into it, for evaluation; ``nn.Identity`` stands in its
+            place. Defaults to False.
+
+    Raises:
+        ConfigError: If statistics are given of a layer that does not exist.
+    """
+    statistics = statistics or {}
+    check_statistics(module, statistics)
+    for layer in module.modules():
+        layer.__dict__.pop('subnet_stats', None)  # of what was active last
+    with watch_channels(module) as channels, FoldFinder(module) as finder:
+        outputs = run_on_meta(module, *inputs, forward=forward)
+    for name, layer in module.named_modules():
+        if isinstance(layer, SlimLayer):
+            _shrink(layer, channels.get(layer), statistics.get(name))
+            restore(layer)
+    if fuse_bn:
+        pairs = finder.pairs(outputs)
+        folded = [norm for conv, norm in pairs if _fold(conv, norm)]
+        for parent in [*module.modules()]:
+            for name, child in [*parent._modules.items()]:
+                if child in folded:
+                    identity = nn.Identity().train(child.training)
+                    setattr(parent, name, identity)
+
+
+def _shrink(
+    layer: Any,
+    channels: Optional[Channels],
+    statistics: Optional[Tuple[Tensor, Tensor]],
+) -> None:
+    if channels is not None:
+        inputs, outputs = channels
+        for name, parameter in [*layer.named_parameters(recurse=False)]:
+            part = parameter.detach()[:outputs]
+            if part.dim() > 1 and getattr(layer, 'groups', 1) == 1:
+                part = slice_inputs(part, inputs, layer.slim_rule.input_tail)
+            if part.shape != parameter.shape:
+                # Cloned even if contiguous: it must not keep the whole alive.
+                part = nn.Parameter(part.clone(), parameter.requires_grad)
+                setattr(layer, name, part)
+        _resize(layer, inputs, outputs)
+    if isinstance(layer, _BatchNorm):
+        _set_statistics(layer, statistics)
+
+
+def _resize(layer: Any, inputs: int, outputs: int) -> None:
+    """Say the new sizes where the stock layer says its own."""
+    if isinstance(layer, _BatchNorm):
+        layer.num_features = outputs
+    elif isinstance(layer, nn.Linear):
+        layer.in_features, layer.out_features = inputs, outputs
+    else:
+        layer.groups = max(1, layer.groups * inputs // layer.in_channels)
+        layer.in_channels, layer.out_channels = inputs, outputs
+
+
+def _set_statistics(
+    layer: Any, statistics: Optional[Tuple[Tensor, Tensor]]
+) -> None:
+    if statistics is None and layer.running_mean is not None:
+        size = layer.num_features
+        statistics = layer.running_mean[:size], layer.running_var[:size]
+    if statistics is not None:
+        # Copies: training would move those of the whole network.
+        layer.running_mean, layer.running_var = map(Tensor.clone, statistics)
+    if layer.num_batches_tracked is not None:
+        layer.num_batches_tracked = layer.num_batches_tracked.clone()
+
+
+def _fold(convolution: Any, norm: Any) -> bool:
+    """Fold ``norm`` into ``convolution``; False if it has no statistics."""
+    if norm.running_mean is None:
+        return False
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    return True

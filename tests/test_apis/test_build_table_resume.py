@@ -1,0 +1,208 @@
+"""Tables that were interrupted, and those of something else."""
+
+import contextlib
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from mutualnet_mm import UsageError
+from mutualnet_mm.apis import AdaptiveFile, build_table
+from mutualnet_mm.engine import loops
+
+STEP = 0.375
+GRID = [
+    f'{width}x-{side}' for width in (1.0, 0.625, 0.25) for side in (32, 16)
+]
+
+
+@pytest.fixture(scope='module')
+def uninterrupted_cache():
+    return {}
+
+
+@pytest.fixture
+def uninterrupted(
+    score_sums, uninterrupted_cache, make_config, checkpoint, tmp_path_factory
+):
+    """Folder of a table built at one go."""
+    if not uninterrupted_cache:
+        out = tmp_path_factory.mktemp('uninterrupted')
+        build_table(make_config(), checkpoint, out, step=STEP)
+        uninterrupted_cache['out'] = out
+        score_sums.processed.clear()
+        score_sums.computed.clear()
+    return uninterrupted_cache['out']
+
+
+class Killed(BaseException):
+    pass
+
+
+def interrupt_at(processed=None, computed=None, action=None):
+    def interruption(num_processed, num_computed):
+        if processed == num_processed or computed == num_computed:
+            action()
+
+    return interruption
+
+
+def throw():
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    'moment, finished',
+    [
+        (dict(processed=4), 0),  # in the second batch of the first group
+        (dict(computed=3), 2),
+        (dict(processed=13), 3),  # in the second group
+    ],
+    ids=str,
+)
+def test_going_on(
+    score_sums,
+    uninterrupted,
+    make_config,
+    checkpoint,
+    tmp_path,
+    monkeypatch,
+    moment,
+    finished,
+):
+    halted = tmp_path / 'halted'
+    calibrations, stock = [], loops.calibrate
+
+    def calibrate(*args):
+        calibrations.append(args)
+        return stock(*args)
+
+    monkeypatch.setattr(loops, 'calibrate', calibrate)
+    score_sums.interruption = interrupt_at(**moment, action=throw)
+    with pytest.raises(Killed):
+        build_table(make_config(), checkpoint, halted, step=STEP)
+    assert not (halted / 'table.json').exists()
+    kept = json.loads((halted / 'progress/results.json').read_text())
+    assert len(kept['results']) == finished
+    score_sums.interruption = None
+    score_sums.processed.clear()
+    # Another group size must not matter: it may have been out of memory.
+    cfg = make_config()
+    cfg.test_cfg.group_size = 2
+    build_table(cfg, checkpoint, halted, step=STEP)
+    assert len(score_sums.processed) == 3 * (len(GRID) - finished)
+    assert len(calibrations) == 1
+    for name in ('table.json', 'table.csv'):
+        expected = (uninterrupted / name).read_bytes()
+        assert (halted / name).read_bytes() == expected
+    first, second = (
+        AdaptiveFile.load(out / 'adaptive.pth')
+        for out in (uninterrupted, halted)
+    )
+    for subnet, layers in first.statistics.items():
+        for name, pair in layers.items():
+            assert torch.equal(pair[0], second.statistics[subnet][name][0])
+            assert torch.equal(pair[1], second.statistics[subnet][name][1])
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='no os.fork here')
+def test_going_on_after_sigkill(score_sums, make_config, checkpoint, tmp_path):
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            score_sums.interruption = interrupt_at(
+                computed=5,
+                action=lambda: os.kill(os.getpid(), signal.SIGKILL),
+            )
+            build_table(make_config(), checkpoint, tmp_path / 'out', step=STEP)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    table = build_table(make_config(), checkpoint, tmp_path / 'out', step=STEP)
+    assert len(score_sums.processed) == 3 * (len(GRID) - 4)
+    assert [str(entry.subnet) for entry in table.entries] == GRID
+
+
+def test_an_unknown_metric_costs_no_results(
+    score_sums, make_config, checkpoint, tmp_path
+):
+    def build(metric):
+        cfg = make_config()
+        return build_table(
+            cfg, checkpoint, tmp_path / 'out', step=STEP, metric=metric
+        )
+
+    with pytest.raises(UsageError, match="'top1' is unknown.*accuracy/top1"):
+        build('top1')
+    assert len(score_sums.processed) == 9  # told after the first group
+    assert len(score_sums.computed) == 1
+    with pytest.raises(UsageError, match="'top1' is unknown"):
+        build('top1')
+    assert len(score_sums.processed) == 9
+    table = build('accuracy/top1')
+    assert len(score_sums.processed) == 9 + 3 * 5
+    assert table.metric == 'accuracy/top1'
+    assert build('sums/squares').metric == 'sums/squares'
+    assert len(score_sums.processed) == 9 + 3 * 5  # at once
+
+
+def pretend_unfinished(out):
+    file = out / 'progress/results.json'
+    content = json.loads(file.read_text())
+    assert content['finished']
+    file.write_text(json.dumps(dict(content, finished=False)))
+
+
+def test_more_subnets_later(score_sums, make_config, checkpoint, tmp_path):
+    """Only those that are new are calibrated and tested."""
+    out = tmp_path / 'out'
+    build_table(make_config(), checkpoint, out, subnets=GRID[3:4])
+    score_sums.processed.clear()
+    table = build_table(make_config(), checkpoint, out, step=STEP)
+    assert len(score_sums.processed) == 3 * (len(GRID) - 1)
+    assert [str(entry.subnet) for entry in table.entries] == GRID
+    fewer = build_table(make_config(), checkpoint, out, subnets=GRID[-2:])
+    assert len(fewer.entries) == 2
+    saved = AdaptiveFile.load(out / 'adaptive.pth')
+    assert set(saved.statistics) == set(GRID[-2:])
+
+
+def test_a_finished_table_makes_way(
+    score_sums, make_config, checkpoint, weights, tmp_path
+):
+    out = tmp_path / 'out'
+    build_table(make_config(), checkpoint, out, subnets=['0.5x-16'])
+    weights['head.fc.bias'] += 1e-3
+    other = str(tmp_path / 'epoch_2.pth')
+    torch.save(dict(state_dict=weights), other)
+    score_sums.processed.clear()
+    build_table(make_config(), other, out, subnets=['0.5x-16'])
+    assert len(score_sums.processed) == 3
+    saved = AdaptiveFile.load(out / 'adaptive.pth').weights['head.fc.bias']
+    assert torch.equal(saved, weights['head.fc.bias'])
+
+
+def test_results_of_something_else_are_refused(
+    make_config, checkpoint, weights, tmp_path
+):
+    out = tmp_path / 'out'
+    build_table(make_config(), checkpoint, out, subnets=['0.5x-16'])
+    pretend_unfinished(out)
+    weights['head.fc.bias'] += 1e-3
+    other = str(tmp_path / 'epoch_2.pth')
+    torch.save(dict(state_dict=weights), other)
+    wider = make_config()
+    wider.train_dataloader.batch_size = 2
+    for arguments, settings, what in (
+        ((make_config(), other), dict(subnets=['0.5x-16']), 'checkpoint'),
+        ((wider, checkpoint), dict(subnets=['0.5x-16']), 'config'),
+        (
+            (make_config(), checkpoint),
+            dict(subnets=['0.5x-16'], num_images=4),
+            'number of images',
+        ),
+    ):
+        with pytest.raises(UsageError, match=f'of another {what}: give'):
+            build_table(*arguments, out, **settings)

@@ -1,0 +1,65 @@
+"""The weights and statistics that a table is of."""
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from mutualnet_mm.apis import AdaptiveFile, build_table
+
+
+@HOOKS.register_module(force=True)
+class OtherWeights(Hook):
+    """Swaps weights in for the test, as an EMA hook does."""
+
+    def before_test_epoch(self, runner):
+        runner.model.head.fc.bias.data += 1
+
+    def after_test_epoch(self, runner, metrics=None):
+        runner.model.head.fc.bias.data -= 1
+
+
+def test_the_weights_evaluated_are_saved(
+    stock_test, make_config, checkpoint, weights, tmp_path
+):
+    cfg = make_config(custom_hooks=[dict(type='OtherWeights')])
+    table = build_table(cfg, checkpoint, tmp_path, subnets=['0.5x-16'])
+    adaptive = AdaptiveFile.load(tmp_path / 'adaptive.pth')
+    bias = adaptive.weights['head.fc.bias']
+    assert torch.equal(bias, weights['head.fc.bias'] + 1)
+    found = stock_test(adaptive, '0.5x-16')
+    assert table.entries[0].metrics['sums/squares'] == found['sums/squares']
+
+
+@pytest.mark.parametrize('hook', ['mmengine.EMAHook', 'mmpretrain.EMAHook'])
+def test_averaged_weights(stock_test, make_config, weights, tmp_path, hook):
+    """A checkpoint of an EMA hook has them under ``state_dict``."""
+    trained = {
+        f'module.{name}': v * 2 if name.endswith(('weight', 'bias')) else v
+        for name, v in weights.items()
+    }
+    trained['steps'] = torch.tensor(7)
+    path = str(tmp_path / 'epoch_1.pth')
+    torch.save(dict(state_dict=weights, ema_state_dict=trained), path)
+    cfg = make_config(custom_hooks=[dict(type=hook)])
+    table = build_table(cfg, path, tmp_path, subnets=['0.5x-16'])
+    adaptive = AdaptiveFile.load(tmp_path / 'adaptive.pth')
+    for name, value in weights.items():
+        assert torch.equal(adaptive.weights[name], value), name
+    found = stock_test(adaptive, '0.5x-16')
+    assert table.entries[0].metrics['sums/squares'] == found['sums/squares']
+
+
+def test_the_recipe_of_calibration_is_kept(make_config, checkpoint, tmp_path):
+    cfg = make_config()
+    hook = dict(
+        type='mutualnet_mm.BNCalibrationHook',
+        num_batches=1,
+        dataloader=cfg.train_dataloader,
+    )
+    cfg.custom_hooks = [hook]
+    build_table(cfg, checkpoint, tmp_path, subnets=['0.5x-16'])
+    recipe = AdaptiveFile.load(tmp_path / 'adaptive.pth').calibration
+    assert recipe['num_batches'] == 1
+    assert recipe['dataloader'] == cfg.train_dataloader.to_dict()
+    assert type(recipe['dataloader']['dataset']) is dict

@@ -1,0 +1,214 @@
+import json
+
+import pytest
+import torch
+
+from mutualnet_mm import ConfigError
+from mutualnet_mm.apis import load_config
+from mutualnet_mm.cli import one_line_errors
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a config file; its data lie beside it."""
+    (tmp_path / 'there.json').write_text(json.dumps({}))
+
+    def make(text=''):
+        file = tmp_path / 'small_config.py'
+        file.write_text(text)
+        return str(file)
+
+    return make
+
+
+def test_missing_config(tmp_path):
+    path = str(tmp_path / 'nothing.py')
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert path in str(error.value)
+
+
+def test_options_and_work_dir(write):
+    path = write('model = dict(depth=18)\n')
+    cfg = load_config(path, launcher='none')
+    assert cfg.work_dir.replace('\\', '/') == 'work_dirs/small_config'
+    assert cfg.launcher == 'none'
+    cfg = load_config(path, {'model.depth': 50}, work_dir='elsewhere')
+    assert cfg.model.depth == 50 and cfg.work_dir == 'elsewhere'
+    path = write("work_dir = 'own'\n")
+    assert load_config(path).work_dir == 'own'
+
+
+def loader(root, kind, file):
+    dataset = f'dict(type="X", data_root={str(root)!r}, ann_file={file!r})'
+    nested = {
+        'plain': dataset,
+        'repeated': f'dict(type="RepeatDataset", dataset={dataset})',
+        'joined': (
+            'dict(type="ConcatDataset", datasets=['
+            f'dict(type="Y", ann_file=""), {dataset}])'
+        ),
+        'deep': (
+            'dict(type="ClassBalanced", dataset=dict(type="ConcatDataset", '
+            f'datasets=[dict(type="Repeat", dataset={dataset})]))'
+        ),
+    }[kind]
+    return f'dict(batch_size=1, dataset={nested})'
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+@pytest.mark.parametrize(
+    'kind, place',
+    [
+        ('plain', 'dataset'),
+        ('repeated', 'dataset.dataset'),
+        ('joined', 'dataset.datasets.1'),
+        ('deep', 'dataset.dataset.datasets.0.dataset'),
+    ],
+)
+def test_annotation_files(write, tmp_path, split, kind, place):
+    text = f'{split}_dataloader = '
+    load_config(write(text + loader(tmp_path, kind, 'there.json')))
+    path = write(text + loader(tmp_path, kind, 'gone.json'))
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    message = str(error.value)
+    assert str(tmp_path / 'gone.json') in message and '\n' not in message
+    assert f'{split}_dataloader.{place}.ann_file' in message
+
+
+def test_named_place_can_be_set(write, tmp_path):
+    """What the message names is what ``--cfg-options`` takes."""
+    path = write(
+        'train_dataloader = ' + loader(tmp_path, 'joined', 'gone.json')
+    )
+    key = 'train_dataloader.dataset.datasets.1.ann_file'
+    cfg = load_config(path, {key: 'there.json'})
+    assert cfg.train_dataloader.dataset.datasets[1].ann_file == 'there.json'
+
+
+@pytest.mark.parametrize(
+    'root, file',
+    [('s3://bucket/coco', 'gone.json'), ('', 'https://host/gone.json')],
+)
+def test_remote_files_are_not_looked_for(write, root, file):
+    load_config(write(f'val_dataloader = {loader(root, "plain", file)}'))
+
+
+def test_no_data_at_all(write):
+    load_config(write('train_dataloader = None\nval_dataloader = dict()\n'))
+
+
+@pytest.mark.parametrize(
+    'error', [ConfigError, FileNotFoundError, ModuleNotFoundError]
+)
+def test_user_errors_end_in_one_line(error):
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        raise error('width 3: use less')
+    assert caught.value.code == 'error: width 3: use less'
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            raise OSError('it is empty')
+        except OSError as error:
+            raise ConfigError("clip 'a: b' cannot be read") from error
+
+
+def test_errors_of_processes_that_load_data():
+    loader = torch.utils.data.DataLoader(Unreadable(), num_workers=1)
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        next(iter(loader))
+    assert caught.value.code == "error: clip 'a: b' cannot be read"
+
+
+def test_defects_keep_their_traceback():
+    with pytest.raises(KeyError), one_line_errors():
+        raise KeyError('defect')
+    with one_line_errors():
+        pass
+
+
+RESIZE = 'dict(type="Resize", scale={}, keep_ratio={})'
+
+
+def pipeline_config(resolution, *steps, split='train'):
+    return (
+        f'model = dict(mutual=dict(resolution={resolution}))\n'
+        f'{split}_dataloader = dict(dataset=dict('
+        f'pipeline=[{", ".join(steps)}]))\n'
+    )
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+def test_pipeline_of_another_resolution(write, split):
+    resize = RESIZE.format((1000, 480), True)
+    path = write(pipeline_config((600, 480), resize, split=split))
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    message = str(error.value)
+    assert '(1000, 480)' in message and '600' in message
+    assert f'{split}_dataloader.dataset.pipeline.0' in message
+
+
+@pytest.mark.parametrize(
+    'resolution, steps',
+    [
+        ((600, 480), [RESIZE.format((1000, 600), True)]),
+        ((224,), [RESIZE.format((256, 256), False), 'dict(type="X")']),
+        (
+            (224,),
+            [RESIZE.format((256, 256), True), 'dict(type="RandomCrop")'],
+        ),
+        ((224,), [RESIZE.format((-1, 256), True)]),
+        (64, [RESIZE.format((1000, 600), True)]),
+    ],
+    ids=['agrees', 'distorts', 'crops', 'by height', 'no list'],
+)
+def test_pipelines_left_to_training(write, resolution, steps):
+    load_config(write(pipeline_config(resolution, *steps)))
+
+
+CLASSIFIER = (
+    'model = dict(wraps="ImageClassifier", '
+    'mutual=dict(resolution=(32, 16)))\n'
+    '{}_dataloader = dict(dataset=dict(pipeline=[{}]))\n'
+)
+LAST_SIZES = [
+    ('dict(type="RandomResizedCrop", scale={})', int),
+    ('dict(type="ResizeEdge", scale=64), dict(type="CenterCrop", '
+     'crop_size={})', int),
+    ('dict(type="RandomCrop", crop_size=48), dict(type="Resize", scale={})',
+     int),
+    ('dict(type="mmpretrain.RandomCrop", crop_size={}, padding=4)',
+     lambda side: (side, side)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+@pytest.mark.parametrize('steps, size', LAST_SIZES, ids=range(4))
+def test_the_last_size_of_a_classifier(write, split, steps, size):
+    load_config(write(CLASSIFIER.format(split, steps.format(size(32)))))
+    path = write(CLASSIFIER.format(split, steps.format(size(28))))
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    message = str(error.value)
+    assert '28' in message and '32' in message and '\n' not in message
+    assert f'{split}_dataloader.dataset.pipeline.' in message
+
+
+def test_sizes_that_nothing_names(write):
+    load_config(write(CLASSIFIER.format('val', 'dict(type="PackInputs")')))
+    step = 'dict(type="Resize", scale=20, keep_ratio=True)'
+    load_config(write(CLASSIFIER.format('val', step)))
+
+
+def test_only_the_stage_that_runs_is_checked(write):
+    path = write('train_dataloader = dict(dataset=dict(ann_file="no.json"))')
+    load_config(path, stages=('test',))
+    with pytest.raises(ConfigError, match='no.json'):
+        load_config(path, stages=('train', 'test'))

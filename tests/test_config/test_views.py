@@ -1,0 +1,135 @@
+"""What is read from a config is what its pipeline delivers."""
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.dataset import Compose
+
+from mutualnet_mm.config import TestViews, find_views
+from mutualnet_mm.config.views import frame_stride
+
+
+def sample(kind='SampleFrames', **settings):
+    return dict(dict(type=kind, clip_len=4, test_mode=True), **settings)
+
+
+def crop(kind, size):
+    return dict(type=kind, crop_size=size)
+
+
+def resize(width, height, keep_ratio=False):
+    return dict(type='Resize', scale=(width, height), keep_ratio=keep_ratio)
+
+
+SHORT_EDGE = dict(type='Resize', scale=(-1, 40))
+CASES = {
+    'one': ([sample()], [SHORT_EDGE, crop('CenterCrop', 32)], 1),
+    'ten': ([sample(num_clips=10)], [crop('CenterCrop', (32, 24))], 10),
+    '30': ([sample(num_clips=10)], [SHORT_EDGE, crop('ThreeCrop', 40)], 30),
+    'crops': ([sample(num_clips=2)], [crop('TenCrop', 32)], 20),
+    'twice': (
+        [sample(num_clips=3, twice_sample=True)],
+        [resize(36, 36)],
+        6,
+    ),
+    'not twice': (
+        [sample(num_clips=3, twice_sample=True, test_mode=False)],
+        [dict(type='RandomCrop', size=30)],
+        3,
+    ),
+    'uniform': (
+        [sample('UniformSample', num_clips=2)],
+        [crop('CenterCrop', 32), resize(20, 28)],
+        2,
+    ),
+    'dense': (
+        [sample('DenseSampleFrames', num_clips=2, num_sample_positions=3)],
+        [resize(64, 28), crop('ThreeCrop', 28)],
+        18,
+    ),
+    'dense, by default': (
+        [sample('DenseSampleFrames')],
+        [resize(64, 28), crop('ThreeCrop', (28, 28))],
+        30,
+    ),
+}
+
+
+def video_config(pipeline, wraps='Recognizer3D', **dataset):
+    dataset = dict(type='VideoDataset', pipeline=pipeline, **dataset)
+    return Config(
+        dict(model=dict(wraps=wraps), test_dataloader=dict(dataset=dataset))
+    )
+
+
+@pytest.mark.parametrize('wrapped', [False, True], ids=['flat', 'wrapped'])
+@pytest.mark.parametrize('samples, sizes, number', CASES.values(), ids=CASES)
+def test_views_are_those_of_the_stock_pipeline(
+    enter_scope, samples, sizes, number, wrapped
+):
+    pytest.importorskip('mmaction')
+    enter_scope('mmaction')
+    read = [dict(type='ArrayDecode')]
+    pipeline = Compose(
+        [*samples, *read, *sizes]
+        + [
+            dict(type='FormatShape', input_format='NCTHW'),
+            dict(type='PackActionInputs'),
+        ]
+    )
+    video = np.zeros((90, 48, 64, 3), np.uint8)
+    results = dict(array=video, total_frames=90, start_index=0, label=0)
+    inputs = pipeline(dict(results, modality='RGB'))['inputs']
+    assert inputs.shape[:3] == (number, 3, 4)
+
+    steps = [*samples, *read]
+    if wrapped:
+        steps = [dict(type='mutualnet_mm.ReadClip', transforms=steps)]
+    found = find_views(video_config([*steps, *sizes]))
+    assert found == TestViews(number, tuple(inputs.shape[-2:]))
+
+
+@pytest.mark.parametrize(
+    'sizes',
+    [
+        [],
+        [SHORT_EDGE],
+        [crop('CenterCrop', 32), SHORT_EDGE],
+        [crop('CenterCrop', 32), dict(type='RandomResizedCrop')],
+    ],
+    ids=['none', 'short edge', 'resized again', 'cropped at random'],
+)
+def test_sizes_that_depend_on_the_video(sizes):
+    found = find_views(video_config([sample(num_clips=5), *sizes]))
+    assert found == TestViews(5, None)
+
+
+def test_what_says_nothing():
+    cfg = video_config([sample(num_clips=5)], wraps='ImageClassifier')
+    assert find_views(cfg) == TestViews(None, None)
+    assert find_views(Config(dict())) == TestViews(None, None)
+    cfg.test_dataloader = None
+    cfg.model.wraps = 'Recognizer3D'
+    assert find_views(cfg) == TestViews(1, None)
+
+
+def test_data_sets_inside_of_others():
+    cfg = video_config([sample(num_clips=5)])
+    inside = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[dict(dataset=inside)]
+    )
+    assert find_views(cfg).number == 5
+
+
+@pytest.mark.parametrize(
+    'backbone, stride',
+    [
+        (dict(type='mutualnet_mm.SlimmableResNet3dSlowFast'), 8),
+        (dict(type='X', wraps='ResNet3dSlowFast', resample_rate=4), 4),
+        (dict(type='mutualnet_mm.SlimmableResNet3dSlowOnly'), 1),
+        (dict(type='mutualnet_mm.Slimmable', wraps='X3D'), 1),
+    ],
+)
+def test_frames_of_a_clip_for_one_of_a_subnet(backbone, stride):
+    assert frame_stride(Config(dict(model=dict(backbone=backbone)))) == stride

@@ -1,0 +1,168 @@
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from mutualnet_mm import Subnet, UsageError
+from mutualnet_mm.apis import count_heads, count_macs, count_params
+
+
+@pytest.fixture
+def resnet50(enter_scope):
+    enter_scope('mmpretrain')
+    return MODELS.build(
+        dict(
+            type='mutualnet_mm.MutualLearning',
+            wraps='ImageClassifier',
+            mutual=dict(
+                width_range=(0.7, 1.0), resolution=(224, 192, 160, 128)
+            ),
+            backbone=dict(type='mutualnet_mm.SlimmableResNet', depth=50),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(
+                type='LinearClsHead', num_classes=1000, in_channels=2048
+            ),
+        )
+    )
+
+
+def test_published_numbers(resnet50):
+    assert count_macs(resnet50, '1.0x-224') == 4_089_284_608
+    assert count_macs(resnet50, Subnet(0.9, 224)) == 3_338_064_192
+    assert count_macs(resnet50, '0.7x-128') / 1e6 == pytest.approx(
+        661.9, abs=0.05
+    )
+    # The original image does not matter to a classifier.
+    assert count_macs(resnet50, '1.0x-224', (30, 700)) == 4_089_284_608
+
+
+def test_counting_leaves_no_trace(resnet50):
+    resnet50.train()
+    before = {k: v.clone() for k, v in resnet50.state_dict().items()}
+    count_macs(resnet50, '0.7x-128')
+    assert resnet50.slim_state.width == 1.0
+    assert all(m.training for m in resnet50.modules())
+    # What a count passes over does its work again.
+    assert not any('forward' in vars(m) for m in resnet50.modules())
+    for name, value in resnet50.state_dict().items():
+        assert value.device.type == 'cpu'
+        assert torch.equal(value, before[name])
+
+
+def test_subnets_outside_of_the_range(resnet50):
+    with pytest.raises(UsageError, match='0.5x-224'):
+        count_macs(resnet50, '0.5x-224')
+
+
+def numel(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    'subnet, channels', [('1.0x-64', 16), ('0.5x-48', 8), ('0.5x-32', 8)]
+)
+def test_params_are_those_of_the_narrow_stock_network(
+    build_classifier, subnet, channels
+):
+    stock = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(
+                type='ResNet',
+                depth=18,
+                stem_channels=channels,
+                base_channels=channels,
+            ),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(
+                type='LinearClsHead', num_classes=4, in_channels=8 * channels
+            ),
+        )
+    )
+    assert count_params(build_classifier(), subnet) == numel(stock)
+    assert count_heads(build_classifier(), subnet) is None
+
+
+def fpn_macs(channels, sizes, out=32):
+    """Laterals of 1 x 1 and outputs of 3 x 3 on every level."""
+    return sum(
+        h * w * (c * out + 9 * out * out) for c, (h, w) in zip(channels, sizes)
+    )
+
+
+def basic_resnet_macs(channels, stem, height, width):
+    """ResNet-18's convolutions, level by level."""
+    h, w = -(-height // 2), -(-width // 2)
+    macs = h * w * 49 * 3 * stem
+    h, w = -(-h // 2), -(-w // 2)
+    inputs, sizes = stem, []
+    for level, c in enumerate(channels):
+        if level:
+            h, w = -(-h // 2), -(-w // 2)
+        macs += h * w * 9 * (inputs * c + 3 * c * c)
+        if level:
+            macs += h * w * inputs * c
+        inputs = c
+        sizes.append((h, w))
+    return macs, sizes
+
+
+@pytest.mark.parametrize(
+    'subnet, channels, stem, padded',
+    [
+        ('1.0x-64', (16, 32, 64, 128), 16, (64, 96)),
+        ('0.25x-48', (8, 8, 16, 32), 8, (64, 64)),
+    ],
+)
+def test_detectors_count_backbone_and_neck(
+    build_detector, subnet, channels, stem, padded
+):
+    """At the padded size of a 480 x 640 image; 64 x 85 becomes 64 x 96."""
+    backbone, sizes = basic_resnet_macs(channels, stem, *padded)
+    expected = backbone + fpn_macs(channels, sizes)
+    model = build_detector()
+    assert count_macs(model, subnet, (480, 640)) == expected
+
+
+def test_params_of_a_detector(build_detector):
+    """Heads whole, laterals with the columns that the backbone fills."""
+    model = build_detector()
+    assert count_params(model, '1.0x-64') == numel(model)
+    narrow = MODELS.build(
+        dict(type='mmdet.ResNet', depth=18, stem_channels=8, base_channels=8)
+    )
+    columns = 32 * (16 + 32 + 64 + 128) // 2
+    expected = numel(model) - numel(model.backbone) + numel(narrow) - columns
+    assert count_params(model, '0.5x-48') == expected
+
+
+def test_heads_behind_proposals(build_detector):
+    """Only their parameters are known."""
+    model = build_detector()
+    heads = count_heads(model, '0.5x-48')
+    assert heads.macs is None
+    assert heads.params == numel(model.rpn_head) + numel(model.roi_head)
+
+
+@pytest.mark.parametrize(
+    'subnet, padded', [('1.0x-64', (64, 96)), ('0.25x-48', (64, 64))]
+)
+def test_heads_of_a_single_stage(detector_config, subnet, padded):
+    """RetinaNet's, by hand: one stacked layer, 9 anchors, 2 classes."""
+    config = detector_config()
+    for name in ('rpn_head', 'roi_head', 'train_cfg', 'test_cfg'):
+        config.pop(name)
+    config.wraps = 'RetinaNet'
+    config.bbox_head = dict(
+        type='RetinaHead',
+        num_classes=2,
+        in_channels=32,
+        stacked_convs=1,
+        feat_channels=32,
+    )
+    model = MODELS.build(config)
+    strides = (4, 8, 16, 32, 64)
+    positions = sum(-(-padded[0] // s) * -(-padded[1] // s) for s in strides)
+    each = 9 * 32 * (2 * 32 + 9 * 2 + 9 * 4)
+    heads = count_heads(model, subnet, (480, 640))
+    assert heads.macs == positions * each
+    assert heads.params == each + 2 * 32 + 9 * 2 + 9 * 4

@@ -1,0 +1,191 @@
+"""Statistics of subnets that the table does not have."""
+
+from itertools import islice
+from types import SimpleNamespace
+
+import adaptive_networks as nets
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from mutualnet_mm import Subnet, UsageError
+from mutualnet_mm.apis import AdaptiveFile, AdaptiveModel
+from mutualnet_mm.engine import BNCalibrationHook, calibrate
+from mutualnet_mm.query_table import table_to_dict
+
+pytest.importorskip('mmpretrain')
+A, B, C, D = nets.KINDS['classifier'][1]
+NEW = '0.65x-24'
+USED = 2  # batches, of four that there are
+
+
+@pytest.fixture
+def net(request, pictures):
+    loader = dict(
+        batch_size=2,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        dataset=dict(
+            type='CustomDataset',
+            data_root=str(pictures / 'train'),
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
+        ),
+    )
+    file = nets.adaptive_file('classifier', request, train_dataloader=loader)
+    assert file.calibration['num_batches'] == USED
+    return AdaptiveModel(file)
+
+
+def batches(net, seed=0):
+    """As the data loader gives them, made without the model."""
+    config = net.cfg.train_dataloader.to_dict()
+    return list(Runner.build_dataloader(config, seed=seed))
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(
+        torch.equal(x, y) for name in a for x, y in zip(a[name], b[name])
+    )
+
+
+def run(net, batch):
+    return nets.outputs(net.predict(*batch))
+
+
+@pytest.mark.parametrize('given', ['settings', 'loader', 'generator'])
+def test_statistics_of_the_first_batches(net, given):
+    expected = calibrate(
+        net._origin, [Subnet.parse(NEW)], batches(net)[:USED]
+    )[NEW]
+    kept = {key: dict(value) for key, value in net._bank.items()}
+    taken = []
+
+    def generate():
+        for batch in batches(net):
+            taken.append(batch)
+            yield batch
+
+    config = net.cfg.train_dataloader
+    loader = dict(
+        settings=config,
+        loader=Runner.build_dataloader(config.to_dict(), seed=0),
+        generator=generate(),
+    )[given]
+    net.calibrate(loader, NEW)
+    assert equal(net._bank.pop(NEW), expected)
+    assert net._bank.keys() == kept.keys()
+    assert all(equal(net._bank[key], kept[key]) for key in kept)
+    assert len(taken) == (USED if given == 'generator' else 0)
+    assert str(net.current) == A
+
+
+def test_a_subnet_runs_on_them(net):
+    batch = nets.full_batch(net.model)
+    with pytest.raises(UsageError, match=r"calibrate\(dataloader, '0.65x-24"):
+        net.use(NEW)
+    net.calibrate(batches(net), NEW)
+    statistics = net._bank[NEW]
+    assert str(net.use(NEW)) == NEW
+    expected = nets.loop_outputs(net._origin, NEW, statistics, *batch)
+    assert nets.same(run(net, batch), expected)
+    other = net.handle()  # also of before
+    assert nets.same(run(other, batch), expected)
+
+
+@pytest.mark.parametrize('mode', ['sliced', 'static'])
+def test_the_active_one_follows_at_once(net, mode):
+    batch = nets.full_batch(net.model)
+    net.use(B)
+    if mode == 'static':
+        net.make_static([C, B], fuse_bn=False)
+    kept = net._static.get(Subnet.parse(C)) if net._static else None
+    before = run(net, batch)
+    net.calibrate(batches(net), [B, NEW])
+    after = run(net, batch)
+    assert not nets.same(after, before)
+    expected = nets.loop_outputs(net._origin, B, net._bank[B], *batch)
+    assert nets.same(after, expected)
+    if kept:  # nothing but what has changed is made anew
+        assert net._static.get(Subnet.parse(C)) is kept
+
+
+def test_save_and_load(net, tmp_path):
+    batch = nets.full_batch(net.model)
+    before = net.file.statistics.keys()
+    net.calibrate(batches(net), [NEW, B])
+    net.save(tmp_path / 'adaptive.pth')
+    assert net.file.statistics.keys() == before == {B, C, D}
+    file = AdaptiveFile.load(tmp_path / 'adaptive.pth')
+    assert file.statistics.keys() == {B, C, D, NEW}
+    for name in ('config', 'width', 'rounding', 'calibration', 'versions'):
+        assert getattr(file, name) == getattr(net.file, name)
+    assert table_to_dict(file.table) == table_to_dict(net.table)
+    again = AdaptiveModel.from_file(tmp_path / 'adaptive.pth')
+    for subnet in (A, B, C, D, NEW):
+        net.use(subnet)
+        again.use(subnet)
+        assert nets.same(run(again, batch), run(net, batch)), subnet
+
+
+def no_data():
+    raise AssertionError('data was read')
+    yield
+
+
+@pytest.mark.parametrize(
+    'data, subnets, message',
+    [
+        (no_data(), '0.2x-32', 'outside of the trained'),
+        (no_data(), [NEW, '0.65x-33'], 'above the full 32'),
+        ([], NEW, 'data loader gave no batch'),
+    ],
+)
+def test_what_is_refused(net, data, subnets, message):
+    bank = dict(net._bank)
+    with pytest.raises(UsageError, match=message):
+        net.calibrate(data, subnets)
+    assert net._bank == bank
+
+
+def test_a_data_loader_that_fails(net):
+    def break_down():
+        yield from islice(batches(net), 1)
+        raise OSError('the disk is gone')
+
+    batch = nets.full_batch(net.model)
+    net.use(B)
+    before, bank = run(net, batch), dict(net._bank)
+    with pytest.raises(OSError, match='the disk'):
+        net.calibrate(break_down(), [B, NEW])
+    assert net._bank == bank and str(net.current) == B
+    assert nets.same(run(net, batch), before)
+
+
+def test_as_for_the_table_where_data_is_random(net):
+    config = net.cfg.train_dataloader
+    crop = dict(type='RandomCrop', crop_size=32, padding=8)
+    config.dataset.pipeline.insert(1, crop)
+    runner = SimpleNamespace(
+        cfg=net.cfg, build_dataloader=Runner.build_dataloader
+    )
+    drawn = BNCalibrationHook(num_batches=USED).batches(runner)
+    expected = calibrate(net._origin, [Subnet.parse(NEW)], drawn)[NEW]
+    for _ in range(2):
+        net.calibrate(config, NEW)
+        assert equal(net._bank[NEW], expected)
+
+
+def test_beside_a_model_of_another_project(net):
+    DefaultScope.get_instance('another', scope_name='mmengine')
+    net.calibrate(net.cfg.train_dataloader, NEW)
+
+
+def test_another_handle_that_materialized(net):
+    batch = nets.full_batch(net.model)
+    other = net.handle()
+    other.make_static(B, fuse_bn=False)
+    net.calibrate(batches(net), B)
+    net.use(B)
+    other.use(B)
+    assert nets.same(run(other, batch), run(net, batch))

@@ -1,0 +1,168 @@
+"""Latencies of subnets, by a made-up clock."""
+
+import adaptive_networks as nets
+import cv2
+import numpy as np
+import pytest
+
+from mutualnet_mm import Subnet, UsageError
+from mutualnet_mm.apis import AdaptiveModel, measure_latencies
+from mutualnet_mm.query_table import Latency
+
+WARM_UP = 3  # runs of each subnet that are not timed
+SUBNETS = [Subnet.parse(s) for s in nets.KINDS['classifier'][1]]
+_made = {}
+
+
+@pytest.fixture
+def make(request):
+    """Return an adaptive model, and note each call of its network."""
+
+    def make(kind='classifier'):
+        if kind not in _made:
+            _made[kind] = AdaptiveModel(nets.adaptive_file(kind, request))
+        net = _made[kind].handle()
+        predict, net.calls = net.predict, []
+
+        def noting(inputs, samples):
+            net.calls.append((net.current, tuple(inputs.shape)))
+            return predict(inputs, samples)
+
+        net.predict = noting
+        return net
+
+    return make
+
+
+@pytest.fixture
+def durations(monkeypatch):
+    """What the clock shows of one run after the other, in milliseconds."""
+    durations, reads = [], []
+
+    def now():
+        passed = sum(durations[: len(reads) // 2 + len(reads) % 2])
+        reads.append(passed)
+        return passed / 1000
+
+    monkeypatch.setattr('mutualnet_mm.deploy.latency.perf_counter', now)
+    return durations
+
+
+def test_median_and_p90(make, durations):
+    net, repeats = make(), 7
+    rng = np.random.default_rng(0)
+    times = rng.lognormal(3.0, 1.0, (len(SUBNETS), WARM_UP + repeats))
+    times[:, :WARM_UP] += 1e4  # would show
+    durations.extend(times.ravel())
+    net.use('0.5x-24')
+    found = measure_latencies(net, repeats=repeats)
+    assert list(found) == [entry.subnet for entry in net.table.entries]
+    for subnet, row in zip(SUBNETS, times[:, WARM_UP:]):
+        assert found[subnet].median == pytest.approx(np.sort(row)[3])
+        assert found[subnet].p90 == pytest.approx(np.percentile(row, 90))
+    assert str(net.current) == '0.5x-24'
+    expected = [s for s in SUBNETS for _ in range(WARM_UP + repeats)]
+    assert [subnet for subnet, _ in net.calls] == expected
+
+
+def test_the_device_has_finished_before_the_clock_is_read(make, monkeypatch):
+    net, events = make(), []
+    predict = net.predict
+
+    def note(event, result=None):
+        events.append(event)
+        return result
+
+    net.predict = lambda *batch: note('run', predict(*batch))
+    net.synchronize = lambda: note('wait')
+    clock = iter(range(1000))
+    monkeypatch.setattr(
+        'mutualnet_mm.deploy.latency.perf_counter',
+        lambda: note('clock', next(clock)),
+    )
+    measure_latencies(net, repeats=1)
+    one = ['wait', 'clock', 'run', 'wait', 'clock']
+    assert events == one * (len(SUBNETS) * (WARM_UP + 1))
+
+
+@pytest.mark.parametrize(
+    'kind, batch_size, shape',
+    [
+        ('classifier', 3, (3, 3, 32, 32)),
+        ('detector', 2, (2, 3, 64, 96)),  # 480 x 640, scaled and padded
+        ('slow', 2, (2, 1, 3, 4, 32, 32)),
+        ('slowfast', 1, (1, 1, 3, 16, 32, 32)),
+    ],
+)
+def test_noise_of_the_full_resolution(make, kind, batch_size, shape):
+    net = make(kind)
+    found = measure_latencies(net, batch_size, repeats=1)
+    assert {seen for _, seen in net.calls} == {shape}
+    assert len(found) == len(nets.KINDS[kind][1])
+    assert all(0 < latency.median < 60_000 for latency in found.values())
+
+
+def test_images_fill_the_batch(make, tmp_path):
+    net, files = make(), [str(tmp_path / f'{i}.png') for i in range(2)]
+    for i, file in enumerate(files):
+        cv2.imwrite(file, np.full((32, 32, 3), 100 * i, np.uint8))
+    taken = []
+    prepare = net.prepare
+    net.prepare = lambda images: taken.append(images) or prepare(images)
+    measure_latencies(net, 5, repeats=1, images=files)
+    measure_latencies(net, 1, repeats=1, images=files)
+    assert taken == [[*files, *files, files[0]], files[:1]]
+    assert {shape for _, shape in net.calls} == {
+        *((5, 3, 32, 32), (1, 3, 32, 32)),
+    }
+    with pytest.raises(UsageError, match="'gone.png' cannot be read"):
+        measure_latencies(net, images=['gone.png'])
+
+
+def test_materialized_networks_are_measured_as_such(make):
+    net = make()
+    net.make_static(limit=1)
+    measure_latencies(net, repeats=1)
+    assert net.static_subnets == [net.current] == [SUBNETS[0]]
+
+
+@pytest.mark.parametrize('runs', [0, 4, 11])
+def test_interruption_keeps_what_is_finished(make, durations, runs):
+    net = make()
+    durations.extend([2.0] * 100)
+    net.use('0.75x-32')
+    predict = net.predict
+
+    def predict_until(*batch):
+        if len(net.calls) == runs:
+            raise KeyboardInterrupt
+        return predict(*batch)
+
+    net.predict = predict_until
+    found = measure_latencies(net, repeats=1)
+    done = runs // (WARM_UP + 1)
+    assert found == {s: Latency(2.0, 2.0) for s in SUBNETS[:done]}
+    assert str(net.current) == '0.75x-32'
+
+
+def test_an_error_restores_the_subnet(make):
+    net = make()
+    net.use('0.75x-32')
+
+    def track(subnets):
+        yield from subnets[:2]
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        measure_latencies(net, repeats=1, track=track)
+    assert str(net.current) == '0.75x-32'
+    assert {subnet for subnet, _ in net.calls} == set(SUBNETS[:2])
+
+
+@pytest.mark.parametrize('name', ['batch_size', 'repeats'])
+@pytest.mark.parametrize('value', [0, -1, 1.5, '3', None])
+def test_numbers_that_are_none(make, name, value):
+    net = make()
+    with pytest.raises(UsageError, match=f'{name}={value!r}: use a whole'):
+        measure_latencies(net, **{name: value})
+    assert net.calls == []

@@ -1,0 +1,192 @@
+"""``Pretrained`` loads strictly, or says in one line why not."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from mutualnet_mm import UsageError
+
+SMALL = dict(depth=18, stem_channels=16, base_channels=16)
+
+
+@pytest.fixture
+def build(enter_scope):
+    enter_scope('mmpretrain')
+
+    def make(*init_cfg, **kwargs):
+        settings = dict(SMALL, **kwargs)
+        if init_cfg:
+            settings['init_cfg'] = init_cfg[0]
+        return MODELS.build(
+            dict(type='mutualnet_mm.SlimmableResNet', **settings)
+        )
+
+    return make
+
+
+@pytest.fixture
+def source(enter_scope):
+    """State dict of a stock backbone with random numbers everywhere."""
+    enter_scope('mmpretrain')
+    torch.manual_seed(7)
+    state = MODELS.build(dict(type='ResNet', **SMALL)).state_dict()
+    return {
+        k: torch.rand_like(v) if v.is_floating_point() else v + 5
+        for k, v in state.items()
+    }
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(content):
+        path = tmp_path / 'weights.pth'
+        torch.save(content, path)
+        return str(path)
+
+    return write
+
+
+def prefixed(state, prefix):
+    return {prefix + k: v for k, v in state.items()}
+
+
+def assert_arrived(net, source):
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, source[name]), name
+
+
+@pytest.mark.parametrize(
+    'form', ['classifier', 'wrapped', 'bare', 'bare in state_dict']
+)
+def test_forms_of_checkpoints(build, source, save, form):
+    head = {'head.fc.weight': torch.ones(4, 128)}
+    content = {
+        'classifier': lambda: dict(
+            meta={}, state_dict={**prefixed(source, 'backbone.'), **head}
+        ),
+        'wrapped': lambda: dict(
+            state_dict=prefixed(source, 'module.backbone.')
+        ),
+        'bare': lambda: dict(source, **{'fc.weight': torch.ones(4, 128)}),
+        'bare in state_dict': lambda: dict(state_dict=source),
+    }[form]()
+    net = build(dict(type='Pretrained', checkpoint=save(content)))
+    net.init_weights()
+    assert_arrived(net, source)
+
+
+def test_prefix(build, source, save):
+    path = save({**prefixed(source, 'net.body.'), 'backbone.x': torch.ones(1)})
+    for prefix in ('net.body', 'net.body.'):
+        init = dict(type='Pretrained', checkpoint=path, prefix=prefix)
+        net = build(init)
+        net.init_weights()
+        assert_arrived(net, source)
+
+
+def test_other_initialisation_beside_it(build, source, save):
+    path = save(source)
+    net = build(
+        [
+            dict(type='Constant', layer='Conv2d', val=3.0),
+            dict(type='Pretrained', checkpoint=path),
+        ]
+    )
+    net.init_weights()
+    assert_arrived(net, source)
+
+
+def test_no_checkpoint_means_from_scratch(build, monkeypatch):
+    """With the stock class's own initialisation, and not silently."""
+    told = []
+    monkeypatch.setattr(
+        'mutualnet_mm.models.checkpoints.print_log',
+        lambda message, **kwargs: told.append(message),
+    )
+    nets = [
+        build(dict(type='Pretrained', checkpoint=None)),
+        MODELS.build(dict(type='ResNet', **SMALL)),
+    ]
+    for net in nets:
+        torch.manual_seed(3)
+        net.init_weights()
+    ours, stock = (net.state_dict() for net in nets)
+    for name, tensor in stock.items():
+        assert torch.equal(ours[name], tensor), name
+    assert len(told) == 1 and 'from scratch' in told[0]
+
+
+def test_own_initialisation_is_used(build):
+    net = build([dict(type='Constant', layer='Conv2d', val=3.0)])
+    net.init_weights()
+    assert (net.conv1.weight == 3).all()
+
+
+def missing_key(source):
+    source.pop('layer1.0.conv1.weight')
+
+
+def extra_key(source):
+    source['layer9.weight'] = torch.ones(2)
+
+
+def wrong_shape(source):
+    source['conv1.weight'] = torch.ones(32, 3, 7, 7)
+
+
+@pytest.mark.parametrize(
+    'damage, expected',
+    [
+        (missing_key, 'layer1.0.conv1.weight'),
+        (extra_key, 'layer9.weight'),
+        (wrong_shape, 'conv1.weight'),
+        (dict.clear, 'conv1.weight'),
+    ],
+)
+def test_what_does_not_fit(build, source, save, damage, expected):
+    damage(source)
+    path = save(dict(state_dict=prefixed(source, 'backbone.')))
+    with pytest.raises(UsageError) as error:
+        build(dict(type='Pretrained', checkpoint=path)).init_weights()
+    text = str(error.value)
+    assert expected in text and path in text and '\n' not in text
+
+
+@pytest.mark.parametrize('kind', ['missing', 'garbage', 'empty', 'list'])
+def test_files_that_cannot_be_read(build, tmp_path, kind):
+    path = tmp_path / 'weights.pth'
+    if kind == 'garbage':
+        path.write_bytes(b'no checkpoint\n' * 20)
+    elif kind == 'empty':
+        path.touch()
+    elif kind == 'list':
+        torch.save([1, 2], path)
+    with pytest.raises(UsageError) as error:
+        build(dict(type='Pretrained', checkpoint=str(path))).init_weights()
+    assert str(path) in str(error.value) and '\n' not in str(error.value)
+
+
+def test_checkpoint_of_a_mutually_trained_classifier(
+    build, build_classifier, save
+):
+    model = build_classifier()
+    path = save(dict(state_dict=model.state_dict()))
+    net = build(dict(type='Pretrained', checkpoint=path))
+    net.init_weights()
+    assert_arrived(net, model.backbone.state_dict())
+
+
+def test_weights_arrive_in_a_detector(detector_config, save):
+    pytest.importorskip('mmdet')
+    stock = MODELS.build(
+        dict(type='mmdet.ResNet', depth=18, base_channels=16)
+    ).state_dict()
+    source = {
+        k: torch.rand_like(v) if v.is_floating_point() else v
+        for k, v in stock.items()
+    }
+    path = save(dict(state_dict=prefixed(source, 'backbone.')))
+    init = dict(type='Pretrained', checkpoint=path)
+    model = MODELS.build(detector_config(init_cfg=init))
+    model.init_weights()
+    assert_arrived(model.backbone, source)

@@ -1,0 +1,70 @@
+import pytest
+import torch
+from mmengine.config import Config
+
+from mutualnet_mm.query_table.fingerprints import (
+    config_fingerprint,
+    weights_fingerprint,
+)
+
+
+def make_config():
+    loader = dict(batch_size=4, num_workers=2, dataset=dict(data_root='a'))
+    return Config(
+        dict(
+            model=dict(type='A', widths=(0.5, 1.0)),
+            train_dataloader=loader,
+            test_dataloader=loader,
+            test_evaluator=[dict(type='Accuracy')],
+            test_cfg=dict(group_size=8),
+            work_dir='here',
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    'options, same',
+    [
+        ({}, True),
+        ({'work_dir': 'there'}, True),
+        ({'test_cfg.group_size': 2}, True),
+        ({'test_dataloader.num_workers': 0}, True),
+        ({'train_dataloader.persistent_workers': True}, True),
+        ({'train_dataloader': None}, False),
+        ({'model.widths': (0.5, 0.9)}, False),
+        ({'custom_hooks': [dict(type='EMAHook')]}, False),
+        ({'test_dataloader.dataset.data_root': 'b'}, False),
+        ({'train_dataloader.batch_size': 8}, False),
+        ({'test_evaluator.0.topk': 5}, False),
+        ({'test_cfg.fp16': True}, False),
+    ],
+    ids=str,
+)
+def test_configs(options, same):
+    config = make_config()
+    before = config.pretty_text
+    fingerprint = config_fingerprint(config)
+    assert config.pretty_text == before
+    config.merge_from_dict(options)
+    for key, value in options.items():
+        if value is None:
+            config[key] = None
+    assert (config_fingerprint(config) == fingerprint) is same
+
+
+def test_weights():
+    weights = dict(
+        a=torch.rand(2, 3), b=torch.tensor(7), c=torch.rand(2).half()
+    )
+    first = weights_fingerprint(weights)
+    turned = {k: weights[k].clone() for k in reversed(weights)}
+    turned['a'] = turned['a'].t().contiguous().t()  # another memory layout
+    assert weights_fingerprint(turned) == first
+    for other in (
+        dict(weights, a=weights['a'] + 1e-6),
+        dict(weights, a=weights['a'].reshape(3, 2)),
+        dict(weights, b=torch.tensor(7, dtype=torch.int32)),
+        dict(a=weights['a'], b=weights['b'], d=weights['c']),
+        dict(weights, d=torch.rand(1)),
+    ):
+        assert weights_fingerprint(other) != first

@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mutualnet_mm import Subnet
-from mutualnet_mm.slimmable import use_statistics
 
 ROOT = Path(__file__).parents[1]
 # The configs with less of everything.
@@ -96,7 +95,7 @@ def test_stock_networks_are_the_subnets(modules, tiny, name):
     with torch.no_grad():
         outputs = [subject.run(net, resized) for net in (stock, fused)]
         statistics = subject.bank[str(subnet)]
-        with model.activate(subnet), use_statistics(model, statistics):
+        with model.activate(subnet, statistics):
             sliced = subject.run(model, resized)
     torch.testing.assert_close(outputs[0], sliced)
     torch.testing.assert_close(outputs[1], sliced, rtol=1e-3, atol=1e-4)

@@ -21,7 +21,6 @@ from mutualnet_mm.apis import AdaptiveFile, AdaptiveModel, build_model
 from mutualnet_mm.engine import calibrate
 from mutualnet_mm.export.checkpoint_file import save_stock
 from mutualnet_mm.query_table import QueryTable, TableEntry
-from mutualnet_mm.slimmable import use_statistics
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ['box', 'triangle', 'circle', 'line']
@@ -71,7 +70,7 @@ def as_the_loop(net, subnet, packed):
         model, data['inputs'], data['data_samples'], subnet
     )
     statistics = net.file.statistics.get(str(subnet))
-    with model.activate(subnet), use_statistics(model, statistics):
+    with model.activate(subnet, statistics):
         return model(inputs, samples, mode='predict')[0]
 
 

@@ -12,6 +12,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
+from ..engine import move_statistics
 from ..engine.hooks import calibration_batches
 from ..errors import UsageError
 from ..query_table import QueryTable
@@ -137,10 +138,7 @@ class AdaptiveModel(SwitchableNetwork):
 
     def save(self, path: Union[str, Path]) -> None:
         """Write a file with the statistics that :meth:`calibrate` added."""
-        bank = {
-            subnet: {n: (m.cpu(), v.cpu()) for n, (m, v) in found.items()}
-            for subnet, found in dict(self._bank).items()
-        }
+        bank = move_statistics(dict(self._bank), 'cpu')
         replace(self.file, statistics=bank).save(path)
 
     def prepare(self, images: Any) -> Tuple[Tensor, Samples]:

@@ -36,7 +36,10 @@ class SlicedNetwork:
             statistics (dict, optional): Of its batch norms; None are the
                 running ones.
         """
-        self.model.switch(subnet)
+        model = self.model
+        model.slim_state.set(
+            subnet.width, model.input_scale(subnet), subnet.frames
+        )
         for name, layer in self._norms:
             # Past the checks of nn.Module, which take most of a switch.
             layer.__dict__['subnet_stats'] = (statistics or {}).get(name)

@@ -6,7 +6,7 @@ from typing import Set, Tuple, Union
 import torch
 from mmengine.config import Config
 
-from ..engine import SubnetStatistics
+from ..engine import SubnetStatistics, move_statistics
 from ..errors import UsageError, first_line
 from ..models import MutualLearningMixin
 from ..models.build import build_model
@@ -81,14 +81,7 @@ def stored_model(
     model.eval()
     model.dataset_meta = file.dataset_meta  # where stock code looks for it
     _check_statistics(model, file.statistics)
-    bank = {
-        subnet: {
-            name: (mean.to(device), variance.to(device))
-            for name, (mean, variance) in statistics.items()
-        }
-        for subnet, statistics in file.statistics.items()
-    }
-    return model, bank
+    return model, move_statistics(file.statistics, device)
 
 
 def _check_statistics(

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Calibration and evaluation inside the stock runner."""
 
-from .calibration import SubnetStatistics, calibrate
+from .calibration import SubnetStatistics, calibrate, move_statistics
 from .hooks import BNCalibrationHook
 from .loops import SubnetTestLoop, SubnetValLoop
 
@@ -11,4 +11,5 @@ __all__ = [
     'SubnetTestLoop',
     'SubnetValLoop',
     'calibrate',
+    'move_statistics',
 ]

@@ -1,13 +1,29 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Batch-norm statistics of many subnets, from one pass over the data."""
 
-from typing import Any, Dict, Iterable, Sequence
+from itertools import count
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
 
 from ..errors import ConfigError
 from ..models import MutualLearningMixin
-from ..slimmable import BatchNormCollector, Statistics, slim_batch_norms
+from ..slimmable import (
+    BatchNormCollector,
+    SlimSyncBatchNorm,
+    Statistics,
+    slim_batch_norms,
+)
+from ..slimmable.ranks import agree
 from ..subnet import Subnet
 
 SubnetStatistics = Dict[str, Statistics]
@@ -23,7 +39,8 @@ def calibrate(
     """Collect exact statistics of every subnet (Sec. 3.2).
 
     Each batch is loaded once and forwarded through every subnet; labels are
-    not used and no running statistics move. Batches are pooled over ranks.
+    not used and no running statistics change. Batches are pooled over ranks;
+    an error on one rank is raised on all of them.
 
     Args:
         model (MutualLearningMixin): Unwrapped; its mode is kept.
@@ -37,29 +54,86 @@ def calibrate(
 
     Raises:
         ConfigError: If there are batch norms but no batch.
+        UsageError: If values are not finite; names the layer and the batch.
     """
     if not subnets or not any(slim_batch_norms(model)):
         return {}
-    collectors = {str(s): BatchNormCollector(model) for s in subnets}
+    collectors = {s: BatchNormCollector(model) for s in subnets}
     mode = model.training
     model.eval()  # dropout off; the collectors see to the batch norms
     try:
-        for batch in batches:
-            data = model.data_preprocessor(batch, False)
-            inputs, samples = data['inputs'], data['data_samples']
-            model.task.check_full(model, inputs, samples)
-            for subnet in subnets:
-                collector = collectors[str(subnet)]
-                resized = model.task.resize(model, inputs, samples, subnet)
-                with model.activate(subnet), collector.watch():
-                    model.task.features(model, *resized)
+        _collect(model, collectors, iter(batches))
     finally:
         model.train(mode)
     # Not before all ranks have met: one without data must not stop alone.
-    bank = {key: collector.finish() for key, collector in collectors.items()}
+    bank = {str(s): c.finish() for s, c in collectors.items()}
     if not all(bank.values()):
         raise ConfigError(
             'the batch norms cannot be calibrated: the calibration data '
             'loader gave no batch'
         )
     return bank
+
+
+def _collect(
+    model: MutualLearningMixin,
+    collectors: Dict[Subnet, BatchNormCollector],
+    batches: Iterator[Any],
+) -> None:
+    """Forward all batches, in step with the other ranks.
+
+    Ranks may have different numbers of batches. Synchronised batch norms
+    meet in every forward: there all stop with the first.
+    """
+    meets = any(
+        isinstance(m, SlimSyncBatchNorm) for _, m in slim_batch_norms(model)
+    )
+    error: Optional[Exception] = None
+    for number in count(1):
+        data = None
+        try:
+            if error is None:
+                data = _prepared(model, batches)
+        except Exception as found:
+            error = found
+        has_data = agree(data is not None, error)
+        if not any(has_data) or (meets and not all(has_data)):
+            return
+        if data is None:
+            continue
+        try:
+            for subnet, collector in collectors.items():
+                resized = model.task.resize(model, *data, subnet)
+                with model.activate(subnet), collector.watch():
+                    model.task.features(model, *resized)
+                collector.check_finite(
+                    f'batch {number} of the calibration data at {subnet}'
+                )
+        except Exception as found:
+            error = found  # raised where the ranks meet next
+
+
+def _prepared(
+    model: MutualLearningMixin, batches: Iterator[Any]
+) -> Optional[Tuple[Any, Any]]:
+    """Load and preprocess the next batch; None after the last."""
+    batch = next(batches, None)
+    if batch is None:
+        return None
+    data = model.data_preprocessor(batch, False)
+    inputs, samples = data['inputs'], data['data_samples']
+    model.task.check_full(model, inputs, samples)
+    return inputs, samples
+
+
+def move_statistics(
+    bank: SubnetStatistics, device: Union[str, torch.device]
+) -> SubnetStatistics:
+    """Return the statistics of subnets on another device."""
+    return {
+        subnet: {
+            layer: (mean.to(device), variance.to(device))
+            for layer, (mean, variance) in statistics.items()
+        }
+        for subnet, statistics in bank.items()
+    }

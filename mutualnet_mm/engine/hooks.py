@@ -4,14 +4,13 @@
 import copy
 import random
 from contextlib import contextmanager
-from itertools import islice
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Tuple
 
 import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from ..errors import ConfigError
 from ..registry import HOOKS
@@ -51,10 +50,13 @@ class BNCalibrationHook(Hook):
         self._dataset: Any = None
 
     def batches(self, runner: Runner) -> Iterator[Any]:
-        """Yield the calibration batches, the same ones on every call.
+        """Yield the calibration batches.
 
-        The data set is read once and kept. What draws random numbers meanwhile
-        leaves the training's own ones as they were.
+        Of ``train_dataloader`` the data set that is being trained on is read,
+        where there is one: nothing is loaded twice, and a pipeline that was
+        switched in the middle of training is the one that is used. Otherwise
+        it is built once and kept. Random numbers drawn meanwhile leave those
+        of the training as they were.
 
         Raises:
             ConfigError: If there is no data loader to take them from.
@@ -65,43 +67,135 @@ class BNCalibrationHook(Hook):
                 'batch norms need images to be calibrated on: give the config '
                 'a train_dataloader or BNCalibrationHook a dataloader (a dict)'
             )
-        if self._dataset is None:
-            self._dataset = DATASETS.build(copy.deepcopy(config['dataset']))
+        dataset = None if self.dataloader else _trained_dataset(runner)
+        if dataset is None:
+            if self._dataset is None:
+                self._dataset = build_dataset(config['dataset'])
+            dataset = self._dataset
         yield from calibration_batches(
-            dict(config, dataset=self._dataset), self.num_batches
+            dict(config, dataset=dataset), self.num_batches
         )
+
+
+def build_dataset(settings: Any) -> Any:
+    """Build a data set from its settings, with all of its annotations."""
+    dataset = DATASETS.build(copy.deepcopy(settings))
+    if hasattr(dataset, 'full_init'):
+        dataset.full_init()
+    return dataset
+
+
+def _trained_dataset(runner: Runner) -> Any:
+    """The live data set of the train loop; None where there is no loop."""
+    loop = getattr(runner, '_train_loop', None)  # the property would build it
+    if not isinstance(loop, BaseLoop):
+        return None
+    return loop.dataloader.dataset
 
 
 def calibration_batches(dataloader: dict, num_batches: int) -> Iterator[Any]:
     """Yield the first batches of a data loader, the same ones on every call.
 
-    What draws random numbers meanwhile leaves others' as they were.
+    Random numbers are drawn from a state of its own, also if the consumer
+    raises or stops early: others' are as they were whenever it is not running.
 
     Args:
-        dataloader (dict): Its settings.
+        dataloader (dict): Its settings; ``dataset`` may be a built one, which
+            is neither copied nor changed.
         num_batches (int): How many at most.
     """
     config = dict(dataloader)
     config['persistent_workers'] = False  # they would outlive the loader
-    with _own_randomness():
+    if not isinstance(config['dataset'], dict):
+        config['dataset'] = _Uncopied(_with_own_pipeline(config['dataset']))
+    random_state = OwnRandomState()
+    with random_state:
         # A new loader each time: samplers and batch samplers remember.
-        loader = Runner.build_dataloader(config, seed=0)
-        yield from islice(loader, num_batches)
+        iterator = iter(Runner.build_dataloader(config, seed=0))
+    for _ in range(num_batches):
+        with random_state:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+        yield batch
+
+
+class _Uncopied:
+    """Stands for a data set where settings are copied deeply.
+
+    ``Runner.build_dataloader`` copies its settings, data sets of gigabytes
+    too. The copy of this is the data set itself.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __deepcopy__(self, memo: dict) -> Any:
+        return self.dataset
+
+
+def _with_own_pipeline(dataset: Any) -> Any:
+    """Share the annotations of a data set, but not its transforms.
+
+    Transforms may remember samples (cached mosaics); those of the training
+    must not change.
+    """
+    shared = copy.copy(dataset)
+    for name in ('pipeline', 'transform', 'transforms'):
+        if name in vars(shared):
+            vars(shared)[name] = copy.deepcopy(vars(shared)[name])
+    if 'dataset' in vars(shared):  # of a wrapper
+        shared.dataset = _with_own_pipeline(shared.dataset)
+    if isinstance(vars(shared).get('datasets'), (list, tuple)):
+        shared.datasets = [_with_own_pipeline(d) for d in shared.datasets]
+    return shared
+
+
+class OwnRandomState:
+    """A random state of its own for some ``with`` blocks.
+
+    Inside of a block Python, NumPy and PyTorch (on the CPU, where data is
+    made) draw from it, beginning at a fixed seed and going on from block to
+    block; after each they draw as if it had not been.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        with _kept_random_state():
+            random.seed(seed)
+            np.random.seed(seed)
+            # ``torch.manual_seed`` would reach generators on a GPU, too.
+            torch.default_generator.manual_seed(seed)
+            self._state = _random_state()
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        self._before = _random_state()
+        _set_random_state(self._state)
+
+    def __exit__(self, *error: Any) -> None:
+        self._state = _random_state()
+        _set_random_state(self._before)
+
+
+def _random_state() -> Tuple:
+    return (
+        random.getstate(),
+        np.random.get_state(),
+        torch.default_generator.get_state(),
+    )
+
+
+def _set_random_state(state: Tuple) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.default_generator.set_state(state[2])
 
 
 @contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Fix the random numbers of a ``with`` block, and restore them after."""
-    # Of the CPU only, where data is made: torch.manual_seed would reach the
-    # training's generators on a GPU too.
-    cpu = torch.default_generator
-    before = random.getstate(), np.random.get_state(), cpu.get_state()
-    random.seed(0)
-    np.random.seed(0)
-    cpu.manual_seed(0)
+def _kept_random_state() -> Iterator[None]:
+    before = _random_state()
     try:
         yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        cpu.set_state(before[2])
+        _set_random_state(before)

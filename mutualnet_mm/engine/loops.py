@@ -14,7 +14,6 @@ from ..errors import ConfigError
 from ..models import MutualLearningMixin
 from ..models.wraps import Stock
 from ..registry import LOOPS
-from ..slimmable import use_statistics
 from ..subnet import Subnet
 from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook
@@ -184,8 +183,8 @@ class _SubnetLoop(Stock):
                 subnet,
             )
             with autocast(enabled=self.fp16), model.activate(
-                subnet
-            ), use_statistics(model, bank.get(str(subnet))):
+                subnet, bank.get(str(subnet))
+            ):
                 outputs = model(inputs, samples, mode='predict')
             self._swap_results(results[subnet])
             self.evaluator.process(data_samples=outputs, data_batch=batch)

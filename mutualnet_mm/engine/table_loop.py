@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional, Sequence, Union
 
-import torch
 from mmengine.runner import Runner
 from torch import Tensor
 from tqdm import tqdm
@@ -14,7 +13,8 @@ from ..errors import UsageError
 from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
 from ..query_table.progress import Metrics, Progress
 from ..subnet import Subnet
-from . import SubnetStatistics, SubnetTestLoop
+from .calibration import SubnetStatistics, move_statistics
+from .loops import SubnetTestLoop
 from .subset import limit_truth, random_subset
 
 
@@ -132,11 +132,13 @@ class TableLoop(SubnetTestLoop):
         device = next(self.model.parameters()).device
         bank = self.progress.statistics
         new = [s for s in self.subnets if str(s) not in bank]
-        found = _move(self._calibrate(new, self._shown_batches()), 'cpu')
+        found = move_statistics(
+            self._calibrate(new, self._shown_batches()), 'cpu'
+        )
         if found:
             bank = {**bank, **found}
             self.progress.keep_statistics(bank)
-        self.bank = _move(bank, device)
+        self.bank = move_statistics(bank, device)
 
     def _shown_batches(self) -> Iterator[Any]:
         yield from tqdm(
@@ -171,15 +173,3 @@ def _numbers(metrics: Dict[str, Any]) -> Metrics:
             continue
         kept[name] = number if math.isfinite(number) else None
     return kept
-
-
-def _move(
-    bank: SubnetStatistics, device: Union[str, torch.device]
-) -> SubnetStatistics:
-    return {
-        subnet: {
-            layer: (mean.to(device), variance.to(device))
-            for layer, (mean, variance) in statistics.items()
-        }
-        for subnet, statistics in bank.items()
-    }

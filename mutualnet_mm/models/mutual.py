@@ -1,30 +1,35 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Mutual learning: a stock model whose ``loss()`` trains many subnets."""
 
+import logging
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, UsageError
 from ..registry import MODELS
 from ..slimmable import (
+    BuiltLayers,
     LayerRule,
     SlimState,
-    adopt_sync_batch_norm,
+    Statistics,
     convert,
     slim_batch_norms,
     slim_states,
+    use_statistics,
     verify_slicing,
 )
 from ..slimmable.channels import check_rounding
 from ..slimmable.convert import stock_name
+from ..slimmable.ranks import agree
 from ..subnet import Subnet
 from .gradients import GradientSum, non_reentrant_checkpointing
+from .head_state import unchanged_state
 from .settings import MutualSettings
 from .tasks import find_task
 from .wraps import Stock, find_class, mix
@@ -61,9 +66,12 @@ class MutualLearningMixin(Stock):
             self, settings.supervision
         )
         self.slim_state = self._share_state(settings.rounding)
+        self._built = BuiltLayers(self)
         self._refuse_frozen_batch_norm()
         self._gradients = GradientSum()
         self._own_iteration = 0
+        self._is_checked = False  # whether a first batch was
+        self._depth = 0  # of the own calls that run
 
     def _share_state(self, rounding: Optional[str]) -> SlimState:
         backbone = getattr(self, 'backbone', None)
@@ -109,68 +117,175 @@ class MutualLearningMixin(Stock):
     def _refuse_frozen_batch_norm(self) -> None:
         mode = self.training
         self.train()
-        frozen = [n for n, m in slim_batch_norms(self) if not m.training]
+        self._check_frozen('of the config')
         self.train(mode)
-        if frozen and len(self.space.grid()) > 1:
-            raise ConfigError(
-                f'{len(frozen)} batch norms are frozen ({frozen[0]}, ...), '
-                "but the full network's statistics fit no subnet: set "
-                'norm_eval=False and frozen_stages=-1 in model.backbone'
+
+    def _check_frozen(self, source: str) -> None:
+        """Refuse batch norms that would use running statistics in training."""
+        frozen = [n for n, m in slim_batch_norms(self) if not m.training]
+        if not frozen or len(self.space.grid()) == 1:
+            return
+        remedy = 'do not freeze them'
+        if frozen[0].startswith('backbone.'):
+            remedy = (
+                'set norm_eval=False and frozen_stages=-1 in model.backbone'
+            )
+        elif '.shared_head.' in frozen[0]:
+            part = frozen[0].split('.shared_head.')[0]
+            remedy = f'set norm_eval=False in model.{part}.shared_head'
+        raise ConfigError(
+            f'{len(frozen)} batch norms are frozen ({frozen[0]}, ...) by '
+            f'settings {source}, but the statistics of the full network fit '
+            f'no subnet: {remedy}'
+        )
+
+    def _check_layers(self, subnet: Subnet) -> None:
+        """Adopt layers that were replaced since the build, or refuse them."""
+        changed = self._built.adopt()
+        if changed and subnet != self.sampler.primary:
+            name, new = changed[0]
+            found = 'gone' if new is None else f'a {type(new).__name__}'
+            raise UsageError(
+                f'{len(changed)} layers were replaced after the model was '
+                f'built: {name} is {found} now, which runs the full network '
+                f'alone, not {subnet}. Leave out what did that '
+                "(fuse_conv_bn, switch_to_deploy, sync_bn='mmcv', ...); "
+                "sync_bn='torch' works, and tools/export_subnet.py folds the "
+                'batch norms of a subnet'
             )
 
     def train(self, mode: bool = True) -> nn.Module:
         """Set the mode; ``cfg.sync_bn`` has put in stock layers by then."""
-        if 'slim_state' in self.__dict__:  # not yet while being built
-            adopt_sync_batch_norm(self, self.slim_state)
+        if '_built' in self.__dict__:  # not yet while being built
+            self._built.adopt()
         return super().train(mode)
-
-    def switch(self, subnet: Subnet) -> None:
-        """Make ``subnet`` what the layers read, see :meth:`activate`."""
-        state = self.slim_state
-        state.set_width(subnet.width)
-        state.scale = subnet.resolution / self.space.full.resolution
-        state.frames = subnet.frames
 
     @contextmanager
     def activate(
-        self, subnet: Union[str, Subnet], track_stats: bool = False
+        self,
+        subnet: Union[str, Subnet],
+        statistics: Optional[Statistics] = None,
+        track_stats: bool = False,
     ) -> Iterator[None]:
         """Run as ``subnet`` for the length of a ``with`` block.
 
         This sets what the layers read. What runs inside has to bring its
-        inputs to the subnet's resolution (``task.resize``) and, in
-        evaluation, to use the subnet's statistics
-        (:func:`~mutualnet_mm.engine.calibrate`,
-        :func:`~mutualnet_mm.slimmable.use_statistics`), as the loops do.
+        inputs to the subnet's resolution, by ``task.resize``.
+
+        Args:
+            subnet (str or Subnet): Such as ``'0.7x-160'``.
+            statistics (dict, optional): Of its batch norms, as
+                :func:`~mutualnet_mm.engine.calibrate` finds them. Without
+                them the running ones are used, which belong to the full
+                network: a narrower one is refused in evaluation mode.
+                Defaults to None.
+            track_stats (bool): Whether a forward in training mode updates the
+                running statistics. Defaults to False.
+
+        Raises:
+            UsageError: If layers that the subnet needs were replaced, or if
+                ``statistics`` name a layer that does not exist.
         """
         subnet = Subnet.parse(subnet)
-        scale = subnet.resolution / self.space.full.resolution
+        self._check_layers(subnet)
         with self.slim_state.activate(
-            subnet.width, scale, subnet.frames, track_stats
-        ):
+            subnet.width,
+            self.input_scale(subnet),
+            subnet.frames,
+            track_stats,
+            running_stats=subnet == self.sampler.primary,
+        ), use_statistics(self, statistics):
             yield
+
+    def input_scale(self, subnet: Subnet) -> float:
+        """Resolution of ``subnet`` over the full one."""
+        return subnet.resolution / self.space.full.resolution
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the stock model; :meth:`loss` is where subnets are trained."""
+        with self._own_call():
+            return super().forward(*args, **kwargs)
+
+    def extract_feat(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the stock method, for gradients only in an own pass.
+
+        Raises:
+            UsageError: If code around the model trains parts of it by itself:
+                it would train the full network alone, without an error.
+        """
+        if self._depth == 0 and self.training and torch.is_grad_enabled():
+            raise UsageError(
+                f'{type(self).__name__}.extract_feat is called for training '
+                'from outside, as wrappers do that call the heads themselves '
+                '(SoftTeacher): only the full network would learn. Wrap a '
+                'model that is trained by its loss(), or call extract_feat '
+                'in torch.no_grad()'
+            )
+        with self._own_call():
+            return super().extract_feat(*args, **kwargs)
+
+    @contextmanager
+    def _own_call(self) -> Iterator[None]:
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
 
     def loss(self, inputs: Any, data_samples: Any, **kwargs: Any) -> dict:
         """Losses of all subnets of this step, as the stock ``loss()`` does.
 
         Returns:
-            dict: The full network's losses under their stock names (detached),
-            the total of each other subnet (``min/total``, ``rand1/total``),
-            and ``loss_mutual``: what these totals add to the full network's,
-            carrying the gradients of all.
+            dict: The full network's losses under their stock names (detached;
+            one named ``loss`` is ``full/loss`` here, since MMEngine calls the
+            sum of all so), the total of each other subnet (``min/total``,
+            ``rand1/total``), and ``loss_mutual``: what these totals add to
+            the full network's, carrying the gradients of all.
         """
-        if not torch.is_grad_enabled():
-            return super().loss(inputs, data_samples, **kwargs)
-        self.task.check_truth(data_samples)
-        self.task.check_full(self, inputs, data_samples)
+        with self._own_call():
+            if not torch.is_grad_enabled():
+                return super().loss(inputs, data_samples, **kwargs)
+            self._check_batch(inputs, data_samples)
+            return self._mutual_loss(inputs, data_samples, **kwargs)
+
+    def _check_batch(self, inputs: Any, data_samples: Any) -> None:
+        """Refuse a batch of wrong samples or size.
+
+        The first one is checked by all ranks together: there a wrong config
+        shows, and no rank must wait for one that has stopped.
+        """
+        error: Optional[Exception] = None
+        try:
+            self.task.check_truth(data_samples)
+            self.task.check_full(self, inputs, data_samples)
+            if self.training:
+                self._check_frozen('or hooks that act after the build')
+        except Exception as found:
+            error = found
+        if error is not None and self._is_checked:
+            raise error
+        if not self._is_checked:
+            agree(error=error)
+            self._is_checked = True
+
+    def _mutual_loss(
+        self, inputs: Any, data_samples: Any, **kwargs: Any
+    ) -> dict:
         gradients, teacher = self._gradients, None
         gradients.start(list(self.parameters()))
         logged: Dict[str, Any] = {}
-        rest = torch.zeros(())
-        for tag, subnet in self.sampler.sample(self._iteration()).items():
-            with self.activate(
-                subnet, track_stats=tag == 'full'
-            ), non_reentrant_checkpointing(), self._logits() as logits:
+        totals: Dict[str, Tensor] = {}
+        subnets = self.sampler.sample(self._iteration())
+        for tag, subnet in subnets.items():
+            is_full = tag == 'full'
+            with ExitStack() as stack:
+                stack.enter_context(self.activate(subnet, track_stats=is_full))
+                stack.enter_context(non_reentrant_checkpointing())
+                if not is_full:  # heads that count must count one step
+                    for name, part in self.named_children():
+                        if name not in ('backbone', 'data_preprocessor'):
+                            stack.enter_context(unchanged_state(part))
+                logits = stack.enter_context(self._logits())
                 losses = super().loss(
                     *self.task.resize(
                         self, inputs, data_samples, subnet, with_truth=True
@@ -179,20 +294,39 @@ class MutualLearningMixin(Stock):
                 )
                 if self.supervision == 'kl':
                     prediction = self._prediction(logits)
-                    if tag == 'full':
+                    if is_full:
                         teacher = prediction.detach()
                     else:
                         losses = {'loss_kl': _divergence(prediction, teacher)}
                 total, _ = self.parse_losses(losses)
                 gradients.add(total)
-            if tag == 'full':
-                logged = {k: _detach(v) for k, v in losses.items()}
-                rest = torch.zeros_like(total.detach())
+            totals[tag] = total.detach()
+            if is_full:
+                logged = {_log_key(k): _detach(v) for k, v in losses.items()}
             else:
-                logged[f'{tag}/total'] = total.detach()
-                rest = rest + total.detach()
+                logged[f'{tag}/total'] = totals[tag]
+        self._report_invalid(subnets, totals)
+        rest = sum(list(totals.values())[1:], torch.zeros_like(totals['full']))
         logged['loss_mutual'] = gradients.as_loss(rest)
         return logged
+
+    def _report_invalid(
+        self, subnets: Dict[str, Subnet], totals: Dict[str, Tensor]
+    ) -> None:
+        """Name the subnets whose loss is not finite.
+
+        Not an error: a gradient scaler skips such a step and recovers, and
+        hooks like mmdet's ``CheckInvalidLossHook`` see it in the total.
+        """
+        finite = torch.stack(list(totals.values())).isfinite().tolist()
+        for tag, is_finite in zip(totals, finite):
+            if not is_finite:
+                print_log(
+                    f'iteration {self._iteration(advance=False)}: the loss of '
+                    f'{tag} ({subnets[tag]}) is {totals[tag].item()}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
 
     @contextmanager
     def _logits(self) -> Iterator[List[Tensor]]:
@@ -214,12 +348,12 @@ class MutualLearningMixin(Stock):
             )
         return seen[-1]
 
-    def _iteration(self) -> int:
+    def _iteration(self, advance: bool = True) -> int:
         # The runner's own counter, which a resumed run takes up again.
         hub = MessageHub.get_current_instance()
         if 'iter' in hub.runtime_info:
             return int(hub.get_info('iter'))
-        self._own_iteration += 1
+        self._own_iteration += advance
         return self._own_iteration - 1
 
 
@@ -230,6 +364,11 @@ def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
         F.softmax(teacher, dim=1),
         reduction='batchmean',
     )
+
+
+def _log_key(key: str) -> str:
+    """MMEngine logs the sum as ``loss``; a part of that name would hide it."""
+    return 'full/loss' if key == 'loss' else key
 
 
 def _detach(value: Union[Tensor, Sequence[Tensor]]) -> Any:

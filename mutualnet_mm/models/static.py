@@ -12,7 +12,10 @@ from .mutual import MutualLearning, MutualLearningMixin
 from .wraps import Stock, mix
 
 # What only a network of many subnets needs.
-_OF_LEARNING = ('sampler', 'supervision', '_gradients', '_own_iteration')
+_OF_LEARNING = (
+    *('sampler', 'supervision', '_gradients', '_own_iteration'),
+    *('_built', '_is_checked', '_depth'),
+)
 
 
 class StaticMixin(Stock):
@@ -92,7 +95,7 @@ def static_model(
     net: Any = share_weights(model)
     net.eval()  # not chained: stock ``train`` may return nothing
     # For good: a backbone that resizes inside goes on reading it.
-    net.switch(subnet)
+    net.slim_state.set(subnet.width, model.input_scale(subnet), subnet.frames)
     make_static(
         net,
         net.task.meta_input(net, subnet),

@@ -83,7 +83,12 @@ def mix(mixin: Any, stock: Any) -> Any:
 def _reduce(self: Any, protocol: int) -> Tuple:
     del protocol
     cls = type(self)
-    return _restore, (cls.mixin_class, cls.stock_class), self.__dict__
+    # As ``nn.Module`` has it: what ``compile()`` made stays behind, since it
+    # would go on running the original.
+    state = self.__getstate__() if hasattr(self, '__getstate__') else None
+    state = dict(self.__dict__ if state is None else state)
+    state.pop('_compiled_call_impl', None)
+    return _restore, (cls.mixin_class, cls.stock_class), state
 
 
 def _restore(mixin: type, stock: type) -> Any:

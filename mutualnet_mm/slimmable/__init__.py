@@ -7,11 +7,12 @@ from .channels import (
     active_channels,
     make_divisible,
 )
-from .convert import adopt_sync_batch_norm, convert, trust_forward
+from .convert import BuiltLayers, convert, trust_forward
 from .layers import (
     SlimBatchNorm1d,
     SlimBatchNorm2d,
     SlimBatchNorm3d,
+    SlimBatchNormXd,
     SlimConv2d,
     SlimConv3d,
     SlimLayer,
@@ -19,13 +20,13 @@ from .layers import (
     SlimSyncBatchNorm,
 )
 from .macs import count_module_macs
+from .moments import Moments
 from .params import count_module_params
 from .share import share_weights
 from .state import SlimState, active_width, set_width, slim_states
 from .static import make_static
 from .statistics import (
     BatchNormCollector,
-    Moments,
     Statistics,
     slim_batch_norms,
     use_statistics,
@@ -35,11 +36,13 @@ from .verify import verify_slicing
 __all__ = [
     'ROUNDING',
     'BatchNormCollector',
+    'BuiltLayers',
     'LayerRule',
     'Moments',
     'SlimBatchNorm1d',
     'SlimBatchNorm2d',
     'SlimBatchNorm3d',
+    'SlimBatchNormXd',
     'SlimConv2d',
     'SlimConv3d',
     'SlimLayer',
@@ -49,7 +52,6 @@ __all__ = [
     'Statistics',
     'active_channels',
     'active_width',
-    'adopt_sync_batch_norm',
     'convert',
     'count_module_macs',
     'count_module_params',

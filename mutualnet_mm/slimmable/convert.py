@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Make a built module tree slimmable, in place, by class swaps."""
 
-from typing import Any, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,6 +12,7 @@ from .layers import (
     SlimBatchNorm1d,
     SlimBatchNorm2d,
     SlimBatchNorm3d,
+    SlimBatchNormXd,
     SlimConv2d,
     SlimConv3d,
     SlimLayer,
@@ -129,6 +130,8 @@ def convert(
 
 def restore(layer: nn.Module) -> None:
     """Swap a slim layer back to the stock class, as it stands."""
+    if type(layer) is SlimBatchNormXd:  # it was a SyncBatchNorm once
+        layer.__class__, layer.process_group = nn.SyncBatchNorm, None
     for stock, slim in _SLIM_CLASSES.items():
         if type(layer) is slim:
             layer.__class__ = stock
@@ -136,17 +139,60 @@ def restore(layer: nn.Module) -> None:
         layer.__dict__.pop(name, None)
 
 
-def adopt_sync_batch_norm(module: nn.Module, state: SlimState) -> None:
-    """Make stock ``SyncBatchNorm`` layers slim.
+class BuiltLayers:
+    """Remembers the slim layers of a module tree, and notices new ones.
 
-    ``cfg.sync_bn`` replaces every batch norm, slim ones too, by a new stock
-    layer; this swaps them back into slim ones. Does nothing where there are
-    none.
+    Code around a model replaces layers after the build: ``cfg.sync_bn`` and
+    MMEngine's reverting of it put in new batch norms, ``fuse_conv_bn`` and
+    ``switch_to_deploy`` take layers away. What does the same work is made
+    slim again; anything else would run narrow subnets wrong without an error.
+
+    Args:
+        module (nn.Module): With slim layers. Copies of it (deepcopy, pickle)
+            that hold this object get one of their own layers.
     """
-    for layer in module.modules():
-        if type(layer) is nn.SyncBatchNorm:
-            layer.__class__ = SlimSyncBatchNorm
-            layer.slim_state = state
+
+    def __init__(self, module: nn.Module) -> None:
+        self._places: Dict[str, Tuple[nn.Module, str, nn.Module]] = {}
+        for path, parent in module.named_modules():
+            for key, child in parent._modules.items():
+                if isinstance(child, SlimLayer):
+                    name = '.'.join(filter(None, (path, key)))
+                    self._places[name] = parent, key, child
+
+    def adopt(self) -> List[Tuple[str, Any]]:
+        """Make new batch norms slim, as those were whose place they took.
+
+        Returns:
+            list: Names of the layers that something else is in the place of,
+            and what that is: a module, or None.
+        """
+        changed = []
+        for name, (parent, key, old) in self._places.items():
+            new: Any = parent._modules.get(key)
+            if new is old:
+                continue
+            if not _adopt(new, old):
+                changed.append((name, new))
+                continue
+            self._places[name] = parent, key, new
+        return changed
+
+
+def _adopt(new: Any, old: Any) -> bool:
+    if not isinstance(old, _BatchNorm) or not isinstance(new, _BatchNorm):
+        return False
+    if not isinstance(new, SlimLayer):
+        target = slim_class(new)
+        if target is None:
+            # MMEngine reverts a SyncBatchNorm to one of any dimension.
+            if type(new).forward is not _BatchNorm.forward:
+                return False
+            target = SlimBatchNormXd
+        new.__class__ = target
+    # Not by ``setattr``: nothing of these is a parameter or a module.
+    vars(new).update(slim_state=old.slim_state, slim_rule=old.slim_rule)
+    return True
 
 
 def _check_groups(

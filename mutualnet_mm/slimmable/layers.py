@@ -12,14 +12,17 @@ between layers has to be traced. At full width each runs the stock layer's own
 ``forward``, with its checks.
 """
 
+import warnings
 from typing import Any, Callable, Optional, Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import ConfigError
+from ..errors import ConfigError, UsageError
 from .channels import PLAIN, LayerRule, active_channels, slice_inputs
+from .moments import pooled_over_ranks
+from .ranks import world_size
 from .state import SlimState
 
 
@@ -121,12 +124,15 @@ class SlimLinear(SlimLayer, nn.Linear):
 class _SlimBatchNorm(SlimLayer):
     """``forward`` for batch norm: follows its input's channels.
 
-    Training normalises with the batch's own statistics and moves the running
-    ones only where ``slim_state.track_stats`` says so (the full network's
-    pass). ``subnet_stats``, a pair (mean, variance) set by
+    Training normalises with the batch's own statistics and updates the
+    running ones only where ``slim_state.track_stats`` says so (the full
+    network's pass). ``subnet_stats``, a pair (mean, variance) set by
     :func:`~.statistics.use_statistics`, replaces the running ones in
     evaluation; ``collector``, set by
     :class:`~.statistics.BatchNormCollector`, is shown the inputs.
+
+    A batch with a single value per channel has no variance to normalise
+    with: there the layer uses its running statistics, and warns once.
     """
 
     subnet_stats: Optional[Tuple[Tensor, Tensor]] = None
@@ -134,25 +140,64 @@ class _SlimBatchNorm(SlimLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         width = x.shape[1]
-        weight, bias = _head(self.weight, width), _head(self.bias, width)
         if self.collector is not None:
             self.collector.update(x)
-            return self._batch_statistics(x, weight, bias)
-        if self.training and not self.slim_state.track_stats:
-            return self._batch_statistics(x, weight, bias)
-        if not self.training and self.subnet_stats is not None:
-            mean, var = self.subnet_stats
-            return F.batch_norm(
-                x, mean, var, weight, bias, False, 0.0, self.eps
+            return self._collected_statistics(x)
+        if self.training:
+            if self._lacks_variance(x):
+                return self._running_statistics(x)
+            if not self.slim_state.track_stats:
+                return self._batch_statistics(x)
+        elif self.subnet_stats is not None:
+            return self._given_statistics(x, *self.subnet_stats)
+        elif width < self.num_features and not self.slim_state.running_stats:
+            raise UsageError(
+                f'a batch norm of {self.num_features} channels runs at {width}'
+                ' in evaluation mode and has only the running statistics, '
+                "which are the full network's: find the subnet's by "
+                'mutualnet_mm.apis.calibrate and give them to '
+                'model.activate(subnet, statistics); in training, do not '
+                'freeze batch norms'
             )
         if width == self.num_features:
             return super().forward(x)
         return _stock_forward(self)(_LeadingChannels(self, width), x)
 
-    def _batch_statistics(
-        self, x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor]
+    def _given_statistics(
+        self, x: Tensor, mean: Tensor, var: Tensor
     ) -> Tensor:
+        weight, bias = self._leading_affine(x)
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
+
+    def _batch_statistics(self, x: Tensor) -> Tensor:
+        weight, bias = self._leading_affine(x)
         return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
+
+    def _collected_statistics(self, x: Tensor) -> Tensor:
+        if self._lacks_variance(x):
+            return self._running_statistics(x)
+        return self._batch_statistics(x)
+
+    def _running_statistics(self, x: Tensor) -> Tensor:
+        warnings.warn(
+            'a batch norm got a single value per channel (one image of 1 x 1 '
+            'maps), of which there is no variance: it uses its running '
+            'statistics there; larger batches or inputs avoid it',
+            stacklevel=2,
+        )
+        width = x.shape[1]
+        return self._given_statistics(
+            x, self.running_mean[:width], self.running_var[:width]
+        )
+
+    def _lacks_variance(self, x: Tensor) -> bool:
+        return x.numel() == x.shape[1] and self.running_mean is not None
+
+    def _leading_affine(
+        self, x: Tensor
+    ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        width = x.shape[1]
+        return _head(self.weight, width), _head(self.bias, width)
 
 
 class SlimBatchNorm1d(_SlimBatchNorm, nn.BatchNorm1d, _BatchNorm):
@@ -170,16 +215,40 @@ class SlimBatchNorm3d(_SlimBatchNorm, nn.BatchNorm3d, _BatchNorm):
     """``nn.BatchNorm3d`` over the channels that come in."""
 
 
-class SlimSyncBatchNorm(_SlimBatchNorm, nn.SyncBatchNorm, _BatchNorm):
-    """``nn.SyncBatchNorm`` over the channels that come in."""
+class SlimBatchNormXd(_SlimBatchNorm, _BatchNorm):
+    """Batch norm of inputs of any dimension.
 
-    def _batch_statistics(
-        self, x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor]
-    ) -> Tensor:
+    In place of a ``SyncBatchNorm`` that was reverted to an ordinary batch
+    norm, as MMEngine does where there is a single process.
+    """
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        del x
+
+
+class SlimSyncBatchNorm(_SlimBatchNorm, nn.SyncBatchNorm, _BatchNorm):
+    """``nn.SyncBatchNorm`` over the channels that come in.
+
+    Calibration is synchronised like training, although it runs in evaluation
+    mode: small batches per rank are what this layer exists for.
+    """
+
+    def _batch_statistics(self, x: Tensor) -> Tensor:
         # Still synchronised: the stock forward, shown no running statistics.
         return nn.SyncBatchNorm.forward(
             _LeadingChannels(self, x.shape[1], tracked=False), x
         )
+
+    def _collected_statistics(self, x: Tensor) -> Tensor:
+        if world_size() == 1:
+            return super()._collected_statistics(x)
+        # No gradient is needed, so any backend serves, also on a CPU.
+        moments = pooled_over_ranks(x, self.process_group)
+        mean, var = (m.to(x.dtype) for m in moments.statistics())
+        return self._given_statistics(x, mean, var)
+
+    def _lacks_variance(self, x: Tensor) -> bool:
+        return world_size() == 1 and super()._lacks_variance(x)
 
 
 class _LeadingChannels:

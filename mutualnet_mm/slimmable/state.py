@@ -26,8 +26,10 @@ class SlimState:
             that resize inside. Defaults to 1.0.
         frames (int, optional): Active frames, likewise. Defaults to None,
             all.
-        track_stats (bool): Whether a training forward moves the running
+        track_stats (bool): Whether a training forward updates the running
             statistics. Defaults to True.
+        running_stats (bool): Whether a narrow width may be evaluated with the
+            leading running statistics. Defaults to True.
 
     Attributes:
         width (float): Active width, ``max_width`` at first.
@@ -38,6 +40,7 @@ class SlimState:
     scale: float = 1.0
     frames: Optional[int] = None
     track_stats: bool = True
+    running_stats: bool = True
     width: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +63,13 @@ class SlimState:
         self.check_width(width)
         self.width = width
 
+    def set(
+        self, width: float, scale: float = 1.0, frames: Optional[int] = None
+    ) -> None:
+        """Make a subnet active for good: its width, scale and frames."""
+        self.set_width(width)
+        self.scale, self.frames = scale, frames
+
     @contextmanager
     def activate(
         self,
@@ -67,16 +77,16 @@ class SlimState:
         scale: float = 1.0,
         frames: Optional[int] = None,
         track_stats: bool = True,
+        running_stats: bool = True,
     ) -> Iterator[None]:
         """Make a subnet active for the length of a ``with`` block."""
-        before = (self.width, self.scale, self.frames, self.track_stats)
-        self.set_width(width)
-        self.scale, self.frames = scale, frames
-        self.track_stats = track_stats
+        before = dict(vars(self))
+        self.set(width, scale, frames)
+        self.track_stats, self.running_stats = track_stats, running_stats
         try:
             yield
         finally:
-            (self.width, self.scale, self.frames, self.track_stats) = before
+            vars(self).update(before)
 
 
 def slim_states(module: nn.Module) -> List[SlimState]:

@@ -8,59 +8,18 @@ forwarded batches. :class:`BatchNormCollector` watches one subnet; a bank,
 """
 
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, Optional, Tuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, UsageError
 from .layers import _SlimBatchNorm
+from .moments import Moments
+from .ranks import gather
 
 Statistics = Dict[str, Tuple[Tensor, Tensor]]
 """Mean and (biased) variance of the active channels, by layer name."""
-
-
-class Moments:
-    """Pooled count, mean and squared m2 of a stream of batches.
-
-    Merged pairwise (Chan et al.) in double precision, so that the spread
-    *between* batches counts too and large offsets do not cancel.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros(0)
-        self.m2 = torch.zeros(0)
-
-    def update(self, x: Tensor) -> None:
-        """Add a batch of shape ``(N, C, ...)``."""
-        x = x.detach()
-        x = x if x.dtype == torch.double else x.float()
-        dims = [0, *range(2, x.dim())]
-        var, mean = torch.var_mean(x, dims, unbiased=False)
-        count = x.numel() // x.shape[1]
-        self.merge(count, mean.double(), var.double() * count)
-
-    def merge(self, count: int, mean: Tensor, m2: Tensor) -> None:
-        """Add ``count`` values of a mean and summed squared m2."""
-        if self.count == 0:
-            self.count, self.mean, self.m2 = count, mean, m2
-            return
-        if mean.shape != self.mean.shape:
-            raise ConfigError(
-                f'a layer saw {len(self.mean)} and then {len(mean)} channels:'
-                ' the width must not change while statistics are collected'
-            )
-        total = self.count + count
-        delta = mean - self.mean
-        self.mean = self.mean + delta * (count / total)
-        self.m2 = self.m2 + m2 + delta**2 * (self.count * count / total)
-        self.count = total
-
-    def statistics(self) -> Tuple[Tensor, Tensor]:
-        """Mean and biased variance, each of shape ``(C, )``, in double."""
-        return self.mean, self.m2 / self.count
 
 
 class BatchNormCollector:
@@ -89,6 +48,30 @@ class BatchNormCollector:
             for layer in self._layers.values():
                 layer.collector = None
 
+    def check_finite(self, batch: str) -> None:
+        """Refuse what the last forward brought if it is not finite.
+
+        One NaN would make the statistics of every layer after it NaN.
+
+        Args:
+            batch (str): What the error calls the batch.
+
+        Raises:
+            UsageError: Names the first layer and the batch.
+        """
+        seen = {n: m for n, m in self._moments.items() if m.count}
+        if not seen:
+            return
+        # One number per layer: a device is waited for once.
+        sums = torch.stack([(m.mean + m.m2).sum() for m in seen.values()])
+        for name, is_finite in zip(seen, sums.isfinite().tolist()):
+            if not is_finite:
+                raise UsageError(
+                    f'the batch norms cannot be calibrated: layer {name!r} '
+                    f'gets values that are not finite from {batch}; look at '
+                    'these inputs and at the weights'
+                )
+
     def finish(self) -> Statistics:
         """Reduce over ranks and return the statistics of all layers seen."""
         own = {
@@ -97,7 +80,7 @@ class BatchNormCollector:
             if m.count
         }
         pooled: Dict[str, Moments] = {}
-        for part in _gather(own):
+        for part in gather(own):
             for name, moments in part.items():
                 pooled.setdefault(name, Moments()).merge(*moments)
         result = {}
@@ -110,15 +93,6 @@ class BatchNormCollector:
                 else (mean.to(like), variance.to(like))
             )
         return result
-
-
-def _gather(own: dict) -> List[dict]:
-    """One collective for all layers, so that no rank waits for another."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [own]
-    parts: List[dict] = [{}] * dist.get_world_size()
-    dist.all_gather_object(parts, own)
-    return parts
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import AdaptiveFile, build_model
 from mutualnet_mm.query_table import QueryTable, TableEntry
-from mutualnet_mm.slimmable import BatchNormCollector, use_statistics
+from mutualnet_mm.slimmable import BatchNormCollector
 
 # Of each network: the project, and the subnets of the table, full one first.
 KINDS = dict(
@@ -206,7 +206,7 @@ def loop_outputs(model, subnet, statistics, inputs, samples):
     subnet = Subnet.parse(subnet)
     samples = [sample.new() for sample in samples]
     resized = model.task.resize(model, inputs, samples, subnet)
-    with model.activate(subnet), use_statistics(model, statistics):
+    with model.activate(subnet, statistics):
         return outputs(model(*resized, mode='predict'))
 
 

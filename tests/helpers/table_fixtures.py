@@ -14,7 +14,6 @@ from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 from mutualnet_mm import Subnet
-from mutualnet_mm.slimmable import use_statistics
 
 _numbers = itertools.count()
 
@@ -151,7 +150,7 @@ def stock_test(make_config):
             )
         )
         statistics = adaptive.statistics.get(str(subnet))
-        with model.activate(subnet), use_statistics(model, statistics):
+        with model.activate(subnet, statistics):
             return runner.test()
 
     return run

@@ -16,7 +16,6 @@ from mmengine.runner import Runner
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import AdaptiveFile, build_table, count_macs
 from mutualnet_mm.query_table import load_table
-from mutualnet_mm.slimmable import use_statistics
 
 pytest.importorskip('mmaction')
 
@@ -192,7 +191,7 @@ def stock_test(make_config):
 
         model.data_preprocessor.register_forward_hook(shrink)
         statistics = adaptive.statistics[str(subnet)]
-        with model.activate(subnet), use_statistics(model, statistics):
+        with model.activate(subnet, statistics):
             return runner.test()
 
     return run

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mutualnet_mm import ConfigError, Subnet
+from mutualnet_mm import ConfigError, Subnet, UsageError
 from mutualnet_mm.engine import calibrate
 from mutualnet_mm.slimmable import active_width
 
@@ -154,3 +154,44 @@ def test_a_network_without_batch_norm(build_classifier, batches):
             parent, _, child = name.rpartition('.')
             setattr(model.get_submodule(parent), child, nn.Identity())
     assert calibrate(model, SUBNETS, iter(batches)) == {}
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_values_that_are_not_finite_are_refused(
+    build_classifier, batches, value
+):
+    """One image would make the statistics of all layers NaN."""
+    model = build_classifier()
+    batches[1]['inputs'][1, 0, 5, 5] = value
+    with pytest.raises(UsageError) as error:
+        calibrate(model, SUBNETS, batches)
+    assert "layer 'backbone.bn1'" in str(error.value)
+    assert 'batch 2 of the calibration data at 0.5x-64' in str(error.value)
+    batches[1]['inputs'][1, 0, 5, 5] = 0
+    model.backbone.layer2[0].conv1.weight.data[3, 0] = value
+    with pytest.raises(
+        UsageError, match=r"'backbone\.layer2\.0\.bn1'.*batch 1"
+    ):
+        calibrate(model, SUBNETS, batches)
+
+
+def test_batches_of_one_image_and_one_pixel(build_classifier, image_batch):
+    """Single values are pooled exactly; those of the last maps are such."""
+    model = build_classifier()
+    batches = []
+    for seed in range(3):
+        images, samples = image_batch(1, seed=seed)
+        batches.append(dict(inputs=images, data_samples=samples))
+    (subnet,) = [Subnet(0.5, 32)]
+    seen = []
+    layer = model.backbone.layer4[1].bn2
+    layer.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].double().numpy())
+    )
+    with pytest.warns(UserWarning, match='single value per channel'):
+        bank = calibrate(model, [subnet], batches)
+    assert [x.shape[2:] for x in seen] == [(1, 1)] * 3
+    values = np.concatenate(seen)[:, :, 0, 0]
+    mean, variance = bank[str(subnet)]['backbone.layer4.1.bn2']
+    np.testing.assert_allclose(mean.numpy(), values.mean(0), 1e-5, 1e-6)
+    np.testing.assert_allclose(variance.numpy(), values.var(0), 1e-5, 1e-6)

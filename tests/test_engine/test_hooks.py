@@ -1,13 +1,20 @@
+import gc
+import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from mmengine.config import ConfigDict
+from mmengine.dataset import Compose, ConcatDataset
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.registry import DATASETS, HOOKS
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch.utils.data import Dataset
 
 from mutualnet_mm import ConfigError
 from mutualnet_mm.engine import BNCalibrationHook
+from mutualnet_mm.engine.hooks import calibration_batches
 
 SHUFFLED = dict(type='DefaultSampler', shuffle=True)
 ENDLESS = dict(type='InfiniteSampler', shuffle=True)
@@ -96,3 +103,102 @@ def test_number_of_batches(number):
 def test_is_registered():
     hook = HOOKS.build(dict(type='mutualnet_mm.BNCalibrationHook'))
     assert isinstance(hook, Hook) and hook.num_batches == 32
+
+
+def random_states():
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    return (*states, torch.get_rng_state().tolist())
+
+
+def make_loader(dataset, **settings):
+    return dict(
+        dict(
+            batch_size=2,
+            num_workers=0,
+            sampler=SHUFFLED,
+            dataset=dataset,
+        ),
+        **settings,
+    )
+
+
+class Numbers(Dataset):
+    """Draws from every source, and counts its copies."""
+
+    copies = 0
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        return i, random.random(), np.random.rand(), torch.rand(1).item()
+
+    def __deepcopy__(self, memo):
+        Numbers.copies += 1
+        return self
+
+
+def test_random_numbers_of_others_are_as_before(enter_scope):
+    """Also while batches are used, and whatever ends that."""
+    before = random_states()
+    loader = make_loader(Numbers())
+    whole = list(calibration_batches(loader, 4))
+    assert random_states() == before
+    rest = calibration_batches(loader, 4)
+    next(rest)
+    assert random_states() == before
+    random.random(), np.random.rand(), torch.rand(1)  # of the consumer
+    assert [next(rest) for _ in range(3)] == whole[1:]
+    with pytest.raises(ZeroDivisionError):
+        for _ in calibration_batches(loader, 4):
+            raise ZeroDivisionError
+    abandoned = calibration_batches(loader, 4)
+    next(abandoned)
+    random.seed(7)
+    expected = random.random()
+    random.seed(7)
+    del abandoned
+    gc.collect()  # nothing sets an old state back
+    assert random.random() == expected
+
+
+def test_the_live_data_set_is_read(make_runner, coco_dataset, tmp_path):
+    """Without a copy; a pipeline that was switched is the one in use."""
+    Numbers.copies = 0
+    loader = make_loader(Numbers())
+    list(calibration_batches(loader, 2))
+    assert Numbers.copies == 0
+    runner, hook = make_runner(), BNCalibrationHook(num_batches=1)
+    dataset = DATASETS.build(coco_dataset('train'))
+    dataset.full_init()
+    loop = object.__new__(IterBasedTrainLoop)
+    loop.dataloader = SimpleNamespace(dataset=dataset)
+    runner._train_loop = loop
+    (batch,) = hook.batches(runner)
+    assert hook._dataset is None
+    transforms = dataset.pipeline.transforms
+    dataset.pipeline = Compose([*transforms, lambda results: {'found': 1}])
+    (switched,) = hook.batches(runner)
+    assert switched == {'found': [1, 1]} and batch.keys() != switched.keys()
+
+
+class Remembering:
+    """A transform with state, as a cached mosaic."""
+
+    def __init__(self):
+        self.cache = []
+
+    def __call__(self, results):
+        self.cache.append(1)
+        return results
+
+
+def test_transforms_of_the_training_remember_nothing(coco_dataset):
+    pytest.importorskip('mmdet')
+    dataset = DATASETS.build(dict(coco_dataset('train'), _scope_='mmdet'))
+    dataset.full_init()
+    transform = Remembering()
+    dataset.pipeline.transforms.append(transform)
+    wrapper = ConcatDataset([dataset])
+    list(calibration_batches(make_loader(wrapper), 2))
+    assert transform.cache == []

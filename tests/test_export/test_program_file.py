@@ -16,7 +16,7 @@ from mutualnet_mm.export.program_file import (
     load_program,
     save_program,
 )
-from mutualnet_mm.slimmable import BatchNormCollector, use_statistics
+from mutualnet_mm.slimmable import BatchNormCollector
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
@@ -172,7 +172,7 @@ def inputs(model, subnet, number, **axes):
 def adaptive(model, subnet, bank, batch):
     """Outputs of the sliced network."""
     subnet = Subnet.parse(subnet)
-    with model.activate(subnet), use_statistics(model, bank[subnet]):
+    with model.activate(subnet, bank[subnet]):
         outputs = model.task.forward_cost(model, batch)
     return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
 

@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
+from passes import on_running_statistics, stock_loss
 
 from mutualnet_mm import SubnetSampler, SubnetSpace
+from mutualnet_mm.models import mutual
 from mutualnet_mm.slimmable import set_width
 
 WIDTH, RESOLUTION, LONG_EDGE = (0.25, 1.0), (64, 48), 107
@@ -108,7 +110,7 @@ def sum_of_losses(losses):
 
 def detector_loop(model, data, subnets):
     """Every loss with the stock class, then one backward of their sum."""
-    stock, totals, stock_losses = type(model).stock_class, {}, None
+    totals, stock_losses = {}, None
     for tag, subnet in subnets.items():
         inputs, samples = copy.deepcopy((data['inputs'], data['data_samples']))
         if subnet.resolution != RESOLUTION[0]:
@@ -118,7 +120,7 @@ def detector_loop(model, data, subnets):
         is_full = tag == 'full'
         set_width(model, subnet.width)
         with nullcontext() if is_full else spare_buffers(model):
-            losses = stock.loss(model, inputs, samples)
+            losses = stock_loss(model, inputs, samples)
         set_width(model, 1.0)
         stock_losses = losses if is_full else stock_losses
         totals[tag] = sum_of_losses(losses)
@@ -228,7 +230,7 @@ def test_only_the_full_pass_moves_running_statistics(
     for seed in range(2):
         images, samples = image_batch(seed=seed)
         model.loss(images, samples)
-        type(model).stock_class.loss(reference, images, samples)
+        stock_loss(reference, images, samples)
     for name, value in model.named_buffers():
         assert torch.equal(value, reference.get_buffer(name)), name
 
@@ -316,9 +318,52 @@ def test_the_state_dict_is_the_stock_one(detector_config):
 
 def test_layers_behind_the_backbone_keep_their_width(build_detector):
     model = build_detector().eval()
-    with model.activate('0.25x-64'):
+    with on_running_statistics(model, '0.25x-64'):
         maps = model.extract_feat(torch.randn(1, 3, 64, 64))
         narrow = model.backbone(torch.randn(1, 3, 64, 64))
     assert {m.shape[1] for m in maps} == {32}
     assert [m.shape[1] for m in narrow] == [8, 8, 16, 32]
     assert model.slim_state.width == 1.0
+
+
+@pytest.mark.parametrize('supervision', ['kl', 'label'])
+def test_the_logged_loss_is_what_is_differentiated(
+    build_classifier, image_batch, supervision
+):
+    """Heads of mmpretrain call theirs `loss`, as MMEngine the sum."""
+    model = build_classifier(dict(supervision=supervision)).train()
+    loss, shown = model.parse_losses(model.loss(*image_batch()))
+    others = [v for k, v in shown.items() if k.endswith('/total')]
+    assert shown['loss'] is loss and len(others) == 3
+    expected = (shown['full/loss'] + sum(others)).item()
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_loss_that_is_not_finite_is_named(
+    build_classifier, image_batch, value, monkeypatch
+):
+    """And is in the sum, which is where hooks look for it."""
+    printed = []
+    monkeypatch.setattr(
+        'mutualnet_mm.models.mutual.print_log',
+        lambda message, **kwargs: printed.append(message),
+    )
+    model = build_classifier().train()
+    MessageHub.get_instance('run').update_info('iter', 12)
+    subnet = model.sampler.sample(12)['rand1']
+    _, shown = model.parse_losses(model.loss(*image_batch()))
+    assert not printed and shown['loss'].isfinite()
+    divergence = mutual._divergence
+    numbers = iter(range(10))
+    monkeypatch.setattr(
+        mutual,
+        '_divergence',
+        lambda *args: (
+            divergence(*args) + (value if next(numbers) == 1 else 0.0)
+        ),
+    )
+    _, shown = model.parse_losses(model.loss(*image_batch()))
+    assert not shown['loss'].isfinite()
+    (message,) = printed
+    assert message == f'iteration 12: the loss of rand1 ({subnet}) is {value}'

@@ -173,7 +173,8 @@ def test_a_failed_step_leaves_the_model_usable(build_classifier, image_batch):
     with pytest.raises(ConfigError):
         model.loss(*image_batch(size=32))
     assert torch.equal(
-        model.loss(*image_batch())['loss'], twin.loss(*image_batch())['loss']
+        model.loss(*image_batch())['full/loss'],
+        twin.loss(*image_batch())['full/loss'],
     )
 
 

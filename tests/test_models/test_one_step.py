@@ -198,14 +198,15 @@ def test_two_steps_of_training(setup, image_batch, plain, case, settings):
         )
         logged = model.loss(images, samples)
         named = {f'{tag}/total': loss for tag, loss in losses.items()}
-        named['loss'] = named.pop('full/total')
+        named['full/loss'] = named.pop('full/total')
         # Eq. 5: losses are summed, and the log says of which.
         named['loss_mutual'] = sum(losses.values()) - losses['full']
         assert logged.keys() == named.keys()
         for key, value in named.items():
             assert logged[key].item() == pytest.approx(value.item(), 1e-9)
         optimizer.zero_grad()
-        total, _ = model.parse_losses(logged)
+        total, shown = model.parse_losses(logged)
+        assert shown['loss'] is total  # what the log shows
         total.backward()
         assert total.item() == pytest.approx(sum(losses.values()).item(), 1e-9)
         assert_same(

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
+from passes import on_running_statistics
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -393,7 +394,7 @@ def predict(model, clips, samples, subnet, statistics=None):
     subnet = Subnet.parse(subnet)
     samples = [sample.new() for sample in samples]
     inputs, samples = model.task.resize(model, clips, samples, subnet)
-    with torch.no_grad(), model.activate(subnet), use_statistics(
+    with torch.no_grad(), on_running_statistics(model, subnet), use_statistics(
         model, statistics
     ):
         found = model.eval()(inputs, samples, mode='predict')

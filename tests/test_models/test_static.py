@@ -7,11 +7,12 @@ import pickle
 import pytest
 import torch
 from mmengine.registry import MODELS
+from passes import on_running_statistics
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import count_params
 from mutualnet_mm.models import static_model
-from mutualnet_mm.slimmable import SlimLayer, slim_batch_norms, use_statistics
+from mutualnet_mm.slimmable import SlimLayer, slim_batch_norms
 
 REGNET = dict(w0=16, wa=16.0, wm=2.0, group_w=8, depth=6, bot_mul=1.0)
 RESNET = dict(base_channels=16, stem_channels=16)
@@ -146,7 +147,7 @@ def random_statistics(model, subnet, x):
             sizes[name] = args[0].shape[1]
 
         handles.append(layer.register_forward_pre_hook(record))
-    with model.activate(subnet):
+    with on_running_statistics(model, subnet):
         run(model, x)
     for handle in handles:
         handle.remove()
@@ -172,7 +173,7 @@ def test_static_equals_sliced(build_case, name):
         x = make_input(model, subnet)
         statistics = random_statistics(model, subnet, x)
         assert statistics
-        with model.activate(subnet), use_statistics(model, statistics):
+        with model.activate(subnet, statistics):
             expected = run(model, x)
         static = static_model(model, str(subnet), statistics)
         fused = static_model(model, subnet, statistics, fuse_bn=True)

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.model import convert_sync_batchnorm
 from mmengine.registry import MODELS
+from passes import on_running_statistics
 from torch import nn
 
 from mutualnet_mm import ConfigError
@@ -106,7 +107,7 @@ def test_one_stage_without_a_neck(build_retinanet, load_batch):
     batch = model.data_preprocessor(load_batch((0,), split='val'), False)
     net = static_model(model, '0.5x-64')
     assert net.bbox_head.cls_convs[0].conv.in_channels == 32
-    with model.activate('0.5x-64'):
+    with on_running_statistics(model, '0.5x-64'):
         expected = detect(model, batch)
     assert len(expected[0]) == 5
     assert all(map(torch.equal, detect(net, batch), expected))

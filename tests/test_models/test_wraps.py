@@ -1,3 +1,4 @@
+import copy
 import pickle
 import subprocess
 import sys
@@ -115,3 +116,22 @@ def test_a_plain_module(enter_scope):
     assert isinstance(net, Plain)
     with mutualnet_mm.slimmable.active_width(net, 0.5):
         assert net(torch.randn(1, 3, 8, 8))[0].shape[1] == 8
+
+
+@pytest.mark.parametrize(
+    'copied',
+    [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))],
+    ids=['deepcopy', 'pickle'],
+)
+def test_copies_of_compiled_networks_run_themselves(resnet, copied):
+    net = build(resnet)
+    net.eval()
+    net.compile(backend='eager')
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before = net(x)[0]
+        other = copied(net)
+        for parameter in other.parameters():
+            parameter.zero_()
+        assert torch.equal(net(x)[0], before)
+        assert other(x)[0].abs().max() == 0  # not the original's

@@ -8,12 +8,12 @@ from torch.testing import assert_close
 
 from mutualnet_mm.errors import ConfigError
 from mutualnet_mm.slimmable import (
+    BuiltLayers,
     LayerRule,
     SlimBatchNorm2d,
     SlimConv2d,
     SlimState,
     SlimSyncBatchNorm,
-    adopt_sync_batch_norm,
     convert,
     trust_forward,
 )
@@ -203,9 +203,10 @@ def test_sync_batch_norm_is_adopted():
     convert(net, state)
     assert type(net[1]) is SlimBatchNorm2d
     running_mean = net[1].running_mean.clone()
+    built = BuiltLayers(net)
     net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     assert type(net[1]) is nn.SyncBatchNorm
-    adopt_sync_batch_norm(net, state)
+    assert built.adopt() == []
     assert type(net[1]) is SlimSyncBatchNorm
     assert net[1].slim_state is state
     state.set_width(0.5)

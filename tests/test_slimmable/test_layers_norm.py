@@ -135,3 +135,21 @@ def test_input_of_wrong_dimension_is_refused_as_in_stock():
     layer = slim(nn.BatchNorm2d(20), 0.6)
     with pytest.raises(ValueError, match='expected 4D'):
         layer(torch.randn(2, 12, 5))
+
+
+@pytest.mark.parametrize('width', [1.0, 0.5])
+@pytest.mark.parametrize('track_stats', [True, False])
+@pytest.mark.parametrize('norm, shape', [NORMS[0], NORMS[2], NORMS[3]])
+def test_one_value_per_channel_takes_the_running_statistics(
+    norm, shape, width, track_stats
+):
+    """PyTorch refuses such a batch; the step is right with those."""
+    layer = slim(make(norm, 16), width, track_stats).train()
+    channels = int(16 * width)
+    narrow = cut(layer, norm, channels).eval()
+    before = layer.running_mean.clone()
+    x = torch.randn(1, channels, *[1] * (len(shape) - 2))
+    with pytest.warns(UserWarning, match='single value per channel'):
+        found = layer(x)
+    assert_close(found, narrow(x))
+    assert torch.equal(layer.running_mean, before)

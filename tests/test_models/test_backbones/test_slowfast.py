@@ -11,6 +11,7 @@ import pickle
 import pytest
 import torch
 from mmengine.registry import MODELS
+from passes import on_running_statistics
 
 from mutualnet_mm import ConfigError
 
@@ -243,7 +244,9 @@ def test_head_takes_fast_before_slow(build_recognizer, assemble, clip_batch):
         assert fast.shape[1] == 64
         expected = fast @ weight[:, :64].T + bias
         expected += slow @ weight[:, 64 : 64 + slow.shape[1]].T
-        with torch.no_grad(), model.activate(f'{width}x-{size}-{frames}'):
+        with torch.no_grad(), on_running_statistics(
+            model, f'{width}x-{size}-{frames}'
+        ):
             logits = model(inputs, mode='tensor', stage='head')
         torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-11)
 
@@ -270,9 +273,9 @@ def test_copies(build, build_recognizer, clip_batch, copied):
     other = copied(model)
     with torch.no_grad():
         full = model(inputs, mode='tensor', stage='head')
-        with model.activate('0.63x-25-3'):
+        with on_running_statistics(model, '0.63x-25-3'):
             narrow = model(inputs, mode='tensor', stage='head')
-        with other.activate('0.63x-25-3'):
+        with on_running_statistics(other, '0.63x-25-3'):
             found = other(inputs, mode='tensor', stage='head')
             again = model(inputs, mode='tensor', stage='head')
     assert torch.equal(found, narrow) and torch.equal(again, full)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
+from passes import on_running_statistics
 
 from mutualnet_mm import ConfigError, Subnet
 
@@ -228,7 +229,7 @@ def test_predict_at_every_size(build_recognizer, clip_batch):
             inputs, found = model.task.resize(
                 model, clips, samples, Subnet.parse(subnet)
             )
-            with model.activate(subnet):
+            with on_running_statistics(model, subnet):
                 result = model(inputs, found, mode='predict')
             scores.append(torch.stack([s.pred_score for s in result]))
             assert [s.gt_label.item() for s in result] == [0, 1, 2, 3]

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from passes import on_running_statistics
 
 from mutualnet_mm import Subnet
 
@@ -39,7 +40,7 @@ def test_predict_at_every_size(build_classifier, image_batch):
             inputs, found = model.task.resize(
                 model, images, samples, Subnet.parse(subnet)
             )
-            with model.activate(subnet):
+            with on_running_statistics(model, subnet):
                 result = model(inputs, found, mode='predict')
             scores.append(torch.stack([s.pred_score for s in result]))
             assert [s.gt_label.item() for s in result] == [0, 1, 2, 3]

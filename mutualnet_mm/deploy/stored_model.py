@@ -10,6 +10,7 @@ from ..engine import SubnetStatistics, move_statistics
 from ..errors import UsageError, first_line
 from ..models import MutualLearningMixin
 from ..models.build import build_model
+from ..models.checkpoints import load_strictly
 from ..slimmable import slim_batch_norms
 from .adaptive_file import AdaptiveFile
 
@@ -65,13 +66,8 @@ def stored_model(
             f'rounding={file.rounding!r}, but its config builds {found[0]} '
             f'with {found[1]!r}: build the table again'
         )
-    try:
-        model.load_state_dict(file.weights, assign=True)
-    except RuntimeError as error:
-        raise UsageError(
-            "the adaptive file's weights do not fit its config (written with "
-            f'{file.versions}): {_second_line(error)}'
-        ) from error
+    name = f'the weights of the adaptive file (written with {file.versions})'
+    load_strictly(model, file.weights, name, assign=True)
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -104,8 +100,3 @@ def _check_statistics(
                 f'the adaptive file is damaged: its statistics of {subnet} do '
                 f'not fit layer {name!r}'
             )
-
-
-def _second_line(error: Exception) -> str:
-    """What does not fit; the first line only says that something does not."""
-    return (str(error).splitlines() + [''] * 2)[1].strip()

@@ -14,6 +14,7 @@ from ..deploy.adaptive_model import AdaptiveModel
 from ..errors import UsageError
 from ..files import atomic_write, load_tensors
 from ..models import static_model
+from ..models.checkpoints import load_strictly
 from ..subnet import Subnet
 from .stock_config import inferencer_config, static_config, stock_config
 
@@ -143,14 +144,7 @@ def load_static(path: Union[str, Path]) -> nn.Module:
     cfg = Config.fromfile(config)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     model = MODELS.build(cfg.model)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise UsageError(
-            f'{str(path)!r} does not fit the config beside it, export it '
-            f'again: {" ".join(lines[1:])[:300]}'
-        ) from error
+    load_strictly(model, weights, f'{str(path)!r}, with its config beside it,')
     model.eval()  # not chained: stock ``train`` may return nothing
     return model
 

@@ -8,12 +8,12 @@ trains or tests random weights without an error.
 import logging
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UsageError
 
@@ -58,7 +58,7 @@ def load_backbone(
     prefix: Optional[str] = None,
     map_location: Optional[str] = 'cpu',
 ) -> None:
-    """Load the weights of a stock or mutually trained checkpoint strictly.
+    """Load all weights of a backbone from a stock or mutually trained file.
 
     Args:
         backbone (nn.Module): To be filled.
@@ -69,9 +69,10 @@ def load_backbone(
         map_location (str, optional): Defaults to ``'cpu'``.
 
     Raises:
-        UsageError: If the file is missing or damaged, or if keys or shapes
-            differ; a classifier's keys (``fc``, ``classifier``, ``head``)
-            are left out.
+        UsageError: If the file is missing or damaged, lacks a weight of the
+            backbone or has it in another shape. Weights that the backbone
+            does not have are ignored and named in the log, but for a
+            classifier's (``fc``, ``classifier``, ``head``).
     """
     weights = _read(checkpoint, map_location)
     if prefix is None:
@@ -94,18 +95,78 @@ def load_backbone(
         for key, value in metadata.items()
         if f'{key}.'.startswith(prefix)
     }
-    try:
-        backbone.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise UsageError(
-            f'pretrained checkpoint {checkpoint!r} does not fit the '
-            f'{type(backbone).__name__}: {" ".join(lines[1:])[:300]}'
-        ) from error
+    name = f'pretrained checkpoint {checkpoint!r}'
+    ignored = load_strictly(backbone, weights, name, may_hold_more=True)
     print_log(
         f'{type(backbone).__name__}: all weights loaded from {checkpoint}',
         logger='current',
     )
+    if ignored:
+        print_log(
+            f'{name} holds {len(ignored)} weights that the '
+            f'{type(backbone).__name__} does not have, which are ignored: '
+            f'{", ".join(ignored[:5])}{", ..." * (len(ignored) > 5)}',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def load_strictly(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    name: str,
+    may_hold_more: bool = False,
+    assign: bool = False,
+) -> List[str]:
+    """Load weights, or say in one line what does not fit.
+
+    Args:
+        model (nn.Module): To be filled; nothing is changed where an error is
+            raised.
+        weights (Mapping): Of a ``state_dict``.
+        name (str): What errors call the weights, such as a file.
+        may_hold_more (bool): Whether weights that ``model`` does not have are
+            ignored. Defaults to False.
+        assign (bool): Take the given tensors in place of copying them, as
+            ``nn.Module.load_state_dict`` does. Defaults to False.
+
+    Returns:
+        list[str]: Names of the weights that were ignored.
+
+    Raises:
+        UsageError: Names the first weight that does not fit.
+    """
+    wrong = find_misfit(model, weights)
+    surplus = [key for key in weights if key not in model.state_dict()]
+    if wrong is None and surplus and not may_hold_more:
+        wrong = f'it has {surplus[0]}, which the model does not'
+    if wrong is not None:
+        raise UsageError(
+            f'{name} does not fit the {type(model).__name__}: {wrong}'
+        )
+    model.load_state_dict(weights, strict=False, assign=assign)
+    return surplus
+
+
+def find_misfit(
+    model: nn.Module, weights: Mapping[str, Tensor]
+) -> Optional[str]:
+    """Name the first weight of a model that is missing or of another shape.
+
+    Returns:
+        str or None: Such as ``'it has no conv1.weight'``; None if all fit.
+        Counters of batches do not count: other frameworks have none.
+    """
+    for name, value in model.state_dict().items():
+        if name not in weights:
+            if not name.endswith('num_batches_tracked'):
+                return f'it has no {name}'
+        elif weights[name].shape != value.shape:
+            return (
+                f'{name} is {tuple(weights[name].shape)}, the model has '
+                f'{tuple(value.shape)}'
+            )
+    return None
 
 
 def _read(checkpoint: str, map_location: Optional[str]) -> Any:
@@ -159,18 +220,8 @@ def check_checkpoint(path: str, model: nn.Module) -> None:
         name[len('module.') :] if name.startswith('module.') else name: value
         for name, value in content.get('state_dict', content).items()
     }
-    for name, value in model.state_dict().items():
-        # Checkpoints of other frameworks lack the counters of batch norms.
-        if name.endswith('num_batches_tracked'):
-            continue
-        if name not in found:
-            raise UsageError(
-                f'checkpoint {path!r} does not fit the config: it has no '
-                f'{name}'
-            )
-        if found[name].shape != value.shape:
-            raise UsageError(
-                f'checkpoint {path!r} does not fit the config: {name} is '
-                f'{tuple(found[name].shape)}, the model has '
-                f'{tuple(value.shape)}'
-            )
+    wrong = find_misfit(model, found)
+    if wrong is not None:
+        raise UsageError(
+            f'checkpoint {path!r} does not fit the config: {wrong}'
+        )

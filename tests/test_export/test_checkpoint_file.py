@@ -321,7 +321,10 @@ def damage(file, config, kind):
         ('no config', r"a.py' does not exist: .* is a .pth file and"),
         ('truncated', r"a.pth' is damaged, or no exported network"),
         ('foreign', r"a.pth' is damaged, or no exported network: TypeError"),
-        ('of another subnet', r'does not fit the config.*size mismatch for'),
+        (
+            'of another subnet',
+            r'config beside it, does not fit .* the model has',
+        ),
     ],
 )
 def test_damaged(kind, message, net, tmp_path):

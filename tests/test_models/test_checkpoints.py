@@ -126,10 +126,6 @@ def missing_key(source):
     source.pop('layer1.0.conv1.weight')
 
 
-def extra_key(source):
-    source['layer9.weight'] = torch.ones(2)
-
-
 def wrong_shape(source):
     source['conv1.weight'] = torch.ones(32, 3, 7, 7)
 
@@ -138,7 +134,6 @@ def wrong_shape(source):
     'damage, expected',
     [
         (missing_key, 'layer1.0.conv1.weight'),
-        (extra_key, 'layer9.weight'),
         (wrong_shape, 'conv1.weight'),
         (dict.clear, 'conv1.weight'),
     ],
@@ -190,3 +185,19 @@ def test_weights_arrive_in_a_detector(detector_config, save):
     model = MODELS.build(detector_config(init_cfg=init))
     model.init_weights()
     assert_arrived(model.backbone, source)
+
+
+def test_weights_that_the_backbone_does_not_have(
+    build, source, save, monkeypatch
+):
+    """As in files made from Caffe's, whose first layer has a bias."""
+    told = []
+    monkeypatch.setattr(
+        'mutualnet_mm.models.checkpoints.print_log',
+        lambda message, **kwargs: told.append(message),
+    )
+    path = save(dict(source, **{'conv1.bias': torch.ones(16)}))
+    net = build(dict(type='Pretrained', checkpoint=path))
+    net.init_weights()
+    assert_arrived(net, source)
+    assert 'conv1.bias' in told[-1] and 'ignored' in told[-1]

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mutualnet_mm import ConfigError, Subnet, UsageError
 from mutualnet_mm.engine import calibrate
-from mutualnet_mm.slimmable import SlimLayer, SlimSyncBatchNorm
+from mutualnet_mm.slimmable import SlimLayer, SlimSyncBatchNorm, convert
 from mutualnet_mm.slimmable.layers import SlimBatchNormXd
 
 SUBNET = Subnet(0.5, 48)
@@ -177,3 +177,18 @@ def test_a_wrapper_that_trains_parts_by_itself(build_classifier, image_batch):
     assert model(images, samples, mode='loss')  # itself
     model(images, mode='tensor')
     model.eval().extract_feat(images)
+
+
+def test_frozen_batch_norms_outside_of_the_backbone(
+    build_detector, load_batch
+):
+    """Such as those of the C4 detectors' shared head."""
+    model = build_detector().train()
+    data = model.data_preprocessor(load_batch(), True)
+    shared = nn.Sequential(nn.BatchNorm2d(4))
+    convert(shared, model.slim_state)
+    model.roi_head.add_module('shared_head', shared)
+    shared.eval()
+    with pytest.raises(ConfigError) as error:
+        model.loss(**data)
+    assert 'norm_eval=False in model.roi_head.shared_head' in str(error.value)

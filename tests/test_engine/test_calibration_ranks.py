@@ -1,0 +1,145 @@
+"""Calibration and errors in two processes, on the CPU."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.registry import MODELS, DefaultScope
+
+import mutualnet_mm  # noqa: F401
+from mutualnet_mm import UsageError
+from mutualnet_mm.engine import calibrate
+from mutualnet_mm.subnet import Subnet
+
+pytest.importorskip('mmpretrain')
+SUBNETS = [Subnet(1.0, 48), Subnet(0.25, 32)]
+
+
+def build(norm):
+    from mmpretrain.utils import register_all_modules
+
+    if DefaultScope.get_current_instance() is None:
+        DefaultScope.get_instance('ranks', scope_name='mmpretrain')
+    register_all_modules(init_default_scope=False)
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type='mutualnet_mm.MutualLearning',
+            wraps='ImageClassifier',
+            mutual=dict(resolution=(64, 48, 32)),
+            backbone=dict(
+                type='mutualnet_mm.SlimmableResNet',
+                depth=18,
+                stem_channels=8,
+                base_channels=8,
+                norm_cfg=dict(type=norm),
+            ),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=4, in_channels=64),
+        )
+    )
+    return model.train()
+
+
+def batch(seed, size=64, number=1):
+    from mmpretrain.structures import DataSample
+
+    torch.manual_seed(seed)
+    return dict(
+        inputs=torch.randn(number, 3, size, size) + seed,
+        data_samples=[DataSample().set_gt_label(0) for _ in range(number)],
+    )
+
+
+def joined(batches):
+    return dict(
+        inputs=torch.cat([b['inputs'] for b in batches]),
+        data_samples=sum((b['data_samples'] for b in batches), []),
+    )
+
+
+def message(run):
+    try:
+        run()
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+
+def work(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        'gloo', f'file://{folder}/ranks', rank=rank, world_size=2
+    )
+    sync = build('SyncBN')
+    # Rank 1 has one batch less: it must not keep the other waiting.
+    batches = [batch(10 * rank + i) for i in range(3 - rank)]
+    bank = calibrate(sync, SUBNETS, batches)
+    model = build('BN')
+    sizes = [(64, 48), (64, 64)][rank]
+    wrong = [batch(i, size) for i, size in enumerate(sizes)]
+    errors = [message(lambda: calibrate(model, SUBNETS, wrong))]
+    bad = batch(3)
+    bad['inputs'] *= float('nan') if rank else 1.0
+    errors.append(message(lambda: calibrate(model, SUBNETS, [bad, bad])))
+    data = batch(3, size=64 if rank else 48)
+    errors.append(message(lambda: model.loss(**data)))
+    errors.append(message(lambda: model.loss(**batch(3, number=2)) and None))
+    torch.save((bank, errors), f'{folder}/{rank}.pth')
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope='module')
+def ranks(tmp_path_factory):
+    """What both processes found."""
+    folder = tmp_path_factory.mktemp('ranks')
+    # A new process finds this file by its bare name only.
+    sys.path.insert(0, str(Path(__file__).parent))
+    try:
+        worker = importlib.import_module(Path(__file__).stem).work
+        mp.spawn(worker, (str(folder),), nprocs=2)
+    finally:
+        sys.path.pop(0)
+    return [
+        torch.load(folder / f'{rank}.pth', weights_only=True)
+        for rank in range(2)
+    ]
+
+
+def test_sync_batch_norm_is_synchronised(ranks, enter_scope):
+    """As if one process had the batches of both at a time."""
+    enter_scope('mmpretrain')
+    model = build('BN')
+    pairs = [joined([batch(i), batch(10 + i)]) for i in range(2)]
+    expected = calibrate(model, SUBNETS, pairs)
+    for bank, _ in ranks:
+        assert bank.keys() == expected.keys()
+        for subnet, statistics in expected.items():
+            assert bank[subnet].keys() == statistics.keys()
+            for name, pair in statistics.items():
+                for ours, theirs in zip(bank[subnet][name], pair):
+                    torch.testing.assert_close(
+                        ours, theirs, rtol=1e-3, atol=1e-4
+                    )
+
+
+@pytest.mark.parametrize(
+    'case, text',
+    [
+        (0, 'delivers 48 x 48'),
+        (1, 'batch 1 of the calibration data'),
+        (2, 'delivers 48 x 48'),
+    ],
+    ids=['calibration', 'not finite', 'training'],
+)
+def test_all_ranks_stop_with_the_same_line(ranks, case, text):
+    (first, one), (second, two) = (errors[case] for _, errors in ranks)
+    assert one == two and text in one
+    assert {first, second} <= {'ConfigError', UsageError.__name__}
+
+
+def test_a_right_batch_is_right_on_both(ranks):
+    assert [errors[3] for _, errors in ranks] == [None, None]

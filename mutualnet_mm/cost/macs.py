@@ -7,7 +7,9 @@ from typing import Any, Callable, Optional, Union
 from torch import nn
 
 from ..models import MutualLearningMixin
-from ..slimmable import count_module_macs, count_module_params
+from ..slimmable import count_module_params
+from ..slimmable.macs import count_on_meta
+from ..slimmable.meta import meta_copy
 from ..subnet import Size, Subnet
 
 
@@ -56,11 +58,12 @@ def count_params(
         int: Parameters; at full width all of ``model.parameters()``.
     """
     subnet = model.space.check(subnet)
-    with model.activate(subnet):
+    net = meta_copy(model)  # another thread may be running the model
+    with net.activate(subnet):
         return count_module_params(
-            model,
-            model.task.meta_input(model, subnet),
-            forward=model.task.forward_sliced,
+            net,
+            net.task.meta_input(net, subnet),
+            forward=net.task.forward_sliced,
         )
 
 
@@ -122,9 +125,10 @@ def _count_macs(
     forward: Callable[..., Any],
 ) -> int:
     subnet = model.space.check(subnet)
-    with model.activate(subnet):
-        return count_module_macs(
-            model,
-            model.task.meta_input(model, subnet, image_shape),
+    net = meta_copy(model)  # another thread may be running the model
+    with net.activate(subnet):
+        return count_on_meta(
+            net,
+            net.task.meta_input(net, subnet, image_shape),
             forward=forward,
         )

@@ -78,7 +78,7 @@ def measure_steps(
     count = lru_cache(maxsize=None)(lambda subnet: count_macs(model, subnet))
 
     def seconds(subnets: Dict[str, Subnet]) -> float:
-        model.sampler = _Draw(subnets)
+        model.sampler = _Draw(subnets, sampler.primary)
         data = deepcopy(batch)  # some preprocessors write into it
         _wait()
         start = perf_counter()
@@ -119,8 +119,8 @@ def _first_batch(cfg: Config) -> dict:
 class _Draw:
     """Stands in for the sampler and draws what it was given."""
 
-    def __init__(self, subnets: Dict[str, Subnet]) -> None:
-        self.subnets = subnets
+    def __init__(self, subnets: Dict[str, Subnet], primary: Subnet) -> None:
+        self.subnets, self.primary = subnets, primary
 
     def sample(self, iteration: int) -> Dict[str, Subnet]:
         del iteration

@@ -4,11 +4,12 @@
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, List, Optional
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from .meta import run_on_meta
+from .meta import meta_copy
 
 
 def count_module_macs(
@@ -21,8 +22,8 @@ def count_module_macs(
     Convolutions and linear layers (matrix products) count, whatever module or
     function runs them, and ``nn.AdaptiveAvgPool`` modules that pool globally;
     biases, batch norms and activations do not, as in the published code.
-    Nothing is computed and ``module`` is neither copied nor changed: meta
-    tensors stand in for its parameters.
+    Nothing is computed, and ``module`` is not touched: a copy with meta
+    tensors is run, so another thread may use ``module`` meanwhile.
 
     Args:
         module (nn.Module): On any device, in any mode.
@@ -34,10 +35,19 @@ def count_module_macs(
     Returns:
         int: Multiply-accumulates of the whole batch given.
     """
+    return count_on_meta(meta_copy(module), *inputs, forward=forward)
+
+
+def count_on_meta(
+    net: nn.Module,
+    *inputs: Any,
+    forward: Optional[Callable[..., Any]] = None,
+) -> int:
+    """:func:`count_module_macs` of a network made by ``meta_copy``."""
     pooled: List[int] = []
     with ExitStack() as stack:
-        stack.enter_context(_skip_free_layers(module))
-        for layer in module.modules():
+        stack.enter_context(_skip_free_layers(net))
+        for layer in net.modules():
             if isinstance(layer, nn.modules.pooling._AdaptiveAvgPoolNd):
                 handle = layer.register_forward_hook(
                     lambda _, args, out: pooled.append(
@@ -46,7 +56,12 @@ def count_module_macs(
                 )
                 stack.callback(handle.remove)
         counter = stack.enter_context(FlopCounterMode(display=False))
-        run_on_meta(module, *inputs, forward=forward)
+        stack.enter_context(torch.no_grad())
+        meta = [
+            torch.empty_like(x, device='meta') if isinstance(x, Tensor) else x
+            for x in inputs
+        ]
+        net(*meta) if forward is None else forward(net, *meta)
     return counter.get_total_flops() // 2 + sum(pooled)
 
 

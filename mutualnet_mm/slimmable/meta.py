@@ -1,11 +1,34 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Running a network on the meta device: shapes alone, nothing computed."""
 
-from typing import Any, Callable, List, Optional, Tuple
+import copy
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from .statistics import slim_batch_norms
+
+
+def meta_copy(module: nn.Module) -> nn.Module:
+    """Copy a module tree with meta tensors, in evaluation mode.
+
+    What is done with the copy does not touch ``module``, which another thread
+    may be running. The copy takes no memory for tensors, and what shares one
+    in ``module`` shares one in the copy.
+    """
+    memo: Dict[int, Any] = {
+        id(p): nn.Parameter(torch.empty_like(p, device='meta'), False)
+        for p in module.parameters()
+    }
+    tensors = [*module.buffers()]
+    for _, layer in slim_batch_norms(module):
+        tensors.extend(layer.subnet_stats or ())
+    memo.update((id(t), torch.empty_like(t, device='meta')) for t in tensors)
+    net = copy.deepcopy(module, memo)
+    net.eval()  # not chained: stock ``train`` may return nothing
+    return net
 
 
 def run_on_meta(
@@ -15,7 +38,8 @@ def run_on_meta(
 ) -> Any:
     """Run ``forward`` in evaluation mode with meta tensors for parameters.
 
-    ``module`` is neither copied nor changed.
+    ``module`` is not copied. Its tensors are swapped while it runs and are
+    back afterwards: no other thread may run it meanwhile.
 
     Args:
         module (nn.Module): On any device, in any mode.

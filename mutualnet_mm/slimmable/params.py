@@ -5,7 +5,8 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 from torch import nn
 
-from .macs import count_module_macs
+from .macs import count_on_meta
+from .meta import meta_copy
 from .trace import watch_channels
 
 
@@ -23,7 +24,7 @@ def count_module_params(
     not reach. So at full width the count is that of ``module.parameters()``.
     Buffers (running statistics) do not count.
 
-    Nothing is computed and ``module`` is neither copied nor changed, as in
+    Nothing is computed and ``module`` is not touched, as in
     :func:`~.macs.count_module_macs`.
 
     Args:
@@ -36,15 +37,15 @@ def count_module_params(
     Returns:
         int: Parameters, a shared one counted once.
     """
-    with watch_channels(module) as seen:
-        # For its pass alone: it runs the module on the meta device.
-        count_module_macs(module, *inputs, forward=forward)
+    net = meta_copy(module)
+    with watch_channels(net) as seen:
+        count_on_meta(net, *inputs, forward=forward)  # for its pass alone
     active: Dict[int, int] = {}
     for layer, (width_in, width_out) in seen.items():
         for parameter, number in _active(layer, width_in, width_out):
             key = id(parameter)
             active[key] = max(active.get(key, 0), number)
-    return sum(active.get(id(p), p.numel()) for p in module.parameters())
+    return sum(active.get(id(p), p.numel()) for p in net.parameters())
 
 
 def _active(

@@ -1,9 +1,9 @@
 import pytest
-import torch
 from mmengine.registry import MODELS
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import count_heads, count_macs, count_params
+from mutualnet_mm.slimmable import macs
 
 
 @pytest.fixture
@@ -166,3 +166,26 @@ def test_heads_of_a_single_stage(detector_config, subnet, padded):
     heads = count_heads(model, subnet, (480, 640))
     assert heads.macs == positions * each
     assert heads.params == each + 2 * 32 + 9 * 2 + 9 * 4
+
+
+def test_a_thread_that_runs_the_model_notices_nothing(
+    build_classifier, monkeypatch
+):
+    """Counting swaps no parameter of it and switches no mode or width."""
+    model, found = build_classifier().train(), []
+    layer, pooling = model.backbone.conv1, macs._pooling_macs
+    weight = layer.weight
+
+    def look(*args):  # in the middle of a count
+        found.append(
+            layer.training
+            and layer.weight is weight
+            and 'forward' not in vars(model.backbone.bn1)
+            and model.slim_state.width == 1.0
+        )
+        return pooling(*args)
+
+    monkeypatch.setattr(macs, '_pooling_macs', look)
+    assert count_macs(model, '0.5x-48') > 0
+    assert count_params(model, '0.5x-48') > 0
+    assert found == [True, True]

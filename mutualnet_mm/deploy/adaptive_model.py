@@ -67,6 +67,12 @@ class AdaptiveModel(SwitchableNetwork):
         """
         return cls(AdaptiveFile.load(path), device)
 
+    def __reduce__(self) -> Tuple:
+        """Copies and pickles are networks of their own, sliced at first."""
+        bank = move_statistics(dict(self._bank), 'cpu')
+        file = replace(self.file, statistics=bank)
+        return _restore, (type(self), file, str(self.device), self.current)
+
     def _start(self) -> None:
         super()._start()
         self._controller: Optional[LatencyController] = None
@@ -221,6 +227,14 @@ class AdaptiveModel(SwitchableNetwork):
     def _follow(self, subnet: Subnet) -> None:
         if subnet != self.current:
             self.use(subnet)
+
+
+def _restore(
+    kind: type, file: AdaptiveFile, device: str, subnet: Subnet
+) -> AdaptiveModel:
+    net = kind(file, device)
+    net.use(subnet)
+    return net
 
 
 def _check_batch(batch: Any) -> dict:

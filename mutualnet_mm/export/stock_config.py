@@ -64,7 +64,10 @@ def static_config(
     """
     settings = _clean_config(cfg)
     settings['model'].update(
-        type=f'{_OURS}.StaticSubnet', subnet=str(subnet), fuse_bn=fuse_bn
+        type=f'{_OURS}.StaticSubnet',
+        subnet=str(subnet),
+        fuse_bn=fuse_bn,
+        verified=True,
     )
     return _finish(settings)
 

@@ -8,6 +8,7 @@ independent computation on the full-width one.
 """
 
 import copy
+from contextlib import contextmanager
 from itertools import cycle
 from typing import (
     Any,
@@ -28,6 +29,23 @@ from ..errors import ConfigError, first_line
 from .convert import stock_name
 from .layers import SlimLayer
 from .state import active_width, set_width, slim_states
+
+_is_verified = False
+
+
+@contextmanager
+def already_verified() -> Iterator[None]:
+    """Let :func:`verify_slicing` pass everything in a ``with`` block.
+
+    For networks that were verified when they were built for the first time:
+    those of files that this package wrote.
+    """
+    global _is_verified
+    before, _is_verified = _is_verified, True
+    try:
+        yield
+    finally:
+        _is_verified = before
 
 
 def verify_slicing(
@@ -63,7 +81,21 @@ def verify_slicing(
     Raises:
         ConfigError: Names the first layer that goes wrong.
     """
+    if _is_verified:
+        return
     name = name or stock_name(module)
+    with torch.device('cpu'):  # whatever the default device is
+        _verify(module, name, size, frames, fractions, tolerance)
+
+
+def _verify(
+    module: nn.Module,
+    name: str,
+    size: int,
+    frames: int,
+    fractions: Sequence[float],
+    tolerance: float,
+) -> None:
     generator = torch.Generator().manual_seed(0)
     net = copy.deepcopy(module).double().cpu()
     net.eval()  # not chained: stock backbones' ``train`` returns nothing

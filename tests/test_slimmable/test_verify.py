@@ -210,3 +210,11 @@ def test_too_few_frames_are_named():
     with pytest.raises(ConfigError, match='224 pixels and 8 frames: '):
         verify_slicing(net)
     verify_slicing(net, frames=12)
+
+
+def test_another_default_device():
+    """It is the CPU that verifies, whatever new tensors are made on."""
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16))
+    convert(net, SlimState())
+    with torch.device('meta'):
+        verify_slicing(net)

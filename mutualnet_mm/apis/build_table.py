@@ -15,6 +15,8 @@ from ..cost.macs import count_macs, count_params
 from ..deploy.adaptive_file import AdaptiveFile
 from ..engine.table_loop import TableLoop
 from ..errors import UsageError
+from ..models import MutualLearningMixin
+from ..models.build import without_teacher
 from ..models.checkpoints import check_checkpoint, check_exists
 from ..query_table import QueryTable, TableEntry, save_csv, save_table
 from ..query_table.fingerprints import weights_fingerprint
@@ -117,7 +119,7 @@ def build_table(
     save_csv(table, out / 'table.csv')
     plot_tables({_title(cfg): table}, out / 'curve.png')
     AdaptiveFile(
-        config=_portable(cfg).pretty_text,
+        config=_portable(cfg, model).pretty_text,
         weights=loop.weights,
         # An earlier table of the same weights may have had more subnets.
         statistics={
@@ -175,10 +177,12 @@ def _title(cfg: Config) -> str:
     return Path(cfg.filename or 'query table').stem
 
 
-def _portable(cfg: Config) -> Config:
+def _portable(cfg: Config, model: MutualLearningMixin) -> Config:
+    """The config without what belongs to this run or to training alone."""
     cfg = copy.deepcopy(cfg)
     for key in _OF_THE_RUN:
         cfg.pop(key, None)
+    cfg.model = without_teacher(cfg.model, model)
     return cfg
 
 

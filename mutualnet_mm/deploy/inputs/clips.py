@@ -62,11 +62,11 @@ class ClipReader(Reader):
         )
         self._folders = reading[-1].kind == 'RawFrameDecode'
         names = ('filename_tmpl', 'start_index', 'modality')
-        names = names if self._folders else ()
+        given = dataset if self._folders else {}
         self._pack = TRANSFORMS.build(
             _packing(
                 'rawframes' if self._folders else 'video',
-                **{k: dataset[k] for k in names if k in dataset},
+                **{k: given[k] for k in names if k in given},
             )
         )
         self._from_file: Any = None

@@ -16,7 +16,6 @@ from ...errors import UsageError
 from ...models import MutualLearningMixin
 from ...models.tasks.samples import Batch
 from ...subnet import Size
-from . import clips, images  # noqa: F401  (they register their readers)
 from .reader import Reader, find_reader
 
 Images = Union[

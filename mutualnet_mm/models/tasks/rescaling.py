@@ -108,10 +108,10 @@ class Rescaling:
         Only what shows the image is resized; the padding is 0, as there.
         """
         h, w = (-(-side // stride) for side in self.old)
-        size = tuple(-(-side // stride) for side in self.new)
+        new_h, new_w = (-(-side // stride) for side in self.new)
         padded = tuple(-(-side // stride) for side in self.new_batch)
-        resized = _nearest(value[..., :h, :w], size)
-        margin = (0, padded[1] - size[1], 0, padded[0] - size[0])
+        resized = _nearest(value[..., :h, :w], (new_h, new_w))
+        margin = (0, padded[1] - new_w, 0, padded[0] - new_h)
         return F.pad(resized, margin)
 
 

@@ -1,12 +1,12 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Object detection and instance segmentation with mmdet."""
 
-from typing import Any, Dict, FrozenSet, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from mmcv.image.geometric import rescale_size
-from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.detectors import MaskFormer, SingleStageDetector
 from mmdet.models.detectors.single_stage_instance_seg import (
     SingleStageInstanceSegmentor,
 )
@@ -189,21 +189,16 @@ class DetectionTask(Task):
         return model.extract_feat(inputs)
 
     def forward_sliced(self, model: nn.Module, inputs: Tensor) -> Any:
-        """Backbone and neck, and the heads where they take the maps alone."""
-        if _is_dense(model):
-            return self.forward_whole(model, inputs)
-        return model.extract_feat(inputs)
+        """Backbone and neck; without a neck, what takes the maps in the heads.
 
-    def forward_whole(self, model: nn.Module, inputs: Tensor) -> Any:
-        """Run detectors whose heads take the maps alone, else nothing."""
-        if not _is_dense(model):
-            return None
-        # MaskFormers ask the samples which part of an image is padding.
-        shape = tuple(inputs.shape[2:])
-        names = ('ori_shape', 'img_shape', 'pad_shape', 'batch_input_shape')
-        meta = dict(dict.fromkeys(names, shape), scale_factor=(1.0, 1.0))
-        samples = [DetDataSample(metainfo=meta) for _ in inputs]
-        return model(inputs, samples, mode='tensor')
+        All that follows a neck has its full size at every width.
+        """
+        if model.with_neck or not _is_one_stage(model):
+            return model.extract_feat(inputs)
+        if isinstance(model, MaskFormer) and not _runs_on_shapes(model):
+            decoder = model.panoptic_head.pixel_decoder
+            return _enter_decoder(decoder, model.extract_feat(inputs))
+        return _run_on_images(model, inputs)
 
     def check_static(self, model: nn.Module) -> None:
         """Refuse heads after proposals that take the backbone's maps.
@@ -211,12 +206,18 @@ class DetectionTask(Task):
         Raises:
             ConfigError: Names the model.
         """
-        if not model.with_neck and not _is_dense(model):
+        if not model.with_neck and not _is_one_stage(model):
             raise ConfigError(
                 f'{stock_name(model)} without a neck: its heads take the '
                 "backbone's channels after proposals; only a detector of "
                 'one stage, or one with a neck, has a static form'
             )
+
+    def forward_whole(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Run detectors whose heads take the maps alone, else nothing."""
+        if not _is_one_stage(model) or not _runs_on_shapes(model):
+            return None
+        return _run_on_images(model, inputs)
 
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
@@ -237,8 +238,8 @@ class DetectionTask(Task):
         return {n: getattr(model.data_preprocessor, n) for n in names}
 
 
-def _is_dense(model: nn.Module) -> bool:
-    """Whether the heads run on the maps alone, whatever is found in them."""
+def _is_one_stage(model: nn.Module) -> bool:
+    """Whether the heads take the maps alone, not what is found in them."""
     dense = (SingleStageDetector, SingleStageInstanceSegmentor)
     return isinstance(model, dense) and not _masks_follow_boxes(model)
 
@@ -249,6 +250,37 @@ def _masks_follow_boxes(model: nn.Module) -> bool:
     The stock plain forward gets those boxes from the labels.
     """
     return isinstance(model, SingleStageInstanceSegmentor) and model.with_bbox
+
+
+def _runs_on_shapes(model: nn.Module) -> bool:
+    """Whether no head has an operator of mmcv, as deformable attention.
+
+    Those need data to run, and their multiply-accumulates are not counted.
+    """
+    return not any(
+        type(layer).__module__.startswith('mmcv.ops')
+        for name, child in model.named_children()
+        if name not in ('backbone', 'neck')
+        for layer in child.modules()
+    )
+
+
+def _run_on_images(model: nn.Module, inputs: Tensor) -> Any:
+    """Run all of a detector, on images that fill the batch."""
+    shape = tuple(inputs.shape[2:])
+    # MaskFormers ask the samples which part of an image is padding.
+    names = ('ori_shape', 'img_shape', 'pad_shape', 'batch_input_shape')
+    meta = dict(dict.fromkeys(names, shape), scale_factor=(1.0, 1.0))
+    samples = [DetDataSample(metainfo=meta) for _ in inputs]
+    return model(inputs, samples, mode='tensor')
+
+
+def _enter_decoder(decoder: nn.Module, maps: Sequence[Tensor]) -> List[Tensor]:
+    """Run the layers of a pixel decoder that take the backbone's maps."""
+    return [
+        *(conv(x) for conv, x in zip(decoder.input_convs, maps[::-1])),
+        *(conv(x) for conv, x in zip(decoder.lateral_convs, maps)),
+    ]
 
 
 def _padded(size: Size, divisor: int) -> Size:

@@ -45,9 +45,9 @@ def _is_local(root: str, path: str) -> bool:
 def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     """Refuse a pipeline that delivers another than the full resolution.
 
-    The last step that sets a size counts: of a ``Resize`` that keeps the ratio
-    the short edge, of another one or of a crop the side. Of clips both sides
-    are compared, and in training alone: they may be tested on larger views.
+    The last step that sets a size counts: the short edge of a ``Resize`` that
+    keeps the ratio, else the side. Both sides of clips are compared, and in
+    training alone: they may be tested on larger views.
     Training and testing refuse other sizes, too, but only when an image of
     that stage has come. To them is left what depends on the image, and what
     pipelines of other projects mean.

@@ -31,7 +31,7 @@ class TestViews:
 def find_views(cfg: Config) -> TestViews:
     """Read from the test pipeline of a config how videos are tested.
 
-    Of several test sets the first one counts. One view is what a pipeline
+    The first of several test sets counts. One view is what a pipeline
     delivers that says nothing else.
 
     Args:

@@ -21,7 +21,7 @@ def count_macs(
     Convolutions, linear layers and global average pooling count; nothing is
     computed. Classifiers and recognizers are counted whole, detectors with
     backbone and neck at the padded input size: their heads cost the same at
-    every width (:func:`count_heads`). Of video it is the cost of one view.
+    every width (:func:`count_heads`). For video it is the cost of one view.
 
     Args:
         model (MutualLearningMixin): As built from a config.

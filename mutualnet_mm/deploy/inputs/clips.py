@@ -96,7 +96,7 @@ class ClipReader(Reader):
             return self._finish(self._from_file(self._pack(file)))
         with naming(
             f'folder {file!r}',
-            'one of its frames is no image, or a broken one',
+            'one of its frames is not an image, or a broken one',
             'the test pipeline reads folders of frames named '
             f'{self._pack.filename_tmpl!r}, give one, or the clip as an array',
         ):

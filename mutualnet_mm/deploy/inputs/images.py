@@ -63,7 +63,7 @@ class ImageReader(Reader):
                 'LoadImageFromFile): give an array with the same order of '
                 'colours'
             )
-        broken = 'it is no image, or a broken one'
+        broken = 'it is not an image, or a broken one'
         remedy = 'give the path of an image file'
         with naming(f'image {file!r}', broken, remedy):
             results = self._from_file(dict(img_path=file))

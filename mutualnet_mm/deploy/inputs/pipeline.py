@@ -29,7 +29,7 @@ class InputPipeline:
     Files and arrays go through the config's test pipeline and the model's
     data preprocessor, so that the batch is the one that the test loop would
     see: all views of a clip too, where mmaction2's inferencer takes one. No
-    ground truth is needed. Of several test sets the first one counts.
+    ground truth is needed. The first of several test sets counts.
 
     What is taken:
 

@@ -176,9 +176,7 @@ class DetectionTask(Task):
             if not self.batch_norms_outside(model, ('backbone', 'neck')):
                 model.extract_feat(inputs)
                 return
-            samples = [
-                DetDataSample(metainfo=s.metainfo) for s in data_samples
-            ]
+            samples = [_without_truth(sample) for sample in data_samples]
             if _masks_follow_boxes(model):
                 model.predict(inputs, samples, rescale=False)
             else:
@@ -236,6 +234,14 @@ class DetectionTask(Task):
         """How images are padded."""
         names = ('pad_size_divisor', 'pad_value')
         return {n: getattr(model.data_preprocessor, n) for n in names}
+
+
+def _without_truth(sample: DetDataSample) -> DetDataSample:
+    """A sample of the metainfo, and of the proposals where they are given."""
+    new = DetDataSample(metainfo=sample.metainfo)
+    if 'proposals' in sample:
+        new.proposals = sample.proposals
+    return new
 
 
 def _is_one_stage(model: nn.Module) -> bool:

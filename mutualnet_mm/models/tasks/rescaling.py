@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The ground truth of mmdet, rescaled with its image."""
 
+import copy
 from typing import Any, Optional, Union
 
 import torch.nn.functional as F
@@ -40,13 +41,16 @@ class Rescaling:
                 segmentation maps are not padded.
             with_truth (bool): Whether the ground truth is rescaled. In testing
                 it must not be: test pipelines load it in the coordinates of
-                the original image.
+                the original image. Given proposals always are.
 
         Raises:
             ConfigError: Names a field that cannot be rescaled.
         """
-        if with_truth:
-            for name, value in list(sample.items()):
+        for name, value in list(sample.items()):
+            if name == 'proposals' and not with_truth:
+                sample.proposals = copy.deepcopy(value)  # shared until now
+                self._instances(name, sample.proposals)
+            elif with_truth:
                 if isinstance(value, InstanceData):
                     self._instances(name, value)
                 elif isinstance(value, PixelData):

@@ -106,3 +106,24 @@ def test_maps_smaller_than_the_image_are_refused(
     setattr(sample, name, PixelData(sem_seg=seg))
     _, (new,) = resized(model, data)
     assert tuple(getattr(new, name).sem_seg.shape[1:]) >= new.img_shape
+
+
+@pytest.mark.parametrize('with_truth', [False, True])
+def test_given_proposals_are_inputs(build_detector, load_batch, with_truth):
+    """Of a Fast R-CNN: rescaled in testing as well, and never in place."""
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmengine.structures import InstanceData
+
+    model = build_detector()
+    data = model.data_preprocessor(load_batch((0,)), True)
+    (sample,) = data['data_samples']
+    h, w = sample.img_shape
+    boxes = torch.tensor([[0.0, 0.0, w / 2, h]])
+    sample.proposals = InstanceData(bboxes=HorizontalBoxes(boxes.clone()))
+    _, (new,) = model.task.resize(
+        model, *data.values(), Subnet(0.5, 48), with_truth=with_truth
+    )
+    h, w = new.img_shape
+    expected = torch.tensor([[0.0, 0.0, w / 2, h]])
+    torch.testing.assert_close(new.proposals.bboxes.tensor, expected)
+    assert torch.equal(sample.proposals.bboxes.tensor, boxes)

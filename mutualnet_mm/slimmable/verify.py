@@ -230,13 +230,16 @@ def _leading_axes(
     channels = first.in_channels
     if isinstance(first, nn.Conv3d):
         return [(1, channels, frames), (1, channels, 2 * frames)]
-    # A network of 2D layers may take clips (C2D), or the frames of one as a
-    # batch (TSM).
-    segments = next(
-        (m.num_segments for m in net.modules() if hasattr(m, 'num_segments')),
-        frames,
-    )
-    return [(1, channels), (1, channels, frames), (segments, channels)]
+    # A network of 2D layers may take clips (C2D), or frames as a batch (TSM).
+    segments = {
+        getattr(module, 'num_segments', None) for module in net.modules()
+    }
+    batches = [n for n in segments if isinstance(n, int)]
+    return [
+        (1, channels),
+        (1, channels, frames),
+        *((number, channels) for number in batches),
+    ]
 
 
 def _error(net: nn.Module, shape: Tuple[int, ...]) -> Optional[Exception]:

@@ -38,6 +38,7 @@ class AdaptiveModel(SwitchableNetwork):
     Attributes:
         file (AdaptiveFile): As given.
         cfg (Config): The config that the network was trained with.
+        inputs (InputPipeline): Makes batches of files and arrays.
 
     Raises:
         UsageError: If the parts of the file do not fit together, or if
@@ -50,7 +51,7 @@ class AdaptiveModel(SwitchableNetwork):
         self.file = file
         self.cfg = stored_config(file)
         super().__init__(*stored_model(file, self.cfg, device))
-        self._inputs = InputPipeline(self.cfg, self._origin)
+        self.inputs = InputPipeline(self.cfg, self._origin)
 
     @classmethod
     def from_file(
@@ -156,7 +157,7 @@ class AdaptiveModel(SwitchableNetwork):
         Returns:
             tuple: Inputs and data samples, for :meth:`predict`.
         """
-        return self._inputs(images)
+        return self.inputs(images)
 
     def __call__(self, images: Any, batch_size: int = 1) -> Samples:
         """Predict images or videos with the active subnet.

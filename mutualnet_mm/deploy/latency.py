@@ -20,7 +20,6 @@ from typing import (
 import numpy as np
 import torch
 
-from ..config.views import find_views
 from ..errors import UsageError
 from ..query_table import (
     Latency,
@@ -103,12 +102,7 @@ def _images(
 ) -> Any:
     if images:
         return list(islice(cycle(images), batch_size))
-    size: Sequence[int] = (3, *image_shape)
-    task, full = net.model.task, net.model.space.full
-    if task.name != 'detection':  # of the size that the pipeline delivers
-        view = find_views(net.cfg).shape
-        size = task.input_shape(net.model, full, view)[1:]
-    return torch.randn(batch_size, *size)
+    return torch.randn(batch_size, *net.inputs.tensor_shape(image_shape))
 
 
 def _milliseconds(net: AdaptiveModel, batch: Any) -> float:

@@ -29,7 +29,7 @@ def stock_config(cfg: Config, model: MutualLearningMixin) -> Config:
 
     Its loops, hooks and transforms are stock ones, too, and it names no
     pretrained weights. Where a network of our own or something unknown of
-    ours remains, it goes on importing this package.
+    ours remains, it still imports this package.
 
     Args:
         cfg (Config): Of the network that learned mutually. It is not changed.

@@ -187,16 +187,19 @@ class DetectionTask(Task):
         return model.extract_feat(inputs)
 
     def forward_sliced(self, model: nn.Module, inputs: Tensor) -> Any:
-        """Backbone and neck; without a neck, what takes the maps in the heads.
+        """Backbone, neck, and all of the heads that runs on shapes alone.
 
-        All that follows a neck has its full size at every width.
+        A neck may hand on the backbone's maps, so that heads of one stage
+        follow its width, too.
         """
-        if model.with_neck or not _is_one_stage(model):
+        if not _is_one_stage(model):
             return model.extract_feat(inputs)
-        if isinstance(model, MaskFormer) and not _runs_on_shapes(model):
-            decoder = model.panoptic_head.pixel_decoder
-            return _enter_decoder(decoder, model.extract_feat(inputs))
-        return _run_on_images(model, inputs)
+        if _runs_on_shapes(model):
+            return _run_on_images(model, inputs)
+        maps = model.extract_feat(inputs)
+        if isinstance(model, MaskFormer):
+            return _enter_decoder(model.panoptic_head.pixel_decoder, maps)
+        return maps
 
     def check_static(self, model: nn.Module) -> None:
         """Refuse heads after proposals that take the backbone's maps.

@@ -17,7 +17,6 @@ from mutualnet_mm.models import (
     static_model,
 )
 from mutualnet_mm.models.tasks import find_task
-from mutualnet_mm.slimmable import use_statistics
 
 SIZE, CLASSES = 32, 3
 
@@ -177,7 +176,7 @@ def test_it_is_calibrated_and_made_static():
     static = static_model(model, subnet, statistics)
     with torch.no_grad():
         expected = by_hand(model, x, subnet)  # of the batch itself
-        with model.activate(subnet), use_statistics(model, statistics):
+        with model.activate(subnet, statistics):
             found = model(x)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(static(x), expected, atol=1e-5, rtol=1e-4)

@@ -14,12 +14,17 @@ from .views import frame_stride, sampling_steps, sizing_step, takes_clips
 def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     """Refuse a config whose annotation files or video folders do not exist.
 
+    Those behind ``backend_args`` (object stores, path mappings) and addresses
+    are not looked for.
+
     Raises:
         ConfigError: Names the setting and the file.
     """
     for place, dataset in stage_datasets(cfg, stages):
         root = str(dataset.get('data_root') or '')
         file = dataset.get('ann_file')
+        if _is_remote(dataset):
+            continue
         if file and _is_local(root, file) and not Path(root, file).is_file():
             raise ConfigError(
                 f'annotation file {str(Path(root, file))!r} does not exist: '
@@ -36,6 +41,12 @@ def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
                 f'video folder {str(Path(root, folder))!r} does not exist: '
                 f'set {place}.data_root or {place}.data_prefix.video'
             )
+
+
+def _is_remote(dataset: dict) -> bool:
+    """Whether files are read through a storage backend, or paths mapped."""
+    backend = dataset.get('backend_args') or {}
+    return bool(backend) and backend.get('backend') != 'local'
 
 
 def _is_local(root: str, path: str) -> bool:

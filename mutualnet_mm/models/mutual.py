@@ -232,6 +232,25 @@ class MutualLearningMixin(Stock):
         with self._own_call():
             return super().extract_feat(*args, **kwargs)
 
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: Any
+    ) -> None:
+        """Refuse weights of which none fits: loaders only log what does not.
+
+        Raises:
+            UsageError: Names a weight of the checkpoint and one of the model.
+        """
+        own = [f'{prefix}{name}' for name in self.state_dict()]
+        if state_dict and set(own).isdisjoint(state_dict):
+            raise UsageError(
+                f'no weight of the checkpoint ({next(iter(state_dict))}, ...) '
+                f'is one of the {type(self).__name__} ({own[0]}, ...): '
+                'training or testing would start from random weights; give a '
+                'checkpoint of this model, or load a backbone by '
+                "backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @contextmanager
     def _own_call(self) -> Iterator[None]:
         self._depth += 1

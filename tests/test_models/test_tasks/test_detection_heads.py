@@ -123,20 +123,21 @@ def test_costs(build, kind):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_static_form_runs_as_the_sliced_one(build, load_batch, kind):
-    model = build(kind).eval()
-    data = model.data_preprocessor(load_batch((0, 1)), False)
-    inputs, _ = model.task.resize(model, *data.values(), HALF)
-    static = static_model(model, HALF)
-    maps = static.backbone(inputs)
-    with torch.no_grad(), model.activate(HALF):
-        sliced = model.backbone(inputs)
-        for expected, found in zip(sliced, maps):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    if kind != 'condinst':  # whose plain forward takes labels
-        samples = model.task.resize(model, *data.values(), HALF)[1]
-        with torch.no_grad(), model.activate(HALF):
-            expected = model(inputs, samples, mode='tensor')[1][-1]
-        found = static(inputs, samples)[1][-1]
+    model, batch = build(kind).eval(), load_batch((0, 1))
+    bank = calibrate(model, [HALF], [copy.deepcopy(batch)])[str(HALF)]
+    data = model.data_preprocessor(batch, False)
+    inputs, samples = model.task.resize(model, *data.values(), HALF)
+    static = static_model(model, HALF, bank)
+
+    def run(net):
+        with torch.no_grad():
+            if kind == 'condinst':  # whose plain forward takes labels
+                return net.extract_feat(inputs)
+            return net(inputs, copy.deepcopy(samples), mode='tensor')[1]
+
+    with model.activate(HALF), use_statistics(model, bank):
+        sliced = run(model)
+    for expected, found in zip(sliced, run(static)):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from ..deploy.adaptive_model import AdaptiveModel
 from ..errors import UsageError
-from ..models.tasks.base import Batch
+from ..models.tasks.samples import Batch
 
 _NUMBER = 3
 

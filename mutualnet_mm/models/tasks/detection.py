@@ -187,14 +187,11 @@ class DetectionTask(Task):
         return model.extract_feat(inputs)
 
     def forward_sliced(self, model: nn.Module, inputs: Tensor) -> Any:
-        """Backbone, neck, and all of the heads that runs on shapes alone.
+        """Backbone and neck, and heads that take the maps alone.
 
-        A neck may hand on the backbone's maps, so that heads of one stage
-        follow its width, too.
+        A neck may hand on the backbone's maps as they are.
         """
-        if not _is_one_stage(model):
-            return model.extract_feat(inputs)
-        if _runs_on_shapes(model):
+        if _is_one_stage(model) and _runs_on_shapes(model):
             return _run_on_images(model, inputs)
         maps = model.extract_feat(inputs)
         if isinstance(model, MaskFormer):
@@ -202,16 +199,24 @@ class DetectionTask(Task):
         return maps
 
     def check_static(self, model: nn.Module) -> None:
-        """Refuse heads after proposals that take the backbone's maps.
+        """Refuse heads without a neck that :meth:`forward_sliced` leaves out.
 
         Raises:
             ConfigError: Names the model.
         """
-        if not model.with_neck and not _is_one_stage(model):
+        if model.with_neck or isinstance(model, MaskFormer):
+            return
+        if not _is_one_stage(model):
             raise ConfigError(
                 f'{stock_name(model)} without a neck: its heads take the '
                 "backbone's channels after proposals; only a detector of "
                 'one stage, or one with a neck, has a static form'
+            )
+        if not _runs_on_shapes(model):
+            raise ConfigError(
+                f'{stock_name(model)} without a neck: its heads run operators '
+                'of mmcv (mmcv.ops), which need data; it has a static form '
+                'only with a neck'
             )
 
     def forward_whole(self, model: nn.Module, inputs: Tensor) -> Any:

@@ -5,14 +5,13 @@ import copy
 import pytest
 import torch
 from mmengine.registry import MODELS
-from passes import on_running_statistics
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.cost import count_macs, count_params
 from mutualnet_mm.cost.macs import count_heads
 from mutualnet_mm.engine import calibrate
 from mutualnet_mm.models import static_model
-from mutualnet_mm.slimmable import slim_batch_norms
+from mutualnet_mm.slimmable import slim_batch_norms, use_statistics
 
 pytest.importorskip('mmdet')
 HALF = Subnet(0.5, 48)
@@ -124,20 +123,21 @@ def test_costs(build, kind):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_static_form_runs_as_the_sliced_one(build, load_batch, kind):
-    model = build(kind).eval()
-    data = model.data_preprocessor(load_batch((0, 1)), False)
-    inputs, _ = model.task.resize(model, *data.values(), HALF)
-    static = static_model(model, HALF)
-    maps = static.backbone(inputs)
-    with torch.no_grad(), on_running_statistics(model, HALF):
-        sliced = model.backbone(inputs)
-        for expected, found in zip(sliced, maps):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    if kind != 'condinst':  # whose plain forward takes labels
-        samples = model.task.resize(model, *data.values(), HALF)[1]
-        with torch.no_grad(), on_running_statistics(model, HALF):
-            expected = model(inputs, samples, mode='tensor')[1][-1]
-        found = static(inputs, samples)[1][-1]
+    model, batch = build(kind).eval(), load_batch((0, 1))
+    bank = calibrate(model, [HALF], [copy.deepcopy(batch)])[str(HALF)]
+    data = model.data_preprocessor(batch, False)
+    inputs, samples = model.task.resize(model, *data.values(), HALF)
+    static = static_model(model, HALF, bank)
+
+    def run(net):
+        with torch.no_grad():
+            if kind == 'condinst':  # whose plain forward takes labels
+                return net.extract_feat(inputs)
+            return net(inputs, copy.deepcopy(samples), mode='tensor')[1]
+
+    with model.activate(HALF, bank):
+        sliced = run(model)
+    for expected, found in zip(sliced, run(static)):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -171,7 +171,9 @@ def test_calibration_uses_no_labels(build, load_batch, kind):
     handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args))
     data = model.data_preprocessor(batch, False)
     inputs, samples = model.task.resize(model, *data.values(), HALF)
-    with torch.no_grad(), model.activate(HALF, banks[0]):
+    with torch.no_grad(), model.activate(HALF), use_statistics(
+        model, banks[0]
+    ):
         model.task.features(model, inputs, samples)
     handle.remove()
     assert len(seen) == 1 and seen[0][0].shape[0] == 2

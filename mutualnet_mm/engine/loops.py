@@ -28,6 +28,7 @@ from ..registry import LOOPS
 from ..subnet import Subnet
 from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook
+from .metric_state import MetricState
 from .prediction_files import separate_files, writes_at_once
 
 
@@ -149,43 +150,41 @@ class _SubnetLoop(Stock):
         pictures of the first.
         """
         hook = self.runner.call_hook if call_hooks else lambda *_, **__: None
-        results: Dict[Subnet, list] = {
-            subnet: [[] for _ in self.evaluator.metrics] for subnet in subnets
+        states = {
+            subnet: MetricState(self.evaluator.metrics) for subnet in subnets
         }
         for idx, batch in enumerate(self.dataloader):
             hook(f'before_{self.stage}_iter', batch_idx=idx, data_batch=batch)
-            outputs = self._run_batch(batch, subnets, bank, results)
+            outputs = self._run_batch(batch, bank, states)
             hook(
                 f'after_{self.stage}_iter',
                 batch_idx=idx,
                 data_batch=batch,
                 outputs=outputs,
             )
-        return {s: self._score(s, results[s]) for s in subnets}
+        return {s: self._score(s, state) for s, state in states.items()}
 
-    def _score(self, subnet: Subnet, results: list) -> Dict[str, float]:
+    def _score(self, subnet: Subnet, state: MetricState) -> Dict[str, float]:
         """Metrics of a subnet, from what they kept of its predictions."""
         self.runner.logger.info(f'Evaluating {subnet}')
-        self._swap_results(results)
         primary = self.model.sampler.primary
         suffix = '' if subnet == primary else f'.{subnet}'
-        with separate_files(self.evaluator, suffix):
+        with state, separate_files(self.evaluator, suffix):
             return self.evaluator.evaluate(len(self.dataloader.dataset))
 
     @torch.no_grad()
     def _run_batch(
         self,
         batch: Any,
-        subnets: List[Subnet],
         bank: SubnetStatistics,
-        results: Dict[Subnet, list],
+        states: Dict[Subnet, MetricState],
     ) -> list:
         """Predict with each subnet; return the first one's predictions."""
         model = self.model
         first: list = []
         data = model.data_preprocessor(batch, False)
         model.task.check_test(model, data['inputs'], data['data_samples'])
-        for subnet in subnets:
+        for subnet, state in states.items():
             # Copies: stock models write their predictions into the samples.
             inputs, samples = model.task.resize(
                 model,
@@ -197,17 +196,10 @@ class _SubnetLoop(Stock):
                 subnet, bank.get(str(subnet))
             ):
                 outputs = model(inputs, samples, mode='predict')
-            self._swap_results(results[subnet])
-            self.evaluator.process(data_samples=outputs, data_batch=batch)
-            results[subnet] = [m.results for m in self.evaluator.metrics]
+            with state:
+                self.evaluator.process(data_samples=outputs, data_batch=batch)
             first = first or outputs
         return first
-
-    def _swap_results(self, results: list) -> None:
-        # One evaluator serves all: a copy for each subnet would copy the
-        # ground truth that it holds.
-        for metric, found in zip(self.evaluator.metrics, results):
-            metric.results = found
 
 
 def _watched_metrics(runner: Runner) -> Iterator[Tuple[str, str]]:

@@ -15,6 +15,7 @@ from ..query_table.progress import Metrics, Progress
 from ..subnet import Subnet
 from .calibration import SubnetStatistics, move_statistics
 from .loops import SubnetTestLoop
+from .metric_state import MetricState
 from .subset import limit_truth, random_subset
 
 
@@ -160,9 +161,9 @@ class TableLoop(SubnetTestLoop):
         self._bar.update()
         return outputs
 
-    def _score(self, subnet: Subnet, results: list) -> Dict[str, float]:
+    def _score(self, subnet: Subnet, state: MetricState) -> Dict[str, float]:
         self._bar.clear()  # the evaluator prints
-        found = super()._score(subnet, results)
+        found = super()._score(subnet, state)
         self.progress.add(str(subnet), _numbers(found))
         if found or subnet == self.model.sampler.primary:
             self.ranking()

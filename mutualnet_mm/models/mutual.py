@@ -238,12 +238,15 @@ class MutualLearningMixin(Stock):
         """Refuse weights of which none fits: loaders only log what does not.
 
         Raises:
-            UsageError: Names a weight of the checkpoint and one of the model.
+            UsageError: If so.
         """
         own = [f'{prefix}{name}' for name in self.state_dict()]
-        if state_dict and set(own).isdisjoint(state_dict):
+        # As the whole model, on its own or in a parallel wrapper.
+        is_whole = prefix in ('', 'module.')
+        if is_whole and set(own).isdisjoint(state_dict):
+            found = next(iter(state_dict), 'none')
             raise UsageError(
-                f'no weight of the checkpoint ({next(iter(state_dict))}, ...) '
+                f'no weight of the checkpoint ({found}, ...) '
                 f'is one of the {type(self).__name__} ({own[0]}, ...): '
                 'training or testing would start from random weights; give a '
                 'checkpoint of this model, or load a backbone by '

@@ -1,10 +1,14 @@
 """The weights and statistics that a table is of."""
 
+from importlib import import_module
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveFile, build_table
 
 
@@ -63,3 +67,35 @@ def test_the_recipe_of_calibration_is_kept(make_config, checkpoint, tmp_path):
     assert recipe['num_batches'] == 1
     assert recipe['dataloader'] == cfg.train_dataloader.to_dict()
     assert type(recipe['dataloader']['dataset']) is dict
+
+
+def test_weights_that_are_not_finite(make_config, weights, tmp_path):
+    """All scores would be wrong, and one of them the best."""
+    name = next(n for n in weights if n.endswith('running_var'))
+    weights = dict(weights)
+    weights[name] = weights[name] * float('nan')
+    path = tmp_path / 'nan.pth'
+    torch.save(dict(state_dict=weights), path)
+    with pytest.raises(UsageError, match=f'{name}.*finite'):
+        build_table(make_config(), str(path), tmp_path / 'out')
+    assert not (tmp_path / 'out' / 'table.json').exists()
+
+
+@pytest.mark.parametrize(
+    'metainfo, palette',
+    [
+        (dict(classes=['a', 'b'], palette=[1, 2, 3, 4, 5, 6]), True),
+        ([dict(classes=('a', 'b'), palette=[(1, 2, 3), (4, 5, 6)])] * 2, True),
+        (dict(classes=('a', 'b'), palette='random'), False),
+        (None, None),
+    ],
+)
+def test_names_of_classes_in_every_form(metainfo, palette):
+    """Of joined data sets, and with colours in a row."""
+    dataset = SimpleNamespace(metainfo=metainfo)
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
+    expected = dict(classes=['a', 'b'], palette=[(1, 2, 3), (4, 5, 6)])
+    if not palette:
+        del expected['palette']
+    found = import_module('mutualnet_mm.apis.build_table')._dataset_meta(loop)
+    assert found == (expected if metainfo else {})

@@ -366,3 +366,24 @@ def test_hooks_see_each_batch_once(make_runner, weights):
     runner.test()
     assert [idx for idx, _, _ in seen] == [0, 1, 2]
     assert min(seen[0][1]) == 64  # the full network's, though listed second
+
+
+@pytest.mark.parametrize(
+    'key, known',
+    [
+        ('sums/scores', True),
+        ('0.5x-48/sums/scores', True),
+        ('0.75x-48/sums/scores', False),
+        ('1.0x-64/sums/scores', False),  # its metrics have no prefix
+    ],
+)
+def test_the_best_of_what_is_not_validated(make_runner, key, known):
+    """Said before the training, not at the first validation."""
+    hook = dict(type='CheckpointHook', save_best=key, rule='greater')
+    runner = make_runner(default_hooks=dict(checkpoint=hook))
+    if known:
+        assert runner.val_loop.subnets
+        return
+    with pytest.raises(ConfigError, match=f"save_best='{key}'"):
+        runner.train()
+    assert runner.iter == 0

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
+from mmengine.runner import load_checkpoint
 
-from mutualnet_mm import ConfigError
+from mutualnet_mm import ConfigError, UsageError
 
 
 def one_line(error):
@@ -181,3 +182,20 @@ def test_a_failed_step_leaves_the_model_usable(build_classifier, image_batch):
 def test_frames_are_for_video(build_classifier):
     with pytest.raises(ConfigError, match=r'mutual.frames=\(8, 4\)'):
         build_classifier(dict(frames=(8, 4)))
+
+
+def test_a_checkpoint_of_which_nothing_fits(build_classifier, tmp_path):
+    """The stock loader only logs it, and random weights are trained."""
+    path, model = str(tmp_path / 'other.pth'), build_classifier()
+    torch.save(dict(state_dict={'net.weight': torch.ones(1)}), path)
+    for prefix in ('', 'module.'):
+        wrapped = torch.nn.Module()
+        wrapped.module = model
+        with pytest.raises(
+            UsageError, match='no weight.*net.weight.*backbone'
+        ):
+            load_checkpoint(wrapped if prefix else model, path)
+    some = {'head.fc.bias': torch.ones(4)}
+    torch.save(dict(state_dict=some), path)
+    load_checkpoint(model, path)
+    assert torch.equal(model.head.fc.bias, torch.ones(4))

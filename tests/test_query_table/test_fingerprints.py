@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -68,3 +70,24 @@ def test_weights():
         dict(weights, d=torch.rand(1)),
     ):
         assert weights_fingerprint(other) != first
+
+
+def make_function():
+    def function():
+        pass
+
+    return function
+
+
+def test_functions_and_objects_have_no_address():
+    """Two processes have them elsewhere, and continue one table."""
+    found = set()
+    for _ in range(2):
+        cfg = make_config()
+        cfg.model.update(
+            hook=make_function(), wraps=dict, made=functools.partial(print, 1)
+        )
+        found.add(config_fingerprint(cfg))
+    assert len(found) == 1
+    cfg.model.wraps = list
+    assert config_fingerprint(cfg) not in found

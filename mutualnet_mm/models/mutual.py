@@ -31,7 +31,7 @@ from ..subnet import Subnet
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_state
 from .settings import MutualSettings
-from .tasks import SUPPORTED, find_task
+from .tasks import check_backbone, find_task
 from .wraps import Stock, find_class, mix
 
 
@@ -58,12 +58,7 @@ class MutualLearningMixin(Stock):
         self, *args: Any, mutual: Optional[dict], **kwargs: Any
     ) -> None:
         task = find_task(type(self))
-        if not args and kwargs.get('backbone') is None:
-            raise ConfigError(
-                f'wraps={type(self).stock_class.__name__!r} is given no '
-                f'model.backbone, which is what gets slimmed: use one of '
-                f'{SUPPORTED}'
-            )
+        check_backbone(type(self), args or kwargs.get('backbone'))
         super().__init__(*args, **kwargs)
         task.check_model(self)
         settings = MutualSettings.read(mutual)

@@ -9,7 +9,7 @@ from ...registry import ClassTable
 from .base import Task
 
 _TASKS: ClassTable = ClassTable()
-SUPPORTED = (
+_SUPPORTED = (
     'ImageClassifier of mmpretrain, detectors of images of mmdet, '
     'Recognizer3D of mmaction2, and what register_task() adds'
 )
@@ -67,7 +67,7 @@ def find_task(model_class: type) -> Type[Task]:
         name = getattr(model_class, 'stock_class', model_class).__name__
         raise ConfigError(
             f'wraps={name!r} cannot be trained by mutual learning: use one '
-            f'of {SUPPORTED}'
+            f'of {_SUPPORTED}'
         )
     if isinstance(found, str):
         module, _, name = found.rpartition('.')
@@ -75,4 +75,24 @@ def find_task(model_class: type) -> Type[Task]:
     return found
 
 
-__all__ = ['Task', 'find_task', 'register_task']
+def check_backbone(model_class: Any, backbone: Any) -> None:
+    """Refuse a model without a backbone, before anything is built.
+
+    Such as SoftTeacher, or wrappers of timm and Hugging Face.
+
+    Args:
+        model_class (type): Made of a stock class.
+        backbone: Settings that it is given.
+
+    Raises:
+        ConfigError: Names the model, and what is supported.
+    """
+    if backbone is None:
+        raise ConfigError(
+            f'wraps={model_class.stock_class.__name__!r} is given no '
+            f'model.backbone, which is what gets slimmed: use one of '
+            f'{_SUPPORTED}'
+        )
+
+
+__all__ = ['Task', 'check_backbone', 'find_task', 'register_task']

@@ -4,10 +4,9 @@
 import logging
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Union
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
@@ -30,6 +29,7 @@ from ..slimmable.ranks import agree
 from ..subnet import Subnet
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_state
+from .losses import detached, divergence, log_key
 from .settings import MutualSettings
 from .tasks import check_backbone, find_task
 from .wraps import Stock, find_class, mix
@@ -322,12 +322,12 @@ class MutualLearningMixin(Stock):
                     if is_full:
                         teacher = prediction.detach()
                     else:
-                        losses = {'loss_kl': _divergence(prediction, teacher)}
+                        losses = {'loss_kl': divergence(prediction, teacher)}
                 total, _ = self.parse_losses(losses)
                 gradients.add(total)
             totals[tag] = total.detach()
             if is_full:
-                logged = {_log_key(k): _detach(v) for k, v in losses.items()}
+                logged = {log_key(k): detached(v) for k, v in losses.items()}
             else:
                 logged[f'{tag}/total'] = totals[tag]
         self._report_invalid(subnets, totals)
@@ -380,26 +380,6 @@ class MutualLearningMixin(Stock):
             return int(hub.get_info('iter'))
         self._own_iteration += advance
         return self._own_iteration - 1
-
-
-def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
-    """KL(softmax(teacher) || softmax(logits)), mean over the batch."""
-    return F.kl_div(
-        F.log_softmax(logits, dim=1),
-        F.softmax(teacher, dim=1),
-        reduction='batchmean',
-    )
-
-
-def _log_key(key: str) -> str:
-    """MMEngine logs the sum as ``loss``; a part of that name would hide it."""
-    return 'full/loss' if key == 'loss' else key
-
-
-def _detach(value: Union[Tensor, Sequence[Tensor]]) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach()
-    return [v.detach() for v in value]
 
 
 @MODELS.register_module()

@@ -354,11 +354,11 @@ def test_a_loss_that_is_not_finite_is_named(
     subnet = model.sampler.sample(12)['rand1']
     _, shown = model.parse_losses(model.loss(*image_batch()))
     assert not printed and shown['loss'].isfinite()
-    divergence = mutual._divergence
+    divergence = mutual.divergence
     numbers = iter(range(10))
     monkeypatch.setattr(
         mutual,
-        '_divergence',
+        'divergence',
         lambda *args: (
             divergence(*args) + (value if next(numbers) == 1 else 0.0)
         ),

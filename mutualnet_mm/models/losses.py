@@ -22,6 +22,7 @@ def log_key(key: str) -> str:
 
 
 def detached(value: Union[Tensor, Sequence[Tensor]]) -> Any:
+    """The same loss, or list of losses, without its graph."""
     if isinstance(value, Tensor):
         return value.detach()
     return [v.detach() for v in value]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
+from thin_detectors import thin
 
 README = Path(__file__).parents[1] / 'README.md'
 
@@ -21,7 +22,9 @@ def test_drop_in_example(tmp_path):
     (tmp_path / 'example.py').write_text(example)
     cfg = Config.fromfile(tmp_path / 'example.py')
 
-    # Only data and paths are ours; weights would have to be downloaded.
+    # Only data, paths and the number of channels are ours; weights would
+    # have to be downloaded.
+    thin(cfg.model)
     scenes = make_digit_scenes(tmp_path / 'scenes', num_train=2, num_val=1)
     for name, split in (
         ('train_dataloader', 'train'),

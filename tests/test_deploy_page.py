@@ -36,6 +36,7 @@ def place(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_every_line_runs(place, monkeypatch):
     assert len(BLOCKS) > 5
     monkeypatch.chdir(place)

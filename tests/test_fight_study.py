@@ -91,6 +91,7 @@ def test_a_clip_that_cannot_be_read_is_named(modules, videos, tmp_path):
         fight_data.prepare_clips(tmp_path, tmp_path / 'clips', 5)
 
 
+@pytest.mark.slow
 def test_study(modules, videos, tmp_path, monkeypatch):
     """A run of each kind in earnest, the others made up; then the report."""
     fight_data, fight_study, trainings = modules
@@ -129,6 +130,7 @@ def test_study(modules, videos, tmp_path, monkeypatch):
     assert (out / 'curves.png').stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_mmaction2s_own_tools(videos, tmp_path, monkeypatch):
     """The config trains and tests by the tools that mmaction2 ships."""
     import mmaction

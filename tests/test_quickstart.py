@@ -62,6 +62,8 @@ def top1(log):
     return float(re.findall(r' accuracy/top1: ([\d.]+)', log)[-1])
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_table_and_files(example):
     out, log, _ = example
     table = json.loads((out / 'table.json').read_text())
@@ -78,6 +80,7 @@ def test_table_and_files(example):
     assert set(content['statistics']) == set(subnets) - {'1.0x-16'}
 
 
+@pytest.mark.slow
 def test_again_it_is_finished(example):
     out, _, command = example
     before = (out / 'table.json').read_bytes()
@@ -86,6 +89,7 @@ def test_again_it_is_finished(example):
     assert (out / 'table.json').read_bytes() == before
 
 
+@pytest.mark.slow
 def test_stock_tools(example, data_options, tmp_path):
     """mmpretrain's own train.py trains it, test.py finds the same figures."""
     out = example[0]

@@ -229,6 +229,7 @@ def number_of_weights(file):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', list(SUBNETS))
 def test_agrees_with_the_sliced_network(name, network, tmp_path):
     """Files shrink with the width."""

@@ -2,12 +2,15 @@
 """Files that are there whole or not at all."""
 
 import os
+import secrets
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Iterator, Optional, Union
 from zipfile import BadZipFile, ZipFile
 
 import torch
+from filelock import FileLock
 
 
 @contextmanager
@@ -15,19 +18,42 @@ def atomic_write(path: Union[str, Path]) -> Iterator[IO[bytes]]:
     """Open a draft that takes the place of ``path`` when all is written.
 
     Whatever interrupts the ``with`` block, also the loss of power, leaves the
-    file that was there before. The draft, ``<name>.part`` in the same folder,
-    is written over by the next attempt.
+    file that was there before. Each writer has a draft of its own in the same
+    folder, which an error or an interruption removes; of two writers the last
+    one to finish is the one whose file stays. A symbolic link stays one: the
+    file that it points to is replaced.
 
     Args:
         path (str or Path): File to write.
     """
-    path = Path(path)
-    draft = path.with_name(f'{path.name}.part')
-    with draft.open('wb') as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    path = Path(os.path.realpath(path))
+    draft = path.with_name(f'{path.name}.{secrets.token_hex(4)}.part')
+    try:
+        with draft.open('xb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, draft)
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def only_writer(path: Union[str, Path]) -> Iterator[None]:
+    """Keep other processes from changing a file that is read and rewritten.
+
+    Those that use this function wait for each other; a hidden lock file stays
+    beside ``path``.
+
+    Args:
+        path (str or Path): File that the ``with`` block reads and writes.
+    """
+    path = Path(os.path.realpath(path))
+    with FileLock(str(path.with_name(f'.{path.name}.lock'))):
+        yield
 
 
 def load_tensors(

@@ -3,10 +3,10 @@
 """Train, evaluate and show a slimmable network on digits, on a CPU.
 
 ``--task det``, the default: makes a data set, trains
-configs/mutual_mask_rcnn_vgg16.py at a small size and writes a table, the
-accuracy-MACs curve and a picture of detections. ``--task cls``: the same with
-a small ResNet, in two minutes, and with the files of tools/build_table.py.
-Run again, it takes up where it stopped.
+configs/mutual_mask_rcnn_vgg16.py at a small size and writes the files of
+tools/build_table.py and a picture of detections. ``--task cls``: the same with
+a small ResNet, in two minutes and without the picture. Run again, it continues
+where it stopped.
 """
 
 import argparse
@@ -20,13 +20,11 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from mutualnet_mm import Subnet
-from mutualnet_mm.apis import build_table, count_macs, load_config
+from mutualnet_mm.apis import build_table, load_config
 from mutualnet_mm.cli import one_line_errors
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.datasets.digits import make_digits
 from mutualnet_mm.query_table import QueryTable
-from mutualnet_mm.visualization import plot_curve
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = dict(
@@ -36,12 +34,9 @@ CONFIGS = dict(
 WORK_DIRS = dict(det='work_dirs/quickstart', cls='work_dirs/quickstart_cls')
 DATA_DIRS = dict(det='data/digit_scenes', cls='data/digits')
 IMAGE_SHAPE = (128, 192)
-COLUMNS = {
-    'box AP': 'coco/bbox_mAP',
-    'box AP50': 'coco/bbox_mAP_50',
-    'mask AP': 'coco/segm_mAP',
-    'mask AP50': 'coco/segm_mAP_50',
-}
+DETECTION = {'box AP': 'coco/bbox_mAP', 'mask AP': 'coco/segm_mAP'}
+CLASSIFICATION = {'top-1': 'accuracy/top1'}
+TABLE_FILES = 'table.json,table.csv,curve.png,adaptive.pth'
 
 
 def parse_args() -> argparse.Namespace:
@@ -91,47 +86,12 @@ def train(cfg, work_dir: Path) -> tuple:
     return runner, seconds
 
 
-def report(runner: Runner, metrics: dict, seconds: float, out: Path) -> None:
-    """Print the table; write it, the curve and a picture to ``out``."""
-    subnets = runner.test_loop.subnets
-    rows = []
-    for subnet in subnets:
-        prefix = '' if subnet == runner.model.space.full else f'{subnet}/'
-        rows.append(
-            dict(
-                subnet=str(subnet),
-                macs=count_macs(runner.model, subnet, IMAGE_SHAPE),
-                **{k: metrics[prefix + v] for k, v in COLUMNS.items()},
-            )
-        )
-    table = Table(
-        title=f'One network, trained once in {seconds / 60:.1f} minutes',
-        caption='GMACs are those of backbone and neck',
-    )
-    for name in ('subnet', 'GMACs', *COLUMNS):
-        table.add_column(name, justify='right')
-    for row in rows:
-        table.add_row(
-            row['subnet'],
-            f'{row["macs"] / 1e9:.2f}',
-            *(f'{row[name]:.3f}' for name in COLUMNS),
-        )
-    Console(width=79).print(table)
-    result = dict(training_seconds=seconds, subnets=rows)
-    (out / 'results.json').write_text(json.dumps(result, indent=2))
-    points = {
-        Subnet.parse(row['subnet']): (row['macs'], row['box AP'])
-        for row in rows
-    }
-    plot_curve(points, 'box AP', out / 'curve.png', 'digits, val')
-
-
 def draw_detections(runner: Runner, out: Path, zoom: int = 4) -> None:
     """Draw the full network's boxes and masks on an image with two digits."""
     import mmcv
     from mmdet.apis import inference_detector
 
-    dataset = runner.test_loop.dataloader.dataset
+    dataset = runner.val_loop.dataloader.dataset
     infos = map(dataset.get_data_info, range(len(dataset)))
     path = next(i['img_path'] for i in infos if len(i['instances']) == 2)
     image = mmcv.imread(path, channel_order='rgb')
@@ -153,22 +113,29 @@ def draw_detections(runner: Runner, out: Path, zoom: int = 4) -> None:
     )
 
 
-def print_table(table: QueryTable, seconds: float) -> None:
-    """Print a query table, the widest subnets first."""
+def print_table(table: QueryTable, seconds: float, columns: dict) -> None:
+    """Print a query table with some of its metrics, the widest subnets first.
+
+    Args:
+        table (QueryTable): As :func:`build_table` returns it.
+        seconds (float): That the training took.
+        columns (dict): Names of columns and of the metrics that they show.
+    """
     shown = Table(
         title=f'One network, trained once in {seconds / 60:.1f} minutes',
         caption='* the best of its cost',
     )
-    for name in ('subnet', 'MMACs', 'parameters', 'top-1', '95 % interval'):
+    intervals = ['95 % interval'] * any(map(table.interval, table.entries))
+    for name in ('subnet', 'MMACs', 'parameters', *columns, *intervals):
         shown.add_column(name, justify='right')
     for entry in table.entries:
-        low, high = table.interval(entry)
+        interval = table.interval(entry)
         shown.add_row(
             f'{"* " if entry in table.pareto else ""}{entry.subnet}',
             f'{entry.macs / 1e6:.2f}',
             f'{entry.params:,}',
-            f'{table.score(entry):.1f} %',
-            f'{low:.1f} to {high:.1f} %',
+            *(f'{entry.metrics[name]:.3g}' for name in columns.values()),
+            *([f'{interval[0]:.1f} to {interval[1]:.1f}'] if interval else []),
         )
     Console(width=79).print(shown)
 
@@ -185,10 +152,11 @@ def detect(args: argparse.Namespace) -> str:
     options['test_evaluator.ann_file'] = annotations
     cfg = prepare(args, options)
     runner, seconds = train(cfg, args.work_dir)
-    metrics = runner.test()
-    report(runner, metrics, seconds, args.work_dir)
+    subnets = cfg.test_cfg.subnets
+    table = build_table(cfg, checkpoint(args), args.work_dir, subnets=subnets)
+    print_table(table, seconds, DETECTION)
     draw_detections(runner, args.work_dir)
-    return 'results.json,curve.png,detections.png'
+    return f'{TABLE_FILES},detections.png'
 
 
 def classify(args: argparse.Namespace) -> str:
@@ -200,10 +168,14 @@ def classify(args: argparse.Namespace) -> str:
     }
     cfg = prepare(args, options)
     _, seconds = train(cfg, args.work_dir)
-    checkpoint = (args.work_dir / 'last_checkpoint').read_text()
-    table = build_table(cfg, checkpoint, args.work_dir, step=0.25)
-    print_table(table, seconds)
-    return 'table.json,table.csv,curve.png,adaptive.pth'
+    table = build_table(cfg, checkpoint(args), args.work_dir, step=0.25)
+    print_table(table, seconds, CLASSIFICATION)
+    return TABLE_FILES
+
+
+def checkpoint(args: argparse.Namespace) -> str:
+    """Name the file that the training wrote last."""
+    return (args.work_dir / 'last_checkpoint').read_text()
 
 
 def prepare(args: argparse.Namespace, options: dict) -> Config:

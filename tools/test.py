@@ -6,7 +6,7 @@ import torch
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mutualnet_mm import Subnet
+from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import one_line_errors, runner_parser
 from mutualnet_mm.models.checkpoints import check_checkpoint, check_exists
@@ -33,9 +33,20 @@ def main() -> None:
         )
         check_exists(args.checkpoint)
         cfg.load_from = args.checkpoint
+        for key in ('test_dataloader', 'test_evaluator'):
+            if cfg.get(key) is None:
+                raise UsageError(f'the config has no {key}: nothing to test')
         if args.subnet:
-            cfg.test_cfg.type = 'mutualnet_mm.SubnetTestLoop'
-            cfg.test_cfg.subnets = [str(Subnet.parse(s)) for s in args.subnet]
+            cfg.test_cfg = dict(
+                cfg.get('test_cfg') or {},
+                type='mutualnet_mm.SubnetTestLoop',
+                subnets=[str(Subnet.parse(s)) for s in args.subnet],
+            )
+        elif cfg.get('test_cfg') is None:
+            raise UsageError(
+                'the config has no test_cfg: name subnets by --subnet, or set '
+                "test_cfg=dict(type='mutualnet_mm.SubnetTestLoop')"
+            )
         runner = Runner.from_cfg(cfg)
         model = runner.model
         check_checkpoint(

@@ -29,7 +29,11 @@ def main() -> None:
     torch.set_flush_denormal(True)  # of a fresh network's gradients on a CPU
     with one_line_errors():
         cfg = load_config(
-            args.config, args.cfg_options, args.work_dir, args.launcher
+            args.config,
+            args.cfg_options,
+            args.work_dir,
+            args.launcher,
+            stages=('train', 'val'),
         )
         if args.resume is not None:
             cfg.resume = True

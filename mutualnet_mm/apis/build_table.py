@@ -4,8 +4,9 @@
 import copy
 import os
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor
@@ -15,6 +16,8 @@ from ..cost.macs import count_macs, count_params
 from ..deploy.adaptive_file import AdaptiveFile
 from ..engine.table_loop import TableLoop
 from ..errors import UsageError
+from ..models import MutualLearningMixin
+from ..models.build import without_teacher
 from ..models.checkpoints import check_checkpoint, check_exists
 from ..query_table import QueryTable, TableEntry, save_csv, save_table
 from ..query_table.fingerprints import weights_fingerprint
@@ -97,6 +100,9 @@ def build_table(
     macs = {s: count_macs(model, s, views.shape) for s in loop.subnets}
     widths = {s.width: s for s in loop.subnets}  # all that matters to params
     params = {w: count_params(model, s) for w, s in widths.items()}
+    # All that can fail for what the config says fails before the tests.
+    text = _portable(cfg, model).pretty_text
+    calibration, meta = _calibration(loop), _dataset_meta(loop)
     # In place of the loop in the config, which is dumped to the work dir.
     runner._test_loop = loop
     runner.test()
@@ -115,9 +121,8 @@ def build_table(
     table = _with_earlier_latencies(table, out / 'adaptive.pth', loop.weights)
     save_table(table, out / 'table.json')
     save_csv(table, out / 'table.csv')
-    plot_tables({_title(cfg): table}, out / 'curve.png')
     AdaptiveFile(
-        config=_portable(cfg).pretty_text,
+        config=text,
         weights=loop.weights,
         # An earlier table of the same weights may have had more subnets.
         statistics={
@@ -128,9 +133,10 @@ def build_table(
         table=table,
         width=(model.space.min_width, model.space.max_width),
         rounding=model.slim_state.rounding,
-        calibration=_calibration(loop),
-        dataset_meta=_dataset_meta(loop.dataloader.dataset),
+        calibration=calibration,
+        dataset_meta=meta,
     ).save(out / 'adaptive.pth')
+    plot_tables({_title(cfg): table}, out / 'curve.png')
     loop.progress.finish()
     return table
 
@@ -175,10 +181,12 @@ def _title(cfg: Config) -> str:
     return Path(cfg.filename or 'query table').stem
 
 
-def _portable(cfg: Config) -> Config:
+def _portable(cfg: Config, model: MutualLearningMixin) -> Config:
+    """The config without what belongs to this run or to training alone."""
     cfg = copy.deepcopy(cfg)
     for key in _OF_THE_RUN:
         cfg.pop(key, None)
+    cfg.model = without_teacher(cfg.model, model)
     return cfg
 
 
@@ -190,13 +198,21 @@ def _calibration(loop: TableLoop) -> Dict[str, Any]:
     return dict(num_batches=recipe.num_batches, dataloader=dataloader)
 
 
-def _dataset_meta(dataset: Any) -> Dict[str, Any]:
+def _dataset_meta(loop: TableLoop) -> Dict[str, Any]:
     """Names and colours of the classes, where the data set has them."""
-    found = getattr(dataset, 'metainfo', None) or {}
+    found = getattr(loop.dataloader.dataset, 'metainfo', None) or {}
+    if isinstance(found, (list, tuple)):  # of several, which must be alike
+        found = found[0]
     classes, palette = found.get('classes'), found.get('palette')
     meta: Dict[str, Any] = {}
     if isinstance(classes, (list, tuple)):
         meta.update(classes=[str(name) for name in classes])
     if isinstance(palette, (list, tuple)):  # not the name of one
-        meta.update(palette=[tuple(map(int, color)) for color in palette])
+        meta.update(palette=_colors(palette))
     return meta
+
+
+def _colors(palette: Sequence[Any]) -> List[Tuple[int, ...]]:
+    """Red, green and blue of each class, of numbers in a row, too."""
+    numbers = np.asarray(palette, dtype=int).reshape(-1, 3)
+    return [tuple(map(int, color)) for color in numbers]

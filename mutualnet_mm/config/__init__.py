@@ -4,7 +4,7 @@
 from .checks import check_annotations, check_clips, check_resolution
 from .load import load_config
 from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
-from .views import TestViews, find_views, frame_stride, is_video
+from .views import TestViews, find_views, frame_stride, takes_clips
 
 __all__ = [
     'STAGES',
@@ -15,8 +15,8 @@ __all__ = [
     'check_resolution',
     'find_views',
     'frame_stride',
-    'is_video',
     'load_config',
     'pipeline_steps',
     'stage_datasets',
+    'takes_clips',
 ]

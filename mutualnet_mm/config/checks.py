@@ -2,17 +2,20 @@
 """What a config must agree with itself and with the disk on."""
 
 from pathlib import Path
-from typing import Any, Iterator, List, Sequence, Tuple
+from typing import Any, NamedTuple, Optional, Sequence
 
 from mmengine.config import Config
 
 from ..errors import ConfigError
 from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
-from .views import frame_stride, is_video, sampling_steps, sizing_step
+from .views import frame_stride, sampling_steps, sizing_step, takes_clips
 
 
 def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     """Refuse a config whose annotation files or video folders do not exist.
+
+    Those behind ``backend_args`` (object stores, path mappings) and addresses
+    are not looked for.
 
     Raises:
         ConfigError: Names the setting and the file.
@@ -20,6 +23,8 @@ def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     for place, dataset in stage_datasets(cfg, stages):
         root = str(dataset.get('data_root') or '')
         file = dataset.get('ann_file')
+        if _is_remote(dataset):
+            continue
         if file and _is_local(root, file) and not Path(root, file).is_file():
             raise ConfigError(
                 f'annotation file {str(Path(root, file))!r} does not exist: '
@@ -38,6 +43,12 @@ def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
             )
 
 
+def _is_remote(dataset: dict) -> bool:
+    """Whether files are read through a storage backend, or paths mapped."""
+    backend = dataset.get('backend_args') or {}
+    return bool(backend) and backend.get('backend') != 'local'
+
+
 def _is_local(root: str, path: str) -> bool:
     return '://' not in root and '://' not in str(path)
 
@@ -45,10 +56,12 @@ def _is_local(root: str, path: str) -> bool:
 def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     """Refuse a pipeline that delivers another than the full resolution.
 
-    Of detectors the short edge of ``Resize`` is compared, of classifiers the
-    side of the last crop or square ``Resize``, of recognizers both sides of
-    the training clips: they may be tested on larger views. Training and
-    testing refuse others too, but only when an image of that stage has come.
+    The last step that sets a size counts: the short edge of a ``Resize`` that
+    keeps the ratio, else the side. Both sides of clips are compared, and in
+    training alone: they may be tested on larger views.
+    Training and testing refuse other sizes, too, but only when an image of
+    that stage has come. To them is left what depends on the image, and what
+    pipelines of other projects mean.
 
     Raises:
         ConfigError: Names the step, its size and the full resolution.
@@ -56,20 +69,20 @@ def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     full = _first(cfg, 'resolution')
     if full is None:
         return
-    delivered = _short_edges
-    if 'Classifier' in str(cfg.model.get('wraps')):
-        delivered = _square_sides
-    elif is_video(cfg):
-        delivered = _clip_sides
+    if _scope(cfg) not in _SCOPES:
+        return
+    delivered = _image_size
+    if takes_clips(cfg):
+        delivered = _clip_size
         stages = [stage for stage in stages if stage == 'train']
     for place, dataset in stage_datasets(cfg, stages):
-        for step, size, sides in delivered(pipeline_steps(place, dataset)):
-            if any(side != full for side in sides):
-                raise ConfigError(
-                    f'{step.place} is a {step.kind} of {size}, but the full '
-                    'resolution, mutual.resolution[0], is '
-                    f'{full}: they must agree'
-                )
+        found = delivered(pipeline_steps(place, dataset), full)
+        if found is not None and not found.agrees:
+            raise ConfigError(
+                f'{found.step.place} is a {found.step.kind} of {found.size}, '
+                'but the full resolution, mutual.resolution[0], is '
+                f'{full}: they must agree'
+            )
 
 
 def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
@@ -82,7 +95,7 @@ def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
         ConfigError: Names the step, what it says and what is right.
     """
     frames = _first(cfg, 'frames')
-    if frames is None or not is_video(cfg):
+    if frames is None:
         return
     stride = frame_stride(cfg)
     times = '' if stride == 1 else f' x resample_rate={stride}'
@@ -114,43 +127,50 @@ def _first(cfg: Config, name: str) -> Any:
     return values[0] if values[0] == max(values) else None
 
 
-_Sized = Tuple[Step, Any, Tuple[int, ...]]
-"""A step, the size that it names, and what is compared of it."""
+# Projects whose steps are understood here; None is the scope of no config.
+_SCOPES = (None, 'mmengine', 'mmpretrain', 'mmdet', 'mmaction')
 
 
-def _short_edges(steps: Sequence[Step]) -> Iterator[_Sized]:
-    if any('Crop' in step.kind for step in steps):
-        return
-    for step in steps:
-        scale = step.settings.get('scale')
-        if (
-            step.kind == 'Resize'
-            and step.settings.get('keep_ratio')
-            and isinstance(scale, (list, tuple))
-            and min(scale) > 0
-        ):
-            yield step, scale, (min(scale),)
+def _scope(cfg: Config) -> Optional[str]:
+    """Project in whose words the pipelines are written."""
+    wraps = str(cfg.model.get('wraps'))
+    own = wraps.partition('.')[0] if '.' in wraps else None
+    return own or cfg.model.get('_scope_') or cfg.get('default_scope')
 
 
-def _square_sides(steps: Sequence[Step]) -> Iterator[_Sized]:
-    found: List[_Sized] = []
+class _Sized(NamedTuple):
+    """A step, the size that it names, and whether it is the full one."""
+
+    step: Step
+    size: Any
+    agrees: bool
+
+
+def _image_size(steps: Sequence[Step], full: int) -> Optional[_Sized]:
+    found = None
     for step in steps:
         settings = step.settings
         if 'Crop' in step.kind:
             size = settings.get('crop_size', settings.get('scale'))
-        elif step.kind == 'Resize' and not settings.get('keep_ratio'):
+        elif step.kind == 'Resize':
             size = settings.get('scale')
         else:
             continue
-        if isinstance(size, int):
-            found.append((step, size, (size,)))
-        elif isinstance(size, (list, tuple)):
-            found.append((step, size, (max(size),)))
-    yield from found[-1:]
+        sides = [size] if isinstance(size, int) else size
+        found = None
+        if not isinstance(sides, (list, tuple)) or not all(
+            isinstance(side, int) and side > 0 for side in sides
+        ):
+            continue  # left to chance, or to the image
+        keeps = step.kind == 'Resize' and settings.get('keep_ratio')
+        agrees = min(sides) == full if keeps else full in sides
+        found = _Sized(step, size, agrees)
+    return found
 
 
-def _clip_sides(steps: Sequence[Step]) -> Iterator[_Sized]:
+def _clip_size(steps: Sequence[Step], full: int) -> Optional[_Sized]:
     found = sizing_step(steps)
-    if found is not None:
-        step, (height, width) = found
-        yield step, f'{width} x {height}', (height, width)
+    if found is None:
+        return None
+    step, (height, width) = found
+    return _Sized(step, f'{width} x {height}', height == width == full)

@@ -60,7 +60,7 @@ def _datasets(place: str, dataset: Any) -> Iterator[Tuple[str, dict]]:
 def pipeline_steps(place: str, dataset: dict) -> List[Step]:
     """List the steps of a data set's pipeline in the order that they run.
 
-    Of a wrapper that runs all of its ``transforms`` they come behind it;
+    Steps inside of a wrapper that runs all of its ``transforms`` follow it;
     those that are drawn at random (``RandomApply``) are left out.
 
     Args:

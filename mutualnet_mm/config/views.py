@@ -31,13 +31,13 @@ class TestViews:
 def find_views(cfg: Config) -> TestViews:
     """Read from the test pipeline of a config how videos are tested.
 
-    Of several test sets the first one counts. One view is what a pipeline
+    The first of several test sets counts. One view is what a pipeline
     delivers that says nothing else.
 
     Args:
         cfg (Config): Of images or videos.
     """
-    if not is_video(cfg):
+    if not takes_clips(cfg):
         return TestViews()
     pipelines = (
         pipeline_steps(*found) for found in stage_datasets(cfg, ('test',))
@@ -50,9 +50,10 @@ def find_views(cfg: Config) -> TestViews:
     )
 
 
-def is_video(cfg: Config) -> bool:
-    """Whether the model of a config wraps a recognizer of mmaction2."""
-    return 'Recognizer' in str((cfg.get('model') or {}).get('wraps'))
+def takes_clips(cfg: Config) -> bool:
+    """Whether a config is of videos: its subnets have numbers of frames."""
+    mutual = (cfg.get('model') or {}).get('mutual') or {}
+    return mutual.get('frames') is not None
 
 
 def frame_stride(cfg: Config) -> int:
@@ -112,6 +113,8 @@ def _multiplier(step: Step) -> int:
     if step.kind in _CROPS:
         return _CROPS[step.kind]
     settings = step.settings
+    if step.kind == 'GeneratePoseTarget':
+        return 2 if settings.get('double') else 1  # mirrored, too
     clips = settings.get('num_clips', 1)
     if not settings.get('test_mode'):
         return clips

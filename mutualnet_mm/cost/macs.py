@@ -23,7 +23,7 @@ def count_macs(
     Convolutions, linear layers and global average pooling count; nothing is
     computed. Classifiers and recognizers are counted whole, detectors with
     backbone and neck at the padded input size: their heads cost the same at
-    every width (:func:`count_heads`). Of video it is the cost of one view.
+    every width (:func:`count_heads`). For video it is the cost of one view.
 
     Args:
         model (MutualLearningMixin): As built from a config.
@@ -46,7 +46,7 @@ def count_params(
 ) -> int:
     """Count the parameters of ``subnet``, of the whole model as deployed.
 
-    The backbone counts as narrow as it runs, what stands behind it with the
+    The backbone counts as narrow as it runs, what follows it with the
     columns that meet the backbone's channels. Heads of detectors count whole,
     as they are at every width. Resolution and frames do not matter.
 
@@ -73,7 +73,7 @@ class HeadCost:
 
     Args:
         macs (int, optional): Multiply-accumulates for one image; None where
-            they depend on what is found in it (heads behind proposals).
+            they depend on what is found in it (heads after proposals).
         params (int): Parameters, which ``count_params`` includes.
     """
 
@@ -86,9 +86,9 @@ def count_heads(
     subnet: Union[str, Subnet],
     image_shape: Optional[Size] = None,
 ) -> Optional[HeadCost]:
-    """Count what stands behind backbone and neck, at a subnet's resolution.
+    """Count what follows backbone and neck, at a subnet's resolution.
 
-    Multiply-accumulates are known for mmdet's single-stage detectors alone:
+    Multiply-accumulates are known where the heads run on the maps alone:
     those of two stages depend on the number of proposals.
 
     Args:
@@ -106,14 +106,9 @@ def count_heads(
         for name, child in model.named_children()
         if name not in ('backbone', 'neck')
     )
-    macs = None
-    if any(c.__name__ == 'SingleStageDetector' for c in type(model).__mro__):
-        whole = _count_macs(
-            model,
-            subnet,
-            image_shape,
-            lambda model, inputs: model(inputs, mode='tensor'),
-        )
+    whole = _count_macs(model, subnet, image_shape, model.task.forward_whole)
+    macs = None  # nothing was run
+    if whole:
         macs = whole - count_macs(model, subnet, image_shape)
     return HeadCost(macs, sum(p.numel() for p in heads.parameters()))
 

@@ -38,6 +38,7 @@ class AdaptiveModel(SwitchableNetwork):
     Attributes:
         file (AdaptiveFile): As given.
         cfg (Config): The config that the network was trained with.
+        inputs (InputPipeline): Makes batches of files and arrays.
 
     Raises:
         UsageError: If the parts of the file do not fit together, or if
@@ -50,7 +51,7 @@ class AdaptiveModel(SwitchableNetwork):
         self.file = file
         self.cfg = stored_config(file)
         super().__init__(*stored_model(file, self.cfg, device))
-        self._inputs = InputPipeline(self.cfg, self._origin)
+        self.inputs = InputPipeline(self.cfg, self._origin)
 
     @classmethod
     def from_file(
@@ -66,6 +67,12 @@ class AdaptiveModel(SwitchableNetwork):
             UsageError: If the file is missing, damaged or of another kind.
         """
         return cls(AdaptiveFile.load(path), device)
+
+    def __reduce__(self) -> Tuple:
+        """Copies and pickles are networks of their own, sliced at first."""
+        bank = move_statistics(dict(self._bank), 'cpu')
+        file = replace(self.file, statistics=bank)
+        return _restore, (type(self), file, str(self.device), self.current)
 
     def _start(self) -> None:
         super()._start()
@@ -150,7 +157,7 @@ class AdaptiveModel(SwitchableNetwork):
         Returns:
             tuple: Inputs and data samples, for :meth:`predict`.
         """
-        return self._inputs(images)
+        return self.inputs(images)
 
     def __call__(self, images: Any, batch_size: int = 1) -> Samples:
         """Predict images or videos with the active subnet.
@@ -221,6 +228,14 @@ class AdaptiveModel(SwitchableNetwork):
     def _follow(self, subnet: Subnet) -> None:
         if subnet != self.current:
             self.use(subnet)
+
+
+def _restore(
+    kind: type, file: AdaptiveFile, device: str, subnet: Subnet
+) -> AdaptiveModel:
+    net = kind(file, device)
+    net.use(subnet)
+    return net
 
 
 def _check_batch(batch: Any) -> dict:

@@ -20,8 +20,8 @@ from typing import (
 import numpy as np
 import torch
 
-from ..config.views import find_views
 from ..errors import UsageError
+from ..files import only_writer
 from ..query_table import (
     Latency,
     QueryTable,
@@ -103,12 +103,7 @@ def _images(
 ) -> Any:
     if images:
         return list(islice(cycle(images), batch_size))
-    size: Sequence[int] = (3, *image_shape)
-    task, full = net.model.task, net.model.space.full
-    if task.name != 'detection':  # of the size that the pipeline delivers
-        view = find_views(net.cfg).shape
-        size = task.input_shape(net.model, full, view)[1:]
-    return torch.randn(batch_size, *size)
+    return torch.randn(batch_size, *net.inputs.tensor_shape(image_shape))
 
 
 def _milliseconds(net: AdaptiveModel, batch: Any) -> float:
@@ -143,7 +138,7 @@ def save_latencies(
     Args:
         path (str or Path): Of the adaptive file.
         device (str): What the table calls the device. Figures that it has
-            under this name make way.
+            under this name are replaced.
         latencies (Mapping): By subnet.
 
     Returns:
@@ -153,23 +148,24 @@ def save_latencies(
         UsageError: If the table has figures under this name of subnets that
             were not measured now: an interrupted run replaces no whole one.
     """
-    file = AdaptiveFile.load(path)
-    lost = [
-        entry.subnet
-        for entry in file.table.entries
-        if device in entry.latency_ms and entry.subnet not in latencies
-    ]
-    if lost:
-        raise UsageError(
-            f'{len(latencies)} subnets were measured, but the table has '
-            f'{device!r} of {lost[0]}, too: its figures stay'
-        )
-    table = file.table.with_latencies(device, latencies)
-    replace(file, table=table).save(path)
-    beside = Path(path).with_name('table.json')
-    if _holds(beside, file.table):
-        save_table(table, beside)
-        save_csv(table, beside.with_suffix('.csv'))
+    with only_writer(path):  # other devices may be measured meanwhile
+        file = AdaptiveFile.load(path)
+        lost = [
+            entry.subnet
+            for entry in file.table.entries
+            if device in entry.latency_ms and entry.subnet not in latencies
+        ]
+        if lost:
+            raise UsageError(
+                f'{len(latencies)} subnets were measured, but the table has '
+                f'{device!r} of {lost[0]}, too: its figures stay'
+            )
+        table = file.table.with_latencies(device, latencies)
+        replace(file, table=table).save(path)
+        beside = Path(path).with_name('table.json')
+        if _holds(beside, file.table):
+            save_table(table, beside)
+            save_csv(table, beside.with_suffix('.csv'))
     return table
 
 

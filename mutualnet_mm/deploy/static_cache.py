@@ -3,7 +3,7 @@
 
 import threading
 from collections import OrderedDict
-from typing import Any, Callable, Iterable, List
+from typing import Any, Callable, Dict, Iterable, List
 
 from torch import nn
 
@@ -33,7 +33,9 @@ class StaticCache:
         self.limit = limit
         self._make = make
         self._made: OrderedDict[Subnet, nn.Module] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # never held while a network is made
+        self._making: Dict[Subnet, threading.Lock] = {}
+        self._drops = 0
 
     @property
     def subnets(self) -> List[Subnet]:
@@ -42,18 +44,39 @@ class StaticCache:
             return list(self._made)
 
     def get(self, subnet: Subnet) -> nn.Module:
-        """Return the network of ``subnet``, made now if it is not kept."""
+        """Return the network of ``subnet``, made now if it is not kept.
+
+        Several threads make one only once; a thread that wants another one
+        does not wait for it.
+        """
         with self._lock:
-            if subnet not in self._made:
-                self._made[subnet] = self._make(subnet)
-            self._made.move_to_end(subnet)
-            while len(self._made) > self.limit:
-                self._made.popitem(last=False)
-            return self._made[subnet]
+            if subnet in self._made:
+                return self._kept(subnet)
+            making = self._making.setdefault(subnet, threading.Lock())
+        with making:
+            while True:
+                with self._lock:
+                    if subnet in self._made:
+                        return self._kept(subnet)
+                    drops = self._drops
+                net = self._make(subnet)
+                with self._lock:
+                    if drops != self._drops:
+                        continue  # perhaps of statistics that have changed
+                    self._making.pop(subnet, None)
+                    self._made[subnet] = net
+                    return self._kept(subnet)
+
+    def _kept(self, subnet: Subnet) -> nn.Module:
+        self._made.move_to_end(subnet)
+        while len(self._made) > self.limit:
+            self._made.popitem(last=False)
+        return self._made[subnet]
 
     def drop(self, subnets: Iterable[Subnet]) -> None:
         """Forget networks whose statistics have changed."""
         with self._lock:
+            self._drops += 1
             for subnet in subnets:
                 self._made.pop(subnet, None)
 

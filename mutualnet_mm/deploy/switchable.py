@@ -1,7 +1,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """A network that switches between its subnets while it runs."""
 
-import copy
 import threading
 from typing import Any, Callable, Iterable, List, Optional, Sequence, Union
 from weakref import WeakSet
@@ -58,7 +57,8 @@ class SwitchableNetwork:
         It starts at the current subnet and switches on its own. Weights and
         statistics are shared, and what is static by then.
         """
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
         other._start()
         other.use(self.current)
         return other
@@ -94,14 +94,22 @@ class SwitchableNetwork:
                 batch-norm statistics.
         """
         subnet = self._check(subnet)
-        statistics = self.statistics(subnet)
-        with self._lock:
-            static = self._static
-            network = None if static is None else static.get(subnet)
-            self._sliced.switch(subnet, statistics)
-            self._network = network or self._sliced
-            self._current = subnet
+        self._switch(lambda: subnet)
         return subnet
+
+    def _switch(self, choose: Callable[[], Subnet]) -> None:
+        """Switch; a network that has to be made stops no call meanwhile."""
+        while True:
+            subnet, static = choose(), self._static
+            statistics = self.statistics(subnet)
+            network = None if static is None else static.get(subnet)
+            with self._lock:
+                # Another thread may have changed what was chosen.
+                if static is self._static and subnet == choose():
+                    self._sliced.switch(subnet, statistics)
+                    self._network = network or self._sliced
+                    self._current = subnet
+                    return
 
     def _check(self, subnet: Union[str, Subnet]) -> Subnet:
         """Refuse what lies below the trained range and is not in the table.
@@ -146,11 +154,15 @@ class SwitchableNetwork:
             )
         with self._lock:
             self._bank.update(calibrate(self.model, chosen, batches))
-        for handle in list(self._handles):  # one lock at a time
-            with handle._lock:
-                if handle._static is not None:
-                    handle._static.drop(chosen)
-                handle.use(handle._current)
+        for handle in list(self._handles):
+            static = handle._static
+            if static is not None:
+                static.drop(chosen)
+            handle._refresh()
+
+    def _refresh(self) -> None:
+        """Switch to the current subnet again."""
+        self._switch(lambda: self._current)
 
     def _choose(self, subnets: Subnets) -> List[Subnet]:
         if isinstance(subnets, (str, Subnet)):
@@ -201,19 +213,23 @@ class SwitchableNetwork:
             )
         for subnet in chosen:
             self.statistics(subnet)  # all of them are refused or none
+        # Used last, or not named: then the others are kept rather than it.
+        order = [s for s in chosen if s != self._current]
+        end = len(order) if self._current in chosen else 0
+        order.insert(end, self._current)
+        made = {subnet: cache.get(subnet) for subnet in order}
         with self._lock:
-            # Used last, or not named: then it makes way for the others.
-            order = [s for s in chosen if s != self._current]
-            end = len(order) if self._current in chosen else 0
-            order.insert(end, self._current)
-            made = {subnet: cache.get(subnet) for subnet in order}
-            self._static, self._network = cache, made[self._current]
+            self._static = cache
+            if self._current in made:
+                self._network = made[self._current]
+                return
+        self._refresh()  # another thread has switched meanwhile
 
     def slice(self) -> None:
         """Run sliced again and let go of what was static."""
         with self._lock:
             self._static = None
-            self.use(self._current)
+        self._refresh()
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, samples: Samples) -> Samples:

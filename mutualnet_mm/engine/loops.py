@@ -1,10 +1,21 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Validation and testing of many subnets."""
 
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
@@ -199,6 +210,17 @@ class _SubnetLoop(Stock):
             metric.results = found
 
 
+def _watched_metrics(runner: Runner) -> Iterator[Tuple[str, str]]:
+    """Yield the settings that name a metric of the validation, and it."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            for key in hook.save_best or ():
+                if key != 'auto':
+                    yield 'save_best', key
+        elif isinstance(hook, EarlyStoppingHook):
+            yield 'EarlyStoppingHook.monitor', hook.monitor
+
+
 @LOOPS.register_module()
 class SubnetValLoop(_SubnetLoop, ValLoop):
     """Validates several subnets, each with its own calibrated statistics.
@@ -208,6 +230,24 @@ class SubnetValLoop(_SubnetLoop, ValLoop):
     """
 
     stage = 'val'
+
+    def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        super().__init__(runner, *args, **kwargs)
+        for setting, key in _watched_metrics(runner):
+            # Only subnets are prefixed, by what reads as one.
+            name = key.partition('/')[0]
+            is_subnet = 'x-' in name and name[0].isdigit()
+            primary = self.model.sampler.primary
+            watched = Subnet.parse(name) if is_subnet else primary
+            if watched not in self.subnets or (
+                is_subnet and watched == primary
+            ):
+                listed = ', '.join(map(str, self.subnets))
+                raise ConfigError(
+                    f'{setting}={key!r} is a metric of {watched}, but '
+                    f'val_cfg validates {listed}: add it to val_cfg.subnets '
+                    f'(metrics of {primary} have no prefix)'
+                )
 
 
 @LOOPS.register_module()

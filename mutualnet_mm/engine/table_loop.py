@@ -103,6 +103,12 @@ class TableLoop(SubnetTestLoop):
             name: tensor.detach().cpu().clone()
             for name, tensor in self.model.state_dict().items()
         }
+        for name, tensor in self.weights.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise UsageError(
+                    f'{name} of the checkpoint is not finite: every score of '
+                    'the table would be wrong; take an earlier checkpoint'
+                )
         self.progress = Progress(
             self.folder,
             {

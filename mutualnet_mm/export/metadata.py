@@ -3,8 +3,6 @@
 
 from typing import Any, Dict
 
-from ..config.pipelines import pipeline_steps, stage_datasets
-from ..config.views import is_video
 from ..deploy.adaptive_model import AdaptiveModel
 from ..subnet import Subnet
 from ..version import __version__
@@ -39,9 +37,7 @@ def program_metadata(net: AdaptiveModel, subnet: Subnet) -> Dict[str, Any]:
     )
     if full.frames is not None:
         found.update(full_frames=full.frames)
-    if model.task.name == 'detection':
-        for name in ('pad_size_divisor', 'pad_value'):
-            found[name] = getattr(preprocessor, name)
+    found.update(model.task.describe_inputs(model))
     return found
 
 
@@ -52,21 +48,14 @@ def _numbers(preprocessor: Any, name: str) -> list:
 
 def _channel_order(net: AdaptiveModel) -> str:
     """Order in which the network takes colours."""
-    steps = [
-        step
-        for place, dataset in stage_datasets(net.cfg, ('test',))
-        for step in pipeline_steps(place, dataset)
-    ]
-    order = None
-    if is_video(net.cfg):
-        order = 'RGB'  # of all decoders of mmaction2
-    elif any(step.kind == 'LoadImageFromFile' for step in steps):
-        order = 'BGR'
+    order = net.inputs.channel_order
     preprocessor = net.model.data_preprocessor
     # mmaction2 and mmpretrain say it in one way, mmdet in the other.
     swaps = getattr(preprocessor, 'to_rgb', False) or getattr(
         preprocessor, '_channel_conversion', False
     )
+    if net.model.task.input_channels(net.model) == 1:
+        return 'grey'
     if order is None:
         return f"{'reverse of ' if swaps else ''}the data set's arrays"
     return order[::-1] if swaps else order

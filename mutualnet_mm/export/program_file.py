@@ -18,12 +18,6 @@ Run = Callable[[Tensor], List[Tensor]]
 """Runs a batch of the subnet's own size."""
 
 METADATA = 'metadata.json'
-# Axes of the inputs that may have any size.
-_AXES: Dict[str, Dict[int, str]] = dict(
-    classification={0: 'batch'},
-    detection={0: 'batch', 2: 'height', 3: 'width'},
-    action={0: 'batch', 1: 'views'},
-)
 # What is traced with one entry is taken to have always one: an axis, or a map
 # at the top of a feature pyramid, if images are small.
 _BATCH, _SIDE = 2, 160
@@ -79,7 +73,7 @@ class SubnetProgram:
         for name, _ in [*net.named_children()]:
             if not _is_run(task, name):
                 delattr(net, name)
-        self.axes = _AXES[task.name]
+        self.axes = task.input_axes
         self.params = sum(p.numel() for p in net.parameters())
         dynamic = torch.export.Dim.DYNAMIC
         try:
@@ -131,7 +125,7 @@ def _is_run(task: Task, name: str) -> bool:
 
 def _example(task: Task, shape: Sequence[int]) -> Tuple[int, ...]:
     sizes = list(shape)
-    for axis, name in _AXES[task.name].items():
+    for axis, name in task.input_axes.items():
         if name in ('height', 'width'):
             sizes[axis] = max(_SIDE, sizes[axis])
         else:

@@ -4,10 +4,10 @@
 from typing import Any, Callable, Dict, Iterator, List, Union
 
 from mmengine.config import Config
-from mmengine.registry import MODELS
 
 from ..config.pipelines import stage_datasets
 from ..models import MutualLearningMixin
+from ..models.build import registered_name
 from ..subnet import Subnet
 
 _OURS = 'mutualnet_mm'
@@ -29,7 +29,7 @@ def stock_config(cfg: Config, model: MutualLearningMixin) -> Config:
 
     Its loops, hooks and transforms are stock ones, too, and it names no
     pretrained weights. Where a network of our own or something unknown of
-    ours remains, it goes on importing this package.
+    ours remains, it still imports this package.
 
     Args:
         cfg (Config): Of the network that learned mutually. It is not changed.
@@ -64,7 +64,10 @@ def static_config(
     """
     settings = _clean_config(cfg)
     settings['model'].update(
-        type=f'{_OURS}.StaticSubnet', subnet=str(subnet), fuse_bn=fuse_bn
+        type=f'{_OURS}.StaticSubnet',
+        subnet=str(subnet),
+        fuse_bn=fuse_bn,
+        verified=True,
     )
     return _finish(settings)
 
@@ -93,30 +96,6 @@ def inferencer_config(
                 if step['type'] == 'SampleFrames':
                     step['num_clips'] = 1
     return found
-
-
-def registered_name(stock: type, scope: Union[str, None]) -> str:
-    """Name a model class as a config does.
-
-    Args:
-        stock (type): Registered or not.
-        scope (str, optional): The config's ``default_scope``.
-
-    Returns:
-        str: Such as ``'ResNet'``, of another scope ``'mmdet.ResNet'``; the
-        path to import where the class is not registered.
-    """
-    registries = sorted(
-        (MODELS, *MODELS.children.values()), key=lambda r: r.scope != scope
-    )
-    for registry in registries:
-        for name, registered in registry.module_dict.items():
-            if registered is stock:
-                prefix = (
-                    '' if registry.scope == scope else f'{registry.scope}.'
-                )
-                return f'{prefix}{name}'
-    return f'{stock.__module__}.{stock.__qualname__}'
 
 
 def _clean_config(cfg: Config) -> Dict[str, Any]:

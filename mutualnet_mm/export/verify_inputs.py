@@ -9,11 +9,9 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from ..deploy.adaptive_model import AdaptiveModel
 from ..errors import UsageError
-from ..models.tasks.base import Batch
+from ..models.tasks.samples import Batch
 
 _NUMBER = 3
-# TestViews of a video are independent of each other, and there may be dozens.
-_VIEWS = 2
 
 
 def verification_batches(
@@ -34,17 +32,13 @@ def verification_batches(
     if images is None:
         batches = _of_test_set(net)
     elif isinstance(images, (list, tuple)):
-        # Of detectors the first one has a size of its own.
+        # The first image of a detector has a size of its own.
         batches = [net.prepare(images[:1]), net.prepare(images)]
     else:
         inputs, samples = net.prepare(images)
         batches = [(inputs[:1], samples[:1]), (inputs, samples)]
-    if net.model.task.name == 'action':
-        batches = [
-            # Stock recognizers view the result in another shape.
-            (inputs[:, :_VIEWS].contiguous(), samples)
-            for inputs, samples in batches
-        ]
+    shorten = net.model.task.shorten
+    batches = [(shorten(inputs), samples) for inputs, samples in batches]
     inputs, samples = batches[1]
     if len(inputs) == 1:
         inputs = torch.cat((inputs, inputs.flip(-1)))

@@ -19,6 +19,7 @@ from .backbones import (
 )
 from .mutual import MutualLearning, MutualLearningMixin
 from .static import StaticMixin, StaticSubnet, static_model
+from .tasks import Task, register_task
 
 __all__ = [
     'MobileNetV1',
@@ -38,6 +39,8 @@ __all__ = [
     'SlimmableVGG',
     'SlimmableWideResNet',
     'SlimmableX3D',
+    'Task',
     'WideResNet',
+    'register_task',
     'static_model',
 ]

@@ -1,8 +1,9 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The model of a config, and the subnets that the config names."""
 
+import inspect
 from copy import deepcopy
-from typing import List
+from typing import Any, Dict, List, Optional
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -42,3 +43,53 @@ def listed_subnets(cfg: Config, model: MutualLearningMixin) -> List[Subnet]:
     """
     listed = (cfg.get('test_cfg') or {}).get('subnets')
     return model.sampler.choose(listed)
+
+
+def without_teacher(settings: Dict[str, Any], model: Any) -> Dict[str, Any]:
+    """Drop from a model's settings what only learning from a teacher needs.
+
+    Detectors that learn by distillation build a teacher from a config and a
+    checkpoint of its own. They predict as the class that they are built on,
+    the first that takes no teacher.
+
+    Args:
+        settings (dict): ``cfg.model``. It is not changed.
+        model (MutualLearningMixin): As built from it.
+
+    Returns:
+        dict: Settings of a model that predicts the same.
+    """
+    of_teacher = {name for name in settings if 'teacher' in name}
+    if not of_teacher:
+        return settings
+    kept = {k: v for k, v in settings.items() if k not in of_teacher}
+    for base in type(model).stock_class.__mro__:
+        taken = inspect.signature(base.__init__).parameters
+        if not any('teacher' in name for name in taken):
+            name = registered_name(base, settings.get('_scope_'))
+            return dict(kept, wraps=name)
+    return settings
+
+
+def registered_name(stock: type, scope: Optional[str]) -> str:
+    """Name a model class as a config does.
+
+    Args:
+        stock (type): Registered or not.
+        scope (str, optional): The config's ``default_scope``.
+
+    Returns:
+        str: Such as ``'ResNet'``, of another scope ``'mmdet.ResNet'``; the
+        path to import where the class is not registered.
+    """
+    registries = sorted(
+        (MODELS, *MODELS.children.values()), key=lambda r: r.scope != scope
+    )
+    for registry in registries:
+        for name, registered in registry.module_dict.items():
+            if registered is stock:
+                prefix = (
+                    '' if registry.scope == scope else f'{registry.scope}.'
+                )
+                return f'{prefix}{name}'
+    return f'{stock.__module__}.{stock.__qualname__}'

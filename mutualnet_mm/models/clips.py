@@ -32,7 +32,9 @@ def pick_frames(clips: Tensor, frames: Optional[int]) -> Tensor:
     available = clips.shape[-3]
     if frames in (None, available):
         return clips
-    return clips[..., frame_indices(available, frames), :, :]
+    # An index tensor would be copied to the device at every call.
+    picked = [clips.select(-3, i) for i in frame_indices(available, frames)]
+    return torch.stack(picked, -3)
 
 
 def resize_space(clips: Tensor, size: Tuple[int, int]) -> Tensor:

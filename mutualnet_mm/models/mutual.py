@@ -31,7 +31,7 @@ from ..subnet import Subnet
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_state
 from .settings import MutualSettings
-from .tasks import find_task
+from .tasks import SUPPORTED, find_task
 from .wraps import Stock, find_class, mix
 
 
@@ -57,11 +57,19 @@ class MutualLearningMixin(Stock):
     def __init__(
         self, *args: Any, mutual: Optional[dict], **kwargs: Any
     ) -> None:
+        task = find_task(type(self))
+        if not args and kwargs.get('backbone') is None:
+            raise ConfigError(
+                f'wraps={type(self).stock_class.__name__!r} is given no '
+                f'model.backbone, which is what gets slimmed: use one of '
+                f'{SUPPORTED}'
+            )
         super().__init__(*args, **kwargs)
+        task.check_model(self)
         settings = MutualSettings.read(mutual)
         self.space = settings.space
         self.sampler = settings.sampler
-        self.task = find_task(self)(self.space)
+        self.task = task(self.space)
         self.supervision = self.task.check_supervision(
             self, settings.supervision
         )
@@ -103,7 +111,7 @@ class MutualLearningMixin(Stock):
 
     def _verify_rest(self) -> None:
         """Refuse a neck or head that mixes up the channels that come."""
-        rest = self.task.behind_backbone(self)
+        rest = self.task.downstream(self)
         names = [stock_name(m) for m in rest.values() if [*m.parameters()]]
         if names:
             parts = OrderedDict(backbone=self.backbone, **rest)
@@ -223,6 +231,25 @@ class MutualLearningMixin(Stock):
             )
         with self._own_call():
             return super().extract_feat(*args, **kwargs)
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: Any
+    ) -> None:
+        """Refuse weights of which none fits: loaders only log what does not.
+
+        Raises:
+            UsageError: Names a weight of the checkpoint and one of the model.
+        """
+        own = [f'{prefix}{name}' for name in self.state_dict()]
+        if state_dict and set(own).isdisjoint(state_dict):
+            raise UsageError(
+                f'no weight of the checkpoint ({next(iter(state_dict))}, ...) '
+                f'is one of the {type(self).__name__} ({own[0]}, ...): '
+                'training or testing would start from random weights; give a '
+                'checkpoint of this model, or load a backbone by '
+                "backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @contextmanager
     def _own_call(self) -> Iterator[None]:

@@ -1,12 +1,14 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The static form of a subnet: a stock model at its size, nothing sliced."""
 
+from contextlib import nullcontext
 from typing import Any, List, Optional, Union
 
 from torch import nn
 
 from ..registry import MODELS
 from ..slimmable import Statistics, make_static, share_weights
+from ..slimmable.verify import already_verified
 from ..subnet import Subnet
 from .mutual import MutualLearning, MutualLearningMixin
 from .wraps import Stock, mix
@@ -116,6 +118,7 @@ def StaticSubnet(
     wraps: Union[str, type, None] = None,
     subnet: Union[str, Subnet],
     fuse_bn: bool = False,
+    verified: bool = False,
     mutual: Optional[dict] = None,
     **kwargs: Any,
 ) -> nn.Module:
@@ -128,8 +131,12 @@ def StaticSubnet(
         subnet (str or Subnet): Such as ``'0.7x-160'``.
         fuse_bn (bool): Whether the checkpoint's batch norms are folded.
             Defaults to False.
+        verified (bool): Whether the network of all subnets was verified when
+            it was trained, as exported configs say: it is not done again
+            then. Defaults to False.
         mutual (dict): Of the network that the subnet was trained in.
         **kwargs: Of the stock class; its backbone must be slimmable.
     """
-    model = MutualLearning(wraps=wraps, mutual=mutual, **kwargs)
+    with already_verified() if verified else nullcontext():
+        model = MutualLearning(wraps=wraps, mutual=mutual, **kwargs)
     return static_model(model, subnet, fuse_bn=fuse_bn)

@@ -3,7 +3,8 @@
 
 import hashlib
 import json
-from typing import Mapping
+import re
+from typing import Any, Mapping
 
 import torch
 from mmengine.config import Config
@@ -30,8 +31,16 @@ def config_fingerprint(cfg: Config) -> str:
         for key in _SPEED:
             (loader or {}).pop(key, None)
     chosen['fp16'] = (cfg.get('test_cfg') or {}).get('fp16', False)
-    text = json.dumps(chosen, default=str)
+    text = json.dumps(chosen, default=_name)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name(value: Any) -> str:
+    """Name a class, a function or an object, the same in every process."""
+    name = getattr(value, '__qualname__', None)
+    if name is not None:
+        return f'{value.__module__}.{name}'
+    return re.sub(r' at 0x[0-9a-fA-F]+', '', repr(value))
 
 
 def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:

@@ -8,6 +8,7 @@ independent computation on the full-width one.
 """
 
 import copy
+from contextlib import contextmanager
 from itertools import cycle
 from typing import (
     Any,
@@ -28,6 +29,23 @@ from ..errors import ConfigError, first_line
 from .convert import stock_name
 from .layers import SlimLayer
 from .state import active_width, set_width, slim_states
+
+_is_verified = False
+
+
+@contextmanager
+def already_verified() -> Iterator[None]:
+    """Let :func:`verify_slicing` pass everything in a ``with`` block.
+
+    For networks that were verified when they were built for the first time:
+    those of files that this package wrote.
+    """
+    global _is_verified
+    before, _is_verified = _is_verified, True
+    try:
+        yield
+    finally:
+        _is_verified = before
 
 
 def verify_slicing(
@@ -51,10 +69,11 @@ def verify_slicing(
         name (str, optional): What errors call it. Defaults to the name of the
             stock class.
         size (int): Side of the square input in pixels. A network that takes
-            none so small is tried with seven and eight times that: two sizes,
-            since one that flattens its map runs at a single one.
-            Defaults to 32.
-        frames (int): Frames of the input of a 3D network. Defaults to 8.
+            none so small is tried with seven and eight times that, or half
+            of it: two sizes, since one that flattens its map runs at a single
+            one. Defaults to 32.
+        frames (int): Frames of the input of a network over clips, which is
+            also tried with twice as many. Defaults to 8.
         fractions (Sequence[float]): Of the widest width, where to try.
             Defaults to (0.3, 0.7).
         tolerance (float): Largest difference, relative to the largest value
@@ -63,7 +82,21 @@ def verify_slicing(
     Raises:
         ConfigError: Names the first layer that goes wrong.
     """
+    if _is_verified:
+        return
     name = name or stock_name(module)
+    with torch.device('cpu'):  # whatever the default device is
+        _verify(module, name, size, frames, fractions, tolerance)
+
+
+def _verify(
+    module: nn.Module,
+    name: str,
+    size: int,
+    frames: int,
+    fractions: Sequence[float],
+    tolerance: float,
+) -> None:
     generator = torch.Generator().manual_seed(0)
     net = copy.deepcopy(module).double().cpu()
     net.eval()  # not chained: stock backbones' ``train`` returns nothing
@@ -86,7 +119,8 @@ def verify_slicing(
             raise ConfigError(
                 f'{name} cannot be slimmed: at width {width:.2g}, or at the '
                 f'widest, {_failing_forward(error, net, masked)} fails with '
-                f'"{first_line(error)}"'
+                f'"{first_line(error)}" on an input of '
+                f'{" x ".join(map(str, shape))}'
             ) from error
         pairs = [
             (f'layer "{a.name}" ({a.kind})', a.output, b.output, a.channel_dim)
@@ -183,27 +217,61 @@ def _randomise(net: nn.Module, generator: torch.Generator) -> None:
                 tensor.data.uniform_(0.5, 1.5, generator=generator)
 
 
+def input_channels(module: nn.Module) -> int:
+    """Channels of a network's input: those of its first convolution."""
+    return _first_convolution(module).in_channels
+
+
+def _first_convolution(module: nn.Module) -> nn.Module:
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
+            return layer
+    raise ConfigError(f'{stock_name(module)} has no convolution to slim')
+
+
 def _input_shapes(
     name: str, net: nn.Module, size: int, frames: int
 ) -> List[Tuple[int, ...]]:
-    for layer in net.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
-            time = (frames,) if isinstance(layer, nn.Conv3d) else ()
-            lead = (1, layer.in_channels, *time)
-            small = (*lead, size, size)
-            if _error(net, small) is None:
-                return [small]
-            large = [(*lead, side, side) for side in (7 * size, 8 * size)]
-            error = _error(net, large[0])
+    """Inputs that the network takes at full width: one, or of two sizes."""
+    first = _first_convolution(net)
+    leads = _leading_axes(net, first, frames)
+    found: Optional[Exception] = None
+    for lead in leads:
+        for sides in ((size,), (7 * size, 8 * size), (3.5 * size, 4 * size)):
+            shapes = [(*lead, int(side), int(side)) for side in sides]
+            error = _error(net, shapes[0])
             if error is None:
-                return large
-            of_frames = f' and {frames} frames' if time else ''
-            raise ConfigError(
-                f'{name} does not run at full width on {size} or {7 * size} '
-                f'pixels{of_frames}: {_failing_forward(error, net)} fails '
-                f'with "{first_line(error)}"'
-            ) from error
-    raise ConfigError(f'{stock_name(net)} has no convolution to slim')
+                return shapes
+            # What the input that is most likely meant fails with.
+            if lead == leads[0] and len(sides) > 1:
+                found = found or error
+    assert found is not None
+    *others, last = [' x '.join(map(str, (*lead, 'H', 'W'))) for lead in leads]
+    shapes_tried = f'{", ".join(others)} or {last}' if others else last
+    raise ConfigError(
+        f'{name} does not run at full width on {size}, {int(3.5 * size)} or '
+        f'{7 * size} pixels, tried with inputs of {shapes_tried}: '
+        f'{_failing_forward(found, net)} fails with "{first_line(found)}"'
+    ) from found
+
+
+def _leading_axes(
+    net: nn.Module, first: nn.Module, frames: int
+) -> List[Tuple[int, ...]]:
+    """Axes before height and width, the most likely ones first."""
+    channels = first.in_channels
+    if isinstance(first, nn.Conv3d):
+        return [(1, channels, frames), (1, channels, 2 * frames)]
+    # A network of 2D layers may take clips (C2D), or frames as a batch (TSM).
+    segments = {
+        getattr(module, 'num_segments', None) for module in net.modules()
+    }
+    batches = [n for n in segments if isinstance(n, int)]
+    return [
+        (1, channels),
+        (1, channels, frames),
+        *((number, channels) for number in batches),
+    ]
 
 
 def _error(net: nn.Module, shape: Tuple[int, ...]) -> Optional[Exception]:

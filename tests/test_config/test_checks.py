@@ -159,7 +159,7 @@ def test_pipeline_of_another_resolution(write, split):
     'resolution, steps',
     [
         ((600, 480), [RESIZE.format((1000, 600), True)]),
-        ((224,), [RESIZE.format((256, 256), False), 'dict(type="X")']),
+        ((224,), [RESIZE.format((256, 256), False), 'dict(type="XCrop")']),
         (
             (224,),
             [RESIZE.format((256, 256), True), 'dict(type="RandomCrop")'],
@@ -167,7 +167,7 @@ def test_pipeline_of_another_resolution(write, split):
         ((224,), [RESIZE.format((-1, 256), True)]),
         (64, [RESIZE.format((1000, 600), True)]),
     ],
-    ids=['agrees', 'distorts', 'crops', 'by height', 'no list'],
+    ids=['agrees', 'cropped by others', 'crops', 'by height', 'no list'],
 )
 def test_pipelines_left_to_training(write, resolution, steps):
     load_config(write(pipeline_config(resolution, *steps)))
@@ -203,7 +203,7 @@ def test_the_last_size_of_a_classifier(write, split, steps, size):
 
 def test_sizes_that_nothing_names(write):
     load_config(write(CLASSIFIER.format('val', 'dict(type="PackInputs")')))
-    step = 'dict(type="Resize", scale=20, keep_ratio=True)'
+    step = 'dict(type="Resize", scale=(-1, 20), keep_ratio=True)'
     load_config(write(CLASSIFIER.format('val', step)))
 
 
@@ -212,3 +212,22 @@ def test_only_the_stage_that_runs_is_checked(write):
     load_config(path, stages=('test',))
     with pytest.raises(ConfigError, match='no.json'):
         load_config(path, stages=('train', 'test'))
+
+
+def test_pipelines_of_other_projects_are_left_to_their_task(write):
+    """A segmentor trains on crops, and is tested on larger images."""
+    steps = RESIZE.format((2048, 1024), True)
+    for scope, refused in (('mmseg', False), ('mmdet', True)):
+        text = pipeline_config((512, 256), steps, split='test')
+        path = write(f'default_scope = {scope!r}\n{text}')
+        if not refused:
+            load_config(path)
+            continue
+        with pytest.raises(ConfigError, match='2048'):
+            load_config(path)
+
+
+def test_a_square_is_compared_whatever_the_model(write):
+    text = pipeline_config((32, 16), 'dict(type="CenterCrop", crop_size=28)')
+    with pytest.raises(ConfigError, match='CenterCrop of 28'):
+        load_config(write(text))

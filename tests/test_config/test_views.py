@@ -55,10 +55,13 @@ CASES = {
 }
 
 
-def video_config(pipeline, wraps='Recognizer3D', **dataset):
+def video_config(pipeline, frames=(8, 4), **dataset):
     dataset = dict(type='VideoDataset', pipeline=pipeline, **dataset)
     return Config(
-        dict(model=dict(wraps=wraps), test_dataloader=dict(dataset=dataset))
+        dict(
+            model=dict(mutual=dict(frames=frames)),
+            test_dataloader=dict(dataset=dataset),
+        )
     )
 
 
@@ -105,11 +108,11 @@ def test_sizes_that_depend_on_the_video(sizes):
 
 
 def test_what_says_nothing():
-    cfg = video_config([sample(num_clips=5)], wraps='ImageClassifier')
+    cfg = video_config([sample(num_clips=5)], frames=None)
     assert find_views(cfg) == TestViews(None, None)
     assert find_views(Config(dict())) == TestViews(None, None)
     cfg.test_dataloader = None
-    cfg.model.wraps = 'Recognizer3D'
+    cfg.model.mutual.frames = (8, 4)
     assert find_views(cfg) == TestViews(1, None)
 
 

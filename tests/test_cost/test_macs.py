@@ -1,4 +1,5 @@
 import pytest
+import torch
 from mmengine.registry import MODELS
 
 from mutualnet_mm import Subnet, UsageError

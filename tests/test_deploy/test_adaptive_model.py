@@ -1,6 +1,8 @@
 """From a file to predictions within a budget."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -187,3 +189,36 @@ def test_attributes(store):
     assert isinstance(net.file, AdaptiveFile)
     assert not any(module.training for module in net.model.modules())
     assert net.table.task == 'classification'
+
+
+@pytest.mark.parametrize(
+    'copied',
+    [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))],
+    ids=['deepcopy', 'pickle'],
+)
+def test_copies_are_networks_of_their_own(net, copied):
+    batch = nets.full_batch(net.model)
+    subnet = net.table.entries[1].subnet
+    net.use(subnet)
+    net.make_static()
+    expected = run(net, batch)
+    other = copied(net)
+    assert other.current == subnet and other.table.entries == net.table.entries
+    net.slice()
+    assert nets.same(run(other, batch), run(net, batch))
+    with torch.no_grad():
+        for parameter in other._origin.parameters():
+            parameter.zero_()
+    net.make_static()
+    assert nets.same(run(net, batch), expected)
+
+
+def test_a_loaded_file_is_not_verified_again(store, monkeypatch):
+    """What wrote it has done so; that takes most of the time of loading."""
+    path, run_full = store(), []
+    monkeypatch.setattr(
+        'mutualnet_mm.slimmable.verify._verify',
+        lambda *args: run_full.append(args),
+    )
+    AdaptiveModel.from_file(path)
+    assert not run_full

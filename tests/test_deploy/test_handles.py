@@ -222,3 +222,26 @@ def test_switching_waits_for_the_call_under_way(network):
         go_on.set()
         assert nets.same(call.result(), expected)
         assert switch.result() == net.current == Subnet.parse(B)
+
+
+def test_calls_go_on_while_a_network_is_made(network, monkeypatch):
+    net = network()
+    batch = nets.full_batch(net.model)
+    expected = run(net, batch)
+    net.make_static(A, fuse_bn=False)
+    inside, go_on = threading.Event(), threading.Event()
+    make = net._static._make
+
+    def wait(subnet):
+        inside.set()
+        assert go_on.wait(30)
+        return make(subnet)
+
+    net._static._make = wait
+    with ThreadPoolExecutor(1) as pool:
+        switch = pool.submit(net.use, B)
+        assert inside.wait(30)
+        assert nets.same(run(net, batch), expected)
+        assert net.current == Subnet.parse(A)
+        go_on.set()
+        assert switch.result() == net.current == Subnet.parse(B)

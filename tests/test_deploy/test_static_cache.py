@@ -141,3 +141,37 @@ def test_listed_while_another_thread_switches(make):
 def test_limits_that_are_none(limit, make):
     with pytest.raises(UsageError, match='limit=.*whole number from 1'):
         StaticCache(make, limit)
+
+
+def test_others_do_not_wait_for_one_that_is_made():
+    inside, go_on = threading.Event(), threading.Event()
+
+    def make(subnet):
+        if subnet == B:
+            inside.set()
+            assert go_on.wait(30)
+        return nn.Identity()
+
+    cache = StaticCache(make, limit=3)
+    first = cache.get(A)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(cache.get, B)
+        assert inside.wait(30)
+        assert cache.get(A) is first and cache.subnets == [A]
+        assert cache.get(C)
+        go_on.set()
+        assert job.result() is cache.get(B)
+
+
+def test_statistics_that_change_while_it_is_made():
+    made = []
+
+    def make(subnet):
+        made.append(subnet)
+        if len(made) == 1:
+            cache.drop([subnet])
+        return nn.Identity()
+
+    cache = StaticCache(make, limit=3)
+    assert cache.get(A) is cache.get(A)
+    assert made == [A, A]  # the first was of the old ones

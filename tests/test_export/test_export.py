@@ -243,10 +243,11 @@ def test_tolerance(make_net, tmp_path):
 
 
 def test_batch_of_one_size_only(make_net, tmp_path, monkeypatch):
-    monkeypatch.setitem(program_file._AXES, 'classification', {})
+    net = make_net('classifier')
+    monkeypatch.setattr(type(net.model.task), 'input_axes', {})
     with pytest.raises(UsageError, match=r'not run a batch of shape \(3, '):
         export_subnet(
-            make_net('classifier'),
+            net,
             HALF['classifier'],
             'torch',
             tmp_path / 'a.pt2',

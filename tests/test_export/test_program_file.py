@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from mmengine.registry import MODELS
+from passes import leading_statistics
 from torch import nn
 
 from mutualnet_mm import Subnet, UsageError
@@ -284,7 +285,8 @@ def test_statistics_of_another_subnet_do_not_pass(network):
     model, bank = network('resnet')
     batch = inputs(model, '0.5x-48', 2)
     expected = adaptive(model, '0.5x-48', bank, batch)
-    wrong = {Subnet.parse('0.5x-48'): None}  # the full network's
+    wrong = leading_statistics(model, '0.5x-48')  # the full network's
+    wrong = {Subnet.parse('0.5x-48'): wrong}
     found = adaptive(model, '0.5x-48', wrong, batch)
     assert difference(found, expected) > 10 * TOLERANCE
 

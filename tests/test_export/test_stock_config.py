@@ -174,6 +174,7 @@ def test_static_form(video):
         wraps='mmaction.Recognizer3D',
         subnet='0.5x-24-2',
         fuse_bn=True,
+        verified=True,
         mutual=before['model']['mutual'],
         backbone=dict(
             BACKBONE,

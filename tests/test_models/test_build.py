@@ -1,9 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 from mmengine.config import Config
 
 from mutualnet_mm import ConfigError, Subnet
 from mutualnet_mm.apis import build_model
-from mutualnet_mm.models.build import listed_subnets
+from mutualnet_mm.models.build import listed_subnets, without_teacher
 
 
 @pytest.fixture
@@ -55,3 +57,30 @@ def test_a_listed_subnet_outside_of_the_range(config):
     cfg = config(test_cfg=dict(subnets=['0.1x-64']))
     with pytest.raises(ConfigError, match='0.1x-64'):
         listed_subnets(cfg, build_model(cfg))
+
+
+def test_settings_without_a_teacher(enter_scope):
+    """Of distillation; what is deployed looks for no file of the teacher."""
+    pytest.importorskip('mmdet')
+    enter_scope('mmdet')
+    from mmdet.models import LAD, SingleStageDetector
+
+    model = SimpleNamespace()
+    settings = dict(
+        type='mutualnet_mm.MutualLearning',
+        wraps='LAD',
+        backbone=dict(depth=18),
+        teacher_backbone=dict(depth=101),
+        teacher_ckpt='missing.pth',
+        eval_teacher=True,
+    )
+    kind = type('MutualLAD', (), dict(stock_class=LAD))
+    found = without_teacher(settings, kind())
+    assert found == dict(
+        type='mutualnet_mm.MutualLearning',
+        wraps='mmdet.SingleStageDetector',
+        backbone=dict(depth=18),
+    )
+    assert issubclass(LAD, SingleStageDetector) and 'teacher_ckpt' in settings
+    plain = dict(settings=1)
+    assert without_teacher(plain, model) is plain

@@ -172,3 +172,26 @@ def test_every_trained_resolution_is_exact():
         for resolution in range(16, full + 1):
             size = scaled_size(clips, resolution / full)
             assert size == (resolution, resolution)
+
+
+def test_frames_are_picked_on_the_device():
+    """No list of indices becomes a tensor, which a GPU would wait for."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_flatten
+
+    indices = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            indices.extend(
+                leaf
+                for leaf in tree_flatten((args, kwargs))[0]
+                if isinstance(leaf, torch.Tensor)
+                and not leaf.is_floating_point()
+            )
+            return func(*args, **(kwargs or {}))
+
+    clips = torch.empty(2, 1, 3, 8, 4, 4, device='meta')
+    with Recorder():
+        picked = pick_frames(clips, 3)
+    assert picked.shape == (2, 1, 3, 3, 4, 4) and not indices

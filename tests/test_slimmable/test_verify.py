@@ -144,7 +144,9 @@ def test_flattening_another_resolution_is_refused(built_for):
         nn.Flatten(),
         nn.Linear(16 * built_for**2, 10),
     )
-    with pytest.raises(ConfigError, match='Sequential does not run .*"2"'):
+    with pytest.raises(
+        ConfigError, match='Sequential (does not|cannot) .*"2"'
+    ):
         verify_slicing(slimmed(net, {'2': LayerRule(fixed=True)}))
 
 
@@ -204,9 +206,19 @@ def test_network_without_convolution_is_refused():
 
 
 def test_too_few_frames_are_named():
-    """A network that takes 12 frames at least, tried with 8 of them."""
-    net = nn.Sequential(nn.Conv3d(3, 8, (12, 1, 1)), nn.BatchNorm3d(8))
+    """A network that takes 20 frames at least, tried with 8 and 16."""
+    net = nn.Sequential(nn.Conv3d(3, 8, (20, 1, 1)), nn.BatchNorm3d(8))
     convert(net, SlimState())
-    with pytest.raises(ConfigError, match='224 pixels and 8 frames: '):
+    with pytest.raises(
+        ConfigError, match='3 x 8 x H x W or 1 x 3 x 16 x H x W: '
+    ):
         verify_slicing(net)
-    verify_slicing(net, frames=12)
+    verify_slicing(net, frames=20)
+
+
+def test_another_default_device():
+    """It is the CPU that verifies, whatever new tensors are made on."""
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16))
+    convert(net, SlimState())
+    with torch.device('meta'):
+        verify_slicing(net)

@@ -1,6 +1,16 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Images and clips as a user has them, made into batches."""
 
+from .clips import ClipReader
+from .images import DetectionReader, ImageReader
 from .pipeline import InputPipeline
+from .reader import Reader, register_reader
 
-__all__ = ['InputPipeline']
+__all__ = [
+    'ClipReader',
+    'DetectionReader',
+    'ImageReader',
+    'InputPipeline',
+    'Reader',
+    'register_reader',
+]

@@ -1,32 +1,46 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Clips made ready by the steps of a test pipeline."""
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Tuple
 
 import numpy as np
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 from torch import Tensor
 
+from ...config.views import sizing_step
 from ...datasets import ReadClip
 from ...errors import UsageError
 from ...models import MutualLearningMixin
-from ...models.tasks.base import Batch
-from .reader import Reader, naming, steps_of
+from ...models.tasks.samples import Batch
+from ...subnet import Size
+from .reader import Reader, naming, register_reader, steps_of
 
 
+@register_reader('ActionTask')
 class ClipReader(Reader):
     """Clips for recognizers, as mmaction2's data sets and inferencer."""
 
     what = 'clip'
     array_dims = 4
-    array_shape = '(T, H, W, 3) in RGB order, frames put together by np.stack'
     tensor_dims = (4, 5, 6)
-    tensor_shapes = '(3, T, H, W), (N, 3, T, H, W) or (N, views, 3, T, H, W)'
+    tensor_shapes = '(C, T, H, W), (N, C, T, H, W) or (N, views, C, T, H, W)'
 
     def __init__(self, dataset: dict, model: MutualLearningMixin) -> None:
         super().__init__(dataset, model)
         steps = list(steps_of(dataset['pipeline']))
+        sized = sizing_step(steps)
+        self._view = None if sized is None else sized[1]
+        self._from_array: Any = None
+        self._missing = ''
+        if any(step.kind == 'PoseDecode' for step in steps):
+            self._missing = (
+                f'the {self.channels} channels of clips are made of poses '
+                '(PoseDecode), not of pictures: give them as a tensor'
+            )
+            return
+        if self.channels == 3:
+            self.channel_order = 'RGB'  # of all decoders of mmaction2
         decoding = [i for i, s in enumerate(steps) if 'Decode' in s.kind]
         if not decoding:
             raise UsageError(
@@ -47,15 +61,15 @@ class ClipReader(Reader):
             ]
         )
         self._folders = reading[-1].kind == 'RawFrameDecode'
-        names = ('filename_tmpl', 'start_index') if self._folders else ()
+        names = ('filename_tmpl', 'start_index', 'modality')
+        given = dataset if self._folders else {}
         self._pack = TRANSFORMS.build(
             _packing(
                 'rawframes' if self._folders else 'video',
-                **{k: dataset[k] for k in names if k in dataset},
+                **{k: given[k] for k in names if k in given},
             )
         )
         self._from_file: Any = None
-        self._missing = ''
         settings = [step.settings for step in reading]
         try:
             self._from_file = (
@@ -65,6 +79,15 @@ class ClipReader(Reader):
             # Of a decoder, which arrays do not need.
             self._missing = f'{error}, or give the clip as an array'
 
+    @property
+    def array_shape(self) -> str:
+        """Shape of one clip as an array, in words."""
+        kind = {2: 'of flow in x and y', 3: 'in RGB order'}
+        return (
+            f'(T, H, W, {self.channels}) {kind.get(self.channels, "")}, '
+            'frames put together by np.stack'
+        )
+
     def read_file(self, file: str) -> dict:
         """Return what the test set would deliver for a video or folder."""
         if self._missing:
@@ -73,7 +96,7 @@ class ClipReader(Reader):
             return self._finish(self._from_file(self._pack(file)))
         with naming(
             f'folder {file!r}',
-            'one of its frames is no image, or a broken one',
+            'one of its frames is not an image, or a broken one',
             'the test pipeline reads folders of frames named '
             f'{self._pack.filename_tmpl!r}, give one, or the clip as an array',
         ):
@@ -85,7 +108,15 @@ class ClipReader(Reader):
 
     def read_array(self, array: np.ndarray) -> dict:
         """Return what the stock inferencer's pipeline makes of an array."""
+        if self._from_array is None:
+            raise UsageError(self._missing)
         return self._finish(self._from_array(array))
+
+    def tensor_shape(self, image_shape: Size) -> Tuple[int, ...]:
+        """Shape of one view as the test pipeline delivers it."""
+        del image_shape
+        model = self.model
+        return model.task.input_shape(model, model.space.full, self._view)[1:]
 
     def batch(self, inputs: Tensor) -> Batch:
         """Add the axis of views and empty data samples."""

@@ -1,6 +1,8 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Images made ready by the steps of a test pipeline."""
 
+from typing import Tuple
+
 import numpy as np
 import torch.nn.functional as F
 from mmcv.image.geometric import rescale_size
@@ -12,22 +14,27 @@ from torch import Tensor
 from ...config.pipelines import pipeline_steps
 from ...errors import UsageError
 from ...models import MutualLearningMixin
-from ...models.tasks.base import Batch
-from .reader import Reader, naming, steps_of
+from ...models.tasks.samples import Batch
+from ...subnet import Size
+from .reader import Reader, naming, register_reader, steps_of
 
 _UNBOUND = 10**9  # a long edge that no image reaches
 
 
+@register_reader('ClassificationTask')
 class ImageReader(Reader):
     """Images for classifiers, as mmpretrain's data sets and inferencer."""
 
     def __init__(self, dataset: dict, model: MutualLearningMixin) -> None:
         super().__init__(dataset, model)
-        # Stock normalisation makes three channels of a grey one.
-        self.takes_grey = hasattr(model.data_preprocessor, 'mean')
+        if self.channels == 3:
+            # Stock normalisation makes three channels of a grey one.
+            self.takes_grey = hasattr(model.data_preprocessor, 'mean')
         steps = list(steps_of(dataset['pipeline']))
         loading = [s for s in steps if s.kind == 'LoadImageFromFile']
         self._load = [step.settings for step in loading[:1]]
+        if self._load and self.channels == 3:
+            self.channel_order = 'BGR'
         self._from_file = Compose(self._load)
         self._finish = Compose(
             [
@@ -38,6 +45,15 @@ class ImageReader(Reader):
             ]
         )
 
+    @property
+    def array_shape(self) -> str:
+        """Shape of one image as an array, in words."""
+        if self.channels == 1:
+            return '(H, W), grey'
+        if self.channels == 3:
+            return '(H, W, 3) in BGR order, as cv2.imread gives it'
+        return super().array_shape
+
     def read_file(self, file: str) -> dict:
         """Return what the test set would deliver for a file."""
         if not self._load:
@@ -47,7 +63,7 @@ class ImageReader(Reader):
                 'LoadImageFromFile): give an array with the same order of '
                 'colours'
             )
-        broken = 'it is no image, or a broken one'
+        broken = 'it is not an image, or a broken one'
         remedy = 'give the path of an image file'
         with naming(f'image {file!r}', broken, remedy):
             results = self._from_file(dict(img_path=file))
@@ -67,12 +83,14 @@ class ImageReader(Reader):
         return inputs, [DataSample() for _ in inputs]
 
 
+@register_reader('DetectionTask')
 class DetectionReader(ImageReader):
     """Images for detectors, as mmdet's data sets and inferencer."""
 
     def __init__(self, dataset: dict, model: MutualLearningMixin) -> None:
         super().__init__(dataset, model)
-        self.takes_grey = False  # stock normalisation refuses them
+        if self.channels == 3:
+            self.takes_grey = False  # stock normalisation refuses them
         settings = self._load[0] if self._load else {}
         self._from_array = TRANSFORMS.build(
             dict(settings, type='mmdet.LoadImageFromNDArray')
@@ -88,6 +106,10 @@ class DetectionReader(ImageReader):
     def read_array(self, array: np.ndarray) -> dict:
         """Return what the stock inferencer's pipeline makes of an array."""
         return self._finish(self._from_array(dict(img=array)))
+
+    def tensor_shape(self, image_shape: Size) -> Tuple[int, ...]:
+        """Shape of an original image of ``image_shape``."""
+        return (self.channels, *image_shape)
 
     def batch(self, inputs: Tensor) -> Batch:
         """Scale and pad original images as the test pipeline does."""

@@ -2,7 +2,7 @@
 """What a user hands over, made into the batch that a test loop would see."""
 
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Type, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -14,14 +14,9 @@ from torch import Tensor
 from ...config.pipelines import stage_datasets
 from ...errors import UsageError
 from ...models import MutualLearningMixin
-from ...models.tasks.base import Batch
-from .clips import ClipReader
-from .images import DetectionReader, ImageReader
-from .reader import Reader
-
-_READERS: Dict[str, Type[Reader]] = dict(
-    classification=ImageReader, detection=DetectionReader, action=ClipReader
-)
+from ...models.tasks.samples import Batch
+from ...subnet import Size
+from .reader import Reader, find_reader
 
 Images = Union[
     str, Path, np.ndarray, Tensor, Sequence[Union[str, Path, np.ndarray]]
@@ -34,7 +29,7 @@ class InputPipeline:
     Files and arrays go through the config's test pipeline and the model's
     data preprocessor, so that the batch is the one that the test loop would
     see: all views of a clip too, where mmaction2's inferencer takes one. No
-    ground truth is needed. Of several test sets the first one counts.
+    ground truth is needed. The first of several test sets counts.
 
     What is taken:
 
@@ -44,10 +39,12 @@ class InputPipeline:
       as OpenCV reads it, or grey, (H, W), where a classifier normalises it; a
       clip is (T, H, W, 3) in **RGB** order, as mmaction2's ``ArrayDecode``
       takes it. Where the data set itself holds arrays (CIFAR), images are in
-      its order. A stacked array, (N, H, W, 3) or (N, T, H, W, 3), is a list;
-    - a tensor as the data preprocessor delivers it: float, normalised. Of
-      images (N, 3, H, W), of clips (N, 3, T, H, W) or, with several views,
-      (N, views, 3, T, H, W); N may be left out, but for several views. A
+      its order. A stacked array, (N, H, W, 3) or (N, T, H, W, 3), is a list.
+      A network whose first convolution takes C channels, other than 3, takes
+      arrays of as many;
+    - a tensor as the data preprocessor delivers it: float, normalised. Images
+      are (N, C, H, W), clips (N, C, T, H, W) or, with several views,
+      (N, views, C, T, H, W); N may be left out, but for several views. A
       classifier takes it at the full resolution; a recognizer also at
       larger views. For a detector it is an original image of any size: it is
       scaled as the test pipeline scales images, and padded, and boxes are in
@@ -73,7 +70,7 @@ class InputPipeline:
         dataset = _test_set(cfg)
         init_default_scope(cfg.get('default_scope') or 'mmengine')
         self._model = model
-        self._reader = _READERS[model.task.name](dataset, model)
+        self._reader = find_reader(type(model.task))(dataset, model)
 
     def __call__(self, images: Images) -> Batch:
         """Return the batch: inputs, and one stock data sample for each.
@@ -97,8 +94,29 @@ class InputPipeline:
             batch = pseudo_collate(self._packed(images))
             data = model.data_preprocessor(batch, False)
             inputs, samples = data['inputs'], data['data_samples']
+        self._check_channels(inputs)
         model.task.check_test(model, inputs, samples)
         return inputs, samples
+
+    @property
+    def channel_order(self) -> Optional[str]:
+        """str: Of arrays, see :class:`~.reader.Reader`."""
+        return self._reader.channel_order
+
+    def tensor_shape(self, image_shape: Size) -> Tuple[int, ...]:
+        """Shape of one input as a tensor, see :class:`~.reader.Reader`."""
+        return self._reader.tensor_shape(image_shape)
+
+    def _check_channels(self, inputs: Tensor) -> None:
+        reader = self._reader
+        found = inputs.shape[-reader.array_dims]
+        if found != reader.channels:
+            raise UsageError(
+                f'the test pipeline makes {found} channels of what was given, '
+                f'but the network takes {reader.channels}: give '
+                f'{reader.what}s of {reader.channels} channels, or a config '
+                'whose test pipeline fits the network'
+            )
 
     def _packed(self, images: Any) -> List[dict]:
         """What the data set would deliver, one by one."""
@@ -129,7 +147,9 @@ class InputPipeline:
     def _check_array(self, array: np.ndarray, name: str) -> None:
         reader, shape = self._reader, array.shape
         grey = reader.takes_grey and len(shape) == 2
-        coloured = len(shape) == reader.array_dims and shape[-1] == 3
+        coloured = (
+            len(shape) == reader.array_dims and shape[-1] == reader.channels
+        )
         if not (grey or coloured) or 0 in shape:
             raise UsageError(
                 f'{name} is an array of shape {shape}: give '
@@ -153,12 +173,12 @@ class InputPipeline:
         one = reader.array_dims
         if (
             len(shape) not in reader.tensor_dims
-            or shape[-one] != 3
+            or shape[-one] != reader.channels
             or 0 in shape
         ):
             raise UsageError(
                 f'a tensor of shape {shape} was given: give '
-                f'{reader.tensor_shapes}'
+                f'{reader.tensor_shapes.replace("C", str(reader.channels))}'
             )
         images = images if len(shape) > one else images[None]
         device = self._model.data_preprocessor.device

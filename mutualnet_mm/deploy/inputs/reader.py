@@ -2,7 +2,7 @@
 """What readers of images and of clips have in common."""
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Tuple
+from typing import Any, Callable, Iterator, Optional, Tuple, Type, Union
 
 import cv2
 import numpy as np
@@ -11,11 +11,17 @@ from torch import Tensor
 from ...config.pipelines import Step
 from ...errors import UsageError
 from ...models import MutualLearningMixin
-from ...models.tasks.base import Batch
+from ...models.tasks.samples import Batch
+from ...registry import ClassTable
+from ...subnet import Size
 
 
 class Reader:
-    """What differs between the tasks when inputs are made ready.
+    """How the inputs of one task are made ready.
+
+    A subclass is registered for its task by :func:`register_reader` and
+    overrides the methods that raise here; of a task without any, prepared
+    batches are predicted alone.
 
     Args:
         dataset (dict): Settings of a test set, with its ``pipeline``.
@@ -24,34 +30,80 @@ class Reader:
     Attributes:
         what (str): Name of one input.
         array_dims (int): Of one input as an array, and as a tensor.
-        array_shape (str): The same in words.
-        takes_grey (bool): Whether arrays may have no axis of colours.
         tensor_dims (tuple[int]): Of a batch, and of one input.
-        tensor_shapes (str): The same in words.
+        tensor_shapes (str): The same in words, the channels being ``C``.
+        channels (int): That the network takes.
+        takes_grey (bool): Whether arrays may have no axis of channels.
+        channel_order (str, optional): Of the arrays that
+            :meth:`read_array` takes, such as ``'BGR'``; None where the data
+            set holds arrays in an order of its own.
     """
 
     what = 'image'
     array_dims = 3
-    array_shape = '(H, W, 3) in BGR order, as cv2.imread gives it'
-    takes_grey = False
     tensor_dims: Tuple[int, ...] = (3, 4)
-    tensor_shapes = '(3, H, W) or (N, 3, H, W)'
+    tensor_shapes = '(C, H, W) or (N, C, H, W)'
+    channel_order: Optional[str] = None
 
     def __init__(self, dataset: dict, model: MutualLearningMixin) -> None:
         self.dataset = dataset
         self.model = model
+        self.channels = model.task.input_channels(model)
+        self.takes_grey = self.channels == 1
+
+    @property
+    def array_shape(self) -> str:
+        """Shape of one input as an array, in words."""
+        order = f' in {self.channel_order} order' if self.channel_order else ''
+        return f'(H, W, {self.channels}){order}'
 
     def read_file(self, file: str) -> dict:
         """Return what the test set would deliver for a file."""
-        raise NotImplementedError(type(self).__name__)
+        raise self._refusal('files')
 
     def read_array(self, array: np.ndarray) -> dict:
         """Return what the stock inferencer's pipeline makes of an array."""
-        raise NotImplementedError(type(self).__name__)
+        raise self._refusal('arrays')
 
     def batch(self, inputs: Tensor) -> Batch:
         """Complete a preprocessed batch, by data samples among others."""
-        raise NotImplementedError(type(self).__name__)
+        raise self._refusal('tensors')
+
+    def tensor_shape(self, image_shape: Size) -> Tuple[int, ...]:
+        """Shape of one input as a tensor that :meth:`batch` takes.
+
+        Args:
+            image_shape (tuple[int]): Height and width of an original image,
+                where the task keeps them.
+        """
+        del image_shape
+        model = self.model
+        return model.task.input_shape(model, model.space.full, None)[1:]
+
+    def _refusal(self, kind: str) -> UsageError:
+        return UsageError(
+            f'{kind} cannot be made inputs of task {self.model.task.name!r}: '
+            'register a Reader of it by mutualnet_mm.deploy.inputs.'
+            'register_reader, or give prepared batches to predict()'
+        )
+
+
+_READERS: ClassTable = ClassTable()
+
+
+def register_reader(task: Union[str, type]) -> Callable[[Any], Any]:
+    """Return a decorator that makes a class the reader of a task.
+
+    Args:
+        task (str or type): Class of the task, or its name, which imports
+            nothing.
+    """
+    return _READERS.registering(task)
+
+
+def find_reader(task: type) -> Type[Reader]:
+    """Return the reader of a task's class, by its bases."""
+    return _READERS.find(task) or Reader
 
 
 def steps_of(transforms: Any) -> Iterator[Step]:

@@ -2,36 +2,77 @@
 """What differs between the tasks, one file each."""
 
 from importlib import import_module
-from typing import Type
-
-from torch import nn
+from typing import Any, Callable, Type, Union
 
 from ...errors import ConfigError
+from ...registry import ClassTable
 from .base import Task
 
-_TASKS = dict(
-    BaseDetector=('.detection', 'DetectionTask'),
-    BaseClassifier=('.classification', 'ClassificationTask'),
-    Recognizer3D=('.action', 'ActionTask'),
+_TASKS: ClassTable = ClassTable()
+SUPPORTED = (
+    'ImageClassifier of mmpretrain, detectors of images of mmdet, '
+    'Recognizer3D of mmaction2, and what register_task() adds'
 )
 
 
-def find_task(model: nn.Module) -> Type[Task]:
-    """Return the task class for a stock model, by its base class.
+def register_task(
+    base: Union[str, type], task: Union[str, Type[Task], None] = None
+) -> Any:
+    """Say which task the models of a stock base class have.
 
-    Imported only here, so that each of the three projects stays optional.
+    Subclasses of ``base`` have it too, unless one of them has its own.
+
+    Args:
+        base (str or type): Base class of the models, such as
+            ``'BaseSegmentor'``. The name alone imports nothing.
+        task (type or str, optional): Subclass of :class:`Task`, or the path
+            of one, ``'package.module.ClassName'``, which is imported when the
+            first model of ``base`` is built. Defaults to None: a decorator.
+
+    Returns:
+        ``task``, or the decorator.
+
+    Example:
+        >>> @register_task('BaseSegmentor')
+        ... class SegmentationTask(Task): ...
+    """
+    if task is None:
+        decorator: Callable = _TASKS.registering(base)
+        return decorator
+    _TASKS.register(base, task)
+    return task
+
+
+register_task(
+    'BaseClassifier', f'{__name__}.classification.ClassificationTask'
+)
+register_task('BaseDetector', f'{__name__}.detection.DetectionTask')
+register_task('Recognizer3D', f'{__name__}.action.ActionTask')
+
+
+def find_task(model_class: type) -> Type[Task]:
+    """Return the task of a stock model's class, by its bases.
+
+    Its file is imported only here, so that each of the three projects stays
+    optional.
+
+    Args:
+        model_class (type): Stock, or made of a stock class.
 
     Raises:
-        ConfigError: If the model is of no known kind.
+        ConfigError: If no base of the class is registered.
     """
-    for cls in type(model).__mro__:
-        if cls.__name__ in _TASKS:
-            file, name = _TASKS[cls.__name__]
-            return getattr(import_module(file, __name__), name)
-    raise ConfigError(
-        f'wraps={type(model).stock_class.__name__!r} is no classifier of '
-        'mmpretrain, detector of mmdet or Recognizer3D of mmaction2'
-    )
+    found = _TASKS.find(model_class)
+    if found is None:
+        name = getattr(model_class, 'stock_class', model_class).__name__
+        raise ConfigError(
+            f'wraps={name!r} cannot be trained by mutual learning: use one '
+            f'of {SUPPORTED}'
+        )
+    if isinstance(found, str):
+        module, _, name = found.rpartition('.')
+        found = getattr(import_module(module), name)
+    return found
 
 
-__all__ = ['Task', 'find_task']
+__all__ = ['Task', 'find_task', 'register_task']

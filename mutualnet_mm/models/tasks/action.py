@@ -11,7 +11,8 @@ from ...datasets.transforms import CARRIED
 from ...errors import ConfigError
 from ...subnet import Size, Subnet
 from ..clips import pick_frames, resize_space, scaled_size
-from .base import Batch, Samples, Task
+from .base import Task
+from .samples import Batch, Samples, own_samples
 
 
 class ActionTask(Task):
@@ -28,6 +29,7 @@ class ActionTask(Task):
 
     name = 'action'
     takes_frames = True
+    input_axes = {0: 'batch', 1: 'views'}
 
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
         """Labels only where classes are not exclusive: KL has no meaning.
@@ -55,7 +57,7 @@ class ActionTask(Task):
         """Return the module whose output is the prediction for KL."""
         return model.cls_head
 
-    def behind_backbone(self, model: nn.Module) -> Dict[str, nn.Module]:
+    def downstream(self, model: nn.Module) -> Dict[str, nn.Module]:
         """The head."""
         return dict(head=self.head(model))
 
@@ -73,7 +75,7 @@ class ActionTask(Task):
         if data_samples and CARRIED in data_samples[0]:
             raise ConfigError(
                 'MultiResolution makes sizes of images, not of clips: leave '
-                'it out, clips are resized behind the pipeline'
+                'it out, clips are resized after the pipeline'
             )
         if inputs.dim() != 6:
             raise ConfigError(
@@ -103,11 +105,11 @@ class ActionTask(Task):
     ) -> Batch:
         """Return the batch at the subnet's resolution and frames."""
         if model.backbone.resizes_inside:
-            return inputs, list(data_samples or [])
+            return inputs, own_samples(data_samples, with_truth)
         clips = pick_frames(inputs, subnet.frames)
         return super().resize(model, clips, data_samples, subnet, with_truth)
 
-    def _interpolate(
+    def interpolate(
         self,
         model: nn.Module,
         inputs: Tensor,
@@ -115,9 +117,10 @@ class ActionTask(Task):
         resolution: int,
         with_truth: bool,
     ) -> Batch:
+        """Return clips scaled in space; labels hold at any size."""
         del model, with_truth
         size = scaled_size(inputs, resolution / self.space.full.resolution)
-        return resize_space(inputs, size), list(data_samples or [])
+        return resize_space(inputs, size), list(data_samples)
 
     def features(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
@@ -140,10 +143,15 @@ class ActionTask(Task):
             (
                 1,
                 1,
-                3,
+                self.input_channels(model),
                 self._clip_length(model),
                 *(image_shape or (full, full)),
             ),
             device='meta',
         )
         return tuple(self.resize(model, view, [], subnet)[0].shape)
+
+    def shorten(self, inputs: Tensor) -> Tensor:
+        """Keep two views: they are independent, and there may be dozens."""
+        # Contiguous, since stock recognizers view the result in another shape.
+        return inputs[:, :2].contiguous()

@@ -1,23 +1,47 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What mutual learning has to know about a task."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
-from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ...datasets.transforms import CARRIED
 from ...errors import ConfigError
 from ...slimmable import slim_batch_norms
+from ...slimmable.verify import input_channels
 from ...subnet import Size, Subnet, SubnetSpace
-
-Samples = Sequence[BaseDataElement]
-Batch = Tuple[Tensor, List[BaseDataElement]]
+from .samples import Batch, Samples, carried_batch, carries, own_samples
 
 
 class Task:
-    """How inputs are brought to a subnet's size, and predictions found.
+    """How models of one kind learn, are resized, run and are fed.
+
+    One instance belongs to one model and is registered for its base class by
+    :func:`~mutualnet_mm.models.tasks.register_task`. The model has a
+    ``backbone`` that is slimmable; all that follows it keeps its full width.
+
+    A subclass **must** set or override
+
+    - :attr:`name`;
+    - :meth:`supervisions`: what subnets can learn from;
+    - :meth:`check_full`: which training batches are of the full resolution;
+    - :meth:`interpolate`: how a batch is brought to another resolution;
+    - :meth:`input_shape`: what the network sees of one input.
+
+    It **may** override, where the defaults do not fit,
+
+    - what it is: :attr:`takes_frames`, :attr:`cost_includes_head`,
+      :attr:`input_axes`, :meth:`check_model`;
+    - learning: :meth:`head`, :meth:`downstream`, :meth:`check_truth`;
+    - batches: :meth:`check_test`, :meth:`resize`;
+    - running: :meth:`features` (every batch norm, without labels),
+      :meth:`forward_cost` (what a subnet's MACs are of),
+      :meth:`forward_sliced` and :meth:`check_static` (every layer whose sizes
+      follow the width), :meth:`forward_whole` (with the heads);
+    - deployment: :meth:`shorten`, :meth:`describe_inputs`.
+
+    How files and arrays become batches is registered beside the readers, see
+    :func:`~mutualnet_mm.deploy.inputs.register_reader`.
 
     Args:
         space (SubnetSpace): Names the full resolution, which the pipeline
@@ -27,15 +51,19 @@ class Task:
         name (str): As a query table says it.
         takes_frames (bool): Whether subnets have a number of frames.
         cost_includes_head (bool): Whether :meth:`forward_cost` runs the heads.
+        input_axes (dict): Names of the axes of the inputs that may have any
+            size, by their number; ``height`` and ``width`` as far as the
+            padding leaves.
 
     Raises:
-        ConfigError: If frames are listed, and it is no task of video, or
-            the other way round.
+        ConfigError: If frames are listed and the task is not of video, or the
+            other way round.
     """
 
     name: str
     takes_frames = False
     cost_includes_head = True
+    input_axes: Dict[int, str] = {0: 'batch'}
 
     def __init__(self, space: SubnetSpace) -> None:
         if space.frames is not None and not self.takes_frames:
@@ -49,8 +77,26 @@ class Task:
             )
         self.space = space
 
+    @classmethod
+    def check_model(cls, model: nn.Module) -> None:
+        """Refuse a model of the base class that this task cannot serve.
+
+        Args:
+            model (nn.Module): As the stock class built it.
+
+        Raises:
+            ConfigError: Names the model, and what is supported.
+        """
+        del model
+
+    # ---- Learning
+
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
-        """What ``mutual.supervision`` may be; the first is the default."""
+        """What ``mutual.supervision`` may be; the first is the default.
+
+        Returns:
+            tuple[str]: Of ``'kl'`` and ``'label'``.
+        """
         raise NotImplementedError(type(self).__name__)
 
     def check_supervision(
@@ -75,7 +121,7 @@ class Task:
         """Return the module whose output is the prediction for KL."""
         return model.head
 
-    def behind_backbone(self, model: nn.Module) -> Dict[str, nn.Module]:
+    def downstream(self, model: nn.Module) -> Dict[str, nn.Module]:
         """Children that take the backbone's maps, one after the other.
 
         They are tried at several widths while the model is built.
@@ -86,6 +132,8 @@ class Task:
     def check_truth(self, data_samples: Samples) -> None:
         """Refuse a training batch without ground truth."""
         del data_samples  # the stock heads name what they miss
+
+    # ---- Batches
 
     def check_full(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
@@ -126,7 +174,8 @@ class Task:
 
         Sizes that ``MultiResolution`` made in the data pipeline are taken
         where they are carried along; otherwise the batch is interpolated on
-        its device. What is given is not changed.
+        its device. What is given is not changed, nor is it by what a pass
+        writes into the samples that it gets.
 
         Args:
             model (nn.Module): Its data preprocessor pads and normalises.
@@ -136,17 +185,17 @@ class Task:
             with_truth (bool): Whether to resize the ground truth too, for
                 training. Defaults to False.
         """
-        if subnet.resolution == self.space.full.resolution:
-            return inputs, [_without_sizes(s) for s in data_samples or []]
-        if self._carries(data_samples, subnet.resolution, with_truth):
-            return self._carried(
-                model, data_samples, subnet.resolution, with_truth
-            )
-        return self._interpolate(
-            model, inputs, data_samples, subnet.resolution, with_truth
-        )
+        resolution = subnet.resolution
+        if resolution != self.space.full.resolution and carries(
+            data_samples, resolution, with_truth
+        ):
+            return carried_batch(model, data_samples, resolution, with_truth)
+        samples = own_samples(data_samples, with_truth)
+        if resolution == self.space.full.resolution:
+            return inputs, samples
+        return self.interpolate(model, inputs, samples, resolution, with_truth)
 
-    def _interpolate(
+    def interpolate(
         self,
         model: nn.Module,
         inputs: Tensor,
@@ -154,49 +203,28 @@ class Task:
         resolution: int,
         with_truth: bool,
     ) -> Batch:
+        """Return the batch at another resolution than the full one.
+
+        Args:
+            model (nn.Module): Its data preprocessor pads.
+            inputs (Tensor): Preprocessed batch at the full resolution; it
+                must not be changed.
+            data_samples (Sequence): Of this pass: they may be written into.
+            resolution (int): The new one.
+            with_truth (bool): Whether the ground truth is rescaled, too.
+        """
         raise NotImplementedError(type(self).__name__)
 
-    @staticmethod
-    def _carries(
-        data_samples: Samples, resolution: int, with_truth: bool
-    ) -> bool:
-        """Whether the pipeline made this size; in training it has to."""
-        if not data_samples or CARRIED not in data_samples[0]:
-            return False
-        made = data_samples[0].get(CARRIED)
-        if with_truth and resolution not in made:
-            raise ConfigError(
-                f'resolution {resolution} was not made by the MultiResolution '
-                f'transform, which made {sorted(made)} beside the full one: '
-                'give it the same list as mutual.resolution'
-            )
-        return resolution in made
-
-    def _carried(
-        self,
-        model: nn.Module,
-        data_samples: Samples,
-        resolution: int,
-        with_truth: bool,
-    ) -> Batch:
-        if with_truth and getattr(
-            model.data_preprocessor, 'batch_augments', None
-        ):
-            raise ConfigError(
-                'MultiResolution cannot be combined with batch augmentations '
-                '(Mixup, CutMix, ...), which would mix each size anew: leave '
-                'one of them out'
-            )
-        packed = [sample.get(CARRIED)[resolution] for sample in data_samples]
-        data = model.data_preprocessor(
-            {key: [p[key] for p in packed] for key in packed[0]}, with_truth
-        )
-        return data['inputs'], data['data_samples']
+    # ---- Running parts of the model
 
     def features(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
-        """Forward through every batch norm, for calibration."""
+        """Forward through every batch norm, for calibration.
+
+        Labels must not be used: they need not be there, and are not of the
+        resolution of the inputs.
+        """
         del data_samples
         with torch.no_grad():
             model.extract_feat(inputs)
@@ -212,6 +240,42 @@ class Task:
     def check_static(self, model: nn.Module) -> None:
         """Refuse a model where :meth:`forward_sliced` misses such layers."""
         del model
+
+    def forward_whole(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Run the network with its heads, on inputs alone.
+
+        Returns:
+            What the heads return; None, and nothing is run, where what they
+            compute depends on what is found in an image.
+        """
+        return self.forward_cost(model, inputs)
+
+    @staticmethod
+    def batch_norms_outside(model: nn.Module, names: Sequence[str]) -> bool:
+        """Whether a batch norm lives in another child than ``names``."""
+        return any(
+            name.split('.')[0] not in names
+            for name, _ in slim_batch_norms(model)
+        )
+
+    # ---- Inputs
+
+    def input_shape(
+        self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
+    ) -> Tuple[int, ...]:
+        """Shape of the batch of one that the network sees for an image.
+
+        Args:
+            model (nn.Module): Whose task it is.
+            subnet (Subnet): Names the resolution.
+            image_shape (tuple[int], optional): Of the original image, or of
+                the views of a clip. None stands for the task's own default.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def input_channels(self, model: nn.Module) -> int:
+        """Channels of an image, as the first convolution takes them."""
+        return input_channels(model.backbone)
 
     def meta_input(
         self,
@@ -229,32 +293,15 @@ class Task:
             device='meta',
         )
 
-    def input_shape(
-        self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
-    ) -> Tuple[int, ...]:
-        """Shape of the batch of one that the network sees for an image.
+    def shorten(self, inputs: Tensor) -> Tensor:
+        """Keep what is needed of a batch to compare two networks on it."""
+        return inputs
 
-        Args:
-            model (nn.Module): Whose task it is.
-            subnet (Subnet): Names the resolution.
-            image_shape (tuple[int], optional): Of the original image, or of
-                the views of a clip. None stands for the task's own default.
+    def describe_inputs(self, model: nn.Module) -> Dict[str, Any]:
+        """Say how inputs are made that a program takes, beside normalising.
+
+        Returns:
+            dict: Text, numbers and lists, for the metadata of an export.
         """
-        raise NotImplementedError(type(self).__name__)
-
-    @staticmethod
-    def batch_norms_outside(model: nn.Module, names: Sequence[str]) -> bool:
-        """Whether a batch norm lives in another child than ``names``."""
-        return any(
-            name.split('.')[0] not in names
-            for name, _ in slim_batch_norms(model)
-        )
-
-
-def _without_sizes(sample: BaseDataElement) -> BaseDataElement:
-    """Take off what ``MultiResolution`` made: stock losses copy samples."""
-    if CARRIED not in sample:
-        return sample
-    sample = sample.new()
-    sample.pop(CARRIED)
-    return sample
+        del model
+        return {}

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...subnet import Size, Subnet
-from .base import Batch, Samples, Task
+from .base import Task
+from .samples import Batch, Samples
 
 
 class ClassificationTask(Task):
@@ -30,9 +31,9 @@ class ClassificationTask(Task):
             raise ConfigError('model.head is missing: nothing can be learned')
         return ('label',) if _scores_apart(head) else ('kl', 'label')
 
-    def behind_backbone(self, model: nn.Module) -> Dict[str, nn.Module]:
+    def downstream(self, model: nn.Module) -> Dict[str, nn.Module]:
         """Neck and head."""
-        return dict(super().behind_backbone(model), head=self.head(model))
+        return dict(super().downstream(model), head=self.head(model))
 
     def check_full(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
@@ -41,7 +42,7 @@ class ClassificationTask(Task):
         del model, data_samples
         self.check_square(inputs)
 
-    def _interpolate(
+    def interpolate(
         self,
         model: nn.Module,
         inputs: Tensor,
@@ -49,18 +50,20 @@ class ClassificationTask(Task):
         resolution: int,
         with_truth: bool,
     ) -> Batch:
+        """Return squares of the resolution; labels hold at any."""
         del model, with_truth
         resized = F.interpolate(
             inputs, (resolution, resolution), mode='bilinear', antialias=True
         )
-        return resized, list(data_samples or [])
+        return resized, list(data_samples)
 
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
     ) -> Tuple[int, ...]:
         """Shape of one square input; ``image_shape`` does not matter."""
-        del model, image_shape
-        return (1, 3, subnet.resolution, subnet.resolution)
+        del image_shape
+        channels = self.input_channels(model)
+        return (1, channels, subnet.resolution, subnet.resolution)
 
 
 def _scores_apart(head: nn.Module) -> bool:

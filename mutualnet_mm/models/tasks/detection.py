@@ -1,23 +1,25 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Object detection and instance segmentation with mmdet."""
 
-from typing import Any, Optional, Set, Tuple, Union
+from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from mmcv.image.geometric import rescale_size
-from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.detectors import MaskFormer, SingleStageDetector
+from mmdet.models.detectors.single_stage_instance_seg import (
+    SingleStageInstanceSegmentor,
+)
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import BaseBoxes
-from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.model import stack_batch
-from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...slimmable.convert import stock_name
 from ...subnet import Size, Subnet, SubnetSpace
-from .base import Batch, Samples, Task
+from .base import Task
+from .rescaling import Rescaling
+from .samples import Batch, Samples
 
 _UNBOUND = 10**9  # a long edge that no image reaches
 _COMMON_SHAPE = (480, 640)
@@ -34,10 +36,33 @@ class DetectionTask(Task):
 
     name = 'detection'
     cost_includes_head = False
+    input_axes = {0: 'batch', 2: 'height', 3: 'width'}
 
     def __init__(self, space: SubnetSpace) -> None:
         super().__init__(space)
-        self._edges: Set[int] = set()  # long edges seen so far, one at most
+        # Long edges seen in the stage that runs, one at most.
+        self._stage = ''
+        self._edges: FrozenSet[int] = frozenset()
+
+    @classmethod
+    def check_model(cls, model: nn.Module) -> None:
+        """Refuse detectors of actions, which are over clips.
+
+        Raises:
+            ConfigError: Names the model.
+        """
+        backbone = model.backbone
+        convolutions = (nn.Conv2d, nn.Conv3d)
+        first = next(
+            (m for m in backbone.modules() if isinstance(m, convolutions)),
+            None,
+        )
+        if isinstance(first, nn.Conv3d):
+            raise ConfigError(
+                f'{stock_name(model)} over clips ({stock_name(backbone)}) '
+                'detects actions (AVA), which is not supported: use a '
+                'detector of images, or a Recognizer3D for whole clips'
+            )
 
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
         """The ground truth: the paper gives no other."""
@@ -59,13 +84,14 @@ class DetectionTask(Task):
     ) -> None:
         """Refuse images that are not of the full resolution."""
         del model, inputs
-        self._agree(
-            {
-                edge
-                for edge in map(self._long_edge, data_samples)
-                if edge is not None
-            }
-        )
+        self._agree('training', data_samples)
+
+    def check_test(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
+        """Refuse images as in training; test pipelines may have another L."""
+        del model, inputs
+        self._agree('testing', data_samples)
 
     def _long_edge(self, sample: DetDataSample) -> Optional[int]:
         """The pipeline's ``L`` where the image shows it, else None."""
@@ -85,10 +111,13 @@ class DetectionTask(Task):
             'mutual.resolution[0]'
         )
 
-    def _agree(self, edges: Set[int]) -> None:
-        """Refuse two long edges: no single ``L`` explains them."""
+    def _agree(self, stage: str, data_samples: Samples) -> None:
+        """Refuse two long edges in a stage: no single ``L`` explains them."""
         full = self.space.full.resolution
-        edges |= self._edges
+        shown = map(self._long_edge, data_samples)
+        edges = {edge for edge in shown if edge is not None}
+        if stage == self._stage:
+            edges |= self._edges
         if len(edges) > 1:
             raise ConfigError(
                 f'the pipeline delivers images with long edges {sorted(edges)}'
@@ -96,9 +125,9 @@ class DetectionTask(Task):
                 'keep_ratio=True) with one L must deliver the full '
                 'resolution, mutual.resolution[0]'
             )
-        self._edges = edges
+        self._stage, self._edges = stage, frozenset(edges)
 
-    def _interpolate(
+    def interpolate(
         self,
         model: nn.Module,
         inputs: Tensor,
@@ -106,11 +135,12 @@ class DetectionTask(Task):
         resolution: int,
         with_truth: bool,
     ) -> Batch:
+        """Return images as the pipeline makes them at the resolution."""
         preprocessor = model.data_preprocessor
-        images, samples = [], []
-        for image, sample in zip(inputs, data_samples):
-            edge = self._long_edge(sample)
-            size = _rescaled(sample.ori_shape, (edge or _UNBOUND, resolution))
+        divisor = preprocessor.pad_size_divisor
+        sizes = [self._size(sample, resolution) for sample in data_samples]
+        images = []
+        for image, sample, size in zip(inputs, data_samples, sizes):
             h, w = sample.img_shape[:2]
             images.append(
                 F.interpolate(
@@ -120,57 +150,80 @@ class DetectionTask(Task):
                     antialias=True,
                 )[0]
             )
-            samples.append(rescale_sample(sample, size, with_truth))
-        divisor = preprocessor.pad_size_divisor
         batch = stack_batch(images, divisor, preprocessor.pad_value)
-        for image, sample in zip(images, samples):
+        before, after = tuple(inputs.shape[2:]), tuple(batch.shape[2:])
+        for sample, size in zip(data_samples, sizes):
+            old = tuple(sample.img_shape[:2])
+            Rescaling(old, size, before, after).sample(sample, with_truth)
             sample.set_metainfo(
-                dict(
-                    pad_shape=tuple(
-                        -(-side // divisor) * divisor
-                        for side in image.shape[1:]
-                    ),
-                    batch_input_shape=tuple(batch.shape[2:]),
-                )
+                dict(pad_shape=_padded(size, divisor), batch_input_shape=after)
             )
         if with_truth and preprocessor.pad_mask:
-            preprocessor.pad_gt_masks(samples)
+            preprocessor.pad_gt_masks(data_samples)
         if with_truth and preprocessor.pad_seg:
-            preprocessor.pad_gt_sem_seg(samples)
-        return batch, samples
+            preprocessor.pad_gt_sem_seg(data_samples)
+        return batch, list(data_samples)
+
+    def _size(self, sample: DetDataSample, resolution: int) -> Size:
+        scale = (self._long_edge(sample) or _UNBOUND, resolution)
+        return _rescaled(sample.ori_shape, scale)
 
     def features(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
         """Run backbone and neck; the heads too if they have batch norms."""
         with torch.no_grad():
-            if self.batch_norms_outside(model, ('backbone', 'neck')):
-                model(inputs, data_samples, mode='tensor')
-            else:
+            if not self.batch_norms_outside(model, ('backbone', 'neck')):
                 model.extract_feat(inputs)
+                return
+            samples = [_without_truth(sample) for sample in data_samples]
+            if _masks_follow_boxes(model):
+                model.predict(inputs, samples, rescale=False)
+            else:
+                model(inputs, samples, mode='tensor')
 
     def forward_cost(self, model: nn.Module, inputs: Tensor) -> Any:
         """Backbone and neck: heads cost the same at every width."""
         return model.extract_feat(inputs)
 
     def forward_sliced(self, model: nn.Module, inputs: Tensor) -> Any:
-        """Backbone and neck, and the heads of one stage."""
-        if isinstance(model, SingleStageDetector):
-            return model(inputs, mode='tensor')
-        return model.extract_feat(inputs)
+        """Backbone and neck, and heads that take the maps alone.
+
+        A neck may hand on the backbone's maps as they are.
+        """
+        if _is_one_stage(model) and _runs_on_shapes(model):
+            return _run_on_images(model, inputs)
+        maps = model.extract_feat(inputs)
+        if isinstance(model, MaskFormer):
+            return _enter_decoder(model.panoptic_head.pixel_decoder, maps)
+        return maps
 
     def check_static(self, model: nn.Module) -> None:
-        """Refuse heads behind proposals that take the backbone's maps.
+        """Refuse heads without a neck that :meth:`forward_sliced` leaves out.
 
         Raises:
             ConfigError: Names the model.
         """
-        if not model.with_neck and not isinstance(model, SingleStageDetector):
+        if model.with_neck or isinstance(model, MaskFormer):
+            return
+        if not _is_one_stage(model):
             raise ConfigError(
                 f'{stock_name(model)} without a neck: its heads take the '
-                "backbone's channels behind proposals; only a detector of "
+                "backbone's channels after proposals; only a detector of "
                 'one stage, or one with a neck, has a static form'
             )
+        if not _runs_on_shapes(model):
+            raise ConfigError(
+                f'{stock_name(model)} without a neck: its heads run operators '
+                'of mmcv (mmcv.ops), which need data; it has a static form '
+                'only with a neck'
+            )
+
+    def forward_whole(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Run detectors whose heads take the maps alone, else nothing."""
+        if not _is_one_stage(model) or not _runs_on_shapes(model):
+            return None
+        return _run_on_images(model, inputs)
 
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
@@ -183,77 +236,73 @@ class DetectionTask(Task):
         divisor = model.data_preprocessor.pad_size_divisor
         shape = image_shape or _COMMON_SHAPE
         size = _rescaled(shape, (_UNBOUND, subnet.resolution))
-        return (1, 3, *(-(-side // divisor) * divisor for side in size))
+        return (1, self.input_channels(model), *_padded(size, divisor))
+
+    def describe_inputs(self, model: nn.Module) -> Dict[str, Any]:
+        """How images are padded."""
+        names = ('pad_size_divisor', 'pad_value')
+        return {n: getattr(model.data_preprocessor, n) for n in names}
+
+
+def _without_truth(sample: DetDataSample) -> DetDataSample:
+    """A sample of the metainfo, and of the proposals where they are given."""
+    new = DetDataSample(metainfo=sample.metainfo)
+    if 'proposals' in sample:
+        new.proposals = sample.proposals
+    return new
+
+
+def _is_one_stage(model: nn.Module) -> bool:
+    """Whether the heads take the maps alone, not what is found in them."""
+    dense = (SingleStageDetector, SingleStageInstanceSegmentor)
+    return isinstance(model, dense) and not _masks_follow_boxes(model)
+
+
+def _masks_follow_boxes(model: nn.Module) -> bool:
+    """Whether masks are made of boxes that a head finds before (CondInst).
+
+    The stock plain forward gets those boxes from the labels.
+    """
+    return isinstance(model, SingleStageInstanceSegmentor) and model.with_bbox
+
+
+def _runs_on_shapes(model: nn.Module) -> bool:
+    """Whether no head has an operator of mmcv, as deformable attention.
+
+    Those need data to run, and their multiply-accumulates are not counted.
+    """
+    return not any(
+        type(layer).__module__.startswith('mmcv.ops')
+        for name, child in model.named_children()
+        if name not in ('backbone', 'neck')
+        for layer in child.modules()
+    )
+
+
+def _run_on_images(model: nn.Module, inputs: Tensor) -> Any:
+    """Run all of a detector, on images that fill the batch."""
+    shape = tuple(inputs.shape[2:])
+    # MaskFormers ask the samples which part of an image is padding.
+    names = ('ori_shape', 'img_shape', 'pad_shape', 'batch_input_shape')
+    meta = dict(dict.fromkeys(names, shape), scale_factor=(1.0, 1.0))
+    samples = [DetDataSample(metainfo=meta) for _ in inputs]
+    return model(inputs, samples, mode='tensor')
+
+
+def _enter_decoder(decoder: nn.Module, maps: Sequence[Tensor]) -> List[Tensor]:
+    """Run the layers of a pixel decoder that take the backbone's maps."""
+    return [
+        *(conv(x) for conv, x in zip(decoder.input_convs, maps[::-1])),
+        *(conv(x) for conv, x in zip(decoder.lateral_convs, maps)),
+    ]
+
+
+def _padded(size: Size, divisor: int) -> Size:
+    h, w = (-(-side // divisor) * divisor for side in size)
+    return h, w
 
 
 def _rescaled(shape: Size, scale: Tuple[int, int]) -> Size:
     """Height and width that ``Resize(scale, keep_ratio=True)`` gives."""
     w, h = rescale_size((shape[1], shape[0]), scale)
     return h, w
-
-
-def rescale_sample(
-    sample: DetDataSample, size: Size, with_truth: bool
-) -> DetDataSample:
-    """Copy ``sample`` so that it fits an image of another size.
-
-    Args:
-        sample (DetDataSample): At ``img_shape``; masks may be padded beyond.
-        size (tuple[int]): New height and width of the image.
-        with_truth (bool): Whether boxes, masks and segmentation maps are
-            rescaled. In testing they must not be: test pipelines load them
-            in the coordinates of the original image.
-
-    Returns:
-        DetDataSample: ``img_shape`` and ``scale_factor`` fit the new size.
-    """
-    h, w = sample.img_shape[:2]
-    factor = (size[1] / w, size[0] / h)
-    new = sample.new()
-    ori_h, ori_w = sample.ori_shape
-    new.set_metainfo(
-        dict(img_shape=size, scale_factor=(size[1] / ori_w, size[0] / ori_h))
-    )
-    if not with_truth:
-        return new
-    for name in ('gt_instances', 'ignored_instances', 'proposals'):
-        if name in sample:
-            new.set_data(
-                {
-                    name: _rescale_instances(
-                        sample.get(name), (h, w), size, factor
-                    )
-                }
-            )
-    if 'gt_sem_seg' in sample:
-        seg = sample.gt_sem_seg.sem_seg[..., :h, :w]
-        seg = F.interpolate(seg[None].float(), size, mode='nearest')[0]
-        new.gt_sem_seg = PixelData(
-            sem_seg=seg.to(sample.gt_sem_seg.sem_seg.dtype)
-        )
-    return new
-
-
-def _rescale_instances(
-    instances: InstanceData, old: Size, size: Size, factor: Tuple[float, float]
-) -> InstanceData:
-    new = instances.new()
-    if 'bboxes' in new:
-        if isinstance(new.bboxes, BaseBoxes):
-            new.bboxes = new.bboxes.clone()
-            new.bboxes.rescale_(factor)
-        else:
-            new.bboxes = new.bboxes * new.bboxes.new_tensor(factor * 2)
-    if 'masks' in new:
-        new.masks = _rescale_masks(new.masks, old, size)
-    return new
-
-
-def _rescale_masks(
-    masks: Union[BitmapMasks, PolygonMasks], old: Size, size: Size
-) -> Union[BitmapMasks, PolygonMasks]:
-    if isinstance(masks, BitmapMasks):
-        unpadded = BitmapMasks(masks.masks[:, : old[0], : old[1]], *old)
-    else:
-        unpadded = PolygonMasks(masks.masks, *old)
-    return unpadded.resize(size)

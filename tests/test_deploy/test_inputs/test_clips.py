@@ -253,8 +253,8 @@ def broken_folder(kind, folder, tmp_path):
         ('video', 'Not a directory'),
         ('missing', 'No such file'),
         ('none', 'holds no such frames'),
-        ('first', 'frames is no image, or a broken'),
-        ('second', 'frames is no image, or a broken'),
+        ('first', 'frames is not an image, or a broken'),
+        ('second', 'frames is not an image, or a broken'),
     ],
 )
 def test_folders_that_cannot_be_read(

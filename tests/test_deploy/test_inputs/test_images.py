@@ -246,8 +246,8 @@ def test_other_scopes_and_another_device(cfg, files):
 
 BROKEN = {
     'missing.png': (None, 'No such file'),
-    'empty.png': (b'', r'\(it is no image, or a broken one\)'),
-    'text.jpg': (b'404 not found', r'\(it is no image, or a broken one\)'),
+    'empty.png': (b'', r'\(it is not an image, or a broken one\)'),
+    'text.jpg': (b'404 not found', r'\(it is not an image, or a broken one\)'),
     'folder.png': ('folder', 'Is a directory'),
 }
 
@@ -272,7 +272,7 @@ def test_files_that_a_step_would_leave_out(make_config, tmp_path):
     cfg = make_config(steps)
     pipeline = InputPipeline(cfg, MODELS.build(cfg.model))
     (tmp_path / 'empty.png').write_bytes(b'')
-    with pytest.raises(UsageError, match='it is no image, or a broken'):
+    with pytest.raises(UsageError, match='it is not an image, or a broken'):
         pipeline(tmp_path / 'empty.png')
 
 

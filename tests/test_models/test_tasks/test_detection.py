@@ -297,3 +297,27 @@ def test_a_pipeline_of_a_smaller_size_shows_by_two_ratios(
                 model.task.check_full(model, **data)
         else:
             model.task.check_full(model, **data)
+
+
+def test_testing_may_have_another_long_edge(
+    build_detector, load_batch, detection_pipeline
+):
+    """Each stage has one ``L``; two in a stage are refused as before."""
+    model = build_detector()
+    task = model.task
+
+    def data(long_edge):
+        steps = detection_pipeline(scale=(long_edge, 64))
+        return model.data_preprocessor(load_batch((3,), steps), True)
+
+    train, test = data(90), data(80)
+    shapes = [d['data_samples'][0].img_shape for d in (train, test)]
+    assert [max(shape) for shape in shapes] == [90, 80]
+    for _ in range(2):  # as epochs and validations take turns
+        task.check_full(model, **train)
+        task.check_test(model, **test)
+    with pytest.raises(ValueError, match=r'long edges \[80, 90\]'):
+        task.check_test(model, **train)
+    task.check_full(model, **train)
+    with pytest.raises(ValueError, match=r'long edges \[80, 90\]'):
+        task.check_full(model, **test)

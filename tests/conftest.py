@@ -10,7 +10,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.utils.manager import ManagerMixin
+from programs import forget_instances
 from torch import nn
 
 import mutualnet_mm  # noqa: F401  (first: it repairs what comes next)
@@ -34,10 +34,18 @@ def clean_globals():
     torch.manual_seed(0)
     np.random.seed(0)
     yield
-    managers = [ManagerMixin]
-    for manager in managers:
-        managers.extend(manager.__subclasses__())
-        manager._instance_dict.clear()
+    forget_instances()
+
+
+@pytest.fixture(autouse=True, scope='session')
+def unformatted_configs():
+    """Let mmengine write configs as they are: yapf takes seconds for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            'mmengine.config.config.FormatCode',
+            lambda text, **settings: (text, False),
+        )
+        yield
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from mutualnet_mm import compat
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.subprocess
 PROJECTS = ('mmaction', 'mmdet', 'mmpretrain')
 
 

@@ -1,4 +1,7 @@
-"""Every detection config trains and evaluates a subnet, made small."""
+"""Every detection config trains and evaluates a subnet, made small.
+
+Images are smaller, and layers have an eighth of the channels.
+"""
 
 from pathlib import Path
 
@@ -6,6 +9,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
+from thin_detectors import thin
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
@@ -69,11 +73,13 @@ def run(cfg, tmp_path):
     return runner.test()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', DETECTION, ids=lambda path: path.stem)
 def test_detection(path, scenes, tmp_path):
     pytest.importorskip('mmdet')
     cfg = Config.fromfile(path)
     shrink(cfg, 128)
+    thin(cfg.model)
     split = dict(train_dataloader='train', test_dataloader='val')
     for name, part in split.items():
         cfg[name].dataset.update(

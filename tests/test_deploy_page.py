@@ -1,15 +1,14 @@
 """docs/deploy.md, every line of it, in the order of the page."""
 
-import os
 import re
+import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from programs import run_program
 
 from mutualnet_mm.apis import build_model
 from mutualnet_mm.datasets.digits import make_digits
@@ -37,26 +36,18 @@ def place(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_every_line_runs(place, monkeypatch):
     assert len(BLOCKS) > 5
     monkeypatch.chdir(place)
-    python = Path(sys.executable).parent
-    environment = dict(
-        os.environ,
-        PATH=f'{python}{os.pathsep}{os.environ["PATH"]}',
-        PYTHONPATH=str(ROOT),
-        PYTHONWARNINGS='ignore',
-        OMP_NUM_THREADS='1',
-    )
     names: dict = {}
     for language, block in BLOCKS:
         if language == 'python':
             exec(compile(block, 'docs/deploy.md', 'exec'), names)
             continue
-        done = subprocess.run(
-            ['bash', '-e', '-c', block],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f'{block}\n{done.stderr}'
+        assert language == 'bash'
+        for line in block.replace('\\\n', ' ').splitlines():
+            program, *command = shlex.split(line)
+            assert program == 'python'
+            done = run_program(*command)
+            assert done.returncode == 0, f'{line}\n{done.stderr}'

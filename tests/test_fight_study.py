@@ -1,12 +1,12 @@
 """projects: the study on video clips, its data, runs and report."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from programs import run_program
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.query_table import load_table
@@ -91,6 +91,7 @@ def test_a_clip_that_cannot_be_read_is_named(modules, videos, tmp_path):
         fight_data.prepare_clips(tmp_path, tmp_path / 'clips', 5)
 
 
+@pytest.mark.slow
 def test_study(modules, videos, tmp_path, monkeypatch):
     """A run of each kind in earnest, the others made up; then the report."""
     fight_data, fight_study, trainings = modules
@@ -129,7 +130,8 @@ def test_study(modules, videos, tmp_path, monkeypatch):
     assert (out / 'curves.png').stat().st_size > 1000
 
 
-def test_mmaction2s_own_tools(videos, tmp_path):
+@pytest.mark.slow
+def test_mmaction2s_own_tools(videos, tmp_path, monkeypatch):
     """The config trains and tests by the tools that mmaction2 ships."""
     import mmaction
 
@@ -137,6 +139,7 @@ def test_mmaction2s_own_tools(videos, tmp_path):
     config = TOOL.parent / (
         'configs/video/mutual-slow-r10_1xb10_fight-64px.py'
     )
+    monkeypatch.chdir(tmp_path)
     work_dir = tmp_path / 'work'
     options = [
         f'{loader}.dataset.data_root={videos}'
@@ -147,12 +150,9 @@ def test_mmaction2s_own_tools(videos, tmp_path):
         ['train.py', config],
         ['test.py', config, work_dir / 'epoch_1.pth'],
     ):
-        result = subprocess.run(
-            [sys.executable, str(tools / command[0]), *map(str, command[1:])]
-            + ['--work-dir', str(work_dir), '--cfg-options', *options],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
+        result = run_program(
+            *(tools / command[0], *command[1:], '--work-dir', work_dir),
+            *('--cfg-options', *options),
         )
         assert result.returncode == 0, result.stderr[-3000:]
     log = result.stdout + result.stderr

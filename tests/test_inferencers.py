@@ -496,6 +496,7 @@ json.dump(results, open('results.json', 'w'))
 """
 
 
+@pytest.mark.subprocess
 def test_without_this_package(
     classifier, detector, recognizer, video, tmp_path
 ):

@@ -70,6 +70,7 @@ def table_of(folder):
     return table
 
 
+@pytest.mark.subprocess
 def test_several_devices_in_one_table(folder, run):
     """As from the shell, and then with other settings."""
     done = subprocess.run(

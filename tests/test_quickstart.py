@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from programs import run_program
 
 mmpretrain = pytest.importorskip('mmpretrain')
 pytest.importorskip('sklearn')
@@ -17,27 +18,34 @@ CONFIG = ROOT / 'configs/classification/mutual-resnet14_1xb64_digits.py'
 STOCK = Path(mmpretrain.__file__).parent / '.mim/tools'
 
 
-def run(*command):
-    done = subprocess.run(
+def run(*command, start=run_program):
+    done = start(*command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def start_process(*command):
+    return subprocess.run(
         [sys.executable, '-W', 'ignore', *map(str, command)],
         env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'),
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope='module')
 def example(tmp_path_factory):
-    """Folder of one epoch's results, what was printed, and the command."""
+    """Folder of one epoch's results, what was printed, and the command.
+
+    As from the shell, the only one; the other programs run in this process.
+    """
     root = tmp_path_factory.mktemp('quickstart')
     command = [
         *(ROOT / 'tools/quickstart.py', '--task', 'cls'),
         *('--data-dir', root / 'digits', '--work-dir', root / 'out'),
         *('--cfg-options', 'train_cfg.max_epochs=1'),
     ]
-    return root / 'out', run(*command), command
+    return root / 'out', run(*command, start=start_process), command
 
 
 @pytest.fixture(scope='module')
@@ -54,6 +62,8 @@ def top1(log):
     return float(re.findall(r' accuracy/top1: ([\d.]+)', log)[-1])
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_table_and_files(example):
     out, log, _ = example
     table = json.loads((out / 'table.json').read_text())
@@ -70,6 +80,7 @@ def test_table_and_files(example):
     assert set(content['statistics']) == set(subnets) - {'1.0x-16'}
 
 
+@pytest.mark.slow
 def test_again_it_is_finished(example):
     out, _, command = example
     before = (out / 'table.json').read_bytes()
@@ -78,6 +89,7 @@ def test_again_it_is_finished(example):
     assert (out / 'table.json').read_bytes() == before
 
 
+@pytest.mark.slow
 def test_stock_tools(example, data_options, tmp_path):
     """mmpretrain's own train.py trains it, test.py finds the same figures."""
     out = example[0]

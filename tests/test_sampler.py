@@ -32,6 +32,7 @@ def test_draw_is_a_pure_function(space, mode):
     assert shifted.sample(2) != first[3]
 
 
+@pytest.mark.subprocess
 def test_draw_is_the_same_in_a_fresh_process():
     code = (
         'from mutualnet_mm import SubnetSampler, SubnetSpace\n'

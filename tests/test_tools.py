@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from programs import run_program
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.query_table import QueryTable, TableEntry, save_table
@@ -77,6 +78,7 @@ model = dict(
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     'command, message',
     [
@@ -112,40 +114,34 @@ model = dict(
         'training_cost',
     ],
 )
-def test_one_line_errors(command, message, tmp_path):
+def test_one_line_errors(command, message, tmp_path, monkeypatch):
+    """The first of a tool as from the shell, the others in this process."""
     if CONFIG in command:
         pytest.importorskip('mmdet')
     (tmp_path / 'classifier.py').write_text(CLASSIFIER)
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / command[0]), *command[1:]],
-        cwd=tmp_path,
-        env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONWARNINGS='ignore'),
-        capture_output=True,
-        text=True,
-    )
+    monkeypatch.chdir(tmp_path)
+    path = ROOT / 'tools' / command[0]
+    if CONFIG in command:
+        done = run_program(path, *command[1:])
+    else:
+        done = subprocess.run(
+            [sys.executable, str(path), *command[1:]],
+            env=dict(
+                os.environ, PYTHONPATH=str(ROOT), PYTHONWARNINGS='ignore'
+            ),
+            capture_output=True,
+            text=True,
+        )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f'error: {message}'
     assert 'Traceback' not in done.stderr
 
 
-def run_on_classifier(folder, tool):
-    """Run a tool that prints JSON, and nothing else, on standard output."""
+def write_classifier(folder):
+    """Write a config; return the arguments of a tool that prints JSON."""
     pytest.importorskip('mmpretrain')
     (folder / 'classifier.py').write_text(CLASSIFIER)
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / 'tools' / tool),
-            'classifier.py',
-            '--json',
-        ],
-        cwd=folder,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+    return str(folder / 'classifier.py'), '--json'
 
 
 def wide_resnet_10(a, b, c):
@@ -163,9 +159,20 @@ def wide_resnet_10(a, b, c):
     )
 
 
+@pytest.mark.subprocess
 def test_get_flops(tmp_path):
-    """By hand, and without any data."""
-    rows = run_on_classifier(tmp_path, 'get_flops.py')['subnets']
+    """By hand, without data; nothing but JSON is on standard output."""
+    done = subprocess.run(
+        [
+            *(sys.executable, ROOT / 'tools/get_flops.py'),
+            *write_classifier(tmp_path),
+        ],
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = json.loads(done.stdout)['subnets']
     for row, width in zip(rows, (1.0, 0.5)):
         macs, params = wide_resnet_10(*(int(c * width) for c in (16, 32, 64)))
         assert row == dict(
@@ -224,7 +231,10 @@ def test_get_flops_of_videos(tmp_path, monkeypatch, capsys, options, height):
 
 def test_training_cost(tmp_path):
     """Two subnets and none at random: sums that are easy to check."""
-    result = run_on_classifier(tmp_path, 'training_cost.py')
+    command = write_classifier(tmp_path)
+    done = run_program(ROOT / 'tools/training_cost.py', *command)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
     full, least = (
         wide_resnet_10(*channels)[0]
         for channels in [(16, 32, 64), (8, 16, 32)]

@@ -2,6 +2,9 @@
 # Set up the environment if needed, check the style and types, run the tests.
 #
 # Usage: run_tests.sh [PYTEST ARGUMENTS]
+#
+# Without arguments the numerical tests are run a second time, with the
+# kernels of an older processor: no result may depend on how one rounds.
 
 set -euo pipefail
 
@@ -11,4 +14,14 @@ bash tools/setup_env.sh
 .venv/bin/ruff format --check .
 .venv/bin/mypy mutualnet_mm
 # The tests of a file share what they build, so that files stay whole.
-exec .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile "$@"
+run=(.venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile)
+"${run[@]}" "$@"
+if [ $# -eq 0 ]; then
+    export ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1
+    "${run[@]}" -m 'not subprocess' --ignore-glob='*/test_every_backbone.py' \
+        tests/test_slimmable tests/test_models/test_backbones \
+        tests/test_models/test_{classifier_runs,classifier_recipes}.py \
+        tests/test_models/test_{gradients,mutual,mutual_layers}.py \
+        tests/test_models/test_{one_step,recognizers,static}.py \
+        tests/test_engine/test_calibration.py
+fi

@@ -107,6 +107,7 @@ def test_going_on(
             assert torch.equal(pair[1], second.statistics[subnet][name][1])
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='no os.fork here')
 def test_going_on_after_sigkill(score_sums, make_config, checkpoint, tmp_path):
     child = os.fork()

@@ -117,6 +117,7 @@ torch.save(found, 'found.pth')
 """
 
 
+@pytest.mark.subprocess
 def test_in_another_process_and_alternately(store, tmp_path):
     """Nothing registered before; models of several projects in turn."""
     kinds = dict(classifier='mmpretrain', detector='mmdet', slow='mmaction')

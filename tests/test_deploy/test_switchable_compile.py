@@ -123,6 +123,7 @@ def test_more_subnets_than_torch_recompiles(make, compiled_runs):
         assert len(compiled_runs) == 2, subnet
 
 
+@pytest.mark.slow
 # About 15 seconds, most of it in the compiler.
 @pytest.mark.skipif(not shutil.which('g++'), reason='no C++ compiler')
 def test_compiled_for_the_cpu(make):

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -19,10 +20,7 @@ WORLD_SIZE = 2
 
 
 def work(rank, folder):
-    """Train one step and write down what happened."""
-    from mmengine.model import MMDistributedDataParallel
-    from mmengine.optim import OptimWrapper
-
+    """Train one step of each job and write down what happened."""
     import mutualnet_mm  # noqa: F401
 
     faulthandler.dump_traceback_later(200)  # should it ever hang
@@ -32,9 +30,22 @@ def work(rank, folder):
         rank=rank,
         world_size=WORLD_SIZE,
     )
-    with open(f'{folder}/job.pkl', 'rb') as file:
-        job = pickle.load(file)
-    model = build(job['scope'], job['config'], job['weights'])
+    with open(f'{folder}/jobs.pkl', 'rb') as file:
+        jobs = pickle.load(file)
+    for kind, job in jobs.items():
+        with DefaultScope.overwrite_default_scope(job['scope']):
+            result = train(job, rank)
+        torch.save(result, f'{folder}/{kind}{rank}.pth')
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def train(job, rank):
+    """Return the gradients of one step, and what happened to them."""
+    from mmengine.model import MMDistributedDataParallel
+    from mmengine.optim import OptimWrapper
+
+    model = build(job)
     drawn, activate = [], model.activate
 
     def record(subnet, **kwargs):
@@ -62,15 +73,12 @@ def work(rank, folder):
     logged = wrapper.train_step(
         job['batches'][rank], KeepGradients(OptimWrapper(optimizer))
     )
-    result = dict(
+    return dict(
         gradients={n: p.grad for n, p in model.named_parameters()},
         drawn=drawn,
         reduced=sum(reduced),
         logged={k: v.item() for k, v in logged.items() if v.dim() == 0},
     )
-    torch.save(result, f'{folder}/result{rank}.pth')
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 class KeepGradients:
@@ -84,15 +92,14 @@ class KeepGradients:
         return getattr(self.wrapper, name)
 
 
-def build(scope, config, weights):
-    utils = __import__(f'{scope}.utils', fromlist=['register_all_modules'])
-    if DefaultScope.get_current_instance() is None:
-        DefaultScope.get_instance(f'job-{scope}', scope_name=scope)
+def build(job):
+    """Build a job's model; its scope is the default one."""
+    utils = __import__(f'{job["scope"]}.utils', fromlist=['utils'])
     utils.register_all_modules(init_default_scope=False)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    model = MODELS.build(copy.deepcopy(config))
-    model.load_state_dict(weights)
+    model = MODELS.build(copy.deepcopy(job['config']))
+    model.load_state_dict(job['weights'])
     return model.train()
 
 
@@ -137,10 +144,24 @@ def action_job(recognizer_config, build_recognizer, clip_batch):
     )
 
 
-@pytest.mark.parametrize('kind', ['classification', 'detection', 'action'])
-def test_gradients_under_ddp(kind, request, tmp_path):
-    job = request.getfixturevalue(f'{kind}_job')
-    (tmp_path / 'job.pkl').write_bytes(pickle.dumps(job))
+@pytest.fixture
+def jobs(request):
+    """A job of each task whose project is installed."""
+    scopes = dict(
+        classification='mmpretrain', detection='mmdet', action='mmaction'
+    )
+    return {
+        kind: request.getfixturevalue(f'{kind}_job')
+        for kind, scope in scopes.items()
+        if find_spec(scope)
+    }
+
+
+@pytest.mark.subprocess
+def test_gradients_under_ddp(jobs, tmp_path):
+    """Of every task, in one pair of processes."""
+    assert jobs
+    (tmp_path / 'jobs.pkl').write_bytes(pickle.dumps(jobs))
     paths = os.pathsep.join(p for p in sys.path if p)
     workers = [
         subprocess.Popen(
@@ -159,28 +180,35 @@ def test_gradients_under_ddp(kind, request, tmp_path):
                 each.kill()
             _, errors = worker.communicate()
         assert worker.returncode == 0, errors[-3000:]
-    ranks = [
-        torch.load(tmp_path / f'result{rank}.pth', weights_only=True)
-        for rank in range(WORLD_SIZE)
-    ]
+    for kind, job in jobs.items():
+        ranks = [
+            torch.load(tmp_path / f'{kind}{rank}.pth', weights_only=True)
+            for rank in range(WORLD_SIZE)
+        ]
+        with DefaultScope.overwrite_default_scope(job['scope']):
+            alone = [alone_gradients(job, rank) for rank in range(WORLD_SIZE)]
+        check(kind, ranks, alone)
 
-    alone = [alone_gradients(job, rank) for rank in range(WORLD_SIZE)]
+
+def check(kind, ranks, alone):
+    """Ranks hold the mean of the gradients that each has alone."""
     elements = 0
     for name, gradient in ranks[0]['gradients'].items():
-        assert torch.equal(gradient, ranks[1]['gradients'][name]), name
+        where = f'{kind}: {name}'
+        assert torch.equal(gradient, ranks[1]['gradients'][name]), where
         mean = (alone[0][name] + alone[1][name]) / 2
         error = (gradient - mean).norm()
-        assert error <= 1e-5 * mean.norm() + 1e-7, name
+        assert error <= 1e-5 * mean.norm() + 1e-7, where
         elements += gradient.numel()
-    assert ranks[0]['drawn'] == ranks[1]['drawn']
-    assert len(ranks[0]['drawn']) == 4
-    assert [r['reduced'] for r in ranks] == [elements, elements]
-    assert ranks[0]['logged'] != ranks[1]['logged']  # data of their own
+    assert ranks[0]['drawn'] == ranks[1]['drawn'], kind
+    assert len(ranks[0]['drawn']) == 4, kind
+    assert [r['reduced'] for r in ranks] == [elements, elements], kind
+    assert ranks[0]['logged'] != ranks[1]['logged'], kind  # data of their own
 
 
 def alone_gradients(job, rank):
     """Gradients of the rank's batch in this process, without a wrapper."""
-    model = build(job['scope'], job['config'], job['weights'])
+    model = build(job)
     torch.manual_seed(rank)
     data = model.data_preprocessor(copy.deepcopy(job['batches'][rank]), True)
     loss, _ = model.parse_losses(model.loss(**data))

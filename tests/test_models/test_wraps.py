@@ -62,6 +62,7 @@ def test_pickle(resnet):
     assert len(states) == 1
 
 
+@pytest.mark.subprocess
 def test_pickle_of_a_whole_model_in_another_process(
     build_classifier, tmp_path
 ):

@@ -221,6 +221,7 @@ def _pool(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.subprocess
 def test_statistics_are_pooled_over_processes(tmp_path, monkeypatch):
     # A new process finds this file by its bare name only: some libraries
     # install a package `tests`, which hides ours.

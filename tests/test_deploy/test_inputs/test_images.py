@@ -344,6 +344,7 @@ def test_no_test_pipeline(missing, cfg):
         InputPipeline(cfg, model)
 
 
+@pytest.mark.subprocess
 def test_other_projects_are_not_needed(cfg, files):
     """With neither mmdet nor mmaction2 there."""
     source = f"""

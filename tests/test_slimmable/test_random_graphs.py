@@ -1,0 +1,170 @@
+"""Random small networks: right at every width, or refused.
+
+A reference runs the same graph by hand: each convolution and batch norm with
+the leading part of its tensors, of as many channels as the published rule
+says. Nothing of the package's layers is used there.
+"""
+
+from random import Random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from plain_networks import rounded
+from torch import nn
+
+from mutualnet_mm.errors import ConfigError
+from mutualnet_mm.slimmable import (
+    LayerRule,
+    SlimState,
+    active_width,
+    convert,
+    verify_slicing,
+)
+
+MIXING = ('concat', 'shuffle')
+
+
+class Graph(nn.Module):
+    """Nodes are ``(operation, numbers of the nodes it reads, channels)``.
+
+    Node 0 is the image; the last one is the output.
+    """
+
+    def __init__(self, nodes):
+        super().__init__()
+        self.nodes = nodes
+        self.convs, self.norms = nn.ModuleDict(), nn.ModuleDict()
+        for i, (operation, sources, channels) in enumerate(nodes):
+            if operation not in ('conv', 'depthwise', 'head'):
+                continue
+            inputs = nodes[sources[0]][2]
+            groups = inputs if operation == 'depthwise' else 1
+            self.convs[str(i)] = nn.Conv2d(
+                inputs, channels, 3, padding=1, groups=groups
+            )
+            if operation != 'head':
+                norm = nn.BatchNorm2d(channels)
+                nn.init.uniform_(norm.weight, 0.5, 1.5)
+                nn.init.normal_(norm.bias)
+                nn.init.normal_(norm.running_mean)
+                nn.init.uniform_(norm.running_var, 0.5, 1.5)
+                self.norms[str(i)] = norm
+
+    def forward(self, image):
+        return run(self.nodes, image, self.layer)
+
+    def layer(self, number, x):
+        x = self.convs[number](x)
+        return F.relu(self.norms[number](x)) if number in self.norms else x
+
+
+def run(nodes, image, layer):
+    values = []
+    for i, (operation, sources, _) in enumerate(nodes):
+        inputs = [values[source] for source in sources]
+        if operation == 'image':
+            value = image
+        elif operation == 'add':
+            value = inputs[0] + inputs[1]
+        elif operation == 'pool':
+            value = F.max_pool2d(inputs[0], 3, 1, 1)
+        elif operation == 'concat':
+            value = torch.cat(inputs, 1)
+        elif operation == 'shuffle':
+            value = F.channel_shuffle(inputs[0], 2)
+        else:
+            value = layer(str(i), inputs[0])
+        values.append(value)
+    return values[-1]
+
+
+def narrow_by_hand(net, image, width):
+    def layer(number, x):
+        conv = net.convs[number]
+        operation, _, channels = net.nodes[int(number)]
+        out = channels if operation == 'head' else rounded(channels * width)
+        depthwise = operation == 'depthwise'
+        x = F.conv2d(
+            x,
+            conv.weight[:out]
+            if depthwise
+            else conv.weight[:out, : x.shape[1]],
+            conv.bias[:out],
+            padding=1,
+            groups=out if depthwise else 1,
+        )
+        if operation == 'head':
+            return x
+        norm = net.norms[number]
+        return F.relu(
+            F.batch_norm(
+                x,
+                norm.running_mean[:out],
+                norm.running_var[:out],
+                norm.weight[:out],
+                norm.bias[:out],
+                eps=norm.eps,
+            )
+        )
+
+    return run(net.nodes, image, layer)
+
+
+def random_nodes(seed, mixing=None):
+    """A graph all of whose nodes are needed, with one that mixes channels."""
+    random = Random(seed)
+    nodes = [('image', (), 3), ('conv', (0,), 32)]
+    at = random.randint(2, 6) if mixing else None
+    while len(nodes) < 8:
+        last = len(nodes) - 1
+        channels = nodes[last][2]
+        if len(nodes) == at:
+            if mixing == 'concat':
+                other = random.randint(1, last)
+                channels += nodes[other][2]
+                nodes.append(('concat', (last, other), channels))
+            else:
+                nodes.append(('shuffle', (last,), channels))
+            continue
+        operation = random.choice(['conv', 'depthwise', 'pool', 'add'])
+        same = [i for i in range(1, last) if nodes[i][2] == channels]
+        if operation == 'add' and same:
+            nodes.append(('add', (last, random.choice(same)), channels))
+        elif operation in ('depthwise', 'pool'):
+            nodes.append((operation, (last,), channels))
+        else:
+            nodes.append(('conv', (last,), random.choice([16, 32, 48])))
+    if random.random() < 0.5:  # a head of as many outputs at any width
+        nodes.append(('head', (len(nodes) - 1,), 5))
+    return nodes
+
+
+def slim_graph(nodes):
+    net = Graph(nodes).double().eval()
+    last = str(len(nodes) - 1)
+    head = nodes[-1][0] == 'head'
+    rules = {f'convs.{last}': LayerRule(fixed=True)} if head else None
+    convert(net, SlimState(), rules)
+    return net
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_right_at_every_width(seed):
+    nodes = random_nodes(seed)
+    net = slim_graph(nodes)
+    verify_slicing(net)
+    image = torch.randn(2, 3, 9, 7, dtype=torch.double)
+    for width in (1.0, 0.77, 0.5, 0.2):
+        with torch.no_grad(), active_width(net, width):
+            found = net(image)
+        with torch.no_grad():
+            expected = narrow_by_hand(net, image, width)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('mixing', MIXING)
+@pytest.mark.parametrize('seed', range(6))
+def test_mixed_channels_are_refused(mixing, seed):
+    with pytest.raises(ConfigError, match='Graph cannot be slimmed'):
+        verify_slicing(slim_graph(random_nodes(seed, mixing)))

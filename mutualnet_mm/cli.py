@@ -4,11 +4,15 @@
 import argparse
 import sys
 from contextlib import contextmanager
-from typing import Iterator
+from typing import Iterable, Iterator, Optional, TypeVar
 
 from mmengine.config import DictAction
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 
 from .errors import UsageError
+
+Item = TypeVar('Item')
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
@@ -61,3 +65,30 @@ def one_line_errors() -> Iterator[None]:
         _, name, message = str(error).rpartition(f'{type(error).__name__}: ')
         is_traceback = name and 'Traceback (most recent call' in str(error)
         sys.exit(f'error: {message.strip() if is_traceback else error}')
+
+
+def progress_bar() -> Progress:
+    """Make a progress bar on standard error, if somebody watches there.
+
+    Standard output is the result's.
+    """
+    return Progress(
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def track(
+    sequence: Iterable[Item], description: str, total: Optional[int] = None
+) -> Iterator[Item]:
+    """Go through a sequence and show how far it is.
+
+    Args:
+        sequence (Iterable): What to go through.
+        description (str): Shown beside the bar.
+        total (int, optional): Number of items. Defaults to the length.
+    """
+    with progress_bar() as bar:
+        yield from bar.track(sequence, total, description=description)

@@ -1,6 +1,8 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The errors that a user can put right."""
 
+from typing import Any
+
 
 class UsageError(ValueError):
     """Something that the user gave cannot be used: a value, a file, a call.
@@ -12,6 +14,26 @@ class UsageError(ValueError):
 
 class ConfigError(UsageError):
     """A setting of a config, or an argument that stands for one, is wrong."""
+
+
+def check_count(value: Any, name: str) -> int:
+    """Return ``value`` if it is a whole number from 1.
+
+    Args:
+        value: What the user gave.
+        name (str): What the error calls it, such as ``'batch_size'``.
+
+    Raises:
+        UsageError: Names the value.
+    """
+    if not is_count(value):
+        raise UsageError(f'{name}={value!r}: use a whole number from 1')
+    return value
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number from 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Callable, List, Optional, Sequence, Tuple, Union
 
-from .errors import ConfigError
+from .errors import ConfigError, is_count
 
 Size = Tuple[int, int]
 """Height and width in pixels."""
@@ -38,8 +38,8 @@ class Subnet:
     def __post_init__(self) -> None:
         if (
             not _is_width(self.width)
-            or not _is_count(self.resolution)
-            or not (self.frames is None or _is_count(self.frames))
+            or not is_count(self.resolution)
+            or not (self.frames is None or is_count(self.frames))
         ):
             raise ConfigError(
                 f'subnet width {self.width!r}, resolution '
@@ -222,12 +222,8 @@ class SubnetSpace:
         )
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 def _is_width(value: object) -> bool:
-    return _is_count(value) or (
+    return is_count(value) or (
         isinstance(value, float) and math.isfinite(value) and value > 0
     )
 
@@ -240,7 +236,7 @@ def _numbers(
         or len(values) == 0
         or not all(map(accept, values))
     ):
-        kind = 'whole ' if accept is _is_count else ''
+        kind = 'whole ' if accept is is_count else ''
         raise ConfigError(
             f'mutual.{name}={values!r}: give a list of at least one '
             f'positive {kind}number'
@@ -249,7 +245,7 @@ def _numbers(
 
 
 def _counts(name: str, values: Sequence) -> Tuple[int, ...]:
-    values = _numbers(name, values, _is_count)
+    values = _numbers(name, values, is_count)
     if max(values) != values[0]:
         raise ConfigError(
             f'mutual.{name}={values!r}: name the full (largest) one first'

@@ -14,11 +14,10 @@ import sys
 import torch
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveModel, measure_latencies
-from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cli import one_line_errors, track
 from mutualnet_mm.cost import machine_name
 from mutualnet_mm.deploy import check_writable, save_latencies
 
@@ -74,7 +73,7 @@ def measure(args) -> tuple:
         args.batch_size,
         args.repeats,
         args.inputs,
-        track=lambda subnets: tqdm(subnets, unit='subnet'),
+        track=lambda subnets: track(subnets, 'measuring'),
     )
     if not found:
         sys.exit('interrupted before the first subnet was measured')

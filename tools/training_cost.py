@@ -18,12 +18,11 @@ from functools import partial
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import build_model, count_macs, load_config
-from mutualnet_mm.cli import config_parser, one_line_errors
+from mutualnet_mm.cli import config_parser, one_line_errors, track
 from mutualnet_mm.cost import (
     closed_form_ratio,
     expected_macs,
@@ -67,14 +66,13 @@ def count(args) -> dict:
         launcher='none',
         stages=('train',) if args.measure else (),
     )
-    progress = partial(track, console=Console(stderr=True), transient=True)
     # First, since it is what may fail.
     times = (
-        measure_steps(cfg, track=partial(progress, description='Timing'))
+        measure_steps(cfg, track=partial(track, description='Timing'))
         if args.measure
         else None
     )
-    counting = partial(progress, description='Counting')
+    counting = partial(track, description='Counting')
     model = build_model(cfg)
     full = count_macs(model, model.space.full, shape)
     ways = ways_of_sampling(model.sampler)

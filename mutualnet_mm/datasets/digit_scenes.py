@@ -13,8 +13,8 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from ..cli import track
 from ..errors import ConfigError
 
 DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
@@ -98,7 +98,7 @@ def make_digit_scenes(
         source = digits[chosen], labels[chosen], views
         count = settings[f'num_{split}']
         scenes = (_paint_scene(rng, *source, settings) for _ in range(count))
-        _write_split(out_dir, split, tqdm(scenes, f'{split} scenes', count))
+        _write_split(out_dir, split, track(scenes, f'{split} scenes', count))
     _write_settings(out_dir, settings, complete=True)
     return out_dir
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..engine import move_statistics
 from ..engine.hooks import calibration_batches
-from ..errors import UsageError
+from ..errors import UsageError, check_count
 from ..query_table import QueryTable
 from ..subnet import Subnet
 from .adaptive_file import AdaptiveFile
@@ -172,10 +172,7 @@ class AdaptiveModel(SwitchableNetwork):
         Returns:
             list: A stock data sample with predictions for each image.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise UsageError(
-                f'batch_size={batch_size!r}: use a whole number from 1'
-            )
+        check_count(batch_size, 'batch_size')
         batches = [images]
         if isinstance(images, (list, tuple)) and images:
             starts = range(0, len(images), batch_size)

@@ -20,7 +20,7 @@ from typing import (
 import numpy as np
 import torch
 
-from ..errors import UsageError
+from ..errors import UsageError, check_count
 from ..files import only_writer
 from ..query_table import (
     Latency,
@@ -72,9 +72,8 @@ def measure_latencies(
     Raises:
         UsageError: If a number is not positive, or images cannot be read.
     """
-    for name, value in (('batch_size', batch_size), ('repeats', repeats)):
-        if not isinstance(value, int) or value < 1:
-            raise UsageError(f'{name}={value!r}: use a whole number from 1')
+    check_count(batch_size, 'batch_size')
+    check_count(repeats, 'repeats')
     batch = net.prepare(_images(net, batch_size, images, image_shape))
     before = net.current
     found: Dict[Subnet, Latency] = {}

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Iterable, List
 
 from torch import nn
 
-from ..errors import UsageError
+from ..errors import check_count
 from ..subnet import Subnet
 
 
@@ -22,15 +22,13 @@ class StaticCache:
             for the longest time is dropped.
 
     Raises:
-        UsageError: If ``limit`` is no whole number from 1.
+        UsageError: If ``limit`` is not a whole number from 1.
     """
 
     def __init__(
         self, make: Callable[[Subnet], nn.Module], limit: int
     ) -> None:
-        if not isinstance(limit, int) or limit < 1:
-            raise UsageError(f'limit={limit!r}: use a whole number from 1')
-        self.limit = limit
+        self.limit = check_count(limit, 'limit')
         self._make = make
         self._made: OrderedDict[Subnet, nn.Module] = OrderedDict()
         self._lock = threading.Lock()  # never held while a network is made

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop, Runner
 
-from ..errors import ConfigError
+from ..errors import ConfigError, check_count
 from ..registry import HOOKS
 
 
@@ -32,7 +32,7 @@ class BNCalibrationHook(Hook):
             with a fixed seed.
 
     Raises:
-        ConfigError: If ``num_batches`` is not positive.
+        UsageError: If ``num_batches`` is not a whole number from 1.
     """
 
     priority = 'NORMAL'
@@ -40,12 +40,9 @@ class BNCalibrationHook(Hook):
     def __init__(
         self, num_batches: int = 32, dataloader: Optional[dict] = None
     ) -> None:
-        if not isinstance(num_batches, int) or num_batches < 1:
-            raise ConfigError(
-                f'BNCalibrationHook(num_batches={num_batches!r})'
-                ': use a whole number from 1'
-            )
-        self.num_batches = num_batches
+        self.num_batches = check_count(
+            num_batches, 'BNCalibrationHook.num_batches'
+        )
         self.dataloader = dataloader
         self._dataset: Any = None
 

@@ -21,7 +21,7 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
-from ..errors import ConfigError
+from ..errors import ConfigError, check_count
 from ..models import MutualLearningMixin
 from ..models.wraps import Stock
 from ..registry import LOOPS
@@ -58,10 +58,7 @@ class _SubnetLoop(Stock):
         **kwargs: Any,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, **kwargs)
-        if not isinstance(group_size, int) or group_size < 1:
-            raise ConfigError(
-                f'group_size={group_size!r}: use a whole number from 1'
-            )
+        check_count(group_size, 'group_size')
         sampler = self.model.sampler
         # The one with the stock names first, for `save_best='auto'`.
         self.subnets = sorted(

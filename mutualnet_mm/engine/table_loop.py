@@ -7,8 +7,8 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Union
 
 from mmengine.runner import Runner
 from torch import Tensor
-from tqdm import tqdm
 
+from ..cli import progress_bar, track
 from ..errors import UsageError
 from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
 from ..query_table.progress import Metrics, Progress
@@ -124,12 +124,12 @@ class TableLoop(SubnetTestLoop):
         left = [s for s in self.subnets if str(s) not in finished]
         self._find_statistics()
         groups = self._groups(left)
-        with tqdm(
-            desc=f'evaluating {len(left)} subnets',
-            total=len(groups) * len(self.dataloader),
-            unit='batch',
-            disable=None,  # where nobody watches
-        ) as self._bar:
+        with progress_bar() as bar:
+            number = len(groups) * len(self.dataloader)
+            task = bar.add_task(
+                f'evaluating {len(left)} subnets', total=number
+            )
+            self._advance = lambda: bar.advance(task)
             for subnets in groups:
                 self._evaluate(subnets, self.bank, call_hooks=False)
         full = finished.get(str(self.model.sampler.primary)) or {}
@@ -148,21 +148,17 @@ class TableLoop(SubnetTestLoop):
         self.bank = move_statistics(bank, device)
 
     def _shown_batches(self) -> Iterator[Any]:
-        yield from tqdm(
-            self.recipe.batches(self.runner),
-            desc='calibrating',
-            total=self.recipe.num_batches,
-            unit='batch',
-            disable=None,
+        recipe = self.recipe
+        yield from track(
+            recipe.batches(self.runner), 'calibrating', recipe.num_batches
         )
 
     def _run_batch(self, *args: Any) -> list:
         outputs = super()._run_batch(*args)
-        self._bar.update()
+        self._advance()
         return outputs
 
     def _score(self, subnet: Subnet, state: MetricState) -> Dict[str, float]:
-        self._bar.clear()  # the evaluator prints
         found = super()._score(subnet, state)
         self.progress.add(str(subnet), _numbers(found))
         if found or subnet == self.model.sampler.primary:

@@ -2,12 +2,14 @@
 """How far a metric on a sample of images may be off."""
 
 import math
+from statistics import NormalDist
 from typing import Optional, Tuple
 
 # Metrics that are the share of right answers, by the start of their names:
 # mmpretrain gives percent, mmaction2 fractions.
 _SHARES = {'accuracy/top': 100.0, 'acc/top': 1.0}
-_Z = 1.959963984540054  # 95 % of a normal distribution lie within +-_Z
+# 95 % of a normal distribution lie within so many standard deviations.
+_Z = NormalDist().inv_cdf(0.975)
 
 
 def wilson_interval(share: float, count: int) -> Tuple[float, float]:

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Union
 
-from ..errors import UsageError
+from ..errors import UsageError, is_count
 from ..files import atomic_write
 from ..subnet import Subnet
 from .entry import Latency, TableEntry, is_milliseconds
@@ -139,8 +139,8 @@ def _entry(record: Any) -> TableEntry:
         raise UsageError(f'entry {record!r} is no object')
     return TableEntry(
         subnet=Subnet.parse(_get(record, 'subnet', _is_text)),
-        macs=_get(record, 'macs', _is_count),
-        params=_get(record, 'params', _is_count),
+        macs=_get(record, 'macs', is_count),
+        params=_get(record, 'params', is_count),
         metrics=_get(record, 'metrics', _are_metrics),
         latency_ms={
             device: Latency(figures['median'], figures['p90'])
@@ -168,12 +168,8 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 def _is_optional_count(value: Any) -> bool:
-    return value is None or _is_count(value)
+    return value is None or is_count(value)
 
 
 def _is_optional_number(value: Any) -> bool:

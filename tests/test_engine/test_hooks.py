@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS, HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import Dataset
 
-from mutualnet_mm import ConfigError
+from mutualnet_mm import ConfigError, UsageError
 from mutualnet_mm.engine import BNCalibrationHook
 from mutualnet_mm.engine.hooks import calibration_batches
 
@@ -95,7 +95,7 @@ def test_no_dataloader(make_runner):
 
 @pytest.mark.parametrize('number', [0, -1, 1.5, '8'])
 def test_number_of_batches(number):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UsageError) as error:
         BNCalibrationHook(num_batches=number)
     assert f'num_batches={number!r}' in str(error.value)
 

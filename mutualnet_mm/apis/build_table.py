@@ -24,7 +24,7 @@ from ..query_table.fingerprints import weights_fingerprint
 from ..subnet import Subnet
 from ..visualization import plot_tables
 
-# Of the run that built the table, not of the network.
+# What belongs to the run that built the table, not to the network.
 _OF_THE_RUN = ('launcher', 'load_from', 'resume', 'work_dir')
 # Where launchers say how many processes there are.
 _WORLD_SIZE = dict(
@@ -46,7 +46,7 @@ def build_table(
     Every width in steps of ``step`` x resolution (x frames) is calibrated and
     tested with the config's own ``test_dataloader`` and ``test_evaluator``;
     ``test_cfg.group_size`` and ``test_cfg.fp16`` hold. Called again after an
-    interruption, it goes on: what is finished lies in ``out/progress``.
+    interruption, it continues: what is finished lies in ``out/progress``.
 
     Args:
         cfg (Config): As :func:`~.config.load_config` returns it.

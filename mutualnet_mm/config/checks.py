@@ -123,7 +123,7 @@ def _first(cfg: Config, name: str) -> Any:
     values = mutual.get(name)
     if not isinstance(values, (list, tuple)) or not values:
         return None
-    # Of another order, the model says what is wrong with it.
+    # The model refuses lists in another order.
     return values[0] if values[0] == max(values) else None
 
 

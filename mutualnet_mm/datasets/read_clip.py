@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from ..errors import UsageError
 from ..registry import TRANSFORMS
 
-_MAX_IN_A_ROW = 100  # unreadable clips: by then it is no bad luck
+_MAX_IN_A_ROW = 100  # unreadable clips: by then it is not bad luck
 _MAX_LOST = 16  # frames of a clip, which is decord's own limit as well
 
 _named: Set[str] = set()  # files, by this process

@@ -121,7 +121,7 @@ class AdaptiveFile:
         schema = content.get('schema') if isinstance(content, dict) else None
         if not isinstance(schema, int):
             raise UsageError(
-                f'{name} is no adaptive file: make one with build_table'
+                f'{name} is not an adaptive file: make one with build_table'
             )
         if schema > SCHEMA:
             raise UsageError(
@@ -134,7 +134,7 @@ class AdaptiveFile:
             raise UsageError(f'{name} is damaged: it has no {missing[0]}')
         for key, kind in _KINDS.items():
             if not isinstance(content[key], kind):
-                raise UsageError(f'{name} is damaged: {key} is no {kind}')
+                raise UsageError(f'{name} is damaged: {key} is not a {kind}')
         table = table_from_dict(content['table'], f'the table of {name}')
         known = {f.name: content[f.name] for f in fields(cls)}
         return cls(**dict(known, table=table))

@@ -166,7 +166,7 @@ class AdaptiveModel(SwitchableNetwork):
             images: Arrays, files or tensors, one or a list, as
                 :class:`~.inputs.InputPipeline` takes them.
             batch_size (int): Of what a list is cut into. A tensor, or
-                anything else that is no list, is one batch. Defaults to 1, as
+                anything else that is not a list, is one batch. Defaults to 1, as
                 in the stock inferencers.
 
         Returns:

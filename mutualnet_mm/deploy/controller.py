@@ -125,7 +125,7 @@ class LatencyController:
         self._recent: Deque[float] = deque(maxlen=window)
         self._frames = 0  # at this rung
         self._climbed = False  # whether it was reached from below
-        # Of the step up to each rung: the windows to wait for it, and what
+        # For the step up to each rung: the windows to wait for it, and what
         # the rung below took when it was last tried.
         self._waits = [1] * len(self.costs)
         self._tried_at = [math.inf] * len(self.costs)

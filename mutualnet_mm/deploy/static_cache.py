@@ -91,7 +91,7 @@ def compile_parts(net: nn.Module, networks: int) -> None:
 
     config: Any = torch._dynamo.config
     # It counts by code, which all networks of a class share; beyond its limit
-    # it would go on without compiling. The default is that of a single one.
+    # it would run uncompiled. The default is that of a single one.
     new = hasattr(config, 'recompile_limit')
     name = 'recompile_limit' if new else 'cache_size_limit'
     setattr(config, name, max(getattr(config, name), 8 * networks))

@@ -20,7 +20,7 @@ def stored_config(file: AdaptiveFile) -> Config:
     """Read the config of a file, which runs it.
 
     Raises:
-        UsageError: If it is no Python, or imports what is not installed.
+        UsageError: If it is not Python, or imports what is not installed.
     """
     try:
         return Config.fromstring(file.config, '.py')

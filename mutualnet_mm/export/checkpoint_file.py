@@ -45,7 +45,7 @@ def save_static(
     Raises:
         UsageError: If the subnet is outside of the trained range, has no
             statistics or no static form, if the path does not end so, or if
-            there is a file that is no earlier export.
+            there is a file that is not an earlier export.
     """
     subnet = net.model.space.check(subnet)
     cfg = static_config(net.cfg, subnet, fuse_bn)
@@ -108,7 +108,7 @@ def check_replaced(path: Union[str, Path]) -> None:
     if not is_export:
         found = path if path.exists() else config
         raise UsageError(
-            f'{str(found)!r} exists and is no exported network: name another '
+            f'{str(found)!r} exists and is not an exported network: name another '
             'file'
         )
 

@@ -52,7 +52,7 @@ def largest(differences: Sequence[Difference]) -> Difference:
 def compare(found: Tensor, expected: Tensor) -> Difference:
     """Compare two tensors.
 
-    Of labels and masks, which are no floating-point numbers, the share that
+    For labels and masks, which are not floating-point numbers, the share that
     differs counts. Other shapes, and what is not finite, are apart by
     infinity.
     """

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 
 InitCfg = Union[dict, List[dict], None]
-# Of a whole model, and of what a parallel wrapper saved.
+# Of whole models, also as a parallel wrapper saves them.
 _PREFIXES = ('backbone.', 'module.backbone.', 'module.')
 _CLASSIFIERS = ('fc.', 'classifier.', 'head.')
 
@@ -196,7 +196,7 @@ def check_checkpoint(path: str, model: nn.Module) -> None:
     """Refuse a checkpoint that leaves any weight as it was initialised.
 
     The runner only logs what does not fit. Weights that the model does not
-    have are no obstacle.
+    have do not matter.
 
     Args:
         path (str): File or address.
@@ -215,7 +215,7 @@ def check_checkpoint(path: str, model: nn.Module) -> None:
             f'checkpoint {path!r} cannot be read: {type(error).__name__}'
         ) from error
     if not isinstance(content, dict):
-        raise UsageError(f'{path!r} is no checkpoint')
+        raise UsageError(f'{path!r} is not a checkpoint')
     found = {
         name[len('module.') :] if name.startswith('module.') else name: value
         for name, value in content.get('state_dict', content).items()

@@ -36,7 +36,7 @@ from .wraps import Stock, find_class, mix
 
 
 class MutualLearningMixin(Stock):
-    """Trains the model behind it in the class order by mutual learning.
+    """Trains the stock model that it is mixed into by mutual learning.
 
     ``loss()`` draws the subnets of the step, gets the stock model's loss of
     each and returns one loss whose gradients are their sum (Eq. 5). What

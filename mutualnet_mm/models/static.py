@@ -21,7 +21,7 @@ _OF_LEARNING = (
 
 
 class StaticMixin(Stock):
-    """Makes the model behind it run one subnet, of stock layers.
+    """Makes the stock model that it is mixed into run one subnet.
 
     Pipelines deliver the full resolution, as for the network of all subnets:
     inputs are resized here. So stock test pipelines and inferencers work
@@ -96,7 +96,7 @@ def static_model(
     model.task.check_static(model)
     net: Any = share_weights(model)
     net.eval()  # not chained: stock ``train`` may return nothing
-    # For good: a backbone that resizes inside goes on reading it.
+    # For good: a backbone that resizes inside keeps reading it.
     net.slim_state.set(subnet.width, model.input_scale(subnet), subnet.frames)
     make_static(
         net,

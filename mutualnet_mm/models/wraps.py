@@ -43,13 +43,13 @@ def find_class(wraps: Union[str, type, None]) -> type:
         near = get_close_matches(wraps, registry.module_dict)
     hint = f', did you mean {near[0]!r}?' if near else ''
     raise ConfigError(
-        f'wraps={wraps!r} is no model class registered in '
+        f'wraps={wraps!r} is not a model class registered in '
         f'scope {registry.scope!r}{hint}'
     )
 
 
 Stock: Any = object
-"""Base of mixins: to type checkers, whatever class comes behind."""
+"""Base of mixins: for type checkers, any class that they are mixed into."""
 
 
 @lru_cache(maxsize=None)
@@ -83,8 +83,8 @@ def mix(mixin: Any, stock: Any) -> Any:
 def _reduce(self: Any, protocol: int) -> Tuple:
     del protocol
     cls = type(self)
-    # As ``nn.Module`` has it: what ``compile()`` made stays behind, since it
-    # would go on running the original.
+    # As ``nn.Module`` has it: what ``compile()`` made is left out, since it
+    # would keep running the original.
     state = self.__getstate__() if hasattr(self, '__getstate__') else None
     state = dict(self.__dict__ if state is None else state)
     state.pop('_compiled_call_impl', None)

@@ -31,7 +31,7 @@ class Latency:
         p90 (float): 90th percentile, in milliseconds.
 
     Raises:
-        UsageError: If one of them is no positive finite number.
+        UsageError: If one of them is not a positive finite number.
     """
 
     median: float

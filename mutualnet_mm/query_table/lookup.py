@@ -52,7 +52,7 @@ def best_within(
         budgets (Mapping): By name; what a subnet may cost at most.
 
     Raises:
-        UsageError: If a budget is no positive number or below the least
+        UsageError: If a budget is not a positive number or below the least
             that there is, which is named.
     """
     for name, budget in budgets.items():

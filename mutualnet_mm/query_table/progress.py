@@ -27,7 +27,7 @@ class Progress:
 
     Raises:
         UsageError: If the folder holds unfinished results of other settings
-            or is damaged. Finished ones of other settings make way.
+            or is damaged. Finished ones of other settings are replaced.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Progress:
             self._start()
 
     def _start(self) -> None:
-        # Of a run whose results were removed, perhaps of other weights.
+        # Left by a run whose results were removed, perhaps of other weights.
         self._statistics.unlink(missing_ok=True)
         self._save()
 
@@ -62,7 +62,7 @@ class Progress:
         if others:
             raise UsageError(
                 f'{str(self.folder)!r} holds results of another '
-                f'{" and ".join(others)}: give the same to go on, remove '
+                f'{" and ".join(others)}: give the same to continue, remove '
                 'that folder to start over, or write elsewhere'
             )
         self.results = results

@@ -116,7 +116,7 @@ class QueryTable:
 
         Args:
             device (str): Such as ``'cpu-t2-b1'``. All that the table has of
-                this name makes way, also of subnets not measured again:
+                this name is replaced, also for subnets not measured again:
                 figures of two runs do not compare.
             latencies (Mapping): By subnet.
 
@@ -174,7 +174,7 @@ class QueryTable:
         of equal cost and score are both in.
 
         Args:
-            cost (str): One of ``COSTS``. Of latencies the median counts, and
+            cost (str): One of ``COSTS``. Of a latency the median counts, and
                 subnets that were not measured are left out.
             device (str, optional): Whose latency; may be left out if only one
                 was measured. Defaults to None.
@@ -212,7 +212,7 @@ class QueryTable:
                 was measured. Defaults to None.
 
         Raises:
-            UsageError: If a budget is no positive number or below the least
+            UsageError: If a budget is not a positive number or below the least
                 that the table has, which is named, or if there is no such
                 device.
         """
@@ -228,7 +228,7 @@ class QueryTable:
         return self._by_subnet[best_within(self._scores, costs, budgets)]
 
     def _costs(self, name: str, device: Optional[str]) -> Dict[Subnet, float]:
-        """Of the subnets that can be chosen, where it was measured."""
+        """Costs of the subnets that can be chosen, where they are known."""
         costs = {
             s: self._by_subnet[s].cost(name, device) for s in self._scores
         }

@@ -115,7 +115,9 @@ def table_from_dict(content: Any, name: str = 'table') -> QueryTable:
     """
     schema = content.get('schema') if isinstance(content, dict) else None
     if not isinstance(schema, int) or 'entries' not in content:
-        raise UsageError(f'{name} is no query table: use one of build_table')
+        raise UsageError(
+            f'{name} is not a query table: use one of build_table'
+        )
     if schema > SCHEMA:
         raise UsageError(
             f'{name} has schema {schema}, this release reads up to {SCHEMA}: '
@@ -136,7 +138,7 @@ def table_from_dict(content: Any, name: str = 'table') -> QueryTable:
 
 def _entry(record: Any) -> TableEntry:
     if not isinstance(record, dict):
-        raise UsageError(f'entry {record!r} is no object')
+        raise UsageError(f'entry {record!r} is not an object')
     return TableEntry(
         subnet=Subnet.parse(_get(record, 'subnet', _is_text)),
         macs=_get(record, 'macs', is_count),

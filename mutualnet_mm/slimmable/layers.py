@@ -181,7 +181,7 @@ class _SlimBatchNorm(SlimLayer):
     def _running_statistics(self, x: Tensor) -> Tensor:
         warnings.warn(
             'a batch norm got a single value per channel (one image of 1 x 1 '
-            'maps), of which there is no variance: it uses its running '
+            'maps), which has no variance: it uses its running '
             'statistics there; larger batches or inputs avoid it',
             stacklevel=2,
         )

@@ -84,9 +84,9 @@ def plot_tables(
 
     A single table has a colour for each resolution and a dashed line through
     its best subnets (Pareto set), named by their widths, with the 95 %
-    interval of their accuracy behind. Of video the colour says what was
+    interval of their accuracy in grey. For video the colour says what was
     reduced, as in Fig. 18, and names are those of whole subnets, as many as
-    there is room for. Of several tables, each has a colour and a line through
+    there is room for. With several tables, each has a colour and a line through
     its best, the others are faint.
 
     Args:

@@ -125,7 +125,7 @@ def test_damaged_files(content, tmp_path, kind):
 @pytest.mark.parametrize(
     'change, message',
     [
-        (lambda c: c.pop('schema'), 'is no adaptive file'),
+        (lambda c: c.pop('schema'), 'is not an adaptive file'),
         (lambda c: c.update(schema=2), 'has schema 2.*update mutualnet_mm'),
         (lambda c: c.pop('weights'), 'is damaged: it has no weights'),
         (lambda c: c['table'].pop('entries'), 'the table of .* is no query'),

@@ -151,7 +151,7 @@ FILES = {
     'a bit flipped': (flip_a_bit, 'is damaged, or no file of build_table'),
     'a checkpoint': (
         lambda path: torch.save(dict(state_dict={}, meta={}), path),
-        'is no adaptive file: make one with build_table',
+        'is not an adaptive file: make one with build_table',
     ),
     'newer': (
         lambda path: rewrite(path, lambda c: c.update(schema=2, more=[])),

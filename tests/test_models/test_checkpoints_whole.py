@@ -53,5 +53,5 @@ def test_what_is_no_checkpoint(model, tmp_path):
     with pytest.raises(UsageError, match='cannot be read'):
         check_checkpoint(str(path), model)
     torch.save([1, 2], path)
-    with pytest.raises(UsageError, match='is no checkpoint'):
+    with pytest.raises(UsageError, match='is not a checkpoint'):
         check_checkpoint(str(path), model)

@@ -171,8 +171,8 @@ def entry_with(key, value):
 @pytest.mark.parametrize(
     'change, message',
     [
-        (without('schema'), 'is no query table'),
-        (without('entries'), 'is no query table'),
+        (without('schema'), 'is not a query table'),
+        (without('entries'), 'is not a query table'),
         (without('metric'), 'is damaged: metric=None'),
         (lambda c: c.update(schema=2), 'has schema 2.*update mutualnet_mm'),
         (lambda c: c.update(full='large'), "damaged: subnet 'large'"),

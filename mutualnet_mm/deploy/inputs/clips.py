@@ -76,7 +76,7 @@ class ClipReader(Reader):
                 Compose(settings) if self._folders else _ReadVideo(settings)
             )
         except UsageError as error:
-            # Of a decoder, which arrays do not need.
+            # It names a decoder, which arrays do not need.
             self._missing = f'{error}, or give the clip as an array'
 
     @property

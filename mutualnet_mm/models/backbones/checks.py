@@ -8,7 +8,7 @@ from ...errors import ConfigError
 
 
 def check_factors(network: str, **factors: Any) -> None:
-    """Refuse factors that are no positive, finite numbers.
+    """Refuse factors that are not positive, finite numbers.
 
     Raises:
         ConfigError: Names the network, the argument and the value.
@@ -25,7 +25,7 @@ def check_factors(network: str, **factors: Any) -> None:
 
 
 def check_out_indices(network: str, out_indices: Any, number: int) -> None:
-    """Refuse what is no list of stages that there are.
+    """Refuse anything but a list of existing stages.
 
     Raises:
         ConfigError: Names the network and the value.

@@ -26,7 +26,7 @@ Rules = Dict[str, LayerRule]
 
 
 class SlimmableMixin(Stock):
-    """Makes the backbone behind it in the class order slimmable.
+    """Makes the stock backbone that it is mixed into slimmable.
 
     Args:
         max_width (float): Width that the backbone's own arguments build; a

@@ -69,7 +69,7 @@ def _every(clips: Tensor, stride: int) -> Tensor:
 
 
 def fuse(slow: Tensor, lateral: Tensor) -> Tensor:
-    """Concatenate behind ``slow`` what comes from the Fast branch.
+    """Concatenate the Fast branch's output after ``slow``.
 
     Args:
         slow (Tensor): ``{gt T, gs S, gw C}``: frames, space and channels of

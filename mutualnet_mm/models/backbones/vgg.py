@@ -21,7 +21,7 @@ def vgg_rules(backbone: nn.Module) -> Rules:
         raise ConfigError(
             f'VGG with num_classes={backbone.num_classes} flattens a 7 x 7 '
             'map and runs at no other resolution: leave num_classes out and '
-            'classify behind a GlobalAveragePooling neck'
+            'classify after a GlobalAveragePooling neck'
         )
     return {}
 

@@ -14,7 +14,7 @@ from .slimmable import Slimmable
 
 
 class PreActBlock(BaseModule):
-    """Two 3 x 3 convolutions, each behind batch norm and ReLU.
+    """Two 3 x 3 convolutions, each after batch norm and ReLU.
 
     Where the shape changes, the shortcut is a 1 x 1 convolution of the
     activated input.

@@ -12,7 +12,7 @@ from ..models import MutualLearningMixin
 from ..sampler import SubnetSampler
 from ..slimmable import SlimLayer, active_channels
 from ..subnet import Size, Subnet
-from .macs import count_macs
+from .macs_by_width import MacsByWidth
 
 Pieces = Sequence[Tuple[float, float]]
 """Widths, and the share of the range that each stands for."""
@@ -89,9 +89,9 @@ def expected_macs(
     """Expected multiply-accumulates of a step for one training image.
 
     Forward passes of all subnets of a step, counted from their rounded
-    channels (:func:`~.macs.count_macs`). The expectation over the uniform
-    width is exact: counts are constant between the widths at which some layer
-    gets more channels.
+    channels (:class:`~.macs_by_width.MacsByWidth`). The expectation over the
+    uniform width is exact: counts are constant between the widths at which
+    some layer gets more channels.
 
     Args:
         model (MutualLearningMixin): As built from a config.
@@ -108,11 +108,10 @@ def expected_macs(
     draws = model.space.is_range and any(
         s.num_random and not s.single_subnet for s in samplers
     )
-    count = lru_cache(maxsize=None)(
-        lambda subnet: count_macs(model, subnet, image_shape)
-    )
     pieces = width_pieces(model) if draws else []
-    return _expectations(samplers, count, track(pieces))
+    return _expectations(
+        samplers, MacsByWidth(model, image_shape), track(pieces)
+    )
 
 
 def width_pieces(model: MutualLearningMixin) -> Pieces:

@@ -46,7 +46,7 @@ def count_on_meta(
     """:func:`count_module_macs` of a network made by ``meta_copy``."""
     pooled: List[int] = []
     with ExitStack() as stack:
-        stack.enter_context(_skip_free_layers(net))
+        stack.enter_context(skip_free_layers(net))
         for layer in net.modules():
             if isinstance(layer, nn.modules.pooling._AdaptiveAvgPoolNd):
                 handle = layer.register_forward_hook(
@@ -66,7 +66,7 @@ def count_on_meta(
 
 
 @contextmanager
-def _skip_free_layers(module: nn.Module) -> Iterator[None]:
+def skip_free_layers(module: nn.Module) -> Iterator[None]:
     """Let layers that do not count hand on their input.
 
     Their stand-ins on the meta device take up to nine tenths of the time of

@@ -1,0 +1,89 @@
+"""Many widths from few traces: equal to counting each on its own."""
+
+import pytest
+from mmengine.registry import MODELS
+
+from mutualnet_mm import Subnet
+from mutualnet_mm.apis import count_macs
+from mutualnet_mm.cost import expected_macs, macs_by_width
+from mutualnet_mm.cost.macs_by_width import MacsByWidth
+
+WIDTHS = (0.25, 0.3, 0.52, 0.77, 1.0)
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """Note what is counted by running operators."""
+    runs = []
+    count = macs_by_width.count_on_meta
+
+    def noting(*args, **kwargs):
+        runs.append(args)
+        return count(*args, **kwargs)
+
+    monkeypatch.setattr(macs_by_width, 'count_on_meta', noting)
+    return runs
+
+
+def equal_counts(model, image_shape=None):
+    fast = MacsByWidth(model, image_shape)
+    for frames in model.space.frames or (None,):
+        for resolution in model.space.resolutions:
+            for width in WIDTHS:
+                width = max(width, model.space.min_width)
+                subnet = Subnet(width, resolution, frames)
+                assert fast(subnet) == count_macs(model, subnet, image_shape)
+
+
+@pytest.mark.parametrize(
+    'backbone, channels',
+    [
+        (dict(type='MobileNetV1'), 1024),
+        (dict(type='MobileNetV2'), 1280),
+        (dict(type='MobileNetV3', arch='small'), 576),  # squeeze-excite
+        (dict(type='ResNet', depth=50), 2048),
+    ],
+    ids=lambda value: value['type'] if isinstance(value, dict) else '',
+)
+def test_classifiers(enter_scope, traces, backbone, channels):
+    enter_scope('mmpretrain')
+    name = f'mutualnet_mm.Slimmable{backbone["type"]}'
+    model = MODELS.build(
+        dict(
+            type='mutualnet_mm.MutualLearning',
+            wraps='ImageClassifier',
+            mutual=dict(width_range=(0.25, 1.0), resolution=(64, 48)),
+            backbone=dict(backbone, type=name),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(
+                type='LinearClsHead', num_classes=9, in_channels=channels
+            ),
+        )
+    )
+    equal_counts(model)
+    assert len(traces) == 4  # the widest and the narrowest at two sizes
+
+
+def test_each_size_is_traced_once(build_classifier, traces):
+    """However many widths there are; it was every width at every size."""
+    model = build_classifier(dict(resolution=(64, 48, 32)))
+    expected_macs(model, [model.sampler])
+    assert len(traces) == 2 * 3
+
+
+def test_products_outside_of_layers(build_classifier):
+    """What does not follow from layers is counted at every width."""
+    model = build_classifier(dict(resolution=(64, 48)))
+
+    class Attending(type(model.neck)):
+        """Multiplies channels by channels, outside of any layer."""
+
+        def forward(self, x):
+            maps = x[-1].flatten(2)
+            product = maps @ maps.transpose(1, 2)
+            return super().forward((x[-1] + product.mean(),))
+
+    before = count_macs(model, '0.5x-64')
+    model.neck.__class__ = Attending
+    assert count_macs(model, '0.5x-64') > before
+    equal_counts(model)

@@ -134,7 +134,10 @@ class AdaptiveFile:
             raise UsageError(f'{name} is damaged: it has no {missing[0]}')
         for key, kind in _KINDS.items():
             if not isinstance(content[key], kind):
-                raise UsageError(f'{name} is damaged: {key} is not a {kind}')
+                raise UsageError(
+                    f'{name} is damaged: its {key} is of type '
+                    f'{type(content[key]).__name__}'
+                )
         table = table_from_dict(content['table'], f'the table of {name}')
         known = {f.name: content[f.name] for f in fields(cls)}
         return cls(**dict(known, table=table))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..engine import move_statistics
 from ..engine.hooks import calibration_batches
-from ..errors import UsageError, check_count
+from ..errors import UsageError
 from ..query_table import QueryTable
 from ..subnet import Subnet
 from .adaptive_file import AdaptiveFile
@@ -166,13 +166,16 @@ class AdaptiveModel(SwitchableNetwork):
             images: Arrays, files or tensors, one or a list, as
                 :class:`~.inputs.InputPipeline` takes them.
             batch_size (int): Of what a list is cut into. A tensor, or
-                anything else that is not a list, is one batch. Defaults to 1, as
-                in the stock inferencers.
+                anything else that is not a list, is one batch. Defaults to 1,
+                as in the stock inferencers.
 
         Returns:
             list: A stock data sample with predictions for each image.
         """
-        check_count(batch_size, 'batch_size')
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UsageError(
+                f'batch_size={batch_size!r}: use a whole number from 1'
+            )
         batches = [images]
         if isinstance(images, (list, tuple)) and images:
             starts = range(0, len(images), batch_size)

@@ -108,8 +108,8 @@ def check_replaced(path: Union[str, Path]) -> None:
     if not is_export:
         found = path if path.exists() else config
         raise UsageError(
-            f'{str(found)!r} exists and is not an exported network: name another '
-            'file'
+            f'{str(found)!r} exists and is not an exported network: name '
+            'another file'
         )
 
 

@@ -181,7 +181,7 @@ def test_beside_a_model_of_another_project(net):
     net.calibrate(net.cfg.train_dataloader, NEW)
 
 
-def test_another_handle_that_materialized(net):
+def test_another_handle_that_made_static(net):
     batch = nets.full_batch(net.model)
     other = net.handle()
     other.make_static(B, fuse_bn=False)

@@ -128,6 +128,7 @@ def test_damaged_files(content, tmp_path, kind):
         (lambda c: c.pop('schema'), 'is not an adaptive file'),
         (lambda c: c.update(schema=2), 'has schema 2.*update mutualnet_mm'),
         (lambda c: c.pop('weights'), 'is damaged: it has no weights'),
+        (lambda c: c.update(config=[]), 'its config is of type list$'),
         (lambda c: c['table'].pop('entries'), 'the table of .* is no query'),
     ],
 )

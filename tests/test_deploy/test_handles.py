@@ -97,7 +97,7 @@ def test_a_handle_of_a_handle(network):
     assert nets.same(run(third, batch), expected)
 
 
-def test_modes_are_own_and_materialized_subnets_shared(network):
+def test_modes_are_own_and_static_subnets_shared(network):
     net = network()
     other = net.handle()
     net.make_static([A, B])

@@ -119,7 +119,7 @@ def test_images_fill_the_batch(make, tmp_path):
         measure_latencies(net, images=['gone.png'])
 
 
-def test_materialized_networks_are_measured_as_such(make):
+def test_static_networks_are_measured_as_such(make):
     net = make()
     net.make_static(limit=1)
     measure_latencies(net, repeats=1)

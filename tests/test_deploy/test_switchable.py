@@ -76,7 +76,7 @@ def batch_norms(net):
     return sum(isinstance(m, _BatchNorm) for m in net.modules())
 
 
-def test_what_is_materialized(network):
+def test_what_is_static(network):
     """Its own contiguous weights, of the size that stock layers say."""
     net = network()
     net.use(B)

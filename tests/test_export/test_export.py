@@ -341,6 +341,6 @@ def test_files_of_the_user_stay(name, make_net, tmp_path):
     before = file.read_bytes()
     net = make_net('classifier')
     export = (net, HALF['classifier'], 'static', tmp_path / 'a.pth')
-    with pytest.raises(UsageError, match=f'{name}. exists and is no export'):
+    with pytest.raises(UsageError, match=f'{name}. exists and is not an exp'):
         export_subnet(*export, arrays('classifier'))
     assert [*tmp_path.iterdir()] == [file] and file.read_bytes() == before

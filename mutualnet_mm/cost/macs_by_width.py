@@ -122,7 +122,7 @@ def _watch(net: nn.Module) -> Iterator[List[_Run]]:
 
     with ExitStack() as stack:
         for layer in net.modules():
-            hook = None
+            hook: Any = None
             if isinstance(layer, nn.modules.pooling._AdaptiveAvgPoolNd):
                 hook = pool_run
             elif isinstance(layer, (nn.Conv2d, nn.Conv3d, nn.Linear)):

@@ -137,6 +137,41 @@ def test_one_line_errors(command, message, tmp_path, monkeypatch):
     assert 'Traceback' not in done.stderr
 
 
+def test_training_needs_no_test_data(tmp_path, monkeypatch):
+    """Only what trains and validates is looked for, as by the stock tools."""
+    pytest.importorskip('mmpretrain')
+    text = CLASSIFIER.replace('train_dataloader', 'test_dataloader')
+    (tmp_path / 'a.py').write_text(text)
+    monkeypatch.chdir(tmp_path)
+    trained = []
+    monkeypatch.setattr(
+        'mmengine.runner.Runner.from_cfg',
+        lambda cfg: SimpleNamespace(train=lambda: trained.append(cfg)),
+    )
+    assert run_program(ROOT / 'tools/train.py', 'a.py').returncode == 0
+    assert len(trained) == 1
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        ('', 'the config has no test_dataloader: nothing to test'),
+        (
+            'test_dataloader, test_evaluator = dict(), dict()\n'
+            'test_cfg = None\n',
+            'the config has no test_cfg: name subnets by --subnet',
+        ),
+    ],
+)
+def test_what_cannot_be_tested(tmp_path, monkeypatch, settings, message):
+    (tmp_path / 'a.py').write_text(f'{CLASSIFIER}{settings}')
+    (tmp_path / 'a.pth').write_bytes(b'')
+    monkeypatch.chdir(tmp_path)
+    done = run_program(ROOT / 'tools/test.py', 'a.py', 'a.pth')
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f'error: {message}')
+
+
 def write_classifier(folder):
     """Write a config; return the arguments of a tool that prints JSON."""
     pytest.importorskip('mmpretrain')

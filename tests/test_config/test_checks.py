@@ -231,3 +231,28 @@ def test_a_square_is_compared_whatever_the_model(write):
     text = pipeline_config((32, 16), 'dict(type="CenterCrop", crop_size=28)')
     with pytest.raises(ConfigError, match='CenterCrop of 28'):
         load_config(write(text))
+
+
+@pytest.mark.parametrize(
+    'backend, is_looked_for',
+    [
+        (None, True),
+        (dict(backend='local'), True),
+        (
+            dict(backend='petrel', path_mapping={'data/': 's3://bucket/'}),
+            False,
+        ),
+        (dict(backend='http'), False),
+    ],
+)
+def test_annotations_in_another_storage(write, backend, is_looked_for):
+    """The disk does not say whether an object store has them."""
+    dataset = dict(
+        data_root='data/coco/', ann_file='train.json', backend_args=backend
+    )
+    path = write(f'train_dataloader = dict(dataset={dataset!r})\n')
+    if is_looked_for:
+        with pytest.raises(ConfigError, match='train.json. does not exist'):
+            load_config(path)
+    else:
+        assert load_config(path).train_dataloader.dataset == dataset

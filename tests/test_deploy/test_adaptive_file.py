@@ -129,7 +129,10 @@ def test_damaged_files(content, tmp_path, kind):
         (lambda c: c.update(schema=2), 'has schema 2.*update mutualnet_mm'),
         (lambda c: c.pop('weights'), 'is damaged: it has no weights'),
         (lambda c: c.update(config=[]), 'its config is of type list$'),
-        (lambda c: c['table'].pop('entries'), 'the table of .* is no query'),
+        (
+            lambda c: c['table'].pop('entries'),
+            'the table of .* is not a query',
+        ),
     ],
 )
 def test_other_files(content, tmp_path, change, message):

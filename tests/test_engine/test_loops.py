@@ -10,7 +10,7 @@ from mmengine.registry import METRICS
 from mmengine.runner import Runner
 from passes import leading_statistics
 
-from mutualnet_mm import ConfigError
+from mutualnet_mm import ConfigError, UsageError
 from mutualnet_mm.engine import calibrate, loops
 
 pytest.importorskip('mmdet')
@@ -303,7 +303,7 @@ def test_group_size(make_runner, group_size):
     runner = make_runner(
         val_cfg=dict(type='mutualnet_mm.SubnetValLoop', group_size=group_size)
     )
-    with pytest.raises(ConfigError, match='group_size'):
+    with pytest.raises(UsageError, match='group_size'):
         runner.val()
 
 

@@ -30,7 +30,7 @@ def test_other_settings_are_refused(tmp_path):
         Progress(tmp_path, dict(SETTINGS, checkpoint='cd'))
     assert str(error.value) == (
         f"'{tmp_path}' holds results of another checkpoint: give the same to "
-        'go on, remove that folder to start over, or write elsewhere'
+        'continue, remove that folder to start over, or write elsewhere'
     )
 
 

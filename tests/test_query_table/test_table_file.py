@@ -219,7 +219,7 @@ def test_what_is_no_good_table(table, tmp_path, change, message):
 def test_what_is_no_table_at_all(tmp_path, content):
     path = tmp_path / 'table.json'
     path.write_bytes(content)
-    with pytest.raises(UsageError, match='damaged|no query table'):
+    with pytest.raises(UsageError, match='damaged|not a query table'):
         load_table(path)
 
 

@@ -68,7 +68,7 @@ def load_tensors(
             Defaults to ``'cpu'``.
 
     Raises:
-        Exception: Of many kinds, if the file is damaged or holds anything
+        Exception: One of many kinds, if the file is damaged or holds anything
             else.
     """
     with ZipFile(path) as archive:  # torch itself reads over flipped bits

@@ -78,7 +78,7 @@ class Demo:
         facts = self._facts(entry)
         if file is None:
             return None, entry, facts
-        # Of several visitors none gets another one's subnet, or slows it.
+        # No visitor gets another one's subnet, or slows it.
         with self._lock:
             self.net.use(entry.subnet)
             sample, facts['time'] = self._timed(file)
@@ -186,7 +186,7 @@ def build_page(demo: Demo, examples: list):
 
     shape = dict(height=320, elem_classes='picture')
     picked = dict(shape, value=examples[0] if examples else None)
-    # Of what visitors upload nothing stays for longer than an hour.
+    # Nothing that visitors upload stays for longer than an hour.
     with gr.Blocks(title='mutualnet_mm', delete_cache=(3600, 3600)) as page:
         gr.Markdown('# One network, any budget')
         with gr.Row():

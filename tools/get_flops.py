@@ -103,7 +103,7 @@ def show(rows: list) -> None:
     for label in ('subnet', 'input', *columns.values()):
         table.add_column(label, justify='right', no_wrap=True)
     for row in rows:
-        # Of images without the channels.
+        # For images without the channels.
         shape = row['input_shape'][0 if 'views' in row else 1 :]
         table.add_row(
             row['subnet'],

@@ -54,7 +54,7 @@ def build_table(
             an EMA hook, the averaged ones are evaluated and saved.
         out (str or Path): Folder for ``table.json``, ``table.csv``,
             ``curve.png`` and ``adaptive.pth``.
-        step (float): Of the grid's widths. Defaults to 0.05.
+        step (float): Step of the grid's widths. Defaults to 0.05.
         subnets (Sequence, optional): Such as ``['1.0x-224', '0.5x-160']``, in
             place of the grid.
         num_images (int, optional): Test on so many random images or videos,

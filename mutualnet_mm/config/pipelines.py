@@ -64,7 +64,7 @@ def pipeline_steps(place: str, dataset: dict) -> List[Step]:
     those that are drawn at random (``RandomApply``) are left out.
 
     Args:
-        place (str): Of the data set.
+        place (str): Place of the data set in the config.
         dataset (dict): As :func:`stage_datasets` yields it.
     """
     return list(_steps(f'{place}.pipeline', dataset.get('pipeline')))

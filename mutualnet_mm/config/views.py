@@ -35,7 +35,7 @@ def find_views(cfg: Config) -> TestViews:
     delivers that says nothing else.
 
     Args:
-        cfg (Config): Of images or videos.
+        cfg (Config): Config of any task.
     """
     if not takes_clips(cfg):
         return TestViews()

@@ -19,7 +19,7 @@ _PACKAGES = (
     *('mutualnet_mm', 'torch', 'mmengine', 'mmcv'),
     *('mmpretrain', 'mmdet', 'mmaction'),
 )
-# Of what is not checked further when it is read.
+# Types of the fields that are not checked further when they are read.
 _KINDS: Dict[str, Any] = dict(
     config=str,
     weights=dict,
@@ -49,9 +49,9 @@ class AdaptiveFile:
         config (str): ``Config.fromstring(config, '.py')`` gives the config.
         weights (dict): ``state_dict`` of the model; the running statistics in
             it are the full network's.
-        statistics (dict): Of each other subnet of the table, ``{str(subnet):
-            {layer: (mean, variance)}}``.
-        table (QueryTable): Of the same weights.
+        statistics (dict): Statistics of each other subnet of the table,
+            ``{str(subnet): {layer: (mean, variance)}}``.
+        table (QueryTable): Query table of the same weights.
         width (tuple[float]): Narrowest and widest trained width.
         rounding (str): Policy that turns widths into channels.
         calibration (dict): Arguments of the ``BNCalibrationHook`` that the
@@ -59,8 +59,8 @@ class AdaptiveFile:
             ``train_dataloader``.
         dataset_meta (dict): What is known of the test data set, such as
             ``classes``. Defaults to nothing.
-        versions (dict): Of the packages that wrote the file. Defaults to
-            those that are imported.
+        versions (dict): Versions of the packages that wrote the file.
+            Defaults to those that are imported.
     """
 
     config: str

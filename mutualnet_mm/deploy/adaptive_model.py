@@ -165,7 +165,8 @@ class AdaptiveModel(SwitchableNetwork):
         Args:
             images: Arrays, files or tensors, one or a list, as
                 :class:`~.inputs.InputPipeline` takes them.
-            batch_size (int): Of what a list is cut into. A tensor, or
+            batch_size (int): Size of the pieces that a list is cut into. A
+                tensor, or
                 anything else that is not a list, is one batch. Defaults to 1,
                 as in the stock inferencers.
 

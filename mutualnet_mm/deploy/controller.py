@@ -21,7 +21,7 @@ def pareto_levels(
 
     Args:
         table (QueryTable): Whose Pareto set it is, by its latencies, or by
-            MACs if none were measured. Of subnets that cost the same one is
+            MACs if none were measured. Among subnets of equal cost one is
             taken.
         device (str, optional): Whose latencies; may be left out if only one
             was measured. Defaults to None.
@@ -58,12 +58,12 @@ class LatencyController:
     starts anew once the step lasts, or once the device is clearly faster than
     when it was tried. At the lowest rung nothing is done about late frames.
 
-    The median is kept below the deadline. Of frames that vary by more than
-    the margin some are late all the time: give a target below the deadline.
+    The median is kept below the deadline. If frames vary by more than the
+    margin, some are always late: give a target below the deadline.
 
     Args:
         subnets (Sequence[Subnet]): Cheapest first, see :func:`pareto_levels`.
-        costs (Sequence[float]): Of each subnet, rising.
+        costs (Sequence[float]): Cost of each subnet, rising.
         target_ms (float): Deadline of a frame in milliseconds.
         start (Subnet, optional): Where to begin. Defaults to the highest
             rung, as does a subnet that is not among them.

@@ -135,7 +135,7 @@ def save_latencies(
     are of the same table.
 
     Args:
-        path (str or Path): Of the adaptive file.
+        path (str or Path): Path of the adaptive file.
         device (str): What the table calls the device. Figures that it has
             under this name are replaced.
         latencies (Mapping): By subnet.

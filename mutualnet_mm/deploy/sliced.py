@@ -33,8 +33,8 @@ class SlicedNetwork:
 
         Args:
             subnet (Subnet): Which one.
-            statistics (dict, optional): Of its batch norms; None are the
-                running ones.
+            statistics (dict, optional): Statistics of its batch norms; None
+                means the running ones.
         """
         model = self.model
         model.slim_state.set(

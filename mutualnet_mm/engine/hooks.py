@@ -27,9 +27,9 @@ class BNCalibrationHook(Hook):
 
     Args:
         num_batches (int): Batches per rank. Defaults to 32.
-        dataloader (dict, optional): Of the images to use; labels are not
-            needed. Defaults to the config's ``train_dataloader``, shuffled
-            with a fixed seed.
+        dataloader (dict, optional): Data loader of the images to use; labels
+            are not needed. Defaults to the config's ``train_dataloader``,
+            shuffled with a fixed seed.
 
     Raises:
         UsageError: If ``num_batches`` is not a whole number from 1.

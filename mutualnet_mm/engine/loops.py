@@ -43,7 +43,7 @@ class _SubnetLoop(Stock):
             same time; each group takes one pass over the data. Metrics that
             write predictions to files at once are served one by one.
             Defaults to 8.
-        **kwargs: Of the stock loop.
+        **kwargs: Arguments of the stock loop.
     """
 
     stage: str

@@ -30,7 +30,7 @@ class MetricState:
     found at the first batch and kept for each subnet.
 
     Args:
-        metrics (Sequence): Of the evaluator, before any batch.
+        metrics (Sequence): The evaluator's metrics, before any batch.
     """
 
     def __init__(self, metrics: Sequence[Any]) -> None:

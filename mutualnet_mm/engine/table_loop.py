@@ -27,11 +27,11 @@ class TableLoop(SubnetTestLoop):
     iterations are not called.
 
     Args:
-        runner (Runner): Of the stock loop.
-        dataloader (dict): Of the stock loop.
-        evaluator (dict or list): Of the stock loop.
-        folder (str or Path): Of the finished results.
-        step (float): Of the grid's widths. Defaults to 0.05.
+        runner (Runner): As for the stock loop.
+        dataloader (dict): As for the stock loop.
+        evaluator (dict or list): As for the stock loop.
+        folder (str or Path): Folder of the finished results.
+        step (float): Step of the grid's widths. Defaults to 0.05.
         subnets (Sequence[str], optional): In place of the grid.
         num_images (int, optional): Test on so many images alone, chosen at
             random. Defaults to all.

@@ -44,9 +44,9 @@ class SubnetProgram:
     Args:
         model (MutualLearningMixin): On the CPU.
         subnet (Subnet): Which one.
-        statistics (dict, optional): Of its batch norms; None are the running
-            ones.
-        shape (Sequence[int]): Of a batch.
+        statistics (dict, optional): Statistics of its batch norms; None means
+            the running ones.
+        shape (Sequence[int]): Shape of a batch.
         fuse_bn (bool): Fold batch norms into convolutions.
 
     Attributes:

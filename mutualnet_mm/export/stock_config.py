@@ -32,7 +32,7 @@ def stock_config(cfg: Config, model: MutualLearningMixin) -> Config:
     ours remains, it still imports this package.
 
     Args:
-        cfg (Config): Of the network that learned mutually. It is not changed.
+        cfg (Config): Config of the trained network. It is not changed.
         model (MutualLearningMixin): As built from ``cfg``.
     """
     settings = _clean_config(cfg)
@@ -58,7 +58,7 @@ def static_config(
     in :func:`stock_config`.
 
     Args:
-        cfg (Config): Of the network that learned mutually. It is not changed.
+        cfg (Config): Config of the trained network. It is not changed.
         subnet (str or Subnet): Such as ``'0.7x-160'``.
         fuse_bn (bool): Whether batch norms are folded. Defaults to False.
     """

@@ -63,9 +63,9 @@ def load_backbone(
     Args:
         backbone (nn.Module): To be filled.
         checkpoint (str): Path or URL that mmengine can load.
-        prefix (str, optional): Of the backbone's keys in the file. Defaults
-            to ``'backbone.'``, with or without ``'module.'`` before it, where
-            the file has such keys, else to none.
+        prefix (str, optional): Prefix of the backbone's keys in the file.
+            Defaults to ``'backbone.'``, with or without ``'module.'`` before
+            it, where the file has such keys, else to none.
         map_location (str, optional): Defaults to ``'cpu'``.
 
     Raises:
@@ -123,7 +123,7 @@ def load_strictly(
     Args:
         model (nn.Module): To be filled; nothing is changed where an error is
             raised.
-        weights (Mapping): Of a ``state_dict``.
+        weights (Mapping): A ``state_dict``.
         name (str): What errors call the weights, such as a file.
         may_hold_more (bool): Whether weights that ``model`` does not have are
             ignored. Defaults to False.

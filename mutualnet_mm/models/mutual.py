@@ -177,7 +177,7 @@ class MutualLearningMixin(Stock):
 
         Args:
             subnet (str or Subnet): Such as ``'0.7x-160'``.
-            statistics (dict, optional): Of its batch norms, as
+            statistics (dict, optional): Those of its batch norms, as
                 :func:`~mutualnet_mm.engine.calibrate` finds them. Without
                 them the running ones are used, which belong to the full
                 network: a narrower one is refused in evaluation mode.
@@ -395,7 +395,8 @@ def MutualLearning(
         wraps (str or type): Stock classifier, detector or recognizer, looked
             up in the current scope.
         mutual (dict): See :class:`~.settings.MutualSettings`.
-        **kwargs: Of the stock class; its backbone must be slimmable.
+        **kwargs: Arguments of the stock class; its backbone must be
+            slimmable.
 
     Raises:
         ConfigError: Names the setting that is wrong and the remedy.

@@ -32,7 +32,7 @@ class MutualSettings:
       Defaults to True.
     - resolution_mode (str): ``'independent'`` or ``'shared'``. Defaults to
       ``'independent'``.
-    - seed (int): Of the subnet sampling. Defaults to 0.
+    - seed (int): Seed of the subnet sampling. Defaults to 0.
     - single_subnet (str): The only subnet to train, on labels: the baseline
       of a network of that one configuration (I-Net). Defaults to None.
     - supervision (str): ``'kl'`` (subnets match the full network's

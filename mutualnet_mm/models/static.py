@@ -52,7 +52,7 @@ class StaticMixin(Stock):
             data_samples (list, optional): One for each input.
             mode (str): ``'tensor'``, ``'predict'`` or ``'loss'``. Defaults
                 to ``'tensor'``.
-            **kwargs: Of the stock model.
+            **kwargs: Arguments of the stock model.
 
         Raises:
             ConfigError: If the pipeline delivers another size.
@@ -84,8 +84,8 @@ def static_model(
     Args:
         model (MutualLearningMixin): With its weights.
         subnet (str or Subnet): Such as ``'0.7x-160'``.
-        statistics (dict, optional): Of the subnet's batch norms. Defaults to
-            the leading running ones, which are the full network's.
+        statistics (dict, optional): Statistics of the subnet's batch norms.
+            Defaults to the leading running ones, which are the full network's.
         fuse_bn (bool): Fold batch norms into convolutions. Defaults to False.
 
     Raises:
@@ -134,8 +134,9 @@ def StaticSubnet(
         verified (bool): Whether the network of all subnets was verified when
             it was trained, as exported configs say: it is not done again
             then. Defaults to False.
-        mutual (dict): Of the network that the subnet was trained in.
-        **kwargs: Of the stock class; its backbone must be slimmable.
+        mutual (dict): Settings of the network that it was trained in.
+        **kwargs: Arguments of the stock class; its backbone must be
+            slimmable.
     """
     with already_verified() if verified else nullcontext():
         model = MutualLearning(wraps=wraps, mutual=mutual, **kwargs)

@@ -78,7 +78,7 @@ class TableEntry:
             device (str, optional): Whose latency. Defaults to None.
 
         Returns:
-            float or None: Of latency, the median in milliseconds; None if it
+            float or None: The median of a latency, in milliseconds; None if it
             was not measured on that device.
         """
         if name != 'latency_ms':

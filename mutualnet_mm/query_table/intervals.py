@@ -16,7 +16,7 @@ def wilson_interval(share: float, count: int) -> Tuple[float, float]:
     """Wilson's score interval of a share, at 95 %.
 
     Args:
-        share (float): Of right answers, from 0 to 1.
+        share (float): Share of right answers, from 0 to 1.
         count (int): Number of independent answers.
 
     Returns:
@@ -40,7 +40,7 @@ def metric_interval(
 
     Args:
         name (str): Such as ``'accuracy/top1'``.
-        value (float, optional): Of the metric, in its own unit.
+        value (float, optional): Value of the metric, in its own unit.
         num_images (int, optional): Images that it was measured on.
 
     Returns:

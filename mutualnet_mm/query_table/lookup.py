@@ -17,7 +17,7 @@ def pareto_front(scores: Values, costs: Values) -> List[Subnet]:
     equal cost and score are both in.
 
     Args:
-        scores (Mapping): Of each subnet, more being better.
+        scores (Mapping): Score of each subnet, more being better.
         costs (Mapping): Subnets without one are left out.
     """
 
@@ -46,7 +46,7 @@ def best_within(
     limited, then of the other costs, all in the order given.
 
     Args:
-        scores (Mapping): Of each subnet, more being better.
+        scores (Mapping): Score of each subnet, more being better.
         costs (Mapping): By name and subnet; all of what is not limited.
             Subnets without a limited cost are left out.
         budgets (Mapping): By name; what a subnet may cost at most.

@@ -25,8 +25,8 @@ class QueryTable:
         full (Subnet): The full network, in the table or not.
         num_images (int, optional): Images or videos that the metrics were
             measured on. Defaults to None, unknown.
-        views (int, optional): Of a video, each of which costs an entry's
-            MACs. Defaults to None, for images.
+        views (int, optional): Views of a video, each of which costs an
+            entry's MACs. Defaults to None, for images.
 
     Raises:
         UsageError: If a subnet comes twice, or none has the metric.
@@ -174,7 +174,7 @@ class QueryTable:
         of equal cost and score are both in.
 
         Args:
-            cost (str): One of ``COSTS``. Of a latency the median counts, and
+            cost (str): One of ``COSTS``. The median of a latency counts, and
                 subnets that were not measured are left out.
             device (str, optional): Whose latency; may be left out if only one
                 was measured. Defaults to None.

@@ -18,7 +18,7 @@ class Moments:
 
     Attributes:
         count (int): Values of each channel so far.
-        mean (Tensor): Of shape ``(C, )``.
+        mean (Tensor): Mean of each channel, ``(C, )``.
         m2 (Tensor): Sum of squared deviations from the mean, ``(C, )``.
     """
 
@@ -65,7 +65,7 @@ def pooled_over_ranks(
     A collective: every rank of ``group`` has to call it.
 
     Args:
-        x (Tensor): Of shape ``(N, C, ...)``, of any number of values.
+        x (Tensor): Values of this rank, ``(N, C, ...)``.
         group (ProcessGroup, optional): None means all ranks.
     """
     own = Moments()

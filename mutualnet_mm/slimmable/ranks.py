@@ -32,7 +32,7 @@ def agree(value: Any = None, error: Optional[Exception] = None) -> List[Any]:
     whether it has an error, and then all raise the same one.
 
     Args:
-        value: Of this rank. Defaults to None.
+        value: What this rank contributes. Defaults to None.
         error (Exception, optional): What went wrong on this rank.
 
     Returns:

@@ -34,8 +34,8 @@ def make_static(
         *inputs: As for the module; shapes alone count.
         forward (Callable, optional): ``forward(module, *inputs)``, what to
             run. Defaults to calling the module.
-        statistics (dict, optional): Of the subnet's batch norms, by layer
-            name. Defaults to the leading running ones.
+        statistics (dict, optional): Statistics of the subnet's batch norms, by
+            layer name. Defaults to the leading running ones.
         fuse_bn (bool): Fold each batch norm that alone takes the output of a
             convolution into it, for evaluation; ``nn.Identity`` stands in its
             place. Defaults to False.

@@ -74,7 +74,7 @@ def verify_slicing(
             one. Defaults to 32.
         frames (int): Frames of the input of a network over clips, which is
             also tried with twice as many. Defaults to 8.
-        fractions (Sequence[float]): Of the widest width, where to try.
+        fractions (Sequence[float]): Fractions of the widest width to try.
             Defaults to (0.3, 0.7).
         tolerance (float): Largest difference, relative to the largest value
             of the layer. Defaults to 1e-5.

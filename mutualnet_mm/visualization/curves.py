@@ -86,8 +86,8 @@ def plot_tables(
     its best subnets (Pareto set), named by their widths, with the 95 %
     interval of their accuracy in grey. For video the colour says what was
     reduced, as in Fig. 18, and names are those of whole subnets, as many as
-    there is room for. Of several tables each has a colour and a line through
-    its best, the others are faint.
+    there is room for. If there are several tables, each has a colour and a
+    line through its best subnets; the others are faint.
 
     Args:
         tables (Mapping): Tables by their labels in the legend.

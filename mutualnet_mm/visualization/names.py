@@ -29,7 +29,7 @@ def name_points(
     A name that fits nowhere is left out.
 
     Args:
-        figure (Figure): Of one axes, with everything else in it.
+        figure (Figure): Figure with a single axes, everything else drawn.
         names (Sequence): Names and their points, what matters most first.
         points (Iterable): All points, with a name or without.
     """

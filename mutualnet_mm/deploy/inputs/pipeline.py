@@ -100,7 +100,7 @@ class InputPipeline:
 
     @property
     def channel_order(self) -> Optional[str]:
-        """str: Of arrays, see :class:`~.reader.Reader`."""
+        """str: Channel order of arrays, see :class:`~.reader.Reader`."""
         return self._reader.channel_order
 
     def tensor_shape(self, image_shape: Size) -> Tuple[int, ...]:

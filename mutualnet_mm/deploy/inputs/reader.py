@@ -29,8 +29,8 @@ class Reader:
 
     Attributes:
         what (str): Name of one input.
-        array_dims (int): Of one input as an array, and as a tensor.
-        tensor_dims (tuple[int]): Of a batch, and of one input.
+        array_dims (int): Dimensions of one input as an array or tensor.
+        tensor_dims (tuple[int]): Dimensions of a batch, and of one input.
         tensor_shapes (str): The same in words, the channels being ``C``.
         channels (int): That the network takes.
         takes_grey (bool): Whether arrays may have no axis of channels.

@@ -154,7 +154,8 @@ def Slimmable(
 
     Args:
         wraps (str or type): Stock backbone, looked up in the current scope.
-        **kwargs: Of the stock class and of :class:`SlimmableMixin`.
+        **kwargs: Arguments of the stock class and of
+            :class:`SlimmableMixin`.
 
     Raises:
         ConfigError: If the backbone cannot be slimmed; names the module.

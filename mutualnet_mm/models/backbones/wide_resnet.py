@@ -22,7 +22,7 @@ class PreActBlock(BaseModule):
     Args:
         in_channels (int): Input channels.
         out_channels (int): Output channels.
-        stride (int): Of the first convolution. Defaults to 1.
+        stride (int): Stride of the first convolution. Defaults to 1.
         drop_rate (float): Dropout between the convolutions. Defaults to 0.
         norm_cfg (dict): Defaults to ``dict(type='BN')``.
     """
@@ -66,9 +66,10 @@ class WideResNet(BaseModule):
     Args:
         depth (int): Convolutions along the way: ``6 n + 4`` for ``n`` blocks
             a group. Defaults to 28.
-        widen_factor (float): Of the groups. Defaults to 10.
+        widen_factor (float): Multiplies the channels of the groups.
+            Defaults to 10.
         stem_channels (int): Defaults to 16, whatever the groups have.
-        in_channels (int): Of the image. Defaults to 3.
+        in_channels (int): Channels of the image. Defaults to 3.
         drop_rate (float): Dropout inside of the blocks. Defaults to 0.
         out_indices (Sequence[int]): Groups to return, of 0, 1, 2; the last
             one's map is normalised and activated. Defaults to ``(2,)``.

@@ -209,7 +209,7 @@ class Task:
             model (nn.Module): Its data preprocessor pads.
             inputs (Tensor): Preprocessed batch at the full resolution; it
                 must not be changed.
-            data_samples (Sequence): Of this pass: they may be written into.
+            data_samples (Sequence): This pass's own: they may be written into.
             resolution (int): The new one.
             with_truth (bool): Whether the ground truth is rescaled, too.
         """
@@ -268,8 +268,8 @@ class Task:
         Args:
             model (nn.Module): Whose task it is.
             subnet (Subnet): Names the resolution.
-            image_shape (tuple[int], optional): Of the original image, or of
-                the views of a clip. None stands for the task's own default.
+            image_shape (tuple[int], optional): Size of the original image, or
+                of the views of a clip. None stands for the task's own default.
         """
         raise NotImplementedError(type(self).__name__)
 

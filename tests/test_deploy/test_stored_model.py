@@ -185,3 +185,16 @@ def test_layers_are_those_of_the_network(file):
     sizes = {n: m.num_features for n, m in slim_batch_norms(load(file)[0])}
     assert sizes[LAYER] == 16
     assert len(file.statistics[SUBNET][LAYER][0]) == 8
+
+
+def test_nothing_that_training_alone_needs_is_looked_for(request):
+    """Such as the weights that a backbone starts from."""
+    file = nets.adaptive_file('classifier', request)
+    cfg = Config.fromstring(file.config, '.py')
+    cfg.model.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint='missing.pth'
+    )
+    cfg.load_from = 'missing.pth'
+    model, _ = stored_model(file, cfg, 'cpu')
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, file.weights[name]), name

@@ -34,8 +34,11 @@ CONFIGS = dict(
 WORK_DIRS = dict(det='work_dirs/quickstart', cls='work_dirs/quickstart_cls')
 DATA_DIRS = dict(det='data/digit_scenes', cls='data/digits')
 IMAGE_SHAPE = (128, 192)
-DETECTION = {'box AP': 'coco/bbox_mAP', 'mask AP': 'coco/segm_mAP'}
-CLASSIFICATION = {'top-1': 'accuracy/top1'}
+DETECTION = {
+    'box AP': ('coco/bbox_mAP', '.3f'),
+    'mask AP': ('coco/segm_mAP', '.3f'),
+}
+CLASSIFICATION = {'top-1': ('accuracy/top1', '.1f')}
 TABLE_FILES = 'table.json,table.csv,curve.png,adaptive.pth'
 
 
@@ -119,7 +122,8 @@ def print_table(table: QueryTable, seconds: float, columns: dict) -> None:
     Args:
         table (QueryTable): As :func:`build_table` returns it.
         seconds (float): That the training took.
-        columns (dict): Names of columns and of the metrics that they show.
+        columns (dict): By the name of a column, the metric that it shows and
+            its format.
     """
     shown = Table(
         title=f'One network, trained once in {seconds / 60:.1f} minutes',
@@ -134,7 +138,10 @@ def print_table(table: QueryTable, seconds: float, columns: dict) -> None:
             f'{"* " if entry in table.pareto else ""}{entry.subnet}',
             f'{entry.macs / 1e6:.2f}',
             f'{entry.params:,}',
-            *(f'{entry.metrics[name]:.3g}' for name in columns.values()),
+            *(
+                f'{entry.metrics[name]:{form}}'
+                for name, form in columns.values()
+            ),
             *([f'{interval[0]:.1f} to {interval[1]:.1f}'] if interval else []),
         )
     Console(width=79).print(shown)

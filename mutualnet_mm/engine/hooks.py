@@ -3,7 +3,6 @@
 
 import copy
 import random
-from contextlib import contextmanager
 from typing import Any, Iterator, Optional, Tuple
 
 import numpy as np
@@ -158,17 +157,19 @@ class OwnRandomState:
     """
 
     def __init__(self, seed: int = 0) -> None:
-        with _kept_random_state():
-            random.seed(seed)
-            np.random.seed(seed)
-            # ``torch.manual_seed`` would reach generators on a GPU, too.
-            torch.default_generator.manual_seed(seed)
-            self._state = _random_state()
+        self._seed = seed
+        self._state: Optional[Tuple] = None
         self._before: Any = None
 
     def __enter__(self) -> None:
         self._before = _random_state()
-        _set_random_state(self._state)
+        if self._state is not None:
+            _set_random_state(self._state)
+            return
+        random.seed(self._seed)
+        np.random.seed(self._seed)
+        # ``torch.manual_seed`` would reach generators on a GPU, too.
+        torch.default_generator.manual_seed(self._seed)
 
     def __exit__(self, *error: Any) -> None:
         self._state = _random_state()
@@ -187,12 +188,3 @@ def _set_random_state(state: Tuple) -> None:
     random.setstate(state[0])
     np.random.set_state(state[1])
     torch.default_generator.set_state(state[2])
-
-
-@contextmanager
-def _kept_random_state() -> Iterator[None]:
-    before = _random_state()
-    try:
-        yield
-    finally:
-        _set_random_state(before)

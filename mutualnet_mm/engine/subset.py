@@ -1,14 +1,13 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Evaluation on some images of the test set."""
 
-import copy
 import random
 from typing import Any
 
 from mmengine.evaluator import Evaluator
-from mmengine.registry import DATASETS
 
 from ..errors import UsageError
+from .hooks import build_dataset
 
 # Where metrics keep ground truth of their own.
 _TRUTH = ('_coco_api', 'ann_file', 'annos')
@@ -28,9 +27,7 @@ def random_subset(dataset: dict, num_images: int) -> Any:
         UsageError: If there are not so many, or if the data set cannot be
             cut (stock wrappers cannot).
     """
-    built = DATASETS.build(copy.deepcopy(dataset))
-    if hasattr(built, 'full_init'):
-        built.full_init()
+    built = build_dataset(dataset)
     if not 0 < num_images <= len(built):
         raise UsageError(
             f'number of images {num_images}: the test set has {len(built)}'

@@ -242,8 +242,7 @@ class SwitchableNetwork:
         Returns:
             list: Stock data samples with predictions.
         """
-        # Copies: stock models write their predictions into the samples.
-        samples = [sample.new() for sample in samples]
+        # Both kinds of networks resize, which makes samples of their own.
         with self._lock:
             return self._network(inputs, samples, mode='predict')
 

@@ -182,12 +182,9 @@ class _SubnetLoop(Stock):
         data = model.data_preprocessor(batch, False)
         model.task.check_test(model, data['inputs'], data['data_samples'])
         for subnet, state in states.items():
-            # Copies: stock models write their predictions into the samples.
+            # Samples of its own: stock models write predictions into them.
             inputs, samples = model.task.resize(
-                model,
-                data['inputs'],
-                [sample.new() for sample in data['data_samples']],
-                subnet,
+                model, data['inputs'], data['data_samples'], subnet
             )
             with autocast(enabled=self.fp16), model.activate(
                 subnet, bank.get(str(subnet))

@@ -12,6 +12,7 @@ from ..models import MutualLearningMixin
 from ..models.build import build_model
 from ..models.checkpoints import load_strictly
 from ..slimmable import slim_batch_norms
+from ..slimmable.meta import weights_on_meta
 from ..slimmable.verify import already_verified
 from .adaptive_file import AdaptiveFile
 
@@ -49,7 +50,8 @@ def stored_model(
             config, or if there is no such device.
     """
     try:
-        with already_verified():  # by what wrote the file
+        # What wrote the file verified it; its weights are loaded below.
+        with already_verified(), weights_on_meta():
             model = build_model(cfg)
     except UsageError:
         raise

@@ -1,13 +1,13 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The static form of a subnet: a stock model at its size, nothing sliced."""
 
-from contextlib import nullcontext
 from typing import Any, List, Optional, Union
 
 from torch import nn
 
 from ..registry import MODELS
 from ..slimmable import Statistics, make_static, share_weights
+from ..slimmable.meta import materialize, weights_on_meta
 from ..slimmable.verify import already_verified
 from ..subnet import Subnet
 from .mutual import MutualLearning, MutualLearningMixin
@@ -133,11 +133,17 @@ def StaticSubnet(
             Defaults to False.
         verified (bool): Whether the network of all subnets was verified when
             it was trained, as exported configs say: it is not done again
-            then. Defaults to False.
+            then, and only the subnet's weights take memory. Defaults to
+            False.
         mutual (dict): Settings of the network that it was trained in.
         **kwargs: Arguments of the stock class; its backbone must be
             slimmable.
     """
-    with already_verified() if verified else nullcontext():
-        model = MutualLearning(wraps=wraps, mutual=mutual, **kwargs)
-    return static_model(model, subnet, fuse_bn=fuse_bn)
+    settings = dict(kwargs, wraps=wraps, mutual=mutual)
+    if not verified:
+        return static_model(MutualLearning(**settings), subnet, None, fuse_bn)
+    with already_verified(), weights_on_meta():
+        model = MutualLearning(**settings)
+    net = static_model(model, subnet, None, fuse_bn)
+    materialize(net)
+    return net

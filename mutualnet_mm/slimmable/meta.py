@@ -1,14 +1,78 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Running a network on the meta device: shapes alone, nothing computed."""
+"""Networks on the meta device: shapes alone, no memory, nothing computed."""
 
 import copy
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.module import (
+    register_module_parameter_registration_hook,
+)
 
 from .statistics import slim_batch_norms
+
+_creates_on_meta: ContextVar[bool] = ContextVar('weights', default=False)
+
+
+@contextmanager
+def weights_on_meta() -> Iterator[None]:
+    """Build layers without memory for their weights in a ``with`` block.
+
+    A network that loads a checkpoint anyway need not initialise its weights
+    before. Only the weights of layers that have ``reset_parameters``, which
+    can initialise them later, go to the meta device: convolutions, norm,
+    linear and embedding layers. Other parameters, buffers and tensors keep
+    the values that the network's constructor gives them. Networks that other
+    threads build meanwhile are not affected.
+
+    Afterwards load weights with ``assign=True``, or call :func:`materialize`.
+    """
+    handle = register_module_parameter_registration_hook(_on_meta)
+    token = _creates_on_meta.set(True)
+    try:
+        yield
+    finally:
+        _creates_on_meta.reset(token)
+        handle.remove()
+
+
+def _on_meta(
+    layer: nn.Module, name: str, parameter: nn.Parameter
+) -> Optional[nn.Parameter]:
+    del name
+    # What is on the meta device already may be tied to another layer's; a
+    # subclass (of lazy layers) does more than to hold values.
+    if (
+        not _creates_on_meta.get()
+        or parameter.is_meta
+        or type(parameter) is not nn.Parameter
+        or not hasattr(layer, 'reset_parameters')
+    ):
+        return None
+    return nn.Parameter(parameter.to('meta'), parameter.requires_grad)
+
+
+def materialize(module: nn.Module) -> None:
+    """Give weights on the meta device memory and PyTorch's initial values.
+
+    Args:
+        module (nn.Module): Built in :func:`weights_on_meta`; changed in
+            place. Weights that are tied stay tied.
+    """
+    real: Dict[nn.Parameter, nn.Parameter] = {}
+    for layer in module.modules():
+        own = [*layer.named_parameters(recurse=False)]
+        for name, parameter in own:
+            if parameter.is_meta and parameter not in real:
+                values = torch.empty(parameter.shape, dtype=parameter.dtype)
+                real[parameter] = nn.Parameter(values, parameter.requires_grad)
+            setattr(layer, name, real.get(parameter, parameter))
+        if any(parameter in real for _, parameter in own):
+            layer.reset_parameters()
 
 
 def meta_copy(module: nn.Module) -> nn.Module:

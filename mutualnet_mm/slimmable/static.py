@@ -111,11 +111,12 @@ def _fold(convolution: Any, norm: Any) -> bool:
     """Fold ``norm`` into ``convolution``; False if it has no statistics."""
     if norm.running_mean is None:
         return False
+    device = convolution.weight.device  # weights alone may be on meta
     convolution.weight, convolution.bias = fuse_conv_bn_weights(
         convolution.weight,
         convolution.bias,
-        norm.running_mean,
-        norm.running_var,
+        norm.running_mean.to(device),
+        norm.running_var.to(device),
         norm.eps,
         norm.weight,
         norm.bias,

@@ -9,6 +9,7 @@ independent computation on the full-width one.
 
 import copy
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import cycle
 from typing import (
     Any,
@@ -30,7 +31,7 @@ from .convert import stock_name
 from .layers import SlimLayer
 from .state import active_width, set_width, slim_states
 
-_is_verified = False
+_is_verified: ContextVar[bool] = ContextVar('is_verified', default=False)
 
 
 @contextmanager
@@ -38,14 +39,14 @@ def already_verified() -> Iterator[None]:
     """Let :func:`verify_slicing` pass everything in a ``with`` block.
 
     For networks that were verified when they were built for the first time:
-    those of files that this package wrote.
+    those of files that this package wrote. Networks that other threads build
+    meanwhile are verified as ever.
     """
-    global _is_verified
-    before, _is_verified = _is_verified, True
+    token = _is_verified.set(True)
     try:
         yield
     finally:
-        _is_verified = before
+        _is_verified.reset(token)
 
 
 def verify_slicing(
@@ -82,7 +83,7 @@ def verify_slicing(
     Raises:
         ConfigError: Names the first layer that goes wrong.
     """
-    if _is_verified:
+    if _is_verified.get():
         return
     name = name or stock_name(module)
     with torch.device('cpu'):  # whatever the default device is

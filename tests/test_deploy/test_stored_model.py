@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveModel
 from mutualnet_mm.deploy.stored_model import stored_model
+from mutualnet_mm.models.checkpoints import load_strictly
 from mutualnet_mm.slimmable import slim_batch_norms
 
 pytest.importorskip('mmpretrain')
@@ -44,6 +45,23 @@ def test_all_of_the_file_is_there(file):
         assert bank[subnet].keys() == statistics.keys()
         for name, pair in statistics.items():
             assert all(map(torch.equal, pair, bank[subnet][name]))
+
+
+def test_weights_are_made_once(file, monkeypatch):
+    """The network is built without any; the file's take their place."""
+    found = []
+
+    def remember(model, *args, **kwargs):
+        found.extend(p.is_meta for p in model.parameters())
+        return load_strictly(model, *args, **kwargs)
+
+    monkeypatch.setattr(
+        'mutualnet_mm.deploy.stored_model.load_strictly', remember
+    )
+    model, _ = load(file)
+    assert found and all(found)
+    for name, parameter in model.named_parameters():
+        assert parameter.data_ptr() == file.weights[name].data_ptr(), name
 
 
 def test_on_another_device(file):

@@ -210,9 +210,9 @@ def test_built_from_a_config(build_case, configure_case, name):
     subnet = three_subnets(model.space)[1]
     x = make_input(model, subnet)
     statistics = random_statistics(model, subnet, x)
-    for fuse_bn in (False, True):
+    for fuse_bn, verified in [(False, False), (True, True), (False, True)]:
         net = static_model(model, subnet, statistics, fuse_bn)
-        settings = dict(subnet=str(subnet), fuse_bn=fuse_bn)
+        settings = dict(subnet=str(subnet), fuse_bn=fuse_bn, verified=verified)
         config = dict(configure_case(name), type='mutualnet_mm.StaticSubnet')
         built = MODELS.build(dict(config, **settings))
         assert not all(map(torch.equal, run(built, x), run(net, x)))
@@ -224,3 +224,23 @@ def test_built_from_a_config(build_case, configure_case, name):
             assert not any(m.training for m in other.modules())
             assert all(map(torch.equal, run(other, x), run(net, x)))
             assert not own & {p.data_ptr() for p in other.parameters()}
+
+
+def test_the_whole_network_takes_no_memory(configure_case, monkeypatch):
+    """Once it is verified, the static form alone is made."""
+    whole = []
+
+    def remember(model, *args):
+        whole.extend(model.named_parameters())
+        return static_model(model, *args)
+
+    monkeypatch.setattr('mutualnet_mm.models.static.static_model', remember)
+    config = dict(configure_case('mobilenet-v2'), subnet='0.5x-24')
+    net = MODELS.build(
+        dict(config, type='mutualnet_mm.StaticSubnet', verified=True)
+    )
+    assert whole and all(p.is_meta for _, p in whole)
+    assert not any(p.is_meta for p in net.parameters())
+    # Initialised: a network may be trained from it without a checkpoint.
+    assert all(p.isfinite().all() for p in net.parameters())
+    assert net.backbone.conv1.conv.weight.std() > 0.01

@@ -1,8 +1,14 @@
+import threading
+
 import pytest
 import torch
 from torch import nn
 
-from mutualnet_mm.slimmable.meta import run_on_meta
+from mutualnet_mm.slimmable.meta import (
+    materialize,
+    run_on_meta,
+    weights_on_meta,
+)
 
 
 class Net(nn.Module):
@@ -116,3 +122,64 @@ def test_a_layer_of_two_names():
         net, torch.zeros(1, 3, 4, 4), forward=lambda net, x: net[1](net[0](x))
     )
     assert_unchanged(net, before)
+
+
+class Scaled(Net):
+    """Has a parameter and a plain tensor that the constructor computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((8,), 0.5))
+        self.anchors = torch.arange(4)
+        self.tied = nn.Conv2d(8, 3, 3)
+        self.tied.weight = self.conv.weight
+        self.conv.bias.requires_grad = False
+
+
+def test_weights_take_no_memory_until_they_are_made():
+    with weights_on_meta():
+        net = Scaled()
+    devices = {name: p.device.type for name, p in net.named_parameters()}
+    assert devices.pop('gamma') == 'cpu'
+    assert set(devices.values()) == {'meta'}
+    assert all(b.device.type == 'cpu' for b in net.buffers())
+    assert net.gamma.eq(0.5).all() and net.anchors.tolist() == [0, 1, 2, 3]
+
+    materialize(net)
+    assert not any(p.is_meta for p in net.parameters())
+    assert net.tied.weight is net.conv.weight
+    assert net.gamma.eq(0.5).all()
+    assert [n for n, p in net.named_parameters() if not p.requires_grad] == [
+        'conv.bias'
+    ]
+
+
+def test_initial_values_are_those_of_pytorch():
+    with weights_on_meta():
+        net = Net()
+    torch.manual_seed(0)
+    materialize(net)
+    torch.manual_seed(0)
+    expected = Net()
+    for name, value in expected.named_parameters():
+        assert torch.equal(net.get_parameter(name), value), name
+
+
+def test_only_what_this_thread_builds():
+    built = []
+    with pytest.raises(ZeroDivisionError), weights_on_meta():
+        thread = threading.Thread(target=lambda: built.append(Net()))
+        thread.start()
+        thread.join()
+        raise ZeroDivisionError
+    built.append(Net())  # after the block, though it raised
+    for net in built:
+        assert all(p.device.type == 'cpu' for p in net.parameters())
+
+
+def test_layers_of_unknown_size():
+    """Their parameters wait for an input, and are of a class of their own."""
+    with weights_on_meta():
+        net = nn.LazyLinear(4)
+    materialize(net)
+    assert net(torch.zeros(2, 3)).shape == (2, 4)

@@ -25,6 +25,7 @@ from ..errors import ConfigError, check_count
 from ..models import MutualLearningMixin
 from ..models.wraps import Stock
 from ..registry import LOOPS
+from ..slimmable.ranks import agree
 from ..subnet import Subnet
 from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook
@@ -150,15 +151,16 @@ class _SubnetLoop(Stock):
         states = {
             subnet: MetricState(self.evaluator.metrics) for subnet in subnets
         }
-        for idx, batch in enumerate(self.dataloader):
-            hook(f'before_{self.stage}_iter', batch_idx=idx, data_batch=batch)
-            outputs = self._run_batch(batch, bank, states)
-            hook(
-                f'after_{self.stage}_iter',
-                batch_idx=idx,
-                data_batch=batch,
-                outputs=outputs,
-            )
+        error: Optional[Exception] = None
+        try:
+            for idx, batch in enumerate(self.dataloader):
+                of_iter = dict(batch_idx=idx, data_batch=batch)
+                hook(f'before_{self.stage}_iter', **of_iter)
+                outputs = self._run_batch(batch, bank, states)
+                hook(f'after_{self.stage}_iter', **of_iter, outputs=outputs)
+        except Exception as found:
+            error = found
+        agree(error=error)  # before the metrics gather what all ranks have
         return {s: self._score(s, state) for s, state in states.items()}
 
     def _score(self, subnet: Subnet, state: MetricState) -> Dict[str, float]:

@@ -1,7 +1,8 @@
-"""Calibration and errors in two processes, on the CPU."""
+"""Calibration, validation and errors in two processes, on the CPU."""
 
 import importlib
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+from torch.utils.data import SequentialSampler
 
 import mutualnet_mm  # noqa: F401
 from mutualnet_mm import UsageError
@@ -62,6 +65,30 @@ def joined(batches):
     )
 
 
+def validate(model, batches, folder):
+    """Validate the full network by the loop, on data of this rank's own."""
+    images = [
+        dict(inputs=image, data_samples=sample.clone())
+        for batch in batches
+        for image, sample in zip(batch['inputs'], batch['data_samples'])
+    ]
+    runner = Runner(
+        model=model,
+        work_dir=folder,
+        val_dataloader=dict(
+            batch_size=1,
+            dataset=images,
+            sampler=SequentialSampler(images),
+            collate_fn=dict(type='pseudo_collate'),
+        ),
+        val_evaluator=dict(type='mmpretrain.Accuracy'),
+        val_cfg=dict(type='mutualnet_mm.SubnetValLoop', subnets=['1.0x-64']),
+        default_scope='mmpretrain',
+        log_level='ERROR',
+    )
+    return runner.val()
+
+
 def message(run):
     try:
         run()
@@ -72,7 +99,11 @@ def message(run):
 def work(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group(
-        'gloo', f'file://{folder}/ranks', rank=rank, world_size=2
+        'gloo',
+        f'file://{folder}/ranks',
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=120),  # where a rank is waited for
     )
     sync = build('SyncBN')
     # Rank 1 has one batch less: it must not keep the other waiting.
@@ -88,6 +119,12 @@ def work(rank, folder):
     data = batch(3, size=64 if rank else 48)
     errors.append(message(lambda: model.loss(**data)))
     errors.append(message(lambda: model.loss(**batch(3, number=2)) and None))
+    # Rank 1 fails at its last batch.
+    sizes = [(64, 64, 64), (64, 64, 48)][rank]
+    wrong = [batch(i, size) for i, size in enumerate(sizes)]
+    errors.append(message(lambda: validate(model, wrong, folder)))
+    right = [batch(i) for i in range(2)]
+    errors.append(message(lambda: validate(model, right, folder)))
     torch.save((bank, errors), f'{folder}/{rank}.pth')
     dist.destroy_process_group()
 
@@ -132,8 +169,9 @@ def test_sync_batch_norm_is_synchronised(ranks, enter_scope):
         (0, 'delivers 48 x 48'),
         (1, 'batch 1 of the calibration data'),
         (2, 'delivers 48 x 48'),
+        (4, 'delivers 48 x 48'),
     ],
-    ids=['calibration', 'not finite', 'training'],
+    ids=['calibration', 'not finite', 'training', 'validation'],
 )
 def test_all_ranks_stop_with_the_same_line(ranks, case, text):
     (first, one), (second, two) = (errors[case] for _, errors in ranks)
@@ -141,5 +179,6 @@ def test_all_ranks_stop_with_the_same_line(ranks, case, text):
     assert {first, second} <= {'ConfigError', UsageError.__name__}
 
 
-def test_a_right_batch_is_right_on_both(ranks):
-    assert [errors[3] for _, errors in ranks] == [None, None]
+@pytest.mark.parametrize('case', [3, 5], ids=['training', 'validation'])
+def test_what_is_right_is_right_on_both(ranks, case):
+    assert [errors[case] for _, errors in ranks] == [None, None]

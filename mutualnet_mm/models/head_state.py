@@ -2,68 +2,95 @@
 """State of heads and losses that a training pass updates.
 
 Some heads count what they see: Dynamic R-CNN adapts its thresholds to past
-IoUs, the Seesaw loss its weights to past labels. A step of mutual learning
-passes them once per subnet; it must not count as several steps.
+IoUs, the Seesaw and EQL v2 losses their weights to past labels. A step of
+mutual learning passes them once per subnet; it must not count as several.
 """
 
-import copy
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-_PLAIN = (bool, int, float, str, type(None))
-# Of ``nn.Module`` itself: parameters, buffers, hooks, children.
-_OF_MODULES = set(vars(nn.Module())) - {'training'}
+# Of ``nn.Module`` itself: parameters, which are trained, hooks, children.
+_OF_MODULES = set(vars(nn.Module())) - {'training', '_buffers'}
 
 
 @contextmanager
 def unchanged_state(module: nn.Module) -> Iterator[None]:
     """Undo what a ``with`` block does to buffers and plain attributes.
 
-    Plain attributes are numbers, text, and lists, dictionaries, sets and
-    queues (compared by their items, not by what these hold), of the modules
-    and of the helper objects that they hold, such as assigners. Parameters,
-    gradients and hooks are left alone.
+    Plain attributes are numbers, text, arrays, tensors that need no gradient,
+    and built-in lists, dictionaries, sets and queues of these, of the modules
+    and of the helper objects that they hold, such as assigners. Afterwards
+    each is the same object as before, with the same content. Parameters,
+    gradients, hooks and the inside of other objects are left alone.
 
     Args:
         module (nn.Module): The head or neck that is passed inside.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    attributes = [
-        (owner, _plain(owner))
+    owners = [
+        vars(owner)
         for layer in module.modules()
         for owner in (layer, *_helpers(layer))
+    ]
+    before = [
+        {k: v for k, v in owner.items() if k not in _OF_MODULES}
+        for owner in owners
+    ]
+    seen: Dict[int, Any] = {}
+    refills = [
+        refill
+        for attributes in before
+        for value in attributes.values()
+        for refill in _refills(value, seen)
     ]
     try:
         yield
     finally:
+        for owner, attributes in zip(owners, before):
+            for name in set(owner) - set(attributes) - _OF_MODULES:
+                del owner[name]
+            owner.update(attributes)
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        for owner, before in attributes:
-            for name in set(_plain(owner)) - set(before):
-                del owner.__dict__[name]
-            owner.__dict__.update(before)
+            for refill in refills:
+                refill()
 
 
-def _plain(owner: Any) -> Dict[str, Any]:
-    """Copies of the attributes that hold plain values."""
-    return {
-        name: value if isinstance(value, _PLAIN) else copy.copy(value)
-        for name, value in vars(owner).items()
-        if name not in _OF_MODULES and _is_plain(value)
-    }
+def _refills(
+    value: Any, seen: Dict[int, Any]
+) -> Iterator[Callable[[], object]]:
+    """Functions that bring back the content of a value, and of its items."""
+    if id(value) in seen:
+        return
+    seen[id(value)] = value  # kept, so that no other gets its number
+    items: Any = ()
+    if isinstance(value, Tensor):
+        if not value.requires_grad:
+            yield partial(value.copy_, value.clone())
+    elif isinstance(value, np.ndarray):
+        yield partial(np.copyto, value, value.copy())
+    elif type(value).__module__ in ('builtins', 'collections'):
+        if isinstance(value, dict):
+            content = dict(value)
+            items = content.values()
+            yield partial(_refill, value, value.update, content)
+        elif isinstance(value, set):
+            yield partial(_refill, value, value.update, set(value))
+        elif hasattr(value, 'extend'):  # lists and queues
+            items = [*value]
+            yield partial(_refill, value, value.extend, items)
+        elif isinstance(value, tuple):
+            items = value
+    for item in items:
+        yield from _refills(item, seen)
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, _PLAIN):
-        return True
-    # Containers alone: a copied tensor or generator would not be the same.
-    return type(value).__module__ in ('builtins', 'collections') and (
-        hasattr(value, '__len__') and not isinstance(value, (bytes, tuple))
-    )
+def _refill(container: Any, fill: Callable[[Any], object], items: Any) -> None:
+    container.clear()
+    fill(items)
 
 
 def _helpers(layer: nn.Module) -> List[Any]:

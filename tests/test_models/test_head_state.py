@@ -3,6 +3,7 @@
 import copy
 from collections import deque
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -26,6 +27,9 @@ class Counting(nn.Module):
         self.calls = 0
         self.history, self.recent = [], deque([1], maxlen=2)
         self.by_class = {}
+        self.table, self.mean = np.zeros(2), torch.zeros(2)
+        self.nested = {'a': [np.zeros(1), torch.zeros(1)], 'b': (set(), {})}
+        self.register_buffer('share', torch.zeros(1))
         self.assigner = Assigner()
         self.assigners = [Assigner()]
 
@@ -36,6 +40,16 @@ class Counting(nn.Module):
         self.recent.append(self.calls)
         self.by_class[self.calls] = 1
         self.last = float(self.calls)
+        self.table += 1
+        self.mean += 1
+        for part in self.nested['a']:
+            part += 1
+        self.nested['b'][0].add(self.calls)
+        self.nested['b'][1][self.calls] = 1
+        self.nested[self.calls] = 1
+        # Another tensor, of another shape, and one more: as EQL v2 does.
+        self.share = torch.ones(self.calls + 1)
+        self.register_buffer('late', torch.ones(1))
         for assigner in (self.assigner, *self.assigners):
             assigner.threshold += 0.1
             assigner.seen.append(1)
@@ -48,6 +62,8 @@ def state_of(net):
         (
             net.counts.tolist(),
             *(net.calls, net.history, net.recent, net.by_class),
+            *(net.table.tolist(), net.mean.tolist(), str(net.nested)),
+            *(net.share.tolist(), [name for name, _ in net.named_buffers()]),
             helpers,
             hasattr(net, 'last'),
         )
@@ -57,10 +73,14 @@ def state_of(net):
 def test_everything_is_as_before():
     net, x = Counting(), torch.randn(1, 2)
     before, weight = state_of(net), net.layer.weight
+    objects = [net.counts, net.share, net.history, net.nested, net.table]
     with unchanged_state(net):
         net(x).sum().backward()
         assert net.calls == 1
     assert state_of(net) == before
+    # What others share with the head must stay shared.
+    after = [net.counts, net.share, net.history, net.nested, net.table]
+    assert all(a is b for a, b in zip(objects, after))
     assert net.layer.weight is weight and weight.grad is not None
     net(x)
     once = state_of(net)
@@ -104,3 +124,24 @@ def test_seesaw_counts_steps(build_classifier, classifier_config, image_batch):
     for step in (1, 2):
         model.loss(*image_batch())
         assert model.head.loss_module.cum_samples.tolist() == [step] * 4
+
+
+def test_eql_v2_counts_steps(enter_scope, detector_config, load_batch):
+    """It puts new tensors in the place of its buffers."""
+    from mmengine.registry import MODELS
+
+    config = detector_config()
+    head = config.roi_head.bbox_head
+    head.loss_cls = dict(type='EQLV2Loss', num_classes=head.num_classes)
+    model = MODELS.build(config).train()
+    loss, seen = model.roi_head.bbox_head.loss_cls, []
+    names = ('pos_grad', 'neg_grad', 'pos_neg')
+    loss.register_forward_hook(
+        lambda *_: seen.append([getattr(loss, n).clone() for n in names])
+    )
+    model.loss(**model.data_preprocessor(load_batch(), True))
+    assert len(seen) == 4
+    assert all(
+        torch.equal(getattr(loss, name), value)
+        for name, value in zip(names, seen[0])
+    )

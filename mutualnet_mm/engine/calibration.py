@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Batch-norm statistics of many subnets, from one pass over the data."""
 
+from contextlib import nullcontext
 from itertools import count
 from typing import (
     Any,
@@ -23,6 +24,7 @@ from ..slimmable import (
     Statistics,
     slim_batch_norms,
 )
+from ..slimmable.meta import evaluating
 from ..slimmable.ranks import agree
 from ..subnet import Subnet
 
@@ -40,10 +42,11 @@ def calibrate(
 
     Each batch is loaded once and forwarded through every subnet; labels are
     not used and no running statistics change. Batches are pooled over ranks;
-    an error on one rank is raised on all of them.
+    an error on one rank is raised on all of them, unless it happens inside of
+    the forward of a network with synchronised batch norms.
 
     Args:
-        model (MutualLearningMixin): Unwrapped; its mode is kept.
+        model (MutualLearningMixin): Unwrapped; its modes are kept.
         subnets (Sequence[Subnet]): Whose statistics to find.
         batches (Iterable): As the data loader gives them, at the full
             resolution.
@@ -59,12 +62,8 @@ def calibrate(
     if not subnets or not any(slim_batch_norms(model)):
         return {}
     collectors = {s: BatchNormCollector(model) for s in subnets}
-    mode = model.training
-    model.eval()  # dropout off; the collectors see to the batch norms
-    try:
-        _collect(model, collectors, iter(batches))
-    finally:
-        model.train(mode)
+    with evaluating(model):  # dropout off; collectors see to the batch norms
+        _collect(model, collectors, batches)
     # Not before all ranks have met: one without data must not stop alone.
     bank = {str(s): c.finish() for s, c in collectors.items()}
     if not all(bank.values()):
@@ -75,42 +74,63 @@ def calibrate(
     return bank
 
 
+class _FirstError:
+    """Holds back the first error of its ``with`` blocks."""
+
+    error: Optional[Exception] = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self.error = self.error or error
+        return True
+
+
 def _collect(
     model: MutualLearningMixin,
     collectors: Dict[Subnet, BatchNormCollector],
-    batches: Iterator[Any],
+    batches: Iterable[Any],
 ) -> None:
     """Forward all batches, in step with the other ranks.
 
     Ranks may have different numbers of batches. Synchronised batch norms
-    meet in every forward: there all stop with the first.
+    meet in every forward: there all stop with the first that has no more.
     """
     meets = any(
         isinstance(m, SlimSyncBatchNorm) for _, m in slim_batch_norms(model)
     )
-    error: Optional[Exception] = None
+    # One rank that raised by itself would leave the others waiting for it.
+    held, iterator = _FirstError(), iter(())
+    with held:
+        iterator = iter(batches)
     for number in count(1):
         data = None
-        try:
-            if error is None:
-                data = _prepared(model, batches)
-        except Exception as found:
-            error = found
-        has_data = agree(data is not None, error)
+        with held:
+            data = _prepared(model, iterator)
+        has_data = agree(data is not None, held.error)
         if not any(has_data) or (meets and not all(has_data)):
             return
         if data is None:
             continue
-        try:
-            for subnet, collector in collectors.items():
+        for subnet, collector in collectors.items():
+            resized: Any = None
+            with held:
                 resized = model.task.resize(model, *data, subnet)
-                with model.activate(subnet), collector.watch():
-                    model.task.features(model, *resized)
+            if meets:
+                agree(error=held.error)
+            # An error among forwards that meet cannot be told to the others.
+            with held if not meets else nullcontext():
+                if held.error is None:
+                    with model.activate(subnet), collector.watch():
+                        model.task.features(model, *resized)
+        with held:
+            for subnet, collector in collectors.items():
                 collector.check_finite(
                     f'batch {number} of the calibration data at {subnet}'
                 )
-        except Exception as found:
-            error = found  # raised where the ranks meet next
 
 
 def _prepared(

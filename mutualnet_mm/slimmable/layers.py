@@ -89,14 +89,12 @@ class _SlimConv(SlimLayer):
                 f'{group_width}: the layer before must round to a multiple'
             )
         outputs = groups * (self.out_channels // self.groups)
-        all_groups = self.groups
-        self.groups = groups  # read by ``_conv_forward``
-        try:
-            return self._conv_forward(
-                x, self.weight[:outputs], _head(self.bias, outputs)
-            )
-        finally:
-            self.groups = all_groups
+        return type(self)._conv_forward(
+            _LeadingGroups(self, groups),
+            x,
+            self.weight[:outputs],
+            _head(self.bias, outputs),
+        )
 
 
 class SlimConv2d(_SlimConv, nn.Conv2d):
@@ -249,6 +247,21 @@ class SlimSyncBatchNorm(_SlimBatchNorm, nn.SyncBatchNorm, _BatchNorm):
 
     def _lacks_variance(self, x: Tensor) -> bool:
         return world_size() == 1 and super()._lacks_variance(x)
+
+
+class _LeadingGroups:
+    """A convolution seen through its leading groups.
+
+    Stands in for ``self`` in the stock ``_conv_forward``, which reads them
+    there. The layer is not changed: another thread may be running it.
+    """
+
+    def __init__(self, layer: nn.Module, groups: int) -> None:
+        self._layer = layer
+        self.groups = groups
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
 
 
 class _LeadingChannels:

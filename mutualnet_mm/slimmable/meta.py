@@ -127,13 +127,21 @@ def run_on_meta(
         torch.empty_like(x, device='meta') if isinstance(x, Tensor) else x
         for x in inputs
     )
-    modes = [(m, m.training) for m in module.modules()]
+    with evaluating(module), torch.no_grad():
+        return functional_call(holder, stand_ins, inputs, tie_weights=False)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode for a ``with`` block.
+
+    Each layer is in the mode of before afterwards: parts of a network in
+    training may be frozen.
+    """
+    modes = [(layer, layer.training) for layer in module.modules()]
     try:
-        module.eval()
-        with torch.no_grad():
-            return functional_call(
-                holder, stand_ins, inputs, tie_weights=False
-            )
+        module.eval()  # not chained: stock ``train`` may return nothing
+        yield
     finally:
         for layer, mode in modes:
             layer.training = mode

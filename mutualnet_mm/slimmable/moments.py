@@ -28,18 +28,24 @@ class Moments:
         self.m2 = torch.zeros(0)
 
     def update(self, x: Tensor) -> None:
-        """Add a batch of shape ``(N, C, ...)``."""
+        """Add a batch of shape ``(N, C, ...)``; N may be 0."""
         x = x.detach()
         x = x if x.dtype == torch.double else x.float()
         dims = [0, *range(2, x.dim())]
-        var, mean = torch.var_mean(x, dims, unbiased=False)
         count = x.numel() // x.shape[1]
+        if count == 0:  # their mean would be NaN
+            zeros = x.new_zeros(x.shape[1], dtype=torch.double)
+            self.merge(0, zeros, zeros)
+            return
+        var, mean = torch.var_mean(x, dims, unbiased=False)
         self.merge(count, mean.double(), var.double() * count)
 
     def merge(self, count: int, mean: Tensor, m2: Tensor) -> None:
         """Add ``count`` values of a mean and summed squared deviation."""
         if self.count == 0:
             self.count, self.mean, self.m2 = count, mean, m2
+            return
+        if count == 0:
             return
         if mean.shape != self.mean.shape:
             raise ConfigError(
@@ -54,7 +60,7 @@ class Moments:
 
     def statistics(self) -> Tuple[Tensor, Tensor]:
         """Mean and biased variance, each of shape ``(C, )``, in double."""
-        return self.mean, self.m2 / self.count
+        return self.mean, self.m2 / max(self.count, 1)
 
 
 def pooled_over_ranks(

@@ -102,22 +102,23 @@ def use_statistics(
     """Evaluate with ``statistics`` instead of the running ones.
 
     For the length of a ``with`` block, without copying: layers point at the
-    given tensors. None, and layers not named, mean the running statistics.
+    given tensors. None, and layers not named, mean the running statistics,
+    also in a block inside of another one.
 
     Raises:
         ConfigError: If a named layer does not exist.
     """
     statistics = statistics or {}
     check_statistics(module, statistics)
-    layers = dict(slim_batch_norms(module))
-    before = {name: layers[name].subnet_stats for name in statistics}
+    layers = [*slim_batch_norms(module)]
+    before = [(layer, layer.subnet_stats) for _, layer in layers]
     try:
-        for name, pair in statistics.items():
-            layers[name].subnet_stats = pair
+        for name, layer in layers:
+            layer.subnet_stats = statistics.get(name)
         yield
     finally:
-        for name, old in before.items():
-            layers[name].subnet_stats = old
+        for layer, old in before:
+            layer.subnet_stats = old
 
 
 def check_statistics(module: nn.Module, statistics: Statistics) -> None:

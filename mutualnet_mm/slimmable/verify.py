@@ -123,6 +123,13 @@ def _verify(
                 f'"{first_line(error)}" on an input of '
                 f'{" x ".join(map(str, shape))}'
             ) from error
+        ran = [call.name for call in trace], len(outputs)
+        if ran != ([call.name for call in full_trace], len(full_outputs)):
+            raise ConfigError(
+                f'{name} cannot be slimmed: at width {width:.2g} it runs '
+                'other layers, or returns another number of outputs, than at '
+                'the widest'
+            )
         pairs = [
             (f'layer "{a.name}" ({a.kind})', a.output, b.output, a.channel_dim)
             for a, b in zip(trace, full_trace)

@@ -83,6 +83,14 @@ def test_leaves_the_model_alone(build_classifier, batches, training):
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_frozen_parts_stay_frozen(build_classifier, batches):
+    model = build_classifier().train()
+    model.head.eval()
+    calibrate(model, SUBNETS, batches)
+    assert model.training and model.backbone.training
+    assert not model.head.training
+
+
 def test_each_batch_is_loaded_once(build_classifier, batches):
     loaded = []
     calibrate(

@@ -4,6 +4,7 @@ import importlib
 import sys
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
@@ -89,6 +90,11 @@ def validate(model, batches, folder):
     return runner.val()
 
 
+class Torn:
+    def __iter__(self):
+        raise OSError('no space left')
+
+
 def message(run):
     try:
         run()
@@ -125,6 +131,14 @@ def work(rank, folder):
     errors.append(message(lambda: validate(model, wrong, folder)))
     right = [batch(i) for i in range(2)]
     errors.append(message(lambda: validate(model, right, folder)))
+    # A loader that cannot start its workers; samples that do not resize.
+    loader = right if rank else Torn()
+    errors.append(message(lambda: calibrate(sync, SUBNETS, loader)))
+    resize = sync.task.resize
+    if rank:
+        resize = Mock(side_effect=KeyError('no boxes'))
+    with patch.object(sync.task, 'resize', resize):
+        errors.append(message(lambda: calibrate(sync, SUBNETS, right)))
     torch.save((bank, errors), f'{folder}/{rank}.pth')
     dist.destroy_process_group()
 
@@ -170,13 +184,21 @@ def test_sync_batch_norm_is_synchronised(ranks, enter_scope):
         (1, 'batch 1 of the calibration data'),
         (2, 'delivers 48 x 48'),
         (4, 'delivers 48 x 48'),
+        (6, 'no space left'),
+        (7, 'no boxes'),
     ],
-    ids=['calibration', 'not finite', 'training', 'validation'],
+    ids=[
+        *('calibration', 'not finite', 'training', 'validation'),
+        *('loader', 'samples'),
+    ],
 )
 def test_all_ranks_stop_with_the_same_line(ranks, case, text):
     (first, one), (second, two) = (errors[case] for _, errors in ranks)
     assert one == two and text in one
-    assert {first, second} <= {'ConfigError', UsageError.__name__}
+    # Of a kind that the other ranks cannot know, they say so.
+    other = {'RuntimeError', 'OSError', 'KeyError'}
+    usage = {'ConfigError', UsageError.__name__}
+    assert {first, second} <= (other if case >= 6 else usage)
 
 
 @pytest.mark.parametrize('case', [3, 5], ids=['training', 'validation'])

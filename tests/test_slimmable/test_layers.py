@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -225,3 +227,42 @@ def test_subclass_instances_are_slim_layers():
 
     assert isinstance(slim(MmcvLikeConv(3, 8, 1), 1.0), SlimConv2d)
     assert isinstance(slim(nn.SyncBatchNorm(8), 1.0), SlimSyncBatchNorm)
+
+
+def test_threads_may_run_one_depthwise_network():
+    """As they may run a stock one: a forward changes no layer."""
+    layers = [nn.Conv2d(16, 16, 3, groups=16) for _ in range(6)]
+    net, state = nn.Sequential(*layers).eval(), SlimState()
+    convert(net, state)
+    x, errors = torch.randn(1, 8, 24, 24), []
+    state.set_width(0.5)
+    with torch.no_grad():
+        expected = net(x)
+
+    def run():
+        try:
+            with torch.no_grad():
+                for _ in range(100):
+                    assert torch.equal(net(x), expected)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert [layer.groups for layer in net] == [16] * 6
+
+
+def test_a_narrow_depthwise_pass_sets_nothing(monkeypatch):
+    net = nn.Sequential(nn.Conv2d(16, 16, 3, groups=16))
+    convert(net, SlimState())
+    net[0].slim_state.set_width(0.5)
+    written = []
+    monkeypatch.setattr(
+        type(net[0]), '__setattr__', lambda layer, *item: written.append(item)
+    )
+    net(torch.randn(1, 8, 5, 5))
+    assert not written

@@ -132,6 +132,22 @@ def test_half_precision_inputs_are_pooled_exactly():
     np.testing.assert_allclose(moments.m2 / (64 * 40), var, rtol=1e-4)
 
 
+def test_empty_batches_count_for_nothing():
+    """Of a head without proposals; their mean would be NaN."""
+    x = torch.randn(5, 4)
+    moments, parts = Moments(), Moments()
+    for part in (x[:0], x[:2], x[:0], x[2:]):
+        moments.update(part)
+        own = Moments()
+        own.update(part)
+        parts.merge(own.count, own.mean, own.m2)  # as of several ranks
+    for found in (moments, parts):
+        assert found.count == 5
+        mean, variance = found.statistics()
+        assert_close(mean, x.double().mean(0))
+        assert_close(variance, x.double().var(0, unbiased=False))
+
+
 def test_width_change_while_collecting_is_refused():
     net = make_net().eval()
     batch = make_batches()[0]
@@ -188,6 +204,20 @@ def test_use_statistics_nests():
         with use_statistics(net, inner):
             assert not torch.equal(net(x), before)
         assert torch.equal(net(x), before)
+
+
+def test_the_inner_block_alone_counts():
+    """Its layers without statistics have running ones, not the outer's."""
+    net = make_net().eval()
+    x = make_batches()[0]
+    running = net(x)
+    pair = torch.full((16,), 2.0), torch.ones(16)
+    with use_statistics(net, {'1': pair}):
+        with use_statistics(net, None):
+            assert torch.equal(net(x), running)
+        with use_statistics(net, {'4': (torch.zeros(32), torch.ones(32))}):
+            assert net[1].subnet_stats is None
+        assert net[1].subnet_stats is pair
 
 
 def test_use_statistics_of_some_layers_leaves_the_others():

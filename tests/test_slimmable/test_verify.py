@@ -82,6 +82,18 @@ class Shared(Residual):
         return self.a(self.stem(x)), self.a(fixed)
 
 
+class FewerOutputs(Residual):
+    def forward(self, x):
+        outputs = super().forward(x)
+        return outputs if outputs[0].shape[1] == 32 else outputs[:1]
+
+
+class FewerLayers(Residual):
+    def forward(self, x):
+        x = self.stem(x)
+        return self.a(x) if x.shape[1] == 32 else x
+
+
 class Video(nn.Module):
     def __init__(self):
         super().__init__()
@@ -159,6 +171,8 @@ def test_flattening_another_resolution_is_refused(built_for):
         (ShuffledOutput, 'output 0'),
         (Shared, r'layer "a\.0" is shared'),
         (TwoBranches, 'layer "fused"'),
+        (FewerOutputs, 'another number of outputs'),
+        (FewerLayers, 'runs other layers'),
     ],
 )
 def test_bad_networks_are_named(make, message):

@@ -92,7 +92,7 @@ def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     heads have one label for each video.
 
     Raises:
-        ConfigError: Names the step, what it says and what is right.
+        ConfigError: Names the step, its value and the right one.
     """
     frames = _first(cfg, 'frames')
     if frames is None:

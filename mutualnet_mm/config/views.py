@@ -31,8 +31,8 @@ class TestViews:
 def find_views(cfg: Config) -> TestViews:
     """Read from the test pipeline of a config how videos are tested.
 
-    Of several test sets, the first one counts. A pipeline that says nothing
-    else delivers one view.
+    If there are several test sets, the first counts. A pipeline that says
+    nothing else delivers one view.
 
     Args:
         cfg (Config): Config of any task.
@@ -70,7 +70,7 @@ def frame_stride(cfg: Config) -> int:
 
 
 def sampling_steps(steps: Sequence[Step]) -> List[Step]:
-    """Those that pick the frames of clips, as ``SampleFrames`` does."""
+    """The steps that pick the frames of clips, as ``SampleFrames`` does."""
     return [
         s for s in steps if 'Sample' in s.kind and 'clip_len' in s.settings
     ]

@@ -118,8 +118,8 @@ def width_pieces(model: MutualLearningMixin) -> Pieces:
     """Cut the range of widths where a layer's rounded channels change.
 
     Returns:
-        list[tuple[float]]: A width inside of each piece, and the share of
-        the range that the piece takes. Shares add up to 1.
+        list[tuple[float]]: A width inside each piece, and the share of the
+        range that the piece takes. Shares add up to 1.
     """
     space, state = model.space, model.slim_state
     kinds = {

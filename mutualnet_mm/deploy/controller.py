@@ -21,8 +21,8 @@ def pareto_levels(
 
     Args:
         table (QueryTable): Table whose Pareto set is listed, by its
-            latencies, or by MACs if none were measured. Of subnets of equal
-            cost, one is taken.
+            latencies, or by MACs if none were measured. Among subnets of
+            equal cost, one is taken.
         device (str, optional): Device whose latencies count; may be left out
             if only one was measured. Defaults to None.
 

@@ -50,7 +50,7 @@ class SubnetProgram:
         fuse_bn (bool): Fold batch norms into convolutions.
 
     Attributes:
-        program (ExportedProgram): Of ``torch.export``.
+        program (ExportedProgram): The traced program.
         axes (dict): Names of the axes of the inputs that may have any size.
         outputs (list[str]): Names of the outputs.
         params (int): Parameters of the program.

@@ -28,8 +28,8 @@ class InputPipeline:
 
     Files and arrays go through the config's test pipeline and the model's
     data preprocessor, so that the batch is the one that the test loop would
-    see, with all views of a clip, where mmaction2's inferencer takes one. No
-    ground truth is needed. Of several test sets, the first one counts.
+    see, with all views of a clip; mmaction2's inferencer takes only one. No
+    ground truth is needed. If there are several test sets, the first counts.
 
     It takes:
 

@@ -62,7 +62,7 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# Validation watches the full and the smallest subnet; the test shows more.
+# Validation runs the full and the smallest subnet; the test runs more.
 val_cfg = dict(type='mutualnet_mm.SubnetValLoop')
 test_cfg = dict(
     type='mutualnet_mm.SubnetTestLoop',

@@ -1,6 +1,6 @@
 """A small classifier on folders of images, for a CPU: one process, no GPU.
 
-What builds on it names the model's parts, the data and the pipelines.
+Configs that inherit it set the model's parts, the data and the pipelines.
 """
 
 _base_ = ['mmpretrain::_base_/default_runtime.py']

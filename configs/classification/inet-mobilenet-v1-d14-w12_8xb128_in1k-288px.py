@@ -2,7 +2,7 @@
 
     torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
 
-Its resolution is 1.3 x 224 = 291, here 288 as that of the point it is compared
+Its resolution is 1.3 x 224 = 291, here 288 like the point that it is compared
 with, 1.6x-288 of mutual-mobilenet-v1-2x_8xb128_in1k-320px.py: 2.24 against
 2.35 G multiply-accumulates.
 """
@@ -25,4 +25,4 @@ test_pipeline[2].crop_size = 288
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-test_cfg = dict(subnets=None)  # the one there is
+test_cfg = dict(subnets=None)  # the only one there is

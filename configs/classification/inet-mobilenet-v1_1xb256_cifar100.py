@@ -1,6 +1,6 @@
 r"""Transfer from ImageNet to CIFAR-100: I-Net, one width and resolution.
 
-CHECKPOINT is inet-mobilenet-v1_8xb128_in1k.py's at the same width and
+CHECKPOINT comes from inet-mobilenet-v1_8xb128_in1k.py at the same width and
 resolution.
 
     export WIDTH=0.5 RESOLUTION=160  # also for tools/test.py
@@ -31,4 +31,4 @@ test_pipeline[1].crop_size = resolution
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-test_cfg = dict(subnets=None)  # the one there is
+test_cfg = dict(subnets=None)  # the only one there is

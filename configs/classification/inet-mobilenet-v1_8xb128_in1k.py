@@ -27,4 +27,4 @@ test_pipeline[2].crop_size = resolution
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-test_cfg = dict(subnets=None)  # the one there is
+test_cfg = dict(subnets=None)  # the only one there is

@@ -1,7 +1,7 @@
 r"""Transfer from ImageNet to CIFAR-100: MobileNetV1 by mutual learning.
 
-CHECKPOINT is mutual-mobilenet-v1_8xb128_in1k.py's; without it the network
-starts from scratch.
+CHECKPOINT comes from mutual-mobilenet-v1_8xb128_in1k.py; without it the
+network starts from scratch.
 
     python tools/train.py THIS_CONFIG \
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT

@@ -2,7 +2,8 @@
 
     torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
 
-The points named in the paper are tested; --subnet of tools/test.py adds more.
+The points named in the paper are tested; --subnet of tools/test.py names
+others.
 """
 
 _base_ = [

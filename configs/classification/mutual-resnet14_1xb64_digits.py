@@ -26,7 +26,7 @@ data = dict(data_root='data/digits')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomCrop', crop_size=size, padding=2),
-    dict(type='PackInputs'),  # no flip: a mirrored digit is none
+    dict(type='PackInputs'),  # no flip: a mirrored digit is not a digit
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -22,7 +22,7 @@ model = dict(
 )
 
 data = dict(data_root='data/cifar10_16px/')
-# Behind the augmentation: what it does depends on no resolution.
+# After the augmentation, which thus does not depend on the resolution.
 resize = dict(type='Resize', scale=size, interpolation='area')
 train_pipeline = [
     dict(type='LoadImageFromFile'),

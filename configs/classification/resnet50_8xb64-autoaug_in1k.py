@@ -5,7 +5,7 @@ torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
 
 _base_ = ['resnet50_8xb64_in1k.py']
 
-# In place of the colour jitter, behind the flip.
+# In place of the colour jitter, after the flip.
 train_pipeline = _base_.train_pipeline
 train_pipeline[2:4] = [
     train_pipeline[3],

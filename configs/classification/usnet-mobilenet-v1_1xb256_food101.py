@@ -1,6 +1,6 @@
 r"""Transfer from ImageNet to Food-101: US-Net.
 
-CHECKPOINT is usnet-mobilenet-v1_8xb128_in1k.py's.
+CHECKPOINT comes from usnet-mobilenet-v1_8xb128_in1k.py.
 
     python tools/train.py THIS_CONFIG \
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT

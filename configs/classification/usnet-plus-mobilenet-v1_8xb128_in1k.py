@@ -1,6 +1,6 @@
 """US-Net+: US-Net evaluated at resolutions that it has not been trained for.
 
-The checkpoint is usnet-mobilenet-v1_8xb128_in1k.py's.
+The checkpoint comes from usnet-mobilenet-v1_8xb128_in1k.py.
 
     python tools/test.py THIS_CONFIG CHECKPOINT
 """

@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/datasets/cifar_autoaugment.py',
 ]
 
-# Cutout of 16 x 16 behind it, as the AutoAugment paper has it on CIFAR.
+# Followed by Cutout of 16 x 16, as in the AutoAugment paper on CIFAR.
 train_pipeline = _base_.train_pipeline
 train_pipeline[2:2] = [
     dict(type='AutoAugment', policies=_base_.cifar_policies),

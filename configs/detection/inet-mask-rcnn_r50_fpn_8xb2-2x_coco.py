@@ -24,4 +24,4 @@ test_pipeline[1].scale = (1000, resolution)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-test_cfg = dict(subnets=None)  # the one there is
+test_cfg = dict(subnets=None)  # the only one there is

@@ -45,7 +45,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     resize,
-    dict(type='PackDetInputs'),  # no flip: a mirrored digit is none
+    dict(type='PackDetInputs'),  # no flip: a mirrored digit is not a digit
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,7 +1,7 @@
 """The paper's experiment with every size made in the data pipeline.
 
-Each resolution is resized from the original image by the stock transform
-instead of interpolated on the device: exact, and dearer for the workers.
+Each size is resized from the original image by the stock transform instead
+of interpolated on the device: exact, but more work for the data loaders.
 Validation and testing interpolate.
 """
 

@@ -1,6 +1,6 @@
 """I3D tested on 10 views: 10 clips, the 224 pixels in the centre.
 
-The checkpoint is mutual-i3d_r50_8xb8-32x2_k400.py's.
+The checkpoint comes from mutual-i3d_r50_8xb8-32x2_k400.py.
 
     python tools/test.py THIS_CONFIG CHECKPOINT
 """

@@ -1,6 +1,6 @@
 """Slow-8x8 tested on 10 views: 10 clips, the 224 pixels in the centre.
 
-The checkpoint is mutual-slow_r50_8xb8-8x8_k400.py's.
+The checkpoint comes from mutual-slow_r50_8xb8-8x8_k400.py.
 
     python tools/test.py THIS_CONFIG CHECKPOINT
 """

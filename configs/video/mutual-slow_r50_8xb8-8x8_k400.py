@@ -2,8 +2,8 @@
 
     torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
 
-Each step trains the full network and two random subnets, as the paper has
-it. In place of the two, the smallest and one random subnet:
+Each step trains the full network and two random subnets, as in the paper.
+To train the smallest and one random subnet instead of the two:
 
     --cfg-options model.mutual.num_random=1 model.mutual.include_min=True
 """

@@ -1,4 +1,4 @@
-"""As the Slow network beside it: SlowFast, 4 of 16 frames in the Slow branch.
+"""Like the Slow config, but SlowFast: 4 of 16 frames in the Slow branch.
 
 The clips span the same time.
 """

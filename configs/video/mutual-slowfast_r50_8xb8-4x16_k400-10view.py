@@ -1,6 +1,6 @@
 """SlowFast-4x16 tested on 10 views: 10 clips, the 224 pixels in the centre.
 
-The checkpoint is mutual-slowfast_r50_8xb8-4x16_k400.py's.
+The checkpoint comes from mutual-slowfast_r50_8xb8-4x16_k400.py.
 
     python tools/test.py THIS_CONFIG CHECKPOINT
 """

@@ -1,6 +1,6 @@
 """X3D-M tested on 10 views: 10 clips, the 224 pixels in the centre.
 
-The checkpoint is mutual-x3d-m_8xb16-16x5_k400.py's.
+The checkpoint comes from mutual-x3d-m_8xb16-16x5_k400.py.
 
     python tools/test.py THIS_CONFIG CHECKPOINT
 """

@@ -1,14 +1,14 @@
-r"""AVA v2.1 by Slow-8x8, fine-tuned as the stock network (needs mmdet).
+r"""AVA v2.1 with Slow-8x8, fine-tuned as the stock network (needs mmdet).
 
 Starts from the full network of mutual-slow_r50_8xb8-8x8_k400.py, by default
-where that has left it; the heads are new.
+where that config saves it; the heads are new.
 
     torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG \
         --cfg-options load_from=CHECKPOINT
 
-Warm-up, steps and epochs are mmaction2's, which has the paper's. Its 81
-classes are the 80 of AVA and a background; the metric takes the 60 that its
-label file lists, at an IoU of 0.5.
+Warm-up, steps and epochs are mmaction2's, which has the paper's. mmaction2's
+81 classes are the 80 of AVA and a background; the metric takes the 60 that
+the label file lists, at an IoU of 0.5.
 """
 
 _base_ = [

@@ -1,7 +1,7 @@
-r"""Charades by SlowFast-4x16, fine-tuned as the stock network.
+r"""Charades with SlowFast-4x16, fine-tuned as the stock network.
 
 Starts from the full network of mutual-slowfast_r50_8xb8-4x16_k400.py, by
-default where that has left it; the head is new.
+default where that config saves it; the head is new.
 
     torchrun --nproc_per_node 4 tools/train.py THIS_CONFIG \
         --cfg-options load_from=CHECKPOINT
@@ -25,4 +25,4 @@ model = dict(
         average_clips='score',
     ),
 )
-sync_bn = 'torch'  # two clips of a GPU are too few for statistics
+sync_bn = 'torch'  # two clips per GPU are too few for statistics

@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""What a config must agree with itself and with the disk on."""
+"""Checks that a config agrees with itself and with the disk."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
@@ -14,8 +14,8 @@ from .views import frame_stride, sampling_steps, sizing_step, takes_clips
 def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     """Refuse a config whose annotation files or video folders do not exist.
 
-    Those behind ``backend_args`` (object stores, path mappings) and addresses
-    are not looked for.
+    Files behind ``backend_args`` (object stores, path mappings) and URLs are
+    not looked for.
 
     Raises:
         ConfigError: Names the setting and the file.
@@ -54,14 +54,14 @@ def _is_local(root: str, path: str) -> bool:
 
 
 def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
-    """Refuse a pipeline that delivers another than the full resolution.
+    """Refuse a pipeline that does not deliver the full resolution.
 
     The last step that sets a size counts: the short edge of a ``Resize`` that
-    keeps the ratio, else the side. Both sides of clips are compared, and in
-    training alone: they may be tested on larger views.
-    Training and testing refuse other sizes, too, but only when an image of
-    that stage has come. To them is left what depends on the image, and what
-    pipelines of other projects mean.
+    keeps the ratio, else the side. For clips, both sides are compared, and
+    only in training: they may be tested on larger views.
+    Training and testing refuse other sizes, too, but only once an image of
+    that stage is there. Sizes that depend on the image, and pipelines of
+    other projects, are left to them.
 
     Raises:
         ConfigError: Names the step, its size and the full resolution.
@@ -88,11 +88,11 @@ def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
 def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     """Refuse a pipeline whose clips are not as long as the full network's.
 
-    One that trains on several clips of a video is refused, too: stock heads
-    have one label for each.
+    A pipeline that trains on several clips of a video is refused, too: stock
+    heads have one label for each video.
 
     Raises:
-        ConfigError: Names the step, what it says and what is right.
+        ConfigError: Names the step, its value and the right one.
     """
     frames = _first(cfg, 'frames')
     if frames is None:
@@ -118,7 +118,7 @@ def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
 
 
 def _first(cfg: Config, name: str) -> Any:
-    """First one of a list of ``mutual``: the full network's."""
+    """First value of a list in ``mutual``: the full network's."""
     mutual = (cfg.get('model') or {}).get('mutual') or {}
     values = mutual.get(name)
     if not isinstance(values, (list, tuple)) or not values:
@@ -127,12 +127,12 @@ def _first(cfg: Config, name: str) -> Any:
     return values[0] if values[0] == max(values) else None
 
 
-# Projects whose steps are understood here; None is the scope of no config.
+# Projects whose steps are understood here; None if a config has no scope.
 _SCOPES = (None, 'mmengine', 'mmpretrain', 'mmdet', 'mmaction')
 
 
 def _scope(cfg: Config) -> Optional[str]:
-    """Project in whose words the pipelines are written."""
+    """Project whose transforms the pipelines use."""
     wraps = str(cfg.model.get('wraps'))
     own = wraps.partition('.')[0] if '.' in wraps else None
     return own or cfg.model.get('_scope_') or cfg.get('default_scope')
@@ -161,7 +161,7 @@ def _image_size(steps: Sequence[Step], full: int) -> Optional[_Sized]:
         if not isinstance(sides, (list, tuple)) or not all(
             isinstance(side, int) and side > 0 for side in sides
         ):
-            continue  # left to chance, or to the image
+            continue  # random, or depends on the image
         keeps = step.kind == 'Resize' and settings.get('keep_ratio')
         agrees = min(sides) == full if keeps else full in sides
         found = _Sized(step, size, agrees)

@@ -23,18 +23,19 @@ def load_config(
 
     Args:
         path (str): Config file.
-        options (dict, optional): Of ``--cfg-options``. Defaults to None.
+        options (dict, optional): Values of ``--cfg-options``. Defaults to
+            None.
         work_dir (str, optional): Defaults to the config's own, else to
             ``work_dirs/<name of the config>``.
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'``, ``'mpi'``, or
             ``'auto'`` for what started this process. Defaults to ``'auto'``.
-        stages (Sequence[str]): Whose data is checked. Defaults to all of
-            ``'train'``, ``'val'`` and ``'test'``.
+        stages (Sequence[str]): Stages whose data is checked. Defaults to all
+            of ``'train'``, ``'val'`` and ``'test'``.
 
     Raises:
         ConfigError: If a file that the config names does not exist, or if
-            its pipeline delivers another than the full resolution or clips
-            of another length than the full network's.
+            its pipeline does not deliver the full resolution or clips as long
+            as the full network's.
     """
     if not Path(path).is_file():
         raise ConfigError(f'config {path!r} does not exist')

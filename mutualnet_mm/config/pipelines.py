@@ -32,11 +32,11 @@ class Step:
 def stage_datasets(
     cfg: Config, stages: Sequence[str]
 ) -> Iterator[Tuple[str, dict]]:
-    """Yield the data sets of some stages, and those inside of wrappers.
+    """Yield the data sets of some stages, and those inside wrappers.
 
     Args:
         cfg (Config): With data loaders or not.
-        stages (Sequence[str]): Of ``'train'``, ``'val'`` and ``'test'``.
+        stages (Sequence[str]): Any of ``'train'``, ``'val'`` and ``'test'``.
 
     Yields:
         tuple: Place, such as ``'val_dataloader.dataset'``, and settings.
@@ -60,8 +60,8 @@ def _datasets(place: str, dataset: Any) -> Iterator[Tuple[str, dict]]:
 def pipeline_steps(place: str, dataset: dict) -> List[Step]:
     """List the steps of a data set's pipeline in the order that they run.
 
-    Steps inside of a wrapper that runs all of its ``transforms`` follow it;
-    those that are drawn at random (``RandomApply``) are left out.
+    Steps inside a wrapper that runs all of its ``transforms`` follow it; those
+    that are drawn at random (``RandomApply``) are left out.
 
     Args:
         place (str): Place of the data set in the config.

@@ -31,8 +31,8 @@ class TestViews:
 def find_views(cfg: Config) -> TestViews:
     """Read from the test pipeline of a config how videos are tested.
 
-    The first of several test sets counts. One view is what a pipeline
-    delivers that says nothing else.
+    If there are several test sets, the first counts. A pipeline that says
+    nothing else delivers one view.
 
     Args:
         cfg (Config): Config of any task.
@@ -51,7 +51,7 @@ def find_views(cfg: Config) -> TestViews:
 
 
 def takes_clips(cfg: Config) -> bool:
-    """Whether a config is of videos: its subnets have numbers of frames."""
+    """Whether a config is for videos: its subnets have numbers of frames."""
     mutual = (cfg.get('model') or {}).get('mutual') or {}
     return mutual.get('frames') is not None
 
@@ -59,8 +59,8 @@ def takes_clips(cfg: Config) -> bool:
 def frame_stride(cfg: Config) -> int:
     """Frames of a clip for each frame that a subnet counts.
 
-    1, but for networks of two branches, whose subnets count those of the Slow
-    one: there it is the backbone's ``resample_rate``.
+    It is 1, except for networks of two branches, whose subnets count the
+    frames of the Slow one: there it is the backbone's ``resample_rate``.
     """
     backbone = cfg.model.get('backbone') or {}
     name = str(backbone.get('wraps') or backbone.get('type'))
@@ -70,14 +70,14 @@ def frame_stride(cfg: Config) -> int:
 
 
 def sampling_steps(steps: Sequence[Step]) -> List[Step]:
-    """Those that pick the frames of clips, as ``SampleFrames`` does."""
+    """The steps that pick the frames of clips, as ``SampleFrames`` does."""
     return [
         s for s in steps if 'Sample' in s.kind and 'clip_len' in s.settings
     ]
 
 
 def sizing_step(steps: Sequence[Step]) -> Optional[Tuple[Step, Size]]:
-    """Find the step that makes frames of the size that is delivered.
+    """Find the step that sets the size of the delivered frames.
 
     Returns:
         tuple or None: The last crop or ``Resize`` to a given size, with
@@ -86,7 +86,7 @@ def sizing_step(steps: Sequence[Step]) -> Optional[Tuple[Step, Size]]:
     found = None
     for step in steps:
         if 'Crop' in step.kind:
-            # mmaction2 names it in two ways, or leaves the size to chance.
+            # mmaction2 names it in two ways, or draws the size at random.
             size = step.settings.get('size', step.settings.get('crop_size'))
         elif step.kind == 'Resize':
             # mmaction2 keeps the ratio by default.

@@ -21,19 +21,20 @@ def count_macs(
     """Count the multiply-accumulates of ``subnet`` for one image.
 
     Convolutions, linear layers and global average pooling count; nothing is
-    computed. Classifiers and recognizers are counted whole, detectors with
-    backbone and neck at the padded input size: their heads cost the same at
-    every width (:func:`count_heads`). For video it is the cost of one view.
+    computed. Classifiers and recognizers are counted whole. For detectors,
+    backbone and neck are counted at the padded input size: their heads cost
+    the same at every width (:func:`count_heads`). For video, it is the cost of
+    one view.
 
     Args:
         model (MutualLearningMixin): As built from a config.
         subnet (str or Subnet): Such as ``'0.7x-160'``.
-        image_shape (tuple[int], optional): Height and width in pixels.
-            Detectors: of the original image, whose aspect ratio they keep;
-            (480, 640), COCO's most common size, where it is None.
-            Recognizers: of the views that the pipeline delivers for the full
-            network; the full resolution where it is None. Does not matter to
-            classifiers. Defaults to None.
+        image_shape (tuple[int], optional): Height and width in pixels. For
+            detectors, of the original image, whose aspect ratio they keep;
+            None means (480, 640), COCO's most common size. For recognizers,
+            of the views that the pipeline delivers for the full network; None
+            means the full resolution. Does not matter to classifiers.
+            Defaults to None.
 
     Returns:
         int: Multiply-accumulates.
@@ -44,9 +45,9 @@ def count_macs(
 def count_params(
     model: MutualLearningMixin, subnet: Union[str, Subnet]
 ) -> int:
-    """Count the parameters of ``subnet``, of the whole model as deployed.
+    """Count the parameters of ``subnet``, for the whole model as deployed.
 
-    The backbone counts as narrow as it runs, what follows it with the
+    The backbone counts as narrow as it runs; what follows it counts with the
     columns that meet the backbone's channels. Heads of detectors count whole,
     as they are at every width. Resolution and frames do not matter.
 
@@ -72,7 +73,7 @@ class HeadCost:
     """Cost of the heads that :func:`count_macs` leaves out.
 
     Args:
-        macs (int, optional): Multiply-accumulates for one image; None where
+        macs (int, optional): Multiply-accumulates for one image; None if
             they depend on what is found in it (heads after proposals).
         params (int): Parameters, which ``count_params`` includes.
     """
@@ -88,8 +89,8 @@ def count_heads(
 ) -> Optional[HeadCost]:
     """Count what follows backbone and neck, at a subnet's resolution.
 
-    Multiply-accumulates are known where the heads run on the maps alone:
-    those of two stages depend on the number of proposals.
+    Multiply-accumulates are known if the heads run on the feature maps alone:
+    those of two-stage detectors depend on the number of proposals.
 
     Args:
         model (MutualLearningMixin): As built from a config.
@@ -97,7 +98,7 @@ def count_heads(
         image_shape (tuple[int], optional): As for :func:`count_macs`.
 
     Returns:
-        HeadCost: None where :func:`count_macs` counts the heads, too.
+        HeadCost: None if :func:`count_macs` counts the heads, too.
     """
     if model.task.cost_includes_head:
         return None

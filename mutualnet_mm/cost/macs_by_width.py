@@ -21,12 +21,12 @@ _Run = Tuple[int, int]
 class MacsByWidth:
     """Counts as :func:`~.macs.count_macs` does, fast at many widths.
 
-    The channels of a layer follow the width alone, all its other sizes the
-    resolution and the frames alone. So the network is traced once at each
+    The channels of a layer depend on the width alone, all its other sizes on
+    the resolution and the frames alone. So the network is traced once at each
     size and run once at each width, where only channels are noted; the rest
-    is arithmetic in whole numbers. Each trace is compared with a count at the
-    smallest width: a network whose counts are not such products (attention
-    over channels, say) is counted anew at every width.
+    is integer arithmetic. Each trace is compared with a count at the smallest
+    width: a network whose counts are not such products (attention over
+    channels, say) is counted at every width instead.
 
     Args:
         model (MutualLearningMixin): As built from a config.
@@ -59,7 +59,7 @@ class MacsByWidth:
         return _total(self._channels_at(subnet), *found)
 
     def _trace(self, subnet: Subnet) -> Optional[Tuple[List[int], int]]:
-        """Sizes of all runs, and what no layer does; None: no product."""
+        """Sizes of all runs and the remaining MACs; None if not products."""
         space, size = self._model.space, (subnet.resolution, subnet.frames)
         widest = Subnet(space.max_width, *size)
         with _watch(self._net) as runs:

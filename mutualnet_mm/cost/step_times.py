@@ -29,11 +29,11 @@ class StepTimes:
         mutual (float): Median seconds of mutual learning.
         full (float): Median seconds of the full network alone.
         ratio (float): Median of their ratio, pair by pair.
-        macs_ratio (float): The same of the multiply-accumulates of the very
+        macs_ratio (float): The same for the multiply-accumulates of the very
             subnets that were timed.
         pairs (int): How many of each were timed.
         batch_size (int): Images of an iteration.
-        machine (str): What ran them.
+        machine (str): Machine that ran them.
     """
 
     mutual: float
@@ -61,12 +61,12 @@ def measure_steps(
         cfg (Config): As :func:`~.config.load_config` returns it.
         pairs (int): Iterations of each, after two that are not timed.
             Defaults to 20.
-        track (Callable): Goes through the pairs, to show progress. Defaults
-            to showing none.
+        track (Callable): Wraps the iteration over the pairs, to show
+            progress. Defaults to showing none.
 
     Raises:
-        UsageError: If there is no ``train_dataloader``, or its batch is not
-            of the full resolution.
+        UsageError: If there is no ``train_dataloader``, or if its batch is
+            not at the full resolution.
     """
     model = build_model(cfg).to(get_device())
     model.train()

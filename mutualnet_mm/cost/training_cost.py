@@ -22,12 +22,12 @@ def ways_of_sampling(sampler: SubnetSampler) -> Dict[str, SubnetSampler]:
     """Name a way of sampling, and the others that it is compared with.
 
     Args:
-        sampler (SubnetSampler): As a config has it.
+        sampler (SubnetSampler): Sampler of a config.
 
     Returns:
-        dict: ``sampler`` first. For video followed by the three of the
-        paper's Table 4: two random widths beside the full one, the smallest
-        and a random one, a random one.
+        dict: ``sampler`` first. For video, the three of the paper's Table 4
+        follow. Beside the full width, they have two random ones, the smallest
+        and a random one, and a random one.
     """
     ways = {_name(sampler): sampler}
     space = sampler.space
@@ -56,11 +56,11 @@ def _name(sampler: SubnetSampler) -> str:
 def closed_form_ratio(sampler: SubnetSampler) -> float:
     """Expected cost of a step by Eq. 2, relative to the full network's.
 
-    As if multiply-accumulates were proportional to the squares of width and
+    It takes multiply-accumulates as proportional to the squares of width and
     resolution, and to the frames of video (Eq. 9).
 
     Args:
-        sampler (SubnetSampler): Names the space and the draws of a step.
+        sampler (SubnetSampler): Has the space and the draws of a step.
 
     Returns:
         float: 1 for the full network trained alone.
@@ -95,12 +95,12 @@ def expected_macs(
 
     Args:
         model (MutualLearningMixin): As built from a config.
-        samplers (Sequence[SubnetSampler]): Ways to sample ``model.space``,
-            which share what takes the time.
+        samplers (Sequence[SubnetSampler]): Ways to sample ``model.space``;
+            they share the part that takes the time.
         image_shape (tuple[int], optional): As for :func:`~.macs.count_macs`.
             Defaults to None.
-        track (Callable): Goes through what takes the time, to show progress.
-            Defaults to showing none.
+        track (Callable): Wraps the iteration that takes the time, to show
+            progress. Defaults to showing none.
 
     Returns:
         list[float]: One for each of ``samplers``.
@@ -118,8 +118,8 @@ def width_pieces(model: MutualLearningMixin) -> Pieces:
     """Cut the range of widths where a layer's rounded channels change.
 
     Returns:
-        list[tuple[float]]: A width inside of each piece, and the share of
-        the range that the piece takes. Shares add up to 1.
+        list[tuple[float]]: A width inside each piece, and the share of the
+        range that the piece takes. Shares add up to 1.
     """
     space, state = model.space, model.slim_state
     kinds = {
@@ -141,7 +141,8 @@ def width_pieces(model: MutualLearningMixin) -> Pieces:
         )
 
     def steps(a: float, b: float) -> List[float]:
-        # No layer narrows as the width grows: equal ends, nothing between.
+        # No layer narrows as the width grows: if both ends are equal, nothing
+        # changes between them.
         if channels(a) == channels(b):
             return []
         middle = (a + b) / 2

@@ -44,8 +44,9 @@ def make_digit_scenes(
 
     Writes ``{train,val}/*.jpg`` and ``annotations/instances_{train,val}.json``
     with exact run-length masks. A digit covered by a later one loses the
-    covered pixels, at most 30 % of its own; one that finds no such place is
-    left out. Train and val share no digit and no part of a photograph.
+    covered pixels, at most 30 % of its own; a digit for which there is no such
+    place is left out. Train and val share no digit and no part of a
+    photograph.
 
     Args:
         out_dir: Where to write; a new or empty folder, or an earlier result,
@@ -58,7 +59,7 @@ def make_digit_scenes(
             digit, in pixels. Defaults to (36, 72).
         seed: Same seed, same scenes. Defaults to 0.
         photographs: Backgrounds, (H, W, 3) RGB of uint8. Defaults to the two
-            that scikit-learn carries.
+            that come with scikit-learn.
 
     Returns:
         ``out_dir`` as a path.
@@ -113,7 +114,7 @@ def _load_sources(
     photographs: Optional[Sequence[np.ndarray]],
 ) -> Tuple[np.ndarray, np.ndarray, List[np.ndarray]]:
     try:
-        import pycocotools  # noqa: F401  (missed only after the painting)
+        import pycocotools  # noqa: F401  (else missed only after painting)
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError as error:
         raise ConfigError(
@@ -131,16 +132,16 @@ def _write_settings(out_dir: Path, settings: dict, complete: bool) -> None:
 
 
 def _start(out_dir: Path, settings: dict) -> bool:
-    """Ready the folder; False if it already holds just this data set."""
+    """Prepare the folder; False if it already holds this very data set."""
     if out_dir.exists() and any(out_dir.iterdir()):
         path = out_dir / 'settings.json'
         found = json.loads(path.read_text()) if path.exists() else {}
         if found == {**settings, 'complete': True}:
             return False
-        # What lies there is about to be deleted.
+        # The content of the folder is about to be deleted.
         if found.get('made_by') != _MAKER:
             raise ConfigError(
-                f'out_dir={str(out_dir)!r} holds something else than digit '
+                f'out_dir={str(out_dir)!r} holds something other than digit '
                 'scenes: name a new folder'
             )
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -189,7 +190,7 @@ def _draw(rng: np.random.Generator, limits: Sequence[int]) -> int:
 def _paint_background(
     rng: np.random.Generator, photograph: np.ndarray, image_size: Sequence[int]
 ) -> np.ndarray:
-    """Cut a random part of the image's shape out and darken it."""
+    """Cut out a random part of the image's shape and darken it."""
     height, width = image_size
     limit = min(photograph.shape[0] / height, photograph.shape[1] / width)
     scale = limit * rng.uniform(0.6, 1)

@@ -14,7 +14,7 @@ _NUM_TRAIN = 1297  # of 1797
 
 
 def make_digits(out_dir: Union[str, Path], size: int = 16) -> Path:
-    """Write scikit-learn's digits for ``CustomDataset``, unless it was done.
+    """Write scikit-learn's digits for ``CustomDataset``, unless already done.
 
     1297 images to train on and 500 to validate, in ``train/<digit>/*.png``
     and ``val/<digit>/*.png``, enlarged from 8 x 8 pixels. It serves the quick

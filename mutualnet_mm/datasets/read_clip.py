@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Reading clips where the list of videos names broken files."""
+"""Reading clips when the list of videos contains broken files."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from ..registry import TRANSFORMS
 _MAX_IN_A_ROW = 100  # unreadable clips: by then it is not bad luck
 _MAX_LOST = 16  # frames of a clip, which is decord's own limit as well
 
-_named: Set[str] = set()  # files, by this process
+_named: Set[str] = set()  # files that this process has named
 
 
 class _Decoder(NamedTuple):
@@ -33,7 +33,7 @@ class _Decoder(NamedTuple):
         """Say in one line why the file cannot be read; None if it can."""
         own = getattr(import_module(self.package), self.own_error)
         text = getattr(error, 'strerror', None) or str(error)
-        # decord puts times and lines of its source in.
+        # decord inserts times and lines of its source.
         text = ' '.join(re.sub(r'\[[\d:]+\] \S+:\d+: ', '', text).split())
         if isinstance(error, (own, OSError)):
             return text
@@ -43,7 +43,7 @@ class _Decoder(NamedTuple):
         return None
 
 
-# By how the names of mmaction2's steps begin.
+# By the prefix of the names of mmaction2's steps.
 _DECODERS = dict(
     Decord=_Decoder(
         'decord', 'DECORDError', (RuntimeError, AssertionError, StopIteration)
@@ -59,18 +59,18 @@ _DECODERS = dict(
 class ReadClip:
     """Read a clip by stock steps; a file that cannot be read is named.
 
-    Zero bytes, truncated, no video, no frames, not there: in training the
-    file is named in the log, once in each process, and ``None`` returned, for
-    which mmengine's data sets draw another sample. In testing, which is when
-    one of the steps has ``test_mode=True``, it is an error, since nothing may
-    be left out of a result silently. Errors of another kind, such as a
-    missing key, are not touched.
+    The file may be empty, truncated, missing, not a video or without frames.
+    In training, it is named in the log, once in each process, and ``None`` is
+    returned, for which mmengine's data sets draw another sample. In testing,
+    which is when one of the steps has ``test_mode=True``, it is an error,
+    since nothing may be left out of a result silently. Other errors, such as
+    a missing key, are not caught.
 
-    Required keys: ``filename``, and as for ``transforms``.
+    Required keys: ``filename``, and those of ``transforms``.
 
     Args:
         transforms (list[dict]): Steps of mmaction2 that open the file, pick
-            frames and decode them, by decord, PyAV or OpenCV.
+            frames and decode them, with decord, PyAV or OpenCV.
 
     Raises:
         UsageError: If the decoder is not installed; on a call, if a clip
@@ -104,7 +104,7 @@ class ReadClip:
         self._in_a_row = 0
 
     def __call__(self, results: dict) -> Optional[dict]:
-        """Return ``results`` with the clip; None if there is none to read."""
+        """Return ``results`` with the clip; None if it cannot be read."""
         file = str(results['filename'])
         for step in self.steps:
             decoder = _DECODERS.get(_prefix(step))
@@ -141,7 +141,7 @@ class ReadClip:
             )
         if file not in _named:
             _named.add(file)
-            # Ranks but the first show errors alone, and have files of theirs.
+            # Other ranks only show errors, and have files of their own.
             level = logging.WARNING if is_main_process() else logging.ERROR
             print_log(f'{found}: others take its place', 'current', level)
 
@@ -150,11 +150,11 @@ class ReadClip:
 
 
 class _Frames:
-    """What ``OpenCVDecode`` reads frames from, which comes to an end.
+    """A reader for ``OpenCVDecode`` that gives up on a broken file.
 
-    From a frame that cannot be decoded the stock step goes back one by one,
-    seeking each time; and where OpenCV does not know its position, mmcv's
-    reader reads on from frame -9e15.
+    From a frame that cannot be decoded, the stock step goes back one by one,
+    seeking each time; and if OpenCV does not know its position, mmcv's reader
+    reads on from frame -9e15.
     """
 
     def __init__(self, reader: Any) -> None:
@@ -181,7 +181,7 @@ def _known_position(position: Callable[[], int]) -> int:
 
 
 def _prefix(step: Any) -> str:
-    """Name the decoder of a step: ``'PyAV'`` of ``PyAVInit``, else ``''``."""
+    """Name the decoder of a step: ``'PyAV'`` for ``PyAVInit``, else ``''``."""
     name = type(step).__name__
     return next(filter(name.startswith, _DECODERS), '')
 
@@ -203,12 +203,12 @@ def _check_installed(step: Any) -> None:
 
 
 def _open_with_decord(num_threads: int, file: str) -> Any:
-    """Open a file by its path, under the name that the stock step takes."""
+    """Open a file by its path, named as the stock step would."""
     from decord import VideoReader
 
     if not os.path.splitext(file)[1]:
         file = f'{file}.mp4'
-    with open(file, 'rb') as opened:  # decord itself does not say why not
+    with open(file, 'rb') as opened:  # decord does not say why it fails
         if not opened.read(1):
             raise OSError('it is empty')
     # An absolute path is never taken for a URL.
@@ -217,7 +217,7 @@ def _open_with_decord(num_threads: int, file: str) -> Any:
 
 def _check_frames(results: dict) -> None:
     if results['total_frames'] < 1:
-        # Some containers do not say, and frame 0 would stand for all of them.
+        # Some containers do not say, and frame 0 would stand for all frames.
         raise OSError('it has no frames, or does not say how many')
     if hasattr(results['video_reader'], 'vcap'):  # mmcv's
         results['video_reader'] = _Frames(results['video_reader'])

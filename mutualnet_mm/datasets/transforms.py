@@ -19,21 +19,21 @@ class MultiResolution:
     """Resize a sample to every listed resolution from its original image.
 
     The paper's path: each size is made from the full-quality image by the
-    stock ``Resize``, where the default path interpolates the full input on
+    stock ``Resize``, whereas the default path interpolates the full input on
     the device. A worker does not know which sizes a step will draw, so all
-    are made; ``loss()`` picks. It stands last in the pipeline, in place of
+    are made; ``loss()`` picks. It comes last in the pipeline, in place of
     the stock resizing and packing; random transforms come before it, so that
-    all sizes show the same.
+    all sizes show the same content.
 
-    Required keys: as for ``resize`` and ``transforms``.
+    Required keys: those of ``resize`` and ``transforms``.
 
     Args:
         resolution (Sequence[int]): The same as ``mutual.resolution``, the
             full one first.
         resize (dict): Stock transform that gives the full resolution, with a
             ``scale``: a number, or (long edge, full resolution).
-        transforms (list[dict]): What follows, for each size: packing, and
-            only transforms that are not random.
+        transforms (list[dict]): Steps that follow for each size: packing, and
+            other transforms that are not random.
 
     Example:
         >>> dict(

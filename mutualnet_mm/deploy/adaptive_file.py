@@ -32,7 +32,7 @@ _KINDS: Dict[str, Any] = dict(
 
 
 def loaded_versions() -> Dict[str, str]:
-    """Versions of what is imported, of ours and what it is built on."""
+    """Versions of this package and its dependencies, where imported."""
     modules = {name: sys.modules.get(name) for name in _PACKAGES}
     return {
         name: str(getattr(module, '__version__', 'unknown'))
@@ -46,7 +46,8 @@ class AdaptiveFile:
     """What ``adaptive.pth`` holds: tensors and plain containers only.
 
     Args:
-        config (str): ``Config.fromstring(config, '.py')`` gives the config.
+        config (str): Source of the config, for
+            ``Config.fromstring(config, '.py')``.
         weights (dict): ``state_dict`` of the model; the running statistics in
             it are the full network's.
         statistics (dict): Statistics of each other subnet of the table,
@@ -54,10 +55,10 @@ class AdaptiveFile:
         table (QueryTable): Query table of the same weights.
         width (tuple[float]): Narrowest and widest trained width.
         rounding (str): Policy that turns widths into channels.
-        calibration (dict): Arguments of the ``BNCalibrationHook`` that the
-            statistics follow; ``dataloader=None`` is the config's
-            ``train_dataloader``.
-        dataset_meta (dict): What is known of the test data set, such as
+        calibration (dict): Arguments of ``BNCalibrationHook`` by which the
+            statistics were collected; ``dataloader=None`` stands for the
+            config's ``train_dataloader``.
+        dataset_meta (dict): Metadata of the test data set, such as
             ``classes``. Defaults to nothing.
         versions (dict): Versions of the packages that wrote the file.
             Defaults to those that are imported.
@@ -74,7 +75,7 @@ class AdaptiveFile:
     versions: Dict[str, str] = field(default_factory=loaded_versions)
 
     def save(self, path: Union[str, Path]) -> None:
-        """Write the file; a reader sees the old one or all of the new.
+        """Write the file; a reader sees the old one or all of the new one.
 
         Raises:
             UsageError: If it cannot be written.
@@ -100,7 +101,7 @@ class AdaptiveFile:
         """Read a file without running any code that it may hold.
 
         Args:
-            path (str or Path): As :meth:`save` writes it.
+            path (str or Path): File written by :meth:`save`.
             map_location (str or torch.device, optional): Where tensors go.
                 Defaults to ``'cpu'``.
 
@@ -115,7 +116,7 @@ class AdaptiveFile:
             content = load_tensors(path, map_location)
         except Exception as error:  # what it raises depends on the damage
             raise UsageError(
-                f'{name} is damaged, or no file of build_table: '
+                f'{name} is damaged, or not from build_table: '
                 f'{type(error).__name__}'
             ) from error
         schema = content.get('schema') if isinstance(content, dict) else None
@@ -128,7 +129,7 @@ class AdaptiveFile:
                 f'{name} has schema {schema}, this release reads up to '
                 f'{SCHEMA}: update mutualnet_mm'
             )
-        content.setdefault('dataset_meta', {})  # of files before it was kept
+        content.setdefault('dataset_meta', {})  # older files lack it
         missing = [f.name for f in fields(cls) if f.name not in content]
         if missing:
             raise UsageError(f'{name} is damaged: it has no {missing[0]}')

@@ -28,17 +28,17 @@ class AdaptiveModel(SwitchableNetwork):
     """One network, many budgets: what ``adaptive.pth`` is for.
 
     It starts as the full network. :meth:`set_budget` and :meth:`use` switch
-    it, calls predict.
+    it; calling it predicts.
 
     Args:
-        file (AdaptiveFile): As it was loaded. Building runs what its config
-            names: open files that you trust only.
+        file (AdaptiveFile): The loaded file. Building runs what its config
+            names: only open files that you trust.
         device (str or torch.device): Where to run. Defaults to ``'cpu'``.
 
     Attributes:
         file (AdaptiveFile): As given.
         cfg (Config): The config that the network was trained with.
-        inputs (InputPipeline): Makes batches of files and arrays.
+        inputs (InputPipeline): Turns files and arrays into batches.
 
     Raises:
         UsageError: If the parts of the file do not fit together, or if
@@ -69,7 +69,7 @@ class AdaptiveModel(SwitchableNetwork):
         return cls(AdaptiveFile.load(path), device)
 
     def __reduce__(self) -> Tuple:
-        """Copies and pickles are networks of their own, sliced at first."""
+        """Make copies and pickles independent networks, sliced at first."""
         bank = move_statistics(dict(self._bank), 'cpu')
         file = replace(self.file, statistics=bank)
         return _restore, (type(self), file, str(self.device), self.current)
@@ -93,20 +93,20 @@ class AdaptiveModel(SwitchableNetwork):
         """Switch to the best subnet of the table within a budget.
 
         Args:
-            macs (float, optional): Multiply-accumulates at most, of an image
+            macs (float, optional): Maximum multiply-accumulates of an image
                 or of one view of a video.
-            latency_ms (float, optional): Milliseconds at most, as
-                ``tools/measure_latency.py`` measured.
-            params (float, optional): Parameters at most.
-            device (str, optional): Name of the measurement that latencies
-                are of; needed only where there are several.
+            latency_ms (float, optional): Maximum milliseconds, as
+                ``tools/measure_latency.py`` measured them.
+            params (float, optional): Maximum number of parameters.
+            device (str, optional): Name of the measured device whose
+                latencies count; needed only if there are several.
 
         Returns:
-            Subnet: The active one from now on.
+            Subnet: The one that is active now.
 
         Raises:
             UsageError: If no budget is given, or if one is below the least
-                that the table has, which is named.
+                of the table, which the message names.
         """
         if all(budget is None for budget in (macs, latency_ms, params)):
             raise UsageError('give a budget: macs, latency_ms or params')
@@ -118,18 +118,19 @@ class AdaptiveModel(SwitchableNetwork):
     ) -> None:
         """Collect the statistics of subnets that are not in the table.
 
-        :meth:`use` takes them from then on; :meth:`save` keeps them.
+        From then on, :meth:`use` takes these subnets and :meth:`save` stores
+        their statistics.
 
         Args:
-            dataloader (dict or Iterable): Batches as the data loader of the
-                config gives them, at the full resolution, or the settings of
-                one, such as ``net.cfg.train_dataloader``. No labels are used;
-                as many batches are taken as for the table.
+            dataloader (dict or Iterable): Batches as the config's data loader
+                gives them, at the full resolution; or settings of a data
+                loader, such as ``net.cfg.train_dataloader``. Labels are not
+                used; as many batches are taken as for the table.
             subnets (str, Subnet or Sequence): Such as ``'0.72x-160'``.
 
         Raises:
-            UsageError: If a subnet is outside of the trained range, if
-                there is none but the one that the running statistics belong
+            UsageError: If a subnet is outside of the trained range, if the
+                only one given is the one that the running statistics belong
                 to, or if the data loader gives no batch.
         """
         number = self.file.calibration['num_batches']
@@ -137,7 +138,7 @@ class AdaptiveModel(SwitchableNetwork):
             given = islice(dataloader, number)
             self._calibrate(map(_check_batch, given), subnets)
             return
-        # Another network may have made another project the default since.
+        # Another network may have changed the default scope since.
         scope = self.cfg.get('default_scope')
         with DefaultScope.overwrite_default_scope(scope):
             batches = calibration_batches(dataloader, number)
@@ -152,7 +153,7 @@ class AdaptiveModel(SwitchableNetwork):
         """Read and preprocess a batch, at the full resolution.
 
         Args:
-            images: As :class:`~.inputs.InputPipeline` takes them.
+            images: Whatever :class:`~.inputs.InputPipeline` takes.
 
         Returns:
             tuple: Inputs and data samples, for :meth:`predict`.
@@ -165,10 +166,9 @@ class AdaptiveModel(SwitchableNetwork):
         Args:
             images: Arrays, files or tensors, one or a list, as
                 :class:`~.inputs.InputPipeline` takes them.
-            batch_size (int): Size of the pieces that a list is cut into. A
-                tensor, or
-                anything else that is not a list, is one batch. Defaults to 1,
-                as in the stock inferencers.
+            batch_size (int): Size of the batches that a list is split into. A
+                tensor, or anything else that is not a list, is one batch.
+                Defaults to 1, as in the stock inferencers.
 
         Returns:
             list: A stock data sample with predictions for each image.
@@ -185,7 +185,7 @@ class AdaptiveModel(SwitchableNetwork):
         for batch in batches:
             start = time.perf_counter()
             results += self.predict(*self.prepare(batch))
-            controller = self._controller  # another thread may take it away
+            controller = self._controller  # another thread may reset it
             if controller is not None:
                 self.synchronize()
                 measured = 1000 * (time.perf_counter() - start)
@@ -198,21 +198,21 @@ class AdaptiveModel(SwitchableNetwork):
     ) -> Iterator[LatencyController]:
         """Keep a deadline: step down and up as calls take longer or shorter.
 
-        Inside of the ``with`` block every call of the model is timed, reading
+        Inside the ``with`` block, every call of the model is timed, reading
         and preprocessing included, and the subnet for the next one is chosen
         from the Pareto set, see :class:`~.controller.LatencyController`.
-        Afterwards the subnet of before is active again. Static subnets
-        are best made before, since making one delays a call.
+        Afterwards the previous subnet is active again. Make static subnets
+        beforehand, since making one delays a call.
 
         Args:
-            target_ms (float): Milliseconds at most for a call (of a list:
-                for each batch).
-            device (str, optional): Name of the measured latencies that say
-                how subnets compare. Defaults to the only one there is, or to
-                MACs.
+            target_ms (float): Maximum milliseconds of a call (with a list: of
+                each batch).
+            device (str, optional): Name of the measured device whose
+                latencies say how subnets compare. Defaults to the only one
+                there is, or to MACs if there is none.
 
         Yields:
-            LatencyController: For looking at.
+            LatencyController: For inspection.
         """
         before, outer = self.current, self._controller
         controller = LatencyController(

@@ -10,7 +10,7 @@ from ..errors import UsageError
 from ..query_table import QueryTable, is_milliseconds
 from ..subnet import Subnet
 
-# A step up was right if it lasts so many times as long as was waited for it.
+# A step up was right if it lasts this many times as long as the wait for it.
 _LASTS = 10
 
 
@@ -20,18 +20,19 @@ def pareto_levels(
     """List the subnets worth switching between, and what each costs.
 
     Args:
-        table (QueryTable): Whose Pareto set it is, by its latencies, or by
-            MACs if none were measured. Among subnets of equal cost one is
-            taken.
-        device (str, optional): Whose latencies; may be left out if only one
-            was measured. Defaults to None.
+        table (QueryTable): Table whose Pareto set is listed, by its
+            latencies, or by MACs if none were measured. Among subnets of
+            equal cost, one is taken.
+        device (str, optional): Device whose latencies count; may be left out
+            if only one was measured. Defaults to None.
 
     Returns:
         tuple: Subnets, cheapest first, and their costs: medians in
         milliseconds, or MACs.
 
     Raises:
-        UsageError: If there is no such device, or several and none is named.
+        UsageError: If there is no such device, or if there are several and
+            none is named.
     """
     cost = 'macs'
     if table.devices or device is not None:
@@ -47,16 +48,17 @@ def pareto_levels(
 class LatencyController:
     """Choose the subnet of the next frame by how long the last ones took.
 
-    It steps down as soon as most of a window of frames came late, to the
-    highest rung that is expected to leave a margin; and up by one rung, after
-    a full window, if that rung is expected to leave it. Another rung is
-    expected to take what this one takes, times the ratio of their costs: load
-    that slows all subnets alike needs no model, and costs in any unit do.
+    It steps down as soon as most frames of a window are late, to the highest
+    rung that is expected to leave a margin. It steps up by one rung, after a
+    full window, if that rung is expected to leave the margin. The expected
+    time of a rung is that of the current one times the ratio of their costs:
+    load that slows all subnets alike needs no model, and costs may have any
+    unit.
 
     A step up that is soon taken back was wrong: the costs mislead, or the
-    load comes and goes. Then the time to wait before that step doubles; it
-    starts anew once the step lasts, or once the device is clearly faster than
-    when it was tried. At the lowest rung nothing is done about late frames.
+    load comes and goes. Then the wait before that step doubles; it is reset
+    once the step lasts, or once the device is clearly faster than when the
+    step was last tried. At the lowest rung, nothing is done about late frames.
 
     The median is kept below the deadline. If frames vary by more than the
     margin, some are always late: give a target below the deadline.
@@ -66,7 +68,7 @@ class LatencyController:
         costs (Sequence[float]): Cost of each subnet, rising.
         target_ms (float): Deadline of a frame in milliseconds.
         start (Subnet, optional): Where to begin. Defaults to the highest
-            rung, as does a subnet that is not among them.
+            rung, also if the given one is not among ``subnets``.
         window (int): Frames that are judged together. Defaults to 5.
         margin (float): Share of the deadline that a step is expected to leave
             unused. Defaults to 0.1.
@@ -97,8 +99,8 @@ class LatencyController:
             )
         if not isinstance(window, int) or window < 3:
             raise UsageError(
-                f'window={window!r}: use at least 3 frames, of fewer a '
-                'single late one would be the half'
+                f'window={window!r}: use at least 3 frames; of fewer, a '
+                'single late one would be half'
             )
         if not 0 <= margin < 1:
             raise UsageError(
@@ -136,7 +138,7 @@ class LatencyController:
         return self.subnets[self._rung]
 
     def observe(self, ms: float) -> Subnet:
-        """Take note of how long a frame took with the current subnet.
+        """Record how long a frame took with the current subnet.
 
         Args:
             ms (float): In milliseconds.
@@ -146,9 +148,9 @@ class LatencyController:
         """
         self._recent.append(ms)
         self._frames += 1
-        # Once most frames of a window are late its median will be, whatever
-        # the others bring: it is not waited for them. That is the earliest at
-        # which a median can tell, and a lone spike is never most of a window.
+        # Once most frames of a window are late, its median will be late too,
+        # so there is no need to wait for the others. A median cannot tell
+        # earlier, and a lone spike is never most of a window.
         if sum(ms > self.target_ms for ms in self._recent) > self._window // 2:
             self._step_down()
         elif len(self._recent) == self._window:
@@ -168,8 +170,8 @@ class LatencyController:
             wait = self._waits[self._rung]
             lasted = self._frames > _LASTS * wait * self._window
             self._waits[self._rung] = 1 if lasted else 2 * wait
-            # Load puts it far above the deadline. A little above, it was the
-            # costs that misled, and the rung below has just been seen to fit.
+            # Load puts times far above the deadline. If they are only a little
+            # above, the costs misled, and the rung below was just seen to fit.
             near = self._kept * median(self._recent) <= self.target_ms
             if near and not lasted:
                 rung = self._rung - 1
@@ -179,7 +181,8 @@ class LatencyController:
         rung = self._rung + 1
         if rung == len(self.costs) or not self._fits(rung):
             return
-        # All of the window, as a median of many windows is low by chance.
+        # The whole window must be faster: of many medians, one is low by
+        # chance.
         if max(self._recent) < self._kept * self._tried_at[rung]:
             self._waits[rung] = 1
         if self._frames >= self._waits[rung] * self._window:

@@ -47,24 +47,24 @@ def measure_latencies(
 ) -> Dict[Subnet, Latency]:
     """Time :meth:`AdaptiveModel.predict` for every subnet of the table.
 
-    That is the network with resizing and the heads' own post-processing, on a
+    The time covers resizing, the network and the heads' post-processing, on a
     prepared batch; reading and preprocessing cost the same at every subnet and
     are left out. The mode (sliced or static) is that of ``net``. Each
     subnet runs a few times before it is timed. A keyboard interrupt ends the
     measurement early: what is finished is returned.
 
     Args:
-        net (AdaptiveModel): On the device to measure. Its current subnet is
-            active again afterwards.
+        net (AdaptiveModel): Model on the device to measure. Its current
+            subnet is active again afterwards.
         batch_size (int): Images, or videos of one view each. Defaults to 1.
         repeats (int): Timed runs of each subnet. Defaults to 30.
         images (Sequence, optional): Files or arrays to run on, repeated to
-            fill the batch. Post-processing of detectors depends on what is
-            found. Defaults to noise.
-        image_shape (tuple[int]): Height and width of the noise, of detectors
-            alone. Defaults to COCO's most common, (480, 640).
-        track (Callable): Goes through the subnets, to show progress. Defaults
-            to showing none.
+            fill the batch. The post-processing time of detectors depends on
+            what is found. Defaults to noise.
+        image_shape (tuple[int]): Height and width of the noise, for detectors
+            only. Defaults to COCO's most common, (480, 640).
+        track (Callable): Wraps the iteration over the subnets, to show
+            progress. Defaults to showing none.
 
     Returns:
         dict: Latency of a batch by subnet.
@@ -114,10 +114,10 @@ def _milliseconds(net: AdaptiveModel, batch: Any) -> float:
 
 
 def check_writable(path: Union[str, Path]) -> None:
-    """Refuse a file that could not be written again, before any work.
+    """Refuse a file that cannot be overwritten, before any work is done.
 
     Raises:
-        UsageError: Names the file.
+        UsageError: If so; the message names the file.
     """
     path = Path(path)
     if not all(os.access(place, os.W_OK) for place in (path, path.parent)):
@@ -131,21 +131,22 @@ def save_latencies(
 ) -> QueryTable:
     """Put latencies into an adaptive file and into the table beside it.
 
-    ``table.json`` and ``table.csv`` in its folder are written anew if they
-    are of the same table.
+    ``table.json`` and ``table.csv`` in its folder are rewritten if they hold
+    the same table.
 
     Args:
         path (str or Path): Path of the adaptive file.
-        device (str): What the table calls the device. Figures that it has
-            under this name are replaced.
-        latencies (Mapping): By subnet.
+        device (str): Name of the device in the table. Figures that the table
+            has under this name are replaced.
+        latencies (Mapping): Latencies by subnet.
 
     Returns:
         QueryTable: The table with the latencies.
 
     Raises:
-        UsageError: If the table has figures under this name of subnets that
-            were not measured now: an interrupted run replaces no whole one.
+        UsageError: If the table has figures under this name for subnets that
+            were not measured now: an interrupted run does not replace a
+            complete one.
     """
     with only_writer(path):  # other devices may be measured meanwhile
         file = AdaptiveFile.load(path)
@@ -156,8 +157,8 @@ def save_latencies(
         ]
         if lost:
             raise UsageError(
-                f'{len(latencies)} subnets were measured, but the table has '
-                f'{device!r} of {lost[0]}, too: its figures stay'
+                f'{len(latencies)} subnets were measured, but the table also '
+                f'has {device!r} for {lost[0]}: its figures stay'
             )
         table = file.table.with_latencies(device, latencies)
         replace(file, table=table).save(path)
@@ -171,6 +172,6 @@ def save_latencies(
 def _holds(path: Path, table: QueryTable) -> bool:
     try:
         found = load_table(path)
-    except UsageError:  # none, or none of ours
+    except UsageError:  # missing, or not one of ours
         return False
     return table_to_dict(found) == table_to_dict(table)

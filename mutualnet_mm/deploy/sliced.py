@@ -12,10 +12,11 @@ from ..subnet import Subnet
 
 
 class SlicedNetwork:
-    """A module tree of its own over the weights of a network.
+    """A separate module tree that shares the weights of a network.
 
     Args:
-        origin (MutualLearningMixin): Whose weights to run. It is not changed.
+        origin (MutualLearningMixin): Network whose weights to run. It is not
+            changed.
 
     Attributes:
         model (MutualLearningMixin): The tree.
@@ -41,13 +42,13 @@ class SlicedNetwork:
             subnet.width, model.input_scale(subnet), subnet.frames
         )
         for name, layer in self._norms:
-            # Past the checks of nn.Module, which take most of a switch.
+            # Bypass the checks of nn.Module, which take most of a switch.
             layer.__dict__['subnet_stats'] = (statistics or {}).get(name)
         self.subnet = subnet
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, samples: list, mode: str) -> list:
-        """Run the active subnet on a batch of the full resolution."""
+        """Run the active subnet on a batch at the full resolution."""
         task = self.model.task
         task.check_test(self.model, inputs, samples)
         resized = task.resize(self.model, inputs, samples, self.subnet)

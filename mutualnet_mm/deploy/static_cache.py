@@ -18,8 +18,8 @@ class StaticCache:
 
     Args:
         make (Callable): Makes the network of a subnet.
-        limit (int): Networks to keep; beyond it the one that was not used
-            for the longest time is dropped.
+        limit (int): Networks to keep; beyond it, the least recently used one
+            is dropped.
 
     Raises:
         UsageError: If ``limit`` is not a whole number from 1.
@@ -37,15 +37,15 @@ class StaticCache:
 
     @property
     def subnets(self) -> List[Subnet]:
-        """Those kept, the one used last at the end."""
+        """Subnets that are kept, the most recently used one last."""
         with self._lock:
             return list(self._made)
 
     def get(self, subnet: Subnet) -> nn.Module:
-        """Return the network of ``subnet``, made now if it is not kept.
+        """Return the network of ``subnet``; make it if it is not kept.
 
-        Several threads make one only once; a thread that wants another one
-        does not wait for it.
+        Several threads make a network only once; a thread that wants another
+        network does not wait for it.
         """
         with self._lock:
             if subnet in self._made:
@@ -60,7 +60,7 @@ class StaticCache:
                 net = self._make(subnet)
                 with self._lock:
                     if drops != self._drops:
-                        continue  # perhaps of statistics that have changed
+                        continue  # its statistics may have changed
                     self._making.pop(subnet, None)
                     self._made[subnet] = net
                     return self._kept(subnet)
@@ -90,8 +90,8 @@ def compile_parts(net: nn.Module, networks: int) -> None:
     import torch._dynamo
 
     config: Any = torch._dynamo.config
-    # It counts by code, which all networks of a class share; beyond its limit
-    # it would run uncompiled. The default is that of a single one.
+    # Dynamo counts per code object, which all networks of a class share, and
+    # runs uncompiled beyond its limit. The default is that of a single one.
     new = hasattr(config, 'recompile_limit')
     name = 'recompile_limit' if new else 'cache_size_limit'
     setattr(config, name, max(getattr(config, name), 8 * networks))

@@ -18,7 +18,7 @@ from .adaptive_file import AdaptiveFile
 
 
 def stored_config(file: AdaptiveFile) -> Config:
-    """Read the config of a file, which runs it.
+    """Read the config of a file; this executes the config.
 
     Raises:
         UsageError: If it is not Python, or imports what is not installed.
@@ -38,7 +38,7 @@ def stored_model(
     """Build the network of a file, with its weights, in evaluation mode.
 
     Args:
-        file (AdaptiveFile): As it was loaded.
+        file (AdaptiveFile): The loaded file.
         cfg (Config): Its config.
         device (str or torch.device): Where to put it.
 

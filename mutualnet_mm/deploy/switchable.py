@@ -24,7 +24,7 @@ Samples = List[BaseDataElement]
 class SwitchableNetwork:
     """Runs the subnets of one network, sliced or static.
 
-    *Sliced*, the mode at first, takes no extra memory: layers read the leading
+    *Sliced*, the initial mode, takes no extra memory: layers read the leading
     part of the shared weights. *Static* subnets have contiguous weights
     of their own and run faster. A lock serialises calls; to run several
     subnets at the same time, give each thread a :meth:`handle`.
@@ -52,10 +52,10 @@ class SwitchableNetwork:
         self._handles.add(self)
 
     def handle(self) -> Any:
-        """Return another one over the same weights, for another thread.
+        """Return another network over the same weights, for another thread.
 
-        It starts at the current subnet and switches on its own. Weights and
-        statistics are shared, and what is static by then.
+        It starts at the current subnet and switches on its own. It shares the
+        weights, the statistics and what is static by then.
         """
         other = object.__new__(type(self))
         vars(other).update(vars(self))
@@ -98,7 +98,7 @@ class SwitchableNetwork:
         return subnet
 
     def _switch(self, choose: Callable[[], Subnet]) -> None:
-        """Switch; a network that has to be made stops no call meanwhile."""
+        """Switch; calls go on while a network has to be made."""
         while True:
             subnet, static = choose(), self._static
             statistics = self.statistics(subnet)
@@ -128,7 +128,7 @@ class SwitchableNetwork:
         return subnet
 
     def statistics(self, subnet: Subnet) -> Optional[Statistics]:
-        """Batch-norm statistics of a subnet; None are the running ones.
+        """Batch-norm statistics of a subnet; None means the running ones.
 
         Raises:
             UsageError: If there are none.
@@ -181,13 +181,13 @@ class SwitchableNetwork:
         """Run subnets on contiguous weights of their own from now on.
 
         Args:
-            subnets (str, Subnet or Sequence, optional): To make at once; any
-                other one is made when it is used first. Defaults to the
+            subnets (str, Subnet or Sequence, optional): Subnets to make now;
+                any other one is made at its first use. Defaults to the
                 current one.
-            fuse_bn (bool): Fold batch norms into convolutions. Outputs differ
-                by rounding then. Defaults to True.
-            limit (int): Networks to keep; beyond it the one not used for the
-                longest time is dropped. Defaults to 8.
+            fuse_bn (bool): Fold batch norms into convolutions. Outputs then
+                differ by rounding. Defaults to True.
+            limit (int): Networks to keep; beyond it, the least recently used
+                one is dropped. Defaults to 8.
             compile (bool): ``torch.compile`` backbone and neck, at the first
                 call of each. Defaults to False.
 
@@ -212,8 +212,9 @@ class SwitchableNetwork:
                 f'limit={limit} are kept: raise it or name fewer'
             )
         for subnet in chosen:
-            self.statistics(subnet)  # all of them are refused or none
-        # Used last, or not named: then the others are kept rather than it.
+            self.statistics(subnet)  # refuse all of them or none
+        # The current one comes last if it is named. Otherwise it comes first,
+        # so that the named ones are kept rather than it.
         order = [s for s in chosen if s != self._current]
         end = len(order) if self._current in chosen else 0
         order.insert(end, self._current)
@@ -226,7 +227,7 @@ class SwitchableNetwork:
         self._refresh()  # another thread has switched meanwhile
 
     def slice(self) -> None:
-        """Run sliced again and let go of what was static."""
+        """Run sliced again and free the static networks."""
         with self._lock:
             self._static = None
         self._refresh()
@@ -242,7 +243,7 @@ class SwitchableNetwork:
         Returns:
             list: Stock data samples with predictions.
         """
-        # Both kinds of networks resize, which makes samples of their own.
+        # Both kinds of network resize, which makes new samples.
         with self._lock:
             return self._network(inputs, samples, mode='predict')
 

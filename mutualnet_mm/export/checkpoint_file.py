@@ -29,23 +29,23 @@ def save_static(
 
     The checkpoint has the layout of mmengine's, with the subnet's statistics
     in its ``state_dict``. The config tests it as the trained network was
-    tested, by the stock loop.
+    tested, with the stock loop.
 
     Args:
-        net (AdaptiveModel): Which has statistics of the subnet.
+        net (AdaptiveModel): Network that has statistics of the subnet.
         subnet (str or Subnet): Such as ``'0.7x-160'``.
-        path (str or Path): Checkpoint to write, ``.pth``; the config takes
-            its place beside it as ``.py``.
-        fuse_bn (bool): Fold batch norms into convolutions. Outputs differ by
-            rounding then. Defaults to False.
+        path (str or Path): Checkpoint to write, ``.pth``; the config is
+            written beside it as ``.py``.
+        fuse_bn (bool): Fold batch norms into convolutions. Outputs then
+            differ by rounding. Defaults to False.
 
     Returns:
         list[Path]: Checkpoint and config.
 
     Raises:
         UsageError: If the subnet is outside of the trained range, has no
-            statistics or no static form, if the path does not end so, or if
-            there is a file that is not an earlier export.
+            statistics or no static form, if the path does not end in
+            ``.pth``, or if there is a file that is not an earlier export.
     """
     subnet = net.model.space.check(subnet)
     cfg = static_config(net.cfg, subnet, fuse_bn)
@@ -55,19 +55,19 @@ def save_static(
 def save_stock(
     net: AdaptiveModel, subnet: Union[str, Subnet], path: Union[str, Path]
 ) -> List[Path]:
-    """Write a subnet for the stock inferencers, which load weights alone.
+    """Write a subnet for the stock inferencers, which load weights only.
 
-    The full network is written as the stock classes that it is made of, for
-    which this package need not be installed (our own networks aside). Any
-    other subnet has its static form, which needs it: the inferencers import
-    it as the config says.
+    The full network is written as the stock classes that it is made of, which
+    do not need this package (our own networks aside). Any other subnet is
+    written in its static form, which needs it: the inferencers import it as
+    the config says.
 
     mmaction2's inferencer tests a stock 3D network on one clip, so the
     ``test_dataloader`` of a subnet's config samples one; use
-    :func:`save_static` where its accuracy on many is to be tested.
+    :func:`save_static` to test its accuracy on many.
 
     Args:
-        net (AdaptiveModel): Which has statistics of the subnet.
+        net (AdaptiveModel): Network that has statistics of the subnet.
         subnet (str or Subnet): Such as ``'1.0x-224'``.
         path (str or Path): As for :func:`save_static`.
 
@@ -75,7 +75,7 @@ def save_stock(
         list[Path]: Checkpoint and config.
 
     Raises:
-        UsageError: As :func:`save_static`.
+        UsageError: As for :func:`save_static`.
     """
     model = net.model
     subnet = model.space.check(subnet)
@@ -95,8 +95,8 @@ def check_replaced(path: Union[str, Path]) -> None:
         path (str or Path): Checkpoint to write.
 
     Raises:
-        UsageError: Names the file, which may be a trained checkpoint, an
-            adaptive file or a config of the user.
+        UsageError: If there is something else, such as a trained checkpoint,
+            an adaptive file or a config of the user; the message names it.
     """
     path, config = _pair(path)
     if not path.exists() and not config.exists():
@@ -114,11 +114,12 @@ def check_replaced(path: Union[str, Path]) -> None:
 
 
 def load_static(path: Union[str, Path]) -> nn.Module:
-    """Build a network that was exported, of the config beside its file.
+    """Build an exported network from the config beside its file.
 
     Args:
-        path (str or Path): Of :func:`save_static` or :func:`save_stock`.
-            Building runs what the config names: open files that you trust.
+        path (str or Path): File of :func:`save_static` or :func:`save_stock`.
+            Building runs what the config names: only open files that you
+            trust.
 
     Returns:
         nn.Module: On the CPU, in evaluation mode.
@@ -138,7 +139,7 @@ def load_static(path: Union[str, Path]) -> nn.Module:
         weights = load_tensors(path)['state_dict']
     except Exception as error:  # what it raises depends on the damage
         raise UsageError(
-            f'{str(path)!r} is damaged, or no exported network: '
+            f'{str(path)!r} is damaged, or not an exported network: '
             f'{type(error).__name__}'
         ) from error
     cfg = Config.fromfile(config)

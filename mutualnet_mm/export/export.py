@@ -29,7 +29,7 @@ from .program_file import (
 from .verify import Exported, Verification, resize_batch, verify
 from .verify_inputs import verification_batches
 
-# Formats, and how their files end.
+# Formats and their file extensions.
 FORMATS = dict(onnx='.onnx', torch='.pt2', static='.pth', stock='.pth')
 TOLERANCE = 1e-3
 
@@ -45,39 +45,40 @@ def export_subnet(
 ) -> Verification:
     """Write one subnet to a file, and prove that it is the same network.
 
-    What was written is loaded anew (by ONNX Runtime, by
-    ``torch.export.load``, by the config beside the checkpoint) and run,
-    beside the sliced adaptive network, on real inputs: one alone, and all in
-    a batch. The file takes its place only if the outputs agree.
+    The written file is loaded again (with ONNX Runtime, with
+    ``torch.export.load``, or by the config beside the checkpoint). It and the
+    sliced adaptive network are run on real inputs: one alone, and all in a
+    batch. The file is put in its place only if the outputs agree.
 
     Args:
         net (AdaptiveModel): On the CPU. It is not changed.
         subnet (str or Subnet): Such as ``'0.7x-160'``.
         format (str): ``'onnx'`` and ``'torch'`` are programs that map a
-            preprocessed batch of the subnet's own size to logits, of
+            preprocessed batch of the subnet's own size to logits, or for
             detectors to the maps of the neck. ``'static'`` is a checkpoint
             and the config of a small network of stock layers. ``'stock'`` is
-            the same for the stock inferencers; the full network is one of the
-            stock classes then.
+            the same for the stock inferencers; the full network is then made
+            of stock classes.
         out (str or Path): File to write, ``.onnx``, ``.pt2`` or ``.pth`` with
             a ``.py`` beside it. An earlier export is replaced.
-        inputs (optional): To compare on, as :class:`~.inputs.InputPipeline`
-            takes them; of videos two views at most are run. Defaults to the
-            first samples of the config's test data set.
+        inputs (optional): Inputs to compare on, as
+            :class:`~.inputs.InputPipeline` takes them; at most two views of a
+            video are run. Defaults to the first samples of the config's test
+            data set.
         fuse_bn (bool): Fold batch norms into convolutions. ONNX files always
             have them folded. Defaults to False.
         tolerance (float): Largest difference that passes, relative to the
-            largest value of an output. Defaults to 1e-3; in single precision
-            rounding made up to 4e-5, the statistics of another subnet more
-            than 1e-2.
+            largest value of an output. Defaults to 1e-3; in single precision,
+            rounding caused up to 4e-5, and the statistics of another subnet
+            more than 1e-2.
 
     Returns:
         Verification: What was compared, and how well it agrees.
 
     Raises:
         UsageError: If something given is wrong, if the subnet has no such
-            form, or if the outputs differ by more than ``tolerance``. No new
-            file is left then.
+            form, or if the outputs differ by more than ``tolerance``. Then no
+            new file is left.
     """
     out = Path(out)
     _check(net, format, out, fuse_bn)
@@ -143,7 +144,7 @@ def _check(net: AdaptiveModel, format: str, out: Path, fuse_bn: bool) -> None:
 
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
-    """Yield a path in a folder beside ``out``; what lies there then moves."""
+    """Yield a path in a draft folder; then move its files beside ``out``."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(mkdtemp(prefix=f'{out.name}.', dir=out.parent))
@@ -174,7 +175,7 @@ def _export_program(
         subnet,
         net.statistics(subnet),
         shape,
-        # Torch's exporter would fold them anyway, in more time.
+        # Torch's exporter would fold them anyway, but take longer.
         fuse_bn=fuse_bn or format == 'onnx',
     )
     metadata = program_metadata(net, subnet)

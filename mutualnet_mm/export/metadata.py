@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""What one needs to know to feed a program of which there is only the file."""
+"""What one needs to know to feed a program, given only its file."""
 
 from typing import Any, Dict
 
@@ -12,16 +12,16 @@ def program_metadata(net: AdaptiveModel, subnet: Subnet) -> Dict[str, Any]:
     """Describe a subnet and its inputs.
 
     Args:
-        net (AdaptiveModel): Where it comes from.
+        net (AdaptiveModel): Network that it comes from.
         subnet (Subnet): Which one.
 
     Returns:
         dict: Text, numbers and lists: ``subnet``, ``task``,
         ``full_resolution`` (from which inputs are resized, bilinear and
-        anti-aliased) and, of video, ``full_frames``; ``mean`` and ``std`` of
+        anti-aliased) and, for video, ``full_frames``; ``mean`` and ``std`` of
         pixel values from 0 to 255, empty where nothing is normalised;
         ``channel_order``; ``classes``, empty where their names are not known;
-        of a detector ``pad_size_divisor`` and ``pad_value``.
+        for a detector, ``pad_size_divisor`` and ``pad_value``.
     """
     model, full = net.model, net.model.space.full
     preprocessor = model.data_preprocessor
@@ -50,7 +50,7 @@ def _channel_order(net: AdaptiveModel) -> str:
     """Order in which the network takes colours."""
     order = net.inputs.channel_order
     preprocessor = net.model.data_preprocessor
-    # mmaction2 and mmpretrain say it in one way, mmdet in the other.
+    # mmaction2 and mmpretrain say it one way, mmdet the other.
     swaps = getattr(preprocessor, 'to_rgb', False) or getattr(
         preprocessor, '_channel_conversion', False
     )

@@ -16,7 +16,7 @@ def check_onnx() -> None:
     """Refuse to start where a package is missing.
 
     Raises:
-        UsageError: Names it, and the file of requirements.
+        UsageError: If so; the message names it and the requirements file.
     """
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
         if find_spec(name) is None:
@@ -34,7 +34,7 @@ def save_onnx(
     Args:
         program (SubnetProgram): What to write.
         path (Path): File, ``.onnx``. Weights beyond 2 GB, which it cannot
-            hold, go into a second one beside it.
+            hold, go into a second file beside it.
         metadata (dict): Becomes properties of the model: text as it is,
             anything else as JSON.
 
@@ -47,7 +47,7 @@ def save_onnx(
             dynamo=True,
             input_names=['inputs'],
             output_names=program.outputs,
-            dynamic_shapes=dict(inputs=program.axes),  # the names alone
+            dynamic_shapes=dict(inputs=program.axes),  # only names
             verbose=False,
         )
     except Exception as error:  # of many kinds; the first cause says it
@@ -77,12 +77,12 @@ def load_onnx(path: Path) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors; it warns of the harmless
+    options.log_severity_level = 3  # errors only; its warnings are harmless
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=['CPUExecutionProvider']
         )
-    except Exception as error:  # one class for each code, without a base
+    except Exception as error:  # a class for each code, without a base
         raise UsageError(
             f'ONNX Runtime cannot load {str(path)!r}: {first_line(error)}'
         ) from error

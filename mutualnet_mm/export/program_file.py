@@ -18,8 +18,8 @@ Run = Callable[[Tensor], List[Tensor]]
 """Runs a batch of the subnet's own size."""
 
 METADATA = 'metadata.json'
-# What is traced with one entry is taken to have always one: an axis, or a map
-# at the top of a feature pyramid, if images are small.
+# A size of one is traced as always being one: that of an axis, or, if images
+# are small, of a map at the top of a feature pyramid.
 _BATCH, _SIDE = 2, 160
 
 
@@ -35,14 +35,14 @@ def tensors_of(outputs: Any) -> List[Tensor]:
 class SubnetProgram:
     """The part of a subnet that :meth:`Task.forward_cost` runs, traced.
 
-    Classifiers and recognizers are whole and return logits, detectors are
-    backbone and neck and return a map for each level. Inputs are named
-    ``inputs``: a preprocessed batch of the subnet's own size, of any number.
-    Detectors take images of any height and width that the padding leaves,
+    Classifiers and recognizers are whole and return logits; detectors are
+    backbone and neck and return a map for each level. The input is named
+    ``inputs``: a preprocessed batch of any length, of the subnet's own size.
+    Detectors take images of any height and width that padding results in,
     recognizers any number of views.
 
     Args:
-        model (MutualLearningMixin): On the CPU.
+        model (MutualLearningMixin): Network on the CPU.
         subnet (Subnet): Which one.
         statistics (dict, optional): Statistics of its batch norms; None means
             the running ones.
@@ -50,13 +50,14 @@ class SubnetProgram:
         fuse_bn (bool): Fold batch norms into convolutions.
 
     Attributes:
-        program (ExportedProgram): Of ``torch.export``.
+        program (ExportedProgram): The traced program.
         axes (dict): Names of the axes of the inputs that may have any size.
-        outputs (list[str]): Names.
+        outputs (list[str]): Names of the outputs.
         params (int): Parameters of the program.
 
     Raises:
-        UsageError: If the network cannot be traced, or this torch cannot.
+        UsageError: If the network cannot be traced, or if this version of
+            torch cannot trace.
     """
 
     def __init__(
@@ -91,8 +92,8 @@ class SubnetProgram:
                 f'torch.export cannot trace subnet {subnet}: '
                 f'{first_line(error)}; use format static'
             ) from error
-        # Neither belongs into a file: a batch of zeros, from whose sizes
-        # limits are drawn when it is loaded, and paths of the machine.
+        # Neither belongs in a file: a batch of zeros, whose sizes would set
+        # limits when it is loaded, and paths of this machine.
         self.program.example_inputs = None
         for node in self.program.graph.nodes:
             node.meta.pop('stack_trace', None)
@@ -137,7 +138,7 @@ def check_torch() -> None:
     """Refuse a torch that cannot trace.
 
     Raises:
-        UsageError: Names the version that can.
+        UsageError: If so; the message names the version that can.
     """
     dim = getattr(getattr(torch, 'export', None), 'Dim', None)
     if not hasattr(dim, 'DYNAMIC'):
@@ -155,8 +156,8 @@ def save_program(
     Args:
         program (SubnetProgram): What to write.
         path (Path): File, ``.pt2``.
-        metadata (dict): Goes into the file as JSON, under the name of
-            ``metadata.json`` among its ``extra_files``.
+        metadata (dict): Goes into the file as JSON, as ``metadata.json``
+            among its ``extra_files``.
     """
     torch.export.save(
         program.program, path, extra_files={METADATA: json.dumps(metadata)}

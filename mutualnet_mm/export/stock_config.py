@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Configs of exported networks: nothing of ours but what they need."""
+"""Configs of exported networks, with nothing of ours but what they need."""
 
 from typing import Any, Callable, Dict, Iterator, List, Union
 
@@ -25,11 +25,11 @@ _OF_BACKBONE = ('wraps', 'max_width', 'rounding')
 
 
 def stock_config(cfg: Config, model: MutualLearningMixin) -> Config:
-    """Return the config of the full network, built of stock classes alone.
+    """Return the config of the full network, built from stock classes only.
 
     Its loops, hooks and transforms are stock ones, too, and it names no
-    pretrained weights. Where a network of our own or something unknown of
-    ours remains, it still imports this package.
+    pretrained weights. If a network of our own or another class of ours
+    remains, it still imports this package.
 
     Args:
         cfg (Config): Config of the trained network. It is not changed.
@@ -77,11 +77,11 @@ def inferencer_config(
 ) -> Config:
     """Return :func:`static_config` for the stock inferencers.
 
-    mmaction2's takes one clip of a video where ``model.type`` is
-    ``Recognizer3D``, and all that the test pipeline samples of any other
-    model. So that it takes as many of a subnet as of a stock model,
-    ``test_dataloader`` samples one. ``test_pipeline``, which
-    ``inference_recognizer`` reads, samples all, as it does there.
+    mmaction2's inferencer takes one clip of a video if ``model.type`` is
+    ``Recognizer3D``; for any other model, it takes all that the test pipeline
+    samples. For a subnet of a ``Recognizer3D``, ``test_dataloader`` therefore
+    samples one clip, as many as the stock model gets. ``test_pipeline``, which
+    ``inference_recognizer`` reads, samples all, as for the stock model.
 
     Args:
         cfg (Config): As for :func:`static_config`.
@@ -103,7 +103,7 @@ def _clean_config(cfg: Config) -> Dict[str, Any]:
     settings = {
         key: _clean(value)
         for key, value in cfg.to_dict().items()
-        # A variable of a config, which is used where it was inserted.
+        # A variable that holds a step is used where it was inserted.
         if _kind(value) not in _STEPS and key != 'load_from'
     }
     network = _without_pretrained(settings['model'])
@@ -113,7 +113,7 @@ def _clean_config(cfg: Config) -> Dict[str, Any]:
 
 
 def _kind(settings: Any) -> str:
-    """Name of a class of ours that ``settings`` are of, else ``''``."""
+    """Name of the class of ours that ``settings`` build, else ``''``."""
     written = settings.get('type') if isinstance(settings, dict) else None
     package, _, path = str(written).partition('.')
     return path.split('.')[-1] if package == _OURS else ''
@@ -132,7 +132,7 @@ def _clean(value: Any) -> Any:
 
 
 def _stock_steps(item: Any) -> Iterator[Any]:
-    """What stands for an item of a list: itself, nothing or several."""
+    """Yield what replaces an item of a list: itself, nothing or several."""
     kind = _kind(item)
     if kind in _STEPS:
         for step in _STEPS[kind](item):
@@ -142,7 +142,7 @@ def _stock_steps(item: Any) -> Iterator[Any]:
 
 
 def _without_pretrained(value: Any) -> Any:
-    """Take out what a network is initialised by: all weights get loaded."""
+    """Remove pretrained initialisation: all weights get loaded."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(_without_pretrained, value))
     if not isinstance(value, dict):

@@ -27,7 +27,7 @@ from .program_file import Run, tensors_of
 
 
 class Difference(NamedTuple):
-    """The largest one of all numbers that were compared.
+    """The largest difference between all numbers that were compared.
 
     Args:
         absolute (float): Between two numbers.
@@ -43,7 +43,7 @@ _EQUAL, _APART = Difference(0.0, 0.0), Difference(inf, inf)
 
 
 def largest(differences: Sequence[Difference]) -> Difference:
-    """Take the largest absolute and relative one; without any, infinity."""
+    """Take the largest absolute and relative one; infinity without any."""
     if not differences:
         return _APART
     return Difference(*map(max, zip(*differences)))
@@ -52,9 +52,9 @@ def largest(differences: Sequence[Difference]) -> Difference:
 def compare(found: Tensor, expected: Tensor) -> Difference:
     """Compare two tensors.
 
-    For labels and masks, which are not floating-point numbers, the share that
-    differs counts. Other shapes, and what is not finite, are apart by
-    infinity.
+    For labels and masks, which are not floating-point numbers, it is the
+    share that differs. It is infinite if shapes differ or if a difference is
+    not finite.
     """
     if found.shape != expected.shape:
         return _APART
@@ -76,7 +76,7 @@ def compare(found: Tensor, expected: Tensor) -> Difference:
 def compare_all(
     found: Sequence[Tensor], expected: Sequence[Tensor]
 ) -> Difference:
-    """Compare lists of tensors; another number of them is infinity."""
+    """Compare lists of tensors; infinity if their lengths differ."""
     if len(found) != len(expected):
         return _APART
     return largest([compare(*pair) for pair in zip(found, expected)])
@@ -114,8 +114,8 @@ class Verification:
         difference (Difference): The largest one that was seen.
         compared (str): What was compared.
         batch_sizes (tuple[int]): Real inputs in each batch that was run.
-        params (int): Parameters of the exported network; of a detector's
-            program those of backbone and neck.
+        params (int): Parameters of the exported network; for a detector's
+            program, those of backbone and neck.
         files (dict): Size in bytes of each file that was written.
     """
 
@@ -133,7 +133,7 @@ class Exported:
     Args:
         run (Callable): Maps a batch of the subnet's size to tensors.
         params (int): Its parameters.
-        network (nn.Module, optional): One that also predicts.
+        network (nn.Module, optional): Network, if it also predicts.
     """
 
     run: Run
@@ -155,15 +155,14 @@ def verify(
     Args:
         net (AdaptiveModel): Sliced, at the subnet that was exported.
         exported (Exported): Its logits, or a detector's maps, are compared.
-            Of one that predicts also scores, and a detector's boxes and
-            masks.
-        batches (Sequence): Prepared, of the full resolution.
+            If it predicts, so are scores, and a detector's boxes and masks.
+        batches (Sequence): Prepared, at the full resolution.
 
     Returns:
         Difference: The largest one.
 
     Raises:
-        UsageError: If the exported network does not run a batch.
+        UsageError: If the exported network cannot run a batch.
     """
     return largest([_compare(net, exported, batch) for batch in batches])
 
@@ -175,7 +174,7 @@ def _compare(
     expected = tensors_of(net.model.task.forward_cost(net.model, resized))
     try:
         found = exported.run(resized)
-    except Exception as error:  # another one of each format
+    except Exception as error:  # each format has its own
         raise UsageError(
             f'the exported subnet {net.current} does not run a batch of shape '
             f'{tuple(resized.shape)}: {first_line(error)}'
@@ -196,7 +195,7 @@ def _heads_on(model: Any, maps: List[Tensor]) -> Iterator[None]:
     """Let the heads of a detector take the maps of the exported network.
 
     Proposals and detections are chosen by rank: one rounding may change them
-    all. On the same maps the same heads choose the same.
+    all. On the same maps, the same heads make the same choices.
     """
     if model.task.cost_includes_head:
         yield

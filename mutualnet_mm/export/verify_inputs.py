@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Real inputs on which an exported network is compared."""
+"""Real inputs on which an exported network is verified."""
 
 from typing import Any, List
 
@@ -19,10 +19,10 @@ def verification_batches(
 ) -> List[Batch]:
     """Return two preprocessed batches: the first input alone, and all.
 
-    Where there is one input only, its mirror image joins it.
+    If there is only one input, its mirror image is added.
 
     Args:
-        net (AdaptiveModel): Whose inputs they are.
+        net (AdaptiveModel): Network that takes the inputs.
         images: As :class:`~.inputs.InputPipeline` takes them. Defaults to the
             first three samples of the config's test data set.
 
@@ -32,7 +32,7 @@ def verification_batches(
     if images is None:
         batches = _of_test_set(net)
     elif isinstance(images, (list, tuple)):
-        # The first image of a detector has a size of its own.
+        # Alone, a detector's first image is padded to a size of its own.
         batches = [net.prepare(images[:1]), net.prepare(images)]
     else:
         inputs, samples = net.prepare(images)
@@ -49,7 +49,7 @@ def verification_batches(
 def _of_test_set(net: AdaptiveModel) -> List[Batch]:
     settings = (net.cfg.get('test_dataloader') or {}).get('dataset')
     try:
-        # Another network may have made another project the default since.
+        # Another network may have changed the default scope since.
         scope = net.cfg.get('default_scope')
         with DefaultScope.overwrite_default_scope(scope):
             dataset = DATASETS.build(settings)

@@ -14,7 +14,7 @@ COSTS = ('macs', 'latency_ms', 'params')
 
 
 def is_milliseconds(value: object) -> bool:
-    """Whether it is a positive number that is finite as a float too."""
+    """Whether ``value`` is a positive number that is finite as a float."""
     return (
         isinstance(value, Real)
         and not isinstance(value, bool)
@@ -57,7 +57,7 @@ class TableEntry:
         subnet (Subnet): Which one.
         macs (int): Multiply-accumulates for an image, or for one view of a
             video.
-        params (int): Parameters that it reads.
+        params (int): Parameters that it uses.
         metrics (Mapping): Values of the evaluator by their stock names; None
             where a value is not a number (NaN).
         latency_ms (Mapping): Measured :class:`Latency` by the name of the
@@ -71,11 +71,11 @@ class TableEntry:
     latency_ms: Mapping[str, Latency] = field(default_factory=dict)
 
     def cost(self, name: str, device: Optional[str] = None) -> Optional[float]:
-        """Return what a budget limits.
+        """Return a cost that a budget may limit.
 
         Args:
             name (str): One of ``COSTS``.
-            device (str, optional): Whose latency. Defaults to None.
+            device (str, optional): Device of the latency. Defaults to None.
 
         Returns:
             float or None: The median of a latency, in milliseconds; None if it

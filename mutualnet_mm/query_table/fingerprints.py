@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Short names of configs and weights, to tell whether they are the same."""
+"""Hashes of configs and weights, to tell whether they are the same."""
 
 import hashlib
 import json
@@ -10,13 +10,13 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-# What the metrics of a checkpoint depend on,
+# Settings that the metrics of a checkpoint depend on.
 _SETTINGS = (
     *('custom_imports', 'default_scope', 'model', 'data_preprocessor'),
     *('custom_hooks', 'train_dataloader', 'test_dataloader'),
     *('test_evaluator',),
 )
-# and of the data loaders, what they do not.
+# Settings of the data loaders that the metrics do not depend on.
 _SPEED = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
 
 
@@ -44,7 +44,7 @@ def _name(value: Any) -> str:
 
 
 def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values, wherever they come from."""
+    """SHA-256 of names, types, shapes and values, whatever the device."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         tensor = tensor.detach().cpu().contiguous()

@@ -8,7 +8,7 @@ from typing import Optional, Tuple
 # Metrics that are the share of right answers, by the start of their names:
 # mmpretrain gives percent, mmaction2 fractions.
 _SHARES = {'accuracy/top': 100.0, 'acc/top': 1.0}
-# 95 % of a normal distribution lie within so many standard deviations.
+# 95 % of a normal distribution lie within this many standard deviations.
 _Z = NormalDist().inv_cdf(0.975)
 
 
@@ -44,8 +44,8 @@ def metric_interval(
         num_images (int, optional): Images that it was measured on.
 
     Returns:
-        tuple[float] or None: Bounds in the metric's unit. None for what is
-        no share of right answers, COCO's average precision for instance.
+        tuple[float] or None: Bounds in the metric's unit. None if it is not a
+        share of right answers, such as COCO's average precision.
     """
     scale = next((s for key, s in _SHARES.items() if name.startswith(key)), 0)
     if value is None or not num_images or not scale:

@@ -13,12 +13,12 @@ Values = Mapping[Subnet, float]
 def pareto_front(scores: Values, costs: Values) -> List[Subnet]:
     """Subnets that no other one beats in cost and score, cheapest first.
 
-    One beats another if it is no worse in either and better in one; twins of
-    equal cost and score are both in.
+    One beats another if it is no worse in either and better in one; subnets
+    of equal cost and score are both in.
 
     Args:
-        scores (Mapping): Score of each subnet, more being better.
-        costs (Mapping): Subnets without one are left out.
+        scores (Mapping): Score of each subnet; higher is better.
+        costs (Mapping): Cost of each subnet; those without one are left out.
     """
 
     def cost_and_loss(subnet: Subnet) -> Tuple[float, float]:
@@ -42,18 +42,19 @@ def best_within(
 ) -> Subnet:
     """Return the subnet of the highest score within all budgets.
 
-    Of equally good ones it is the one that costs the least of what is
-    limited, then of the other costs, all in the order given.
+    Among equally good subnets, the least limited cost decides, then the least
+    other cost, each in the order given.
 
     Args:
-        scores (Mapping): Score of each subnet, more being better.
-        costs (Mapping): By name and subnet; all of what is not limited.
-            Subnets without a limited cost are left out.
-        budgets (Mapping): By name; what a subnet may cost at most.
+        scores (Mapping): Score of each subnet; higher is better.
+        costs (Mapping): Costs by name and subnet. Those that are not limited
+            must be there for every subnet; subnets without a limited cost are
+            left out.
+        budgets (Mapping): Maximum costs by name.
 
     Raises:
-        UsageError: If a budget is not a positive number or below the least
-            that there is, which is named.
+        UsageError: If a budget is not a positive number, or is below the
+            least that there is, which the message names.
     """
     for name, budget in budgets.items():
         if not _is_number(budget) or not budget > 0:

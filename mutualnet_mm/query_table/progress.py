@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""What is finished of a table, so that an interruption loses little."""
+"""The finished part of a table, kept so that an interruption loses little."""
 
 import json
 from pathlib import Path
@@ -15,12 +15,12 @@ Metrics = Dict[str, Optional[float]]
 
 
 class Progress:
-    """Finished results in a folder, whole at any time.
+    """Finished results in a folder, consistent at any time.
 
     Args:
-        folder (str or Path): Made if it is not there.
-        settings (Mapping): What the results depend on, as plain values whose
-            names are told to a user who comes back with others.
+        folder (str or Path): Created if it does not exist.
+        settings (Mapping): Plain values that the results depend on. The error
+            for other values names the settings that differ.
 
     Attributes:
         results (dict): Metrics of the finished subnets, by ``str(subnet)``.
@@ -73,7 +73,7 @@ class Progress:
         self._save()
 
     def finish(self) -> None:
-        """Say that the table is written: another one may take its place."""
+        """Record that the table is written: another one may replace it."""
         self._save(finished=True)
 
     def _save(self, finished: bool = False) -> None:

@@ -15,12 +15,12 @@ from .lookup import best_within, pareto_front
 class QueryTable:
     """All subnets of a network, and the best one for a budget (Sec. 3.3).
 
-    Holds plain values. Subnets are ranked by one metric, of which more is
-    better; a subnet without a value of it is never chosen.
+    It holds plain values. Subnets are ranked by one metric, where higher is
+    better; a subnet without a value for it is never chosen.
 
     Args:
         entries (Sequence[TableEntry]): One for each subnet.
-        metric (str): What ranks them, such as ``'accuracy/top1'``.
+        metric (str): Metric that ranks them, such as ``'accuracy/top1'``.
         task (str): Such as ``'classification'``.
         full (Subnet): The full network, in the table or not.
         num_images (int, optional): Images or videos that the metrics were
@@ -29,7 +29,7 @@ class QueryTable:
             entry's MACs. Defaults to None, for images.
 
     Raises:
-        UsageError: If a subnet comes twice, or none has the metric.
+        UsageError: If a subnet is in twice, or if none has the metric.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class QueryTable:
 
     @property
     def metrics(self) -> List[str]:
-        """Names of the metrics that there are."""
+        """Names of the metrics in the table."""
         names: Dict[str, None] = {}
         for entry in self.entries:
             names.update(dict.fromkeys(entry.metrics))
@@ -81,14 +81,14 @@ class QueryTable:
         return list(names)
 
     def find_device(self, device: Optional[str] = None) -> str:
-        """Return the device that is meant, checked.
+        """Check and return the name of a measured device.
 
         Args:
             device (str, optional): May be left out if there is only one.
 
         Raises:
             UsageError: If there is none of that name, or if there are
-                several and none is named; it names those there are.
+                several and none is named; the message lists them.
         """
         devices = self.devices
         if not devices:
@@ -112,20 +112,20 @@ class QueryTable:
     def with_latencies(
         self, device: str, latencies: Mapping[Subnet, Latency]
     ) -> 'QueryTable':
-        """Return a table that has the latencies of a device besides.
+        """Return the table with the latencies of a device added.
 
         Args:
-            device (str): Such as ``'cpu-t2-b1'``. All that the table has of
+            device (str): Such as ``'cpu-t2-b1'``. All that the table has under
                 this name is replaced, also for subnets not measured again:
-                figures of two runs do not compare.
-            latencies (Mapping): By subnet.
+                figures of two runs are not comparable.
+            latencies (Mapping): Latencies by subnet.
 
         Raises:
             UsageError: If one is of a subnet that is not in the table, or
                 if the device has no name.
         """
         if not device:
-            raise UsageError(f"device={device!r}: name it, 'cpu-t2-b1' say")
+            raise UsageError(f"device={device!r}: name it, say 'cpu-t2-b1'")
         unknown = set(latencies) - set(self._by_subnet)
         if unknown:
             raise UsageError(
@@ -153,7 +153,7 @@ class QueryTable:
         )
 
     def score(self, entry: TableEntry) -> Optional[float]:
-        """Value of the metric that ranks, None if the entry has none."""
+        """Value of the ranking metric; None if the entry has none."""
         return self._scores.get(entry.subnet)
 
     def interval(self, entry: TableEntry) -> Optional[Tuple[float, float]]:
@@ -170,14 +170,14 @@ class QueryTable:
     ) -> List[TableEntry]:
         """Entries that no other one beats in cost and score, cheapest first.
 
-        One beats another if it is no worse in either and better in one; twins
-        of equal cost and score are both in.
+        One beats another if it is no worse in either and better in one;
+        entries of equal cost and score are both in.
 
         Args:
             cost (str): One of ``COSTS``. The median of a latency counts, and
                 subnets that were not measured are left out.
-            device (str, optional): Whose latency; may be left out if only one
-                was measured. Defaults to None.
+            device (str, optional): Device of the latency; may be left out if
+                only one was measured. Defaults to None.
 
         Raises:
             UsageError: If there is no such cost or device.
@@ -196,25 +196,25 @@ class QueryTable:
         params: Optional[float] = None,
         device: Optional[str] = None,
     ) -> TableEntry:
-        """Look up the best subnet within all budgets given.
+        """Look up the best subnet within all given budgets.
 
-        Of equally good ones it is the one that costs the least of what is
-        limited, then of the fewest MACs. So under a single budget it is in
+        Among equally good subnets, it is the one with the least limited cost,
+        then with the fewest MACs. So with a single budget it is in
         :meth:`pareto_by` that cost.
 
         Args:
-            macs (float, optional): Multiply-accumulates at most.
-            latency_ms (float, optional): Milliseconds at most, for the median
+            macs (float, optional): Maximum multiply-accumulates.
+            latency_ms (float, optional): Maximum milliseconds, for the median
                 of one batch on ``device``; subnets not measured there are
                 left out.
-            params (float, optional): Parameters at most.
-            device (str, optional): Whose latency; may be left out if only one
-                was measured. Defaults to None.
+            params (float, optional): Maximum number of parameters.
+            device (str, optional): Device of the latency; may be left out if
+                only one was measured. Defaults to None.
 
         Raises:
-            UsageError: If a budget is not a positive number or below the least
-                that the table has, which is named, or if there is no such
-                device.
+            UsageError: If a budget is not a positive number or is below the
+                least of the table, which the message names, or if there is no
+                such device.
         """
         budgets = {
             name: budget

@@ -28,7 +28,7 @@ def load_table(path: Union[str, Path]) -> QueryTable:
     """Read ``table.json``.
 
     Raises:
-        UsageError: If the file is missing, damaged or no table, or if a
+        UsageError: If the file is missing, damaged or not a table, or if a
             newer release wrote it.
     """
     try:
@@ -39,7 +39,7 @@ def load_table(path: Union[str, Path]) -> QueryTable:
         ) from error
     except ValueError as error:  # of JSON or of UTF-8
         raise UsageError(
-            f'table {str(path)!r} is damaged or no JSON: {error}'
+            f'table {str(path)!r} is damaged or not JSON: {error}'
         ) from error
     return table_from_dict(content, str(path))
 
@@ -57,11 +57,11 @@ def save_csv(table: QueryTable, path: Union[str, Path]) -> None:
 
 
 def table_to_dict(table: QueryTable) -> Dict[str, Any]:
-    """Plain containers, as in ``table.json``.
+    """Return plain containers, as in ``table.json``.
 
-    What can be derived, ``pareto`` (by MACs, and inside of ``latency_ms`` by
-    each device's median) and ``interval``, is there for readers of the file
-    and made anew by :func:`table_from_dict`.
+    ``pareto`` (by MACs, and inside ``latency_ms`` by each device's median) and
+    ``interval`` are derived values for readers of the file;
+    :func:`table_from_dict` derives them anew.
     """
     front = {entry.subnet for entry in table.pareto}
     fronts = {
@@ -116,7 +116,7 @@ def table_from_dict(content: Any, name: str = 'table') -> QueryTable:
     schema = content.get('schema') if isinstance(content, dict) else None
     if not isinstance(schema, int) or 'entries' not in content:
         raise UsageError(
-            f'{name} is not a query table: use one of build_table'
+            f'{name} is not a query table: use one made by build_table'
         )
     if schema > SCHEMA:
         raise UsageError(
@@ -146,7 +146,7 @@ def _entry(record: Any) -> TableEntry:
         metrics=_get(record, 'metrics', _are_metrics),
         latency_ms={
             device: Latency(figures['median'], figures['p90'])
-            # Tables of before there were devices say None.
+            # Tables from before there were devices say None.
             for device, figures in (
                 _get(record, 'latency_ms', _are_latencies) or {}
             ).items()
@@ -201,7 +201,7 @@ def _are_latencies(value: Any) -> bool:
 
 
 def _finite(value: Optional[float]) -> Optional[float]:
-    """None for what JSON cannot hold, as the mean precision of no object."""
+    """None for what JSON cannot hold, such as mean precision of no object."""
     return value if value is not None and math.isfinite(value) else None
 
 

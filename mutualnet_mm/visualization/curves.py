@@ -17,7 +17,7 @@ from .names import name_points
 Points = Mapping[Subnet, Tuple[float, float]]
 """``{subnet: (multiply-accumulates, accuracy)}``."""
 
-# How a video subnet is drawn: a line where one dimension alone changes.
+# How a video subnet is drawn: a line where only one dimension changes.
 _REDUCED = dict(
     nothing=('full network', 'kD'),
     width=('reduced width', 'C0o-'),
@@ -32,7 +32,7 @@ def reduced_dimension(subnet: Subnet, full: Subnet) -> str:
 
     Returns:
         str: ``'nothing'``, ``'width'``, ``'resolution'``, ``'frames'`` or,
-        of more than one, ``'several'``.
+        for more than one, ``'several'``.
     """
     reduced = [
         name
@@ -50,13 +50,14 @@ def plot_curve(
 ) -> None:
     """Draw one network's accuracy-MACs curve as a PNG.
 
-    One colour for each resolution, points named by their width; of video one
-    for what was reduced, points named by the whole subnet.
+    Each resolution has a colour, and points are named by their width. For
+    video, the colour says what was reduced, and points are named by the whole
+    subnet.
 
     Args:
-        points (Mapping): ``{subnet: (multiply-accumulates, accuracy)}``. Of
-            video, the full network is the widest at the highest resolution
-            and most frames of them.
+        points (Mapping): ``{subnet: (multiply-accumulates, accuracy)}``. For
+            video, the full network is the widest of them at their highest
+            resolution and most frames.
         metric (str): Label of the accuracy axis.
         out (str or Path): File to write.
         title (str): Defaults to none.
@@ -80,7 +81,7 @@ def plot_tables(
     metric: Optional[str] = None,
     log: bool = False,
 ) -> None:
-    """Draw the curves of query tables as a PNG, as the paper's Fig. 7 to 10.
+    """Draw the curves of query tables as a PNG, like the paper's Fig. 7 to 10.
 
     A single table has a colour for each resolution and a dashed line through
     its best subnets (Pareto set), named by their widths, with the 95 %
@@ -92,8 +93,8 @@ def plot_tables(
     Args:
         tables (Mapping): Tables by their labels in the legend.
         out (str or Path): File to write.
-        metric (str, optional): To show instead of the one that ranks the
-            tables. Defaults to None.
+        metric (str, optional): Metric to show instead of the one that ranks
+            the tables. Defaults to None.
         log (bool): Whether the axis of MACs is logarithmic. Defaults to
             False.
 
@@ -182,7 +183,7 @@ def _draw_table(axes: Axes, table: QueryTable) -> Points:
 
 
 def _name_subnets(figure: Figure, named: Points, points: Points) -> None:
-    """Name images' subnets by their width, where colours tell the rest."""
+    """Name image subnets by their width, since colours tell the rest."""
     # The best first.
     order = sorted(named.items(), key=lambda item: -item[1][1])
     names = [

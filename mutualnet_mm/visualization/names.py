@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 Point = Tuple[float, float]
 
 # Offset in points, horizontal and vertical alignment. No subnet is better and
-# cheaper than one of the Pareto set: above, on the left is free.
+# cheaper than one of the Pareto set: the place above left is free.
 _PLACES = (
     ((-4, 4), 'right', 'bottom'),
     ((4, 4), 'left', 'bottom'),
@@ -17,7 +17,7 @@ _PLACES = (
 )
 
 
-# Kept free around a name, in pixels, so that it is seen whose it is.
+# Kept free around a name, in pixels, so that it is clear which point it names.
 _MARGIN = 3
 
 
@@ -30,7 +30,7 @@ def name_points(
 
     Args:
         figure (Figure): Figure with a single axes, everything else drawn.
-        names (Sequence): Names and their points, what matters most first.
+        names (Sequence): Names and their points, the most important first.
         points (Iterable): All points, with a name or without.
     """
     figure.draw_without_rendering()  # settles the layout

@@ -117,7 +117,7 @@ def test_damaged_files(content, tmp_path, kind):
     path = tmp_path / 'adaptive.pth'
     content.save(path)
     damage(path, kind)
-    with pytest.raises(UsageError, match='damaged, or no file of') as error:
+    with pytest.raises(UsageError, match='damaged, or not from') as error:
         AdaptiveFile.load(path)
     assert str(path) in str(error.value) and '\n' not in str(error.value)
 

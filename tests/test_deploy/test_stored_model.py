@@ -164,9 +164,9 @@ FILES = {
     'missing': (Path.unlink, 'does not exist'),
     'truncated': (
         lambda path: path.write_bytes(path.read_bytes()[:-1000]),
-        'is damaged, or no file of build_table: BadZipFile',
+        'is damaged, or not from build_table: BadZipFile',
     ),
-    'a bit flipped': (flip_a_bit, 'is damaged, or no file of build_table'),
+    'a bit flipped': (flip_a_bit, 'is damaged, or not from build_table'),
     'a checkpoint': (
         lambda path: torch.save(dict(state_dict={}, meta={}), path),
         'is not an adaptive file: make one with build_table',

@@ -319,8 +319,11 @@ def damage(file, config, kind):
     [
         ('no checkpoint', r"a.pth' does not exist: .* is a .pth file and"),
         ('no config', r"a.py' does not exist: .* is a .pth file and"),
-        ('truncated', r"a.pth' is damaged, or no exported network"),
-        ('foreign', r"a.pth' is damaged, or no exported network: TypeError"),
+        ('truncated', r"a.pth' is damaged, or not an exported network"),
+        (
+            'foreign',
+            r"a.pth' is damaged, or not an exported network: TypeError",
+        ),
         (
             'of another subnet',
             r'config beside it, does not fit .* the model has',

@@ -1,7 +1,7 @@
-"""AutoAugment's policy for CIFAR, and Cutout behind it as in that paper.
+"""AutoAugment's policy for CIFAR, followed by Cutout as in that paper.
 
-mmpretrain has the policy of ImageNet only. Pairs of operations, their
-probabilities and levels (0 to 9) as Cubuk et al. (2019) list them.
+mmpretrain only has the policy for ImageNet. The pairs of operations, their
+probabilities and levels (0 to 9) are those that Cubuk et al. (2019) list.
 """
 
 

@@ -1,7 +1,7 @@
 """Kinetics-400, clips of 8 frames, every eighth one; 8 clips on each GPU.
 
-Crops of 224 pixels to train and validate on, the latter on one clip in the
-centre; tests are on 30 views, 10 clips of 3 crops of 256 pixels.
+Training and validation use crops of 224 pixels; validation takes one clip,
+cropped in the centre. Tests use 30 views, 10 clips of 3 crops of 256 pixels.
 """
 
 clip = dict(type='SampleFrames', clip_len=8, frame_interval=8)

@@ -6,7 +6,7 @@ Downloaded to ``data/cifar100`` on first use.
 _base_ = ['mmpretrain::_base_/datasets/imagenet_bs64_pil_resize.py']
 
 # The data set holds the images themselves, in RGB already. The statistics
-# stay ImageNet's, which the network knows.
+# stay ImageNet's, which the network was trained with.
 data_preprocessor = dict(num_classes=100, to_rgb=False)
 train_pipeline = _base_.train_pipeline[1:]
 test_pipeline = _base_.test_pipeline[1:]

@@ -1,7 +1,7 @@
 """Charades: 57 epochs, total batch 8.
 
 Batch and learning rate are half of those of SlowFast's recipe for Charades
-(configs/Charades/SLOWFAST_16x8_R50.yaml of PySlowFast), the rest is its own.
+(configs/Charades/SLOWFAST_16x8_R50.yaml of PySlowFast); the rest is the same.
 """
 
 optim_wrapper = dict(

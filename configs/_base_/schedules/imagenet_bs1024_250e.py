@@ -4,12 +4,12 @@ optim_wrapper = dict(
     optimizer=dict(
         type='SGD', lr=0.5, momentum=0.9, nesterov=True, weight_decay=1e-4
     ),
-    # What is left decays: dense convolutions and the classifier's weight.
+    # Weight decay acts on dense convolutions and the classifier's weight only.
     paramwise_cfg=dict(
         norm_decay_mult=0.0, bias_decay_mult=0.0, dwconv_decay_mult=0.0
     ),
 )
-# No warm-up; down to zero, iteration by iteration.
+# No warm-up; decays to zero, updated every iteration.
 param_scheduler = dict(
     type='CosineAnnealingLR',
     by_epoch=True,

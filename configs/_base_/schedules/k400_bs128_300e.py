@@ -1,8 +1,8 @@
 """X3D on Kinetics-400: 300 epochs, total batch 128.
 
-The paper does not name a learning rate and a warm-up; these are the ones of
+The paper names neither learning rate nor warm-up; these are the ones of
 X3D-M's published recipe (configs/Kinetics/X3D_M.yaml of PySlowFast), which
-agrees with the paper in all the rest.
+agrees with the paper in everything else.
 """
 
 _base_ = ['k400_bs64_196e.py']

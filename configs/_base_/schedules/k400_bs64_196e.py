@@ -1,14 +1,14 @@
 """Slow and SlowFast on Kinetics-400: 196 epochs, total batch 64.
 
-What neither the paper nor SlowFast's recipe names is mmaction2's: gradients
-are clipped, and everything decays.
+What neither the paper nor SlowFast's recipe names is taken from mmaction2:
+gradients are clipped, and weight decay acts on everything.
 """
 
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4),
     clip_grad=dict(max_norm=40, norm_type=2),
 )
-# Iteration by iteration; the cosine goes on below the warm-up.
+# Updated every iteration; the cosine also runs during the warm-up.
 param_scheduler = [
     dict(
         type='LinearLR',

@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Images and clips as a user has them, made into batches."""
+"""Turn the images and clips of a user into batches."""
 
 from .clips import ClipReader
 from .images import DetectionReader, ImageReader

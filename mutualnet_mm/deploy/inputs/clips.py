@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Clips made ready by the steps of a test pipeline."""
+"""Prepare clips by the steps of a test pipeline."""
 
 from typing import Any, NoReturn, Tuple
 
@@ -19,7 +19,7 @@ from .reader import Reader, naming, register_reader, steps_of
 
 @register_reader('ActionTask')
 class ClipReader(Reader):
-    """Clips for recognizers, as mmaction2's data sets and inferencer."""
+    """Reads clips as mmaction2's data sets and inferencer do."""
 
     what = 'clip'
     array_dims = 4
@@ -40,7 +40,7 @@ class ClipReader(Reader):
             )
             return
         if self.channels == 3:
-            self.channel_order = 'RGB'  # of all decoders of mmaction2
+            self.channel_order = 'RGB'  # as all decoders of mmaction2 give
         decoding = [i for i, s in enumerate(steps) if 'Decode' in s.kind]
         if not decoding:
             raise UsageError(
@@ -145,7 +145,7 @@ class _ReadVideo(ReadClip):
 
 
 def _packing(input_format: str, **settings: Any) -> dict:
-    """The step by which stock inferencers begin."""
+    """Return the step that stock inferencers begin with."""
     return dict(
         type='mmaction.InferencerPackInput',
         input_format=input_format,

@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Images made ready by the steps of a test pipeline."""
+"""Prepare images by the steps of a test pipeline."""
 
 from typing import Tuple
 
@@ -23,12 +23,12 @@ _UNBOUND = 10**9  # a long edge that no image reaches
 
 @register_reader('ClassificationTask')
 class ImageReader(Reader):
-    """Images for classifiers, as mmpretrain's data sets and inferencer."""
+    """Reads images as mmpretrain's data sets and inferencer do."""
 
     def __init__(self, dataset: dict, model: MutualLearningMixin) -> None:
         super().__init__(dataset, model)
         if self.channels == 3:
-            # Stock normalisation makes three channels of a grey one.
+            # Stock normalisation expands a grey channel to three.
             self.takes_grey = hasattr(model.data_preprocessor, 'mean')
         steps = list(steps_of(dataset['pipeline']))
         loading = [s for s in steps if s.kind == 'LoadImageFromFile']
@@ -40,7 +40,7 @@ class ImageReader(Reader):
             [
                 step.settings
                 for step in steps
-                # Nobody has annotations of a new image.
+                # A new image has no annotations.
                 if step not in loading and 'Annotations' not in step.kind
             ]
         )
@@ -85,12 +85,12 @@ class ImageReader(Reader):
 
 @register_reader('DetectionTask')
 class DetectionReader(ImageReader):
-    """Images for detectors, as mmdet's data sets and inferencer."""
+    """Reads images as mmdet's data sets and inferencer do."""
 
     def __init__(self, dataset: dict, model: MutualLearningMixin) -> None:
         super().__init__(dataset, model)
         if self.channels == 3:
-            self.takes_grey = False  # stock normalisation refuses them
+            self.takes_grey = False  # stock normalisation refuses it
         settings = self._load[0] if self._load else {}
         self._from_array = TRANSFORMS.build(
             dict(settings, type='mmdet.LoadImageFromNDArray')

@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""What a user hands over, made into the batch that a test loop would see."""
+"""Turn what a user gives into the batch that a test loop would see."""
 
 from pathlib import Path
 from typing import Any, List, Optional, Sequence, Tuple, Union
@@ -24,14 +24,14 @@ Images = Union[
 
 
 class InputPipeline:
-    """Makes preprocessed batches of the full resolution.
+    """Makes preprocessed batches at the full resolution.
 
     Files and arrays go through the config's test pipeline and the model's
     data preprocessor, so that the batch is the one that the test loop would
-    see: all views of a clip too, where mmaction2's inferencer takes one. No
-    ground truth is needed. The first of several test sets counts.
+    see, with all views of a clip; mmaction2's inferencer takes only one. No
+    ground truth is needed. If there are several test sets, the first counts.
 
-    What is taken:
+    It takes:
 
     - the path of an image, or of a video (a folder of frames where the test
       pipeline reads those), or a list of paths;
@@ -39,23 +39,23 @@ class InputPipeline:
       as OpenCV reads it, or grey, (H, W), where a classifier normalises it; a
       clip is (T, H, W, 3) in **RGB** order, as mmaction2's ``ArrayDecode``
       takes it. Where the data set itself holds arrays (CIFAR), images are in
-      its order. A stacked array, (N, H, W, 3) or (N, T, H, W, 3), is a list.
-      A network whose first convolution takes C channels, other than 3, takes
-      arrays of as many;
+      its order. A stacked array, (N, H, W, 3) or (N, T, H, W, 3), counts as a
+      list. If the first convolution of a network takes C channels, other than
+      3, so do its arrays;
     - a tensor as the data preprocessor delivers it: float, normalised. Images
       are (N, C, H, W), clips (N, C, T, H, W) or, with several views,
-      (N, views, C, T, H, W); N may be left out, but for several views. A
-      classifier takes it at the full resolution; a recognizer also at
+      (N, views, C, T, H, W); N may be left out, except with several views. A
+      classifier takes it at the full resolution; a recognizer also takes
       larger views. For a detector it is an original image of any size: it is
       scaled as the test pipeline scales images, and padded, and boxes are in
       its coordinates.
 
-    Transforms are built once, here; calls are safe in several threads.
+    Transforms are built once, here; calls are thread-safe.
 
     Args:
         cfg (Config): Its ``default_scope`` becomes the current one.
-        model (MutualLearningMixin): Built from ``cfg``. It names the task, the
-            full resolution and the device.
+        model (MutualLearningMixin): Built from ``cfg``. It determines the
+            task, the full resolution and the device.
 
     Raises:
         UsageError: If the config has no test pipeline, or one that decodes
@@ -75,17 +75,17 @@ class InputPipeline:
     def __call__(self, images: Images) -> Batch:
         """Return the batch: inputs, and one stock data sample for each.
 
-        What is given is not changed. A clip that is shorter than what the
-        pipeline samples is handled by the stock sampling step, which repeats
-        it (``out_of_bound_opt``).
+        Inputs are not changed. A clip that is shorter than what the pipeline
+        samples is handled by the stock sampling step, which repeats it
+        (``out_of_bound_opt``).
 
         Args:
             images (str, Path, np.ndarray, Tensor or list): See the class.
 
         Raises:
-            UsageError: In one line, if a file cannot be read, if nothing is
-                given, things of several kinds or something of a wrong type or
-                shape, or if the batch is not of the full resolution.
+            UsageError: In one line, if a file cannot be read; if nothing,
+                inputs of several kinds or an input of a wrong type or shape
+                is given; or if the batch is not at the full resolution.
         """
         model = self._model
         if isinstance(images, Tensor):
@@ -119,7 +119,7 @@ class InputPipeline:
             )
 
     def _packed(self, images: Any) -> List[dict]:
-        """What the data set would deliver, one by one."""
+        """Return what the data set would deliver, one by one."""
         reader = self._reader
         listed = self._listed(images)
         if not listed:
@@ -162,12 +162,12 @@ class InputPipeline:
             )
 
     def _batched(self, images: Tensor) -> Tensor:
-        """A tensor with all that no data preprocessor delivers refused."""
+        """Return a batch; refuse what no data preprocessor delivers."""
         if not images.is_floating_point():
             raise UsageError(
                 f'a tensor of {images.dtype} was given: tensors are float and '
                 'normalised, as the data preprocessor delivers them; give '
-                'pixel values as an array of numpy'
+                'pixel values as a numpy array'
             )
         reader, shape = self._reader, tuple(images.shape)
         one = reader.array_dims
@@ -203,7 +203,7 @@ def _kind(item: Any, reader: Reader) -> str:
         return 'arrays'
     if isinstance(item, Tensor):
         raise UsageError(
-            'a list of tensors was given: make one tensor of them by '
+            'a list of tensors was given: make one tensor of them with '
             'torch.stack'
         )
     raise UsageError(

@@ -17,24 +17,24 @@ from ...subnet import Size
 
 
 class Reader:
-    """How the inputs of one task are made ready.
+    """Prepares the inputs of one task.
 
     A subclass is registered for its task by :func:`register_reader` and
-    overrides the methods that raise here; of a task without any, prepared
-    batches are predicted alone.
+    overrides the methods that raise here. A task without a reader predicts
+    prepared batches only.
 
     Args:
         dataset (dict): Settings of a test set, with its ``pipeline``.
-        model (MutualLearningMixin): For which inputs are made.
+        model (MutualLearningMixin): Model to make inputs for.
 
     Attributes:
         what (str): Name of one input.
         array_dims (int): Dimensions of one input as an array or tensor.
         tensor_dims (tuple[int]): Dimensions of a batch, and of one input.
-        tensor_shapes (str): The same in words, the channels being ``C``.
-        channels (int): That the network takes.
-        takes_grey (bool): Whether arrays may have no axis of channels.
-        channel_order (str, optional): Of the arrays that
+        tensor_shapes (str): The same in words, with ``C`` for the channels.
+        channels (int): Channels that the network takes.
+        takes_grey (bool): Whether arrays may lack the channel axis.
+        channel_order (str, optional): Channel order of the arrays that
             :meth:`read_array` takes, such as ``'BGR'``; None where the data
             set holds arrays in an order of its own.
     """
@@ -66,7 +66,7 @@ class Reader:
         raise self._refusal('arrays')
 
     def batch(self, inputs: Tensor) -> Batch:
-        """Complete a preprocessed batch, by data samples among others."""
+        """Complete a preprocessed batch, for example with data samples."""
         raise self._refusal('tensors')
 
     def tensor_shape(self, image_shape: Size) -> Tuple[int, ...]:
@@ -74,7 +74,7 @@ class Reader:
 
         Args:
             image_shape (tuple[int]): Height and width of an original image,
-                where the task keeps them.
+                for tasks that keep them.
         """
         del image_shape
         model = self.model
@@ -82,8 +82,8 @@ class Reader:
 
     def _refusal(self, kind: str) -> UsageError:
         return UsageError(
-            f'{kind} cannot be made inputs of task {self.model.task.name!r}: '
-            'register a Reader of it by mutualnet_mm.deploy.inputs.'
+            f'task {self.model.task.name!r} cannot make inputs of {kind}: '
+            'register a Reader for it with mutualnet_mm.deploy.inputs.'
             'register_reader, or give prepared batches to predict()'
         )
 
@@ -102,12 +102,12 @@ def register_reader(task: Union[str, type]) -> Callable[[Any], Any]:
 
 
 def find_reader(task: type) -> Type[Reader]:
-    """Return the reader of a task's class, by its bases."""
+    """Return the reader of a task class, else of its nearest base."""
     return _READERS.find(task) or Reader
 
 
 def steps_of(transforms: Any) -> Iterator[Step]:
-    """Yield the steps of a pipeline, of ``ReadClip`` those inside."""
+    """Yield the steps of a pipeline; of ``ReadClip``, those inside it."""
     for settings in transforms:
         step = Step('', settings)
         if step.kind == 'ReadClip':
@@ -122,7 +122,7 @@ def naming(name: str, broken: str, remedy: str) -> Iterator[None]:
 
     Args:
         name (str): What it is.
-        broken (str): Reason where the decoder gives none but a failed
+        broken (str): Reason to give where the decoder gives only a failed
             assertion.
         remedy (str): What to do.
     """

@@ -149,7 +149,8 @@ class _SubnetLoop(Stock):
         """
         hook = self.runner.call_hook if call_hooks else lambda *_, **__: None
         states = {
-            subnet: MetricState(self.evaluator.metrics) for subnet in subnets
+            subnet: MetricState(self.evaluator.metrics, len(subnets) > 1)
+            for subnet in subnets
         }
         error: Optional[Exception] = None
         try:

@@ -2,41 +2,44 @@
 """Metrics that keep more than their results, served for many subnets."""
 
 import copy
+from collections import deque
 from typing import Any, Dict, List, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
-_KEPT = (
-    bool,
-    int,
-    float,
-    str,
-    type(None),
-    list,
-    dict,
-    set,
-    Tensor,
-    np.ndarray,
-)
+from ..errors import UsageError
+
+_PLAIN = (bool, int, float, str, type(None))
+_ARRAYS = (Tensor, np.ndarray)
+_ROWS = (list, tuple, deque)
+_KEPT = (*_PLAIN, *_ARRAYS, *_ROWS, dict, set)
 
 
 class MetricState:
     """What one subnet has left in the metrics that all subnets share.
 
     One evaluator serves all, since it may hold gigabytes of ground truth.
-    ``results`` are swapped as they are. Other attributes that a metric
-    changes while it is shown predictions (counters, matrices, lists) are
-    found at the first batch and kept for each subnet.
+    Attributes that a metric changes while it is shown predictions (its
+    results, counters, arrays, tensors, containers of these) are kept for each
+    subnet. Those that it does not change, and other objects, are shared.
 
     Args:
         metrics (Sequence): The evaluator's metrics, before any batch.
+        shared (bool): Whether other subnets use them in turn. Defaults to
+            True.
     """
 
-    def __init__(self, metrics: Sequence[Any]) -> None:
+    def __init__(self, metrics: Sequence[Any], shared: bool = True) -> None:
         self._metrics = metrics
         self._own: List[Dict[str, Any]] = [dict(results=[]) for _ in metrics]
-        self._fresh = [_snapshot(metric) for metric in metrics]
+        self._fresh = [
+            {k: _copied(v) for k, v in vars(m).items() if isinstance(v, _KEPT)}
+            for m in metrics
+        ]
+        # What is inside of other objects cannot be kept apart.
+        self._inside = [_inside(m) for m in metrics] if shared else []
 
     @property
     def results(self) -> List[Any]:
@@ -49,43 +52,76 @@ class MetricState:
             vars(metric).update(own)
 
     def __exit__(self, *error: Any) -> None:
-        """Keep what has changed, and let the metrics be as they were."""
+        """Keep what has changed, and let the metrics be as they were.
+
+        Raises:
+            UsageError: If a metric keeps state where it cannot be found.
+        """
         for metric, own, fresh in zip(self._metrics, self._own, self._fresh):
-            own['results'] = metric.results
-            for name, value in vars(metric).items():
-                if name == 'results' or not isinstance(value, _KEPT):
-                    continue
-                if name in own or not _same(value, fresh.get(name)):
+            for name, value in [*vars(metric).items()]:
+                if name in own or (
+                    isinstance(value, _KEPT)
+                    and not (name in fresh and _same(value, fresh[name]))
+                ):
                     own[name] = value
-            for name in set(own) - {'results'}:
-                if name in fresh:
-                    setattr(metric, name, copy.copy(fresh[name]))
-                else:
-                    vars(metric).pop(name, None)
+                    if name in fresh:
+                        vars(metric)[name] = _copied(fresh[name])
+                    else:
+                        del vars(metric)[name]
+        # Once, after the first batch: before hours of work, not after them.
+        inside, self._inside = self._inside, []
+        for metric, before in zip(self._metrics, inside):
+            for name, values in _inside(metric).items():
+                if not _same(values, before.get(name, values)):
+                    raise UsageError(
+                        f'{type(metric).__name__} keeps state inside of its '
+                        f'{name}, which the subnets of a group would share: '
+                        'set group_size=1 in val_cfg and test_cfg'
+                    )
 
 
-def _snapshot(metric: Any) -> Dict[str, Any]:
+def _inside(metric: Any) -> Dict[str, Dict[str, Any]]:
+    """Numbers and arrays of the objects that a metric holds."""
     return {
-        name: _copied(value)
+        name: {
+            k: _copied(v)
+            for k, v in vars(value).items()
+            if isinstance(v, (*_PLAIN, *_ARRAYS))
+        }
         for name, value in vars(metric).items()
-        if name != 'results' and isinstance(value, _KEPT)
+        if not isinstance(value, (*_KEPT, type)) and hasattr(value, '__dict__')
     }
 
 
 def _copied(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else copy.copy(value)
+    """Copy containers and arrays, however deep, but no other objects."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        new = copy.copy(value)
+        new.update((key, _copied(item)) for key, item in value.items())
+        return new
+    if type(value) in _ROWS:
+        rows = map(_copied, value)
+        if isinstance(value, deque):
+            return deque(rows, value.maxlen)
+        return type(value)(rows)
+    return copy.copy(value) if isinstance(value, _KEPT) else value
 
 
 def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
     if type(a) is not type(b):
         return False
-    if isinstance(a, (Tensor, np.ndarray)):
-        return a.shape == b.shape and bool((a == b).all())
-    if isinstance(a, (list, dict, set)):
-        # By identity: what they hold may not compare.
-        items = (a.items(), b.items()) if isinstance(a, dict) else (a, b)
-        return len(a) == len(b) and all(
-            x is y or (isinstance(x, tuple) and x[1] is y[1])
-            for x, y in zip(*items)
+    if isinstance(a, Tensor):
+        return (
+            a.device == b.device and a.shape == b.shape and torch.equal(a, b)
         )
-    return a == b
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, _ROWS):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return isinstance(a, (*_PLAIN, set)) and a == b

@@ -68,6 +68,14 @@ class SubnetSampler:
         """Subnet: The one whose pass moves the running statistics."""
         return self.single_subnet or self.space.full
 
+    @property
+    def trains_full_width_alone(self) -> bool:
+        """bool: Whether a single subnet is trained, of the full width."""
+        trained = self.space.grid()
+        if self.single_subnet is not None:
+            trained = [self.single_subnet]
+        return [s.width for s in trained] == [self.space.max_width]
+
     def choose(
         self, subnets: Union[str, Sequence[Union[str, Subnet]], None] = None
     ) -> List[Subnet]:

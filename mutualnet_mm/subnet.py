@@ -198,13 +198,16 @@ class SubnetSpace:
         range; a list of widths is taken as it is. Widest and largest first.
         """
         if not step > 0:
-            raise ConfigError(f'step={step!r}: the widths of a grid go down')
+            raise ConfigError(f'step={step!r}: use a positive step of widths')
         widths = list(self.widths)
         if self.is_range:
             count = int((self.max_width - self.min_width) / step + 1e-6)
-            widths += [
+            steps = (
                 round(self.max_width - i * step, 6) for i in range(count + 1)
-            ]
+            )
+            # Not beyond the ends by rounding, nor beside them.
+            low, high = self.min_width + 1e-6, self.max_width - 1e-6
+            widths += [width for width in steps if low < width < high]
         return [
             Subnet(*point)
             for point in product(

@@ -114,6 +114,16 @@ def test_grid(width, step, expected, frames):
     assert grid[-1] == Subnet(min(expected), 160, frames and 3)
 
 
+@pytest.mark.parametrize('step', [1 / 3, 1 / 15, 0.1])
+@pytest.mark.parametrize('ends', [(1 / 3, 1.0), (0.1, 1 / 3), (1 / 7, 8 / 9)])
+def test_a_grid_is_inside_of_its_range(ends, step):
+    """However its ends are rounded; and no two widths are the same."""
+    space = SubnetSpace(ends)
+    grid = [space.check(subnet).width for subnet in space.grid(step)]
+    assert (grid[0], grid[-1]) == ends[::-1]
+    assert all(a - b > 1e-6 for a, b in zip(grid, grid[1:]))
+
+
 @pytest.mark.parametrize('text', ['1.0x-224', '0.25x-128', '0.3x-200'])
 def test_check_accepts(text):
     assert SPACE.check(text) == Subnet.parse(text)

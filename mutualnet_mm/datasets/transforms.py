@@ -2,7 +2,7 @@
 """All resolutions of a sample, made in the data pipeline."""
 
 import copy
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from mmengine.dataset import Compose
 
@@ -72,12 +72,18 @@ class MultiResolution:
             return (max(scale), resolution)
         return resolution
 
-    def __call__(self, results: dict) -> dict:
-        """Return the packed full size; its data sample carries the others."""
+    def __call__(self, results: dict) -> Optional[dict]:
+        """Return the packed full size; its data sample carries the others.
+
+        None, for which the data set draws another sample, if a step returns
+        it at any of the sizes.
+        """
         packed = {
             r: pipeline(copy.deepcopy(results))
             for r, pipeline in self.pipelines.items()
         }
+        if any(result is None for result in packed.values()):
+            return None
         full = packed.pop(self.resolution[0])
         full['data_samples'].set_field(packed, CARRIED, dtype=dict)
         return full

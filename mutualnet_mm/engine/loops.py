@@ -228,6 +228,11 @@ class SubnetValLoop(_SubnetLoop, ValLoop):
             is_subnet = 'x-' in name and name[0].isdigit()
             primary = self.model.sampler.primary
             watched = Subnet.parse(name) if is_subnet else primary
+            if is_subnet and name != str(watched):
+                raise ConfigError(
+                    f'{setting}={key!r}: metrics of this subnet begin with '
+                    f'{watched}/'
+                )
             if watched not in self.subnets or (
                 is_subnet and watched == primary
             ):

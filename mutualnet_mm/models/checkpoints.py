@@ -137,7 +137,8 @@ def load_strictly(
         UsageError: Names the first weight that does not fit.
     """
     wrong = find_misfit(model, weights)
-    surplus = [key for key in weights if key not in model.state_dict()]
+    own = model.state_dict()
+    surplus = [key for key in weights if key not in own]
     if wrong is None and surplus and not may_hold_more:
         wrong = f'it has {surplus[0]}, which the model does not'
     if wrong is not None:

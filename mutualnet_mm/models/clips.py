@@ -4,10 +4,10 @@
 from typing import List, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError
+from .interpolation import resize_images
 
 
 def frame_indices(available: int, frames: int) -> List[int]:
@@ -46,11 +46,8 @@ def resize_space(clips: Tensor, size: Tuple[int, int]) -> Tensor:
     if tuple(clips.shape[-2:]) == tuple(size):
         return clips
     # As if frames were channels: each is resized for itself.
-    images = clips.flatten(0, -4)
-    if images.dtype in (torch.half, torch.bfloat16):
-        images = images.float()  # which has an implementation everywhere
-    resized = F.interpolate(images, size, mode='bilinear', antialias=True)
-    return resized.view(*clips.shape[:-2], *size).to(clips.dtype)
+    resized = resize_images(clips.flatten(0, -4), size)
+    return resized.view(*clips.shape[:-2], *size)
 
 
 def scaled_size(clips: Tensor, scale: float) -> Tuple[int, int]:

@@ -9,8 +9,9 @@ stock ``train_step``, gradient accumulation, clipping and DDP see one ordinary
 loss.
 """
 
-import functools
+import threading
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Callable, Iterator, List, Optional, Sequence
 
 import torch
@@ -39,10 +40,17 @@ class GradientSum:
         self._gradients = [None] * len(self._parameters)
         self._is_half = _is_half()
 
+    def drop(self) -> None:
+        """Free the gradients of a step that failed or was handed over."""
+        self._parameters, self._gradients = [], []
+
     def add(self, loss: Tensor) -> None:
         """Differentiate ``loss`` now and free its graph."""
-        # Outside of autocast, like the trainer's own backward.
-        with torch.autocast(loss.device.type, enabled=False):
+        # Outside of autocast, like the trainer's own backward, which is also
+        # where hooks of parameters are due, once for all losses.
+        with torch.autocast(loss.device.type, enabled=False), _no_hooks(
+            self._parameters
+        ):
             gradients = torch.autograd.grad(
                 loss * self._scale if self._is_half else loss,
                 self._parameters,
@@ -65,7 +73,7 @@ class GradientSum:
             for p, g in zip(self._parameters, self._gradients)
             if g is not None
         ]
-        self._parameters, self._gradients = [], []
+        self.drop()
         parameters = [p for p, _ in reached]
         return _AsLoss.apply(
             value.detach(),
@@ -77,6 +85,20 @@ class GradientSum:
 
     def _learn_scale(self, scale: float) -> None:
         self._scale = scale
+
+
+@contextmanager
+def _no_hooks(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Take away what ``Tensor.register_hook`` has put on parameters."""
+    hooks = [p._backward_hooks for p in parameters if p._backward_hooks]
+    before = [dict(registered) for registered in hooks]
+    for registered in hooks:
+        registered.clear()
+    try:
+        yield
+    finally:
+        for registered, own in zip(hooks, before):
+            registered.update(own)
 
 
 class _AsLoss(torch.autograd.Function):
@@ -123,6 +145,12 @@ def _is_half() -> bool:
     )
 
 
+_lock = threading.Lock()
+_inside = 0  # blocks that are entered, in any thread
+_is_own: ContextVar[bool] = ContextVar('non_reentrant', default=False)
+_stock_checkpoint = torch.utils.checkpoint.checkpoint
+
+
 @contextmanager
 def non_reentrant_checkpointing() -> Iterator[None]:
     """Make activation checkpointing (``with_cp=True``) non-reentrant.
@@ -131,16 +159,26 @@ def non_reentrant_checkpointing() -> Iterator[None]:
     the reentrant form, which ``torch.autograd.grad`` cannot pass. The other
     form recomputes inside of ``add``, while the subnet is still active. Code
     that imported the function itself, by ``from ... import checkpoint``, is
-    not reached.
+    not reached; nor are other threads.
     """
-    stock = torch.utils.checkpoint.checkpoint
-
-    @functools.wraps(stock)
-    def checkpoint(*args: Any, **kwargs: Any) -> Any:
-        return stock(*args, **dict(kwargs, use_reentrant=False))
-
-    torch.utils.checkpoint.checkpoint = checkpoint
+    global _inside, _stock_checkpoint
+    with _lock:
+        if _inside == 0:
+            _stock_checkpoint = torch.utils.checkpoint.checkpoint
+            torch.utils.checkpoint.checkpoint = _checkpoint
+        _inside += 1
+    token = _is_own.set(True)
     try:
         yield
     finally:
-        torch.utils.checkpoint.checkpoint = stock
+        _is_own.reset(token)
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                torch.utils.checkpoint.checkpoint = _stock_checkpoint
+
+
+def _checkpoint(*args: Any, **kwargs: Any) -> Any:
+    if _is_own.get():
+        kwargs['use_reentrant'] = False
+    return _stock_checkpoint(*args, **kwargs)

@@ -3,12 +3,18 @@
 
 from typing import Any, Sequence, Union
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
-    """KL(softmax(teacher) || softmax(logits)), mean over the batch."""
+    """KL(softmax(teacher) || softmax(logits)), mean over the batch.
+
+    At least in single precision: half would round the small differences away.
+    """
+    single = torch.promote_types(logits.dtype, torch.float)
+    logits, teacher = logits.to(single), teacher.to(single)
     return F.kl_div(
         F.log_softmax(logits, dim=1),
         F.softmax(teacher, dim=1),

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Union
 
 import torch
-from mmengine.logging import MessageHub, print_log
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..errors import ConfigError, UsageError
@@ -18,7 +18,6 @@ from ..slimmable import (
     SlimState,
     Statistics,
     convert,
-    slim_batch_norms,
     slim_states,
     use_statistics,
     verify_slicing,
@@ -29,8 +28,10 @@ from ..slimmable.ranks import agree
 from ..subnet import Subnet
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_state
+from .layer_checks import check_frozen, check_layers
 from .losses import detached, divergence, log_key
 from .settings import MutualSettings
+from .steps import StepCounter
 from .tasks import check_backbone, find_task
 from .wraps import Stock, find_class, mix
 
@@ -72,7 +73,7 @@ class MutualLearningMixin(Stock):
         self._built = BuiltLayers(self)
         self._refuse_frozen_batch_norm()
         self._gradients = GradientSum()
-        self._own_iteration = 0
+        self._steps = StepCounter()
         self._is_checked = False  # whether a first batch was
         self._depth = 0  # of the own calls that run
 
@@ -120,42 +121,8 @@ class MutualLearningMixin(Stock):
     def _refuse_frozen_batch_norm(self) -> None:
         mode = self.training
         self.train()
-        self._check_frozen('of the config')
+        check_frozen(self, self.sampler, 'of the config')
         self.train(mode)
-
-    def _check_frozen(self, source: str) -> None:
-        """Refuse batch norms that would use running statistics in training."""
-        frozen = [n for n, m in slim_batch_norms(self) if not m.training]
-        if not frozen or len(self.space.grid()) == 1:
-            return
-        remedy = 'do not freeze them'
-        if frozen[0].startswith('backbone.'):
-            remedy = (
-                'set norm_eval=False and frozen_stages=-1 in model.backbone'
-            )
-        elif '.shared_head.' in frozen[0]:
-            part = frozen[0].split('.shared_head.')[0]
-            remedy = f'set norm_eval=False in model.{part}.shared_head'
-        raise ConfigError(
-            f'{len(frozen)} batch norms are frozen ({frozen[0]}, ...) by '
-            f'settings {source}, but the statistics of the full network fit '
-            f'no subnet: {remedy}'
-        )
-
-    def _check_layers(self, subnet: Subnet) -> None:
-        """Adopt layers that were replaced since the build, or refuse them."""
-        changed = self._built.adopt()
-        if changed and subnet != self.sampler.primary:
-            name, new = changed[0]
-            found = 'gone' if new is None else f'a {type(new).__name__}'
-            raise UsageError(
-                f'{len(changed)} layers were replaced after the model was '
-                f'built: {name} is {found} now, which runs the full network '
-                f'alone, not {subnet}. Leave out what did that '
-                "(fuse_conv_bn, switch_to_deploy, sync_bn='mmcv', ...); "
-                "sync_bn='torch' works, and tools/export_subnet.py folds the "
-                'batch norms of a subnet'
-            )
 
     def train(self, mode: bool = True) -> nn.Module:
         """Set the mode; ``cfg.sync_bn`` has put in stock layers by then."""
@@ -190,7 +157,7 @@ class MutualLearningMixin(Stock):
                 ``statistics`` name a layer that does not exist.
         """
         subnet = Subnet.parse(subnet)
-        self._check_layers(subnet)
+        check_layers(self._built, subnet, self.sampler.primary)
         with self.slim_state.activate(
             subnet.width,
             self.input_scale(subnet),
@@ -271,7 +238,12 @@ class MutualLearningMixin(Stock):
             if not torch.is_grad_enabled():
                 return super().loss(inputs, data_samples, **kwargs)
             self._check_batch(inputs, data_samples)
-            return self._mutual_loss(inputs, data_samples, **kwargs)
+            try:
+                return self._mutual_loss(inputs, data_samples, **kwargs)
+            except BaseException:
+                # Who catches an out-of-memory error needs the memory back.
+                self._gradients.drop()
+                raise
 
     def _check_batch(self, inputs: Any, data_samples: Any) -> None:
         """Refuse a batch of wrong samples or size.
@@ -284,7 +256,8 @@ class MutualLearningMixin(Stock):
             self.task.check_truth(data_samples)
             self.task.check_full(self, inputs, data_samples)
             if self.training:
-                self._check_frozen('or hooks that act after the build')
+                source = 'or hooks that act after the build'
+                check_frozen(self, self.sampler, source)
         except Exception as found:
             error = found
         if error is not None and self._is_checked:
@@ -300,7 +273,7 @@ class MutualLearningMixin(Stock):
         gradients.start(list(self.parameters()))
         logged: Dict[str, Any] = {}
         totals: Dict[str, Tensor] = {}
-        subnets = self.sampler.sample(self._iteration())
+        subnets = self.sampler.sample(self._steps.next())
         for tag, subnet in subnets.items():
             is_full = tag == 'full'
             with ExitStack() as stack:
@@ -347,7 +320,7 @@ class MutualLearningMixin(Stock):
         for tag, is_finite in zip(totals, finite):
             if not is_finite:
                 print_log(
-                    f'iteration {self._iteration(advance=False)}: the loss of '
+                    f'iteration {self._steps.step}: the loss of '
                     f'{tag} ({subnets[tag]}) is {totals[tag].item()}',
                     logger='current',
                     level=logging.WARNING,
@@ -372,14 +345,6 @@ class MutualLearningMixin(Stock):
                 "class scores to match by KL: use mutual.supervision='label'"
             )
         return seen[-1]
-
-    def _iteration(self, advance: bool = True) -> int:
-        # The runner's own counter, which a resumed run takes up again.
-        hub = MessageHub.get_current_instance()
-        if 'iter' in hub.runtime_info:
-            return int(hub.get_info('iter'))
-        self._own_iteration += advance
-        return self._own_iteration - 1
 
 
 @MODELS.register_module()

@@ -129,6 +129,42 @@ def test_flip_before_it_shows_in_all_sizes(
         )
 
 
+def test_a_step_that_wants_another_sample(enter_scope):
+    """It gives None, at one size already: the data set draws another."""
+    import numpy as np
+    from mmdet.datasets.transforms import FilterAnnotations  # noqa: F401
+
+    def run(side):
+        transform = TRANSFORMS.build(
+            dict(
+                type='mutualnet_mm.MultiResolution',
+                resolution=(64, 32),
+                resize=dict(type='Resize', scale=64, keep_ratio=True),
+                transforms=[
+                    dict(type='FilterAnnotations', min_gt_bbox_wh=(8, 8)),
+                    dict(type='PackDetInputs', meta_keys=()),
+                ],
+            )
+        )
+        box = np.array([[4, 4, 4 + side, 4 + side]], dtype=np.float32)
+        return transform(
+            dict(
+                img=np.zeros((64, 64, 3), np.uint8),
+                img_shape=(64, 64),
+                gt_bboxes=HorizontalBoxes(box),
+                gt_bboxes_labels=np.zeros(1, int),
+                gt_ignore_flags=np.zeros(1, bool),
+            )
+        )
+
+    from mmdet.structures.bbox import HorizontalBoxes
+
+    enter_scope('mmdet')
+    assert run(40) is not None
+    assert run(12) is None  # 6 pixels at the lower resolution
+    assert run(5) is None
+
+
 def test_classification(build_classifier, enter_scope):
     """Same in a classifier, whose resize takes one number."""
     import numpy as np

@@ -368,6 +368,15 @@ def test_hooks_see_each_batch_once(make_runner, weights):
     assert min(seen[0][1]) == 64  # the full network's, though listed second
 
 
+def test_the_best_of_another_spelling(make_runner):
+    """Keys of metrics are those that the loop writes."""
+    key = '0.50x-48/sums/scores'
+    hook = dict(type='CheckpointHook', save_best=key, rule='greater')
+    runner = make_runner(default_hooks=dict(checkpoint=hook))
+    with pytest.raises(ConfigError, match='begin with 0.5x-48/'):
+        runner.train()
+
+
 @pytest.mark.parametrize(
     'key, known',
     [

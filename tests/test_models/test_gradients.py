@@ -1,4 +1,6 @@
 import contextlib
+import threading
+import warnings
 
 import pytest
 import torch
@@ -245,3 +247,48 @@ def test_checkpointing_is_restored():
         assert checkpoint.checkpoint is not stock
         raise KeyError
     assert checkpoint.checkpoint is stock
+
+
+def test_checkpointing_of_other_threads_stays_stock():
+    """Blocks of two threads may overlap in any order."""
+    stock = checkpoint.checkpoint
+    entered, leave = threading.Event(), threading.Event()
+
+    def overlap():
+        with non_reentrant_checkpointing():
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=overlap)
+    net, x = Checkpointed(), torch.randn(5, 3)
+    with non_reentrant_checkpointing():
+        thread.start()
+        entered.wait(10)
+    # The other thread's block is not this one's: reentrant, as ever.
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        loss = net(x).sum()
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(loss, list(net.parameters()))
+    leave.set()
+    thread.join()
+    assert checkpoint.checkpoint is stock
+
+
+def test_hooks_of_parameters_act_once():
+    net = make_net()
+    expected = [3 * g for g in joint_gradients(net)]
+    handles = [p.register_hook(lambda g: 3 * g) for p in net.parameters()]
+    run_sum(net.parameters(), losses_of(net)).backward()
+    for parameter, gradient in zip(net.parameters(), expected):
+        torch.testing.assert_close(parameter.grad, gradient)
+    for handle in handles:
+        handle.remove()
+    net.zero_grad()
+    run_sum(net.parameters(), losses_of(net)).backward()
+    for parameter, gradient in zip(net.parameters(), expected):
+        torch.testing.assert_close(3 * parameter.grad, gradient)
+
+
+def joint_gradients(net):
+    return torch.autograd.grad(sum(losses_of(net)), list(net.parameters()))

@@ -272,7 +272,7 @@ def test_sampling_follows_the_runner(build_classifier, image_batch):
     model.activate = lambda subnet, **kw: (
         seen.append(str(subnet)) or activate(subnet, **kw)
     )
-    for iteration in (7, 7, 8):
+    for iteration in (7, 8, 7):
         hub = MessageHub.get_instance('run')
         hub.update_info('iter', iteration)
         model.loss(*image_batch())
@@ -285,6 +285,22 @@ def test_without_a_runner_steps_are_counted(build_classifier, image_batch):
     model = build_classifier().train()
     logged = [model.loss(*image_batch()) for _ in range(2)]
     assert logged[0]['rand1/total'] != logged[1]['rand1/total']
+
+
+def test_steps_after_a_runner_are_counted(build_classifier, image_batch):
+    """Its last counter stays where it is: each step has other subnets."""
+    MessageHub.get_instance('finished').update_info('iter', 99)
+    model, drawn = build_classifier().train(), []
+    activate = model.activate
+    model.activate = lambda subnet, **kw: (
+        drawn.append(subnet) or activate(subnet, **kw)
+    )
+    for _ in range(3):
+        model.loss(*image_batch())
+    sizes = (64, 48, 32)
+    assert drawn == [
+        s for i in (99, 100, 101) for s in draw(i, sizes).values()
+    ]
 
 
 def test_checkpointed_backbone_has_the_same_gradients(
@@ -350,12 +366,14 @@ def test_a_loss_that_is_not_finite_is_named(
         lambda message, **kwargs: printed.append(message),
     )
     model = build_classifier().train()
-    MessageHub.get_instance('run').update_info('iter', 12)
+    hub = MessageHub.get_instance('run')
+    hub.update_info('iter', 11)
     subnet = model.sampler.sample(12)['rand1']
     _, shown = model.parse_losses(model.loss(*image_batch()))
     assert not printed and shown['loss'].isfinite()
     divergence = mutual.divergence
     numbers = iter(range(10))
+    hub.update_info('iter', 12)
     monkeypatch.setattr(
         mutual,
         'divergence',
@@ -367,3 +385,21 @@ def test_a_loss_that_is_not_finite_is_named(
     assert not shown['loss'].isfinite()
     (message,) = printed
     assert message == f'iteration 12: the loss of rand1 ({subnet}) is {value}'
+
+
+def test_a_step_that_fails_keeps_nothing(build_classifier, image_batch):
+    """What catches an out-of-memory error gets the memory back."""
+    model, calls = build_classifier().train(), []
+
+    def fail(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise MemoryError
+
+    handle = model.head.register_forward_hook(fail)
+    with pytest.raises(MemoryError):
+        model.loss(*image_batch())
+    assert not model._gradients._gradients
+    assert not model._gradients._parameters
+    handle.remove()
+    assert model.loss(*image_batch())['loss_mutual'].requires_grad

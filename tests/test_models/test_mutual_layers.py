@@ -150,6 +150,24 @@ def test_batch_norms_frozen_after_the_build(build_classifier, image_batch):
         model.loss(*image_batch())
 
 
+@pytest.mark.parametrize(
+    'subnet, fits', [('1.0x-48', True), ('0.5x-64', False)]
+)
+def test_frozen_batch_norms_of_one_subnet(
+    build_classifier, image_batch, subnet, fits
+):
+    """A stock network may keep its pretrained statistics; a cut one not."""
+    model = build_classifier(dict(single_subnet=subnet)).train()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    if fits:
+        assert model.loss(*image_batch())['loss_mutual'].requires_grad
+        return
+    with pytest.raises(ConfigError, match='fit no narrower one'):
+        model.loss(*image_batch())
+
+
 def test_a_narrow_network_without_statistics(build_classifier, image_batch):
     """It would predict by slices of the full network's."""
     model = build_classifier().eval()

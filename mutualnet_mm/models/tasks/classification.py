@@ -3,11 +3,11 @@
 
 from typing import Dict, Optional, Tuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...subnet import Size, Subnet
+from ..interpolation import resize_images
 from .base import Task
 from .samples import Batch, Samples
 
@@ -52,9 +52,7 @@ class ClassificationTask(Task):
     ) -> Batch:
         """Return squares of the resolution; labels hold at any."""
         del model, with_truth
-        resized = F.interpolate(
-            inputs, (resolution, resolution), mode='bilinear', antialias=True
-        )
+        resized = resize_images(inputs, (resolution, resolution))
         return resized, list(data_samples)
 
     def input_shape(

@@ -4,7 +4,6 @@
 from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 import torch
-import torch.nn.functional as F
 from mmcv.image.geometric import rescale_size
 from mmdet.models.detectors import MaskFormer, SingleStageDetector
 from mmdet.models.detectors.single_stage_instance_seg import (
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...slimmable.convert import stock_name
 from ...subnet import Size, Subnet, SubnetSpace
+from ..interpolation import resize_images
 from .base import Task
 from .rescaling import Rescaling
 from .samples import Batch, Samples
@@ -142,14 +142,7 @@ class DetectionTask(Task):
         images = []
         for image, sample, size in zip(inputs, data_samples, sizes):
             h, w = sample.img_shape[:2]
-            images.append(
-                F.interpolate(
-                    image[None, :, :h, :w],
-                    size,
-                    mode='bilinear',
-                    antialias=True,
-                )[0]
-            )
+            images.append(resize_images(image[None, :, :h, :w], size)[0])
         batch = stack_batch(images, divisor, preprocessor.pad_value)
         before, after = tuple(inputs.shape[2:]), tuple(batch.shape[2:])
         for sample, size in zip(data_samples, sizes):

@@ -7,9 +7,11 @@ from typing import Any, Iterator, Optional, Tuple
 
 import numpy as np
 import torch
+from mmengine.dataset import Compose
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop, Runner
+from torch.utils.data import Dataset
 
 from ..errors import ConfigError, check_count
 from ..registry import HOOKS
@@ -135,17 +137,32 @@ def _with_own_pipeline(dataset: Any) -> Any:
     """Share the annotations of a data set, but not its transforms.
 
     Transforms may remember samples (cached mosaics); those of the training
-    must not change.
+    must not change. A data set that one of them holds is shared, too.
     """
     shared = copy.copy(dataset)
     for name in ('pipeline', 'transform', 'transforms'):
         if name in vars(shared):
-            vars(shared)[name] = copy.deepcopy(vars(shared)[name])
+            pipeline = vars(shared)[name]
+            memo = {id(held): held for held in _datasets_in(pipeline)}
+            vars(shared)[name] = copy.deepcopy(pipeline, memo)
     if 'dataset' in vars(shared):  # of a wrapper
         shared.dataset = _with_own_pipeline(shared.dataset)
     if isinstance(vars(shared).get('datasets'), (list, tuple)):
         shared.datasets = [_with_own_pipeline(d) for d in shared.datasets]
     return shared
+
+
+def _datasets_in(transforms: Any) -> Iterator[Any]:
+    """Data sets that a pipeline, or a transform, holds."""
+    if isinstance(transforms, Dataset):
+        yield transforms
+    elif isinstance(transforms, (list, tuple)):
+        for transform in transforms:
+            yield from _datasets_in(transform)
+    else:
+        for value in getattr(transforms, '__dict__', {}).values():
+            if isinstance(value, (list, tuple, Compose, Dataset)):
+                yield from _datasets_in(value)
 
 
 class OwnRandomState:

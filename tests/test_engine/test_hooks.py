@@ -185,8 +185,9 @@ def test_the_live_data_set_is_read(make_runner, coco_dataset, tmp_path):
 class Remembering:
     """A transform with state, as a cached mosaic."""
 
-    def __init__(self):
+    def __init__(self, others=None):
         self.cache = []
+        self.others = [others]
 
     def __call__(self, results):
         self.cache.append(1)
@@ -197,8 +198,9 @@ def test_transforms_of_the_training_remember_nothing(coco_dataset):
     pytest.importorskip('mmdet')
     dataset = DATASETS.build(dict(coco_dataset('train'), _scope_='mmdet'))
     dataset.full_init()
-    transform = Remembering()
+    Numbers.copies = 0
+    transform = Remembering(Numbers())
     dataset.pipeline.transforms.append(transform)
     wrapper = ConcatDataset([dataset])
     list(calibration_batches(make_loader(wrapper), 2))
-    assert transform.cache == []
+    assert transform.cache == [] and Numbers.copies == 0

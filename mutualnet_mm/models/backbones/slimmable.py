@@ -7,7 +7,7 @@ from mmcv.cnn.bricks import wrappers
 from torch import nn
 
 from ...errors import ConfigError
-from ...registry import MODELS
+from ...registry import MODELS, ClassTable
 from ...slimmable import (
     LayerRule,
     SlimState,
@@ -113,7 +113,7 @@ class Family(NamedTuple):
     mixin: type
 
 
-_FAMILIES: Dict[str, Family] = {}
+_FAMILIES: ClassTable[Family] = ClassTable()
 _PLAIN = Family(lambda backbone: {}, SlimmableMixin)
 
 
@@ -128,7 +128,7 @@ def family(class_name: str, mixin: type = SlimmableMixin) -> Callable:
     """
 
     def register(rules: Callable[[nn.Module], Rules]) -> Callable:
-        _FAMILIES[class_name] = Family(rules, mixin)
+        _FAMILIES.register(class_name, Family(rules, mixin))
         return rules
 
     return register
@@ -136,10 +136,7 @@ def family(class_name: str, mixin: type = SlimmableMixin) -> Callable:
 
 def find_family(backbone_class: type) -> Family:
     """Return the family of a class; a plain one without rules if unknown."""
-    for cls in backbone_class.__mro__:
-        if cls.__name__ in _FAMILIES:
-            return _FAMILIES[cls.__name__]
-    return _PLAIN
+    return _FAMILIES.find(backbone_class) or _PLAIN
 
 
 @MODELS.register_module()

@@ -125,7 +125,7 @@ def _collect(
             with held if not meets else nullcontext():
                 if held.error is None:
                     with model.activate(subnet), collector.watch():
-                        model.task.features(model, *resized)
+                        model.task.forward_batch_norms(model, *resized)
         with held:
             for subnet, collector in collectors.items():
                 collector.check_finite(

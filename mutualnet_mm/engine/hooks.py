@@ -53,8 +53,8 @@ class BNCalibrationHook(Hook):
         Of ``train_dataloader`` the data set that is being trained on is read,
         where there is one: nothing is loaded twice, and a pipeline that was
         switched in the middle of training is the one that is used. Otherwise
-        it is built once and kept. Random numbers drawn meanwhile leave those
-        of the training as they were.
+        it is built once and kept. The training's random state does not
+        advance.
 
         Raises:
             ConfigError: If there is no data loader to take them from.
@@ -76,7 +76,7 @@ class BNCalibrationHook(Hook):
 
 
 def build_dataset(settings: Any) -> Any:
-    """Build a data set from its settings, with all of its annotations."""
+    """Build a data set from its settings, fully initialised."""
     dataset = DATASETS.build(copy.deepcopy(settings))
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
@@ -94,8 +94,8 @@ def _trained_dataset(runner: Runner) -> Any:
 def calibration_batches(dataloader: dict, num_batches: int) -> Iterator[Any]:
     """Yield the first batches of a data loader, the same ones on every call.
 
-    Random numbers are drawn from a state of its own, also if the consumer
-    raises or stops early: others' are as they were whenever it is not running.
+    Random numbers come from a state of its own, which is active only while a
+    batch is made: a consumer that raises or stops early leaves no trace.
 
     Args:
         dataloader (dict): Its settings; ``dataset`` may be a built one, which

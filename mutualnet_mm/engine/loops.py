@@ -132,7 +132,7 @@ class _SubnetLoop(Stock):
         return calibrate(self.model, subnets, batches)
 
     def _groups(self, subnets: List[Subnet]) -> List[List[Subnet]]:
-        """Split into groups of at most ``group_size``, all of like cost."""
+        """Split into groups of at most ``group_size`` and of similar cost."""
         at_once = any(map(writes_at_once, self.evaluator.metrics))
         size = 1 if at_once else self.group_size
         count = -(-len(subnets) // size)

@@ -44,7 +44,7 @@ def random_subset(dataset: dict, num_images: int) -> Any:
 
 
 def limit_truth(evaluator: Evaluator, dataset: Any) -> None:
-    """Tell metrics that not all images of their ground truth come.
+    """Tell metrics which images of their ground truth are evaluated.
 
     COCO metrics count the objects of images that never came as missed.
 

@@ -15,7 +15,7 @@ from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 
 InitCfg = Union[dict, List[dict], None]
 # Of whole models, also as a parallel wrapper saves them.
@@ -74,7 +74,7 @@ def load_backbone(
             does not have are ignored and named in the log, but for a
             classifier's (``fc``, ``classifier``, ``head``).
     """
-    weights = _read(checkpoint, map_location)
+    weights = _read(checkpoint, 'pretrained checkpoint', map_location)
     if prefix is None:
         prefix = next(
             (p for p in _PREFIXES if any(k.startswith(p) for k in weights)),
@@ -170,16 +170,21 @@ def find_misfit(
     return None
 
 
-def _read(checkpoint: str, map_location: Optional[str]) -> Any:
+def _read(path: str, name: str, map_location: Optional[str] = 'cpu') -> Any:
+    """Weights of a file or address, of the model itself or in a checkpoint."""
     try:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location)
-        weights = loaded.get('state_dict', loaded)
-        weights.items()
+        content = CheckpointLoader.load_checkpoint(
+            path, map_location, logger='silent'
+        )
     except Exception as error:  # each storage and format has its own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f'pretrained checkpoint {checkpoint!r} cannot be loaded: {reason}'
+            f'{name} {path!r} cannot be read: {first_line(error)}'
         ) from error
+    weights = content
+    if isinstance(content, dict):
+        weights = content.get('state_dict', content)
+    if not isinstance(weights, dict):
+        raise UsageError(f'{name} {path!r} is not a checkpoint')
     return weights
 
 
@@ -207,19 +212,9 @@ def check_checkpoint(path: str, model: nn.Module) -> None:
         UsageError: Names the file and the first weight that does not fit.
     """
     check_exists(path)
-    try:
-        content = CheckpointLoader.load_checkpoint(
-            path, 'cpu', logger='silent'
-        )
-    except Exception as error:  # what it raises depends on the damage
-        raise UsageError(
-            f'checkpoint {path!r} cannot be read: {type(error).__name__}'
-        ) from error
-    if not isinstance(content, dict):
-        raise UsageError(f'{path!r} is not a checkpoint')
     found = {
         name[len('module.') :] if name.startswith('module.') else name: value
-        for name, value in content.get('state_dict', content).items()
+        for name, value in _read(path, 'checkpoint').items()
     }
     wrong = find_misfit(model, found)
     if wrong is not None:

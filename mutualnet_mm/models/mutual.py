@@ -74,7 +74,7 @@ class MutualLearningMixin(Stock):
         self._refuse_frozen_batch_norm()
         self._gradients = GradientSum()
         self._steps = StepCounter()
-        self._is_checked = False  # whether a first batch was
+        self._first_batch_checked = False
         self._depth = 0  # of the own calls that run
 
     def _share_state(self, rounding: Optional[str]) -> SlimState:
@@ -260,11 +260,11 @@ class MutualLearningMixin(Stock):
                 check_frozen(self, self.sampler, source)
         except Exception as found:
             error = found
-        if error is not None and self._is_checked:
+        if error is not None and self._first_batch_checked:
             raise error
-        if not self._is_checked:
+        if not self._first_batch_checked:
             agree(error=error)
-            self._is_checked = True
+            self._first_batch_checked = True
 
     def _mutual_loss(
         self, inputs: Any, data_samples: Any, **kwargs: Any

@@ -119,7 +119,7 @@ class SlimLinear(SlimLayer, nn.Linear):
         return F.linear(x, weight, _head(self.bias, outputs))
 
 
-class _SlimBatchNorm(SlimLayer):
+class SlimBatchNorm(SlimLayer):
     """``forward`` for batch norm: follows its input's channels.
 
     Training normalises with the batch's own statistics and updates the
@@ -137,6 +137,11 @@ class _SlimBatchNorm(SlimLayer):
     collector: Any = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(N, active channels, ...)``.
+
+        Raises:
+            UsageError: If a narrow network is evaluated without statistics.
+        """
         width = x.shape[1]
         if self.collector is not None:
             self.collector.update(x)
@@ -198,22 +203,22 @@ class _SlimBatchNorm(SlimLayer):
         return _head(self.weight, width), _head(self.bias, width)
 
 
-class SlimBatchNorm1d(_SlimBatchNorm, nn.BatchNorm1d, _BatchNorm):
+class SlimBatchNorm1d(SlimBatchNorm, nn.BatchNorm1d, _BatchNorm):
     """``nn.BatchNorm1d`` over the channels that come in."""
 
 
-class SlimBatchNorm2d(_SlimBatchNorm, nn.BatchNorm2d, _BatchNorm):
+class SlimBatchNorm2d(SlimBatchNorm, nn.BatchNorm2d, _BatchNorm):
     """``nn.BatchNorm2d`` over the channels that come in."""
 
     # ``_BatchNorm`` is named again as a direct base since mmengine's
     # ``init_cfg(layer='_BatchNorm')`` looks at direct bases only.
 
 
-class SlimBatchNorm3d(_SlimBatchNorm, nn.BatchNorm3d, _BatchNorm):
+class SlimBatchNorm3d(SlimBatchNorm, nn.BatchNorm3d, _BatchNorm):
     """``nn.BatchNorm3d`` over the channels that come in."""
 
 
-class SlimBatchNormXd(_SlimBatchNorm, _BatchNorm):
+class SlimBatchNormXd(SlimBatchNorm, _BatchNorm):
     """Batch norm of inputs of any dimension.
 
     In place of a ``SyncBatchNorm`` that was reverted to an ordinary batch
@@ -224,7 +229,7 @@ class SlimBatchNormXd(_SlimBatchNorm, _BatchNorm):
         del x
 
 
-class SlimSyncBatchNorm(_SlimBatchNorm, nn.SyncBatchNorm, _BatchNorm):
+class SlimSyncBatchNorm(SlimBatchNorm, nn.SyncBatchNorm, _BatchNorm):
     """``nn.SyncBatchNorm`` over the channels that come in.
 
     Calibration is synchronised like training, although it runs in evaluation

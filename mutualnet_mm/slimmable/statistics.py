@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, UsageError
-from .layers import _SlimBatchNorm
+from .layers import SlimBatchNorm
 from .moments import Moments
 from .ranks import gather
 
@@ -137,8 +137,8 @@ def check_statistics(module: nn.Module, statistics: Statistics) -> None:
 
 def slim_batch_norms(
     module: nn.Module,
-) -> Iterator[Tuple[str, _SlimBatchNorm]]:
+) -> Iterator[Tuple[str, SlimBatchNorm]]:
     """Names and layers of the slim batch norms in ``module``."""
     for name, layer in module.named_modules():
-        if isinstance(layer, _SlimBatchNorm):
+        if isinstance(layer, SlimBatchNorm):
             yield name, layer

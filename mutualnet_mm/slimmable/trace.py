@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from .layers import SlimConv2d, SlimConv3d, SlimLayer, _SlimBatchNorm
+from .layers import SlimBatchNorm, SlimConv2d, SlimConv3d, SlimLayer
 
 Channels = Tuple[int, int]
 """Input and output channels of a layer."""
@@ -68,7 +68,7 @@ class FoldFinder(TorchDispatchMode):
         for layer in self._module.modules():
             if isinstance(layer, (SlimConv2d, SlimConv3d)):
                 handle = layer.register_forward_hook(self._after_convolution)
-            elif isinstance(layer, _SlimBatchNorm):
+            elif isinstance(layer, SlimBatchNorm):
                 handle = layer.register_forward_pre_hook(self._before_norm)
             else:
                 continue

@@ -149,7 +149,7 @@ def random_statistics(model, subnet):
     resized = model.task.resize(model, *full_batch(model), subnet)
     collector = BatchNormCollector(model)  # for the channels of each layer
     with model.activate(subnet), collector.watch():
-        model.task.features(model, *resized)
+        model.task.forward_batch_norms(model, *resized)
     return {
         name: (torch.randn_like(mean) * 0.3, torch.rand_like(mean) + 0.5)
         for name, (mean, _) in collector.finish().items()

@@ -122,7 +122,7 @@ class ActionTask(Task):
         size = scaled_size(inputs, resolution / self.space.full.resolution)
         return resize_space(inputs, size), list(data_samples)
 
-    def features(
+    def forward_batch_norms(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
         """Run backbone and head."""

@@ -34,7 +34,7 @@ class Task:
       :attr:`input_axes`, :meth:`check_model`;
     - learning: :meth:`head`, :meth:`downstream`, :meth:`check_truth`;
     - batches: :meth:`check_test`, :meth:`resize`;
-    - running: :meth:`features` (every batch norm, without labels),
+    - running: :meth:`forward_batch_norms` (every batch norm, without labels),
       :meth:`forward_cost` (what a subnet's MACs are of),
       :meth:`forward_sliced` and :meth:`check_static` (every layer whose sizes
       follow the width), :meth:`forward_whole` (with the heads);
@@ -217,7 +217,7 @@ class Task:
 
     # ---- Running parts of the model
 
-    def features(
+    def forward_batch_norms(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
         """Forward through every batch norm, for calibration.

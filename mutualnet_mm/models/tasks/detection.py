@@ -84,14 +84,14 @@ class DetectionTask(Task):
     ) -> None:
         """Refuse images that are not of the full resolution."""
         del model, inputs
-        self._agree('training', data_samples)
+        self._check_long_edges('training', data_samples)
 
     def check_test(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
         """Refuse images as in training; test pipelines may have another L."""
         del model, inputs
-        self._agree('testing', data_samples)
+        self._check_long_edges('testing', data_samples)
 
     def _long_edge(self, sample: DetDataSample) -> Optional[int]:
         """The pipeline's ``L`` where the image shows it, else None."""
@@ -111,7 +111,7 @@ class DetectionTask(Task):
             'mutual.resolution[0]'
         )
 
-    def _agree(self, stage: str, data_samples: Samples) -> None:
+    def _check_long_edges(self, stage: str, data_samples: Samples) -> None:
         """Refuse two long edges in a stage: no single ``L`` explains them."""
         full = self.space.full.resolution
         shown = map(self._long_edge, data_samples)
@@ -161,7 +161,7 @@ class DetectionTask(Task):
         scale = (self._long_edge(sample) or _UNBOUND, resolution)
         return _rescaled(sample.ori_shape, scale)
 
-    def features(
+    def forward_batch_norms(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
         """Run backbone and neck; the heads too if they have batch norms."""

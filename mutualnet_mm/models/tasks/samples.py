@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Data samples of a pass: its own, and those that a pipeline has made."""
+"""The data samples of one pass: copies, or those that a pipeline made."""
 
 import copy
 from typing import Any, List, Sequence, Tuple

@@ -174,6 +174,6 @@ def test_calibration_uses_no_labels(build, load_batch, kind):
     with torch.no_grad(), model.activate(HALF), use_statistics(
         model, banks[0]
     ):
-        model.task.features(model, inputs, samples)
+        model.task.forward_batch_norms(model, inputs, samples)
     handle.remove()
     assert len(seen) == 1 and seen[0][0].shape[0] == 2

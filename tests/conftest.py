@@ -2,6 +2,7 @@
 
 import copy
 import json
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from programs import forget_instances
 from torch import nn
+from verified_once import verified_once
 
 import mutualnet_mm  # noqa: F401  (first: it repairs what comes next)
 
@@ -45,6 +47,24 @@ def unformatted_configs():
             'mmengine.config.config.FormatCode',
             lambda text, **settings: (text, False),
         )
+        yield
+
+
+@pytest.fixture(autouse=True, scope='session')
+def uncollected_garbage():
+    """Let mmengine's data sets collect no garbage: a third of a second each.
+
+    The modules of three projects are searched for it, each time.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.dataset.base_dataset.gc', Mock())
+        yield
+
+
+@pytest.fixture(autouse=True, scope='module')
+def networks_verified_once():
+    """Prove the slicing of each network once in a file of tests."""
+    with verified_once():
         yield
 
 

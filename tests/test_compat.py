@@ -125,25 +125,9 @@ def checkpoint(tmp_path):
     return tmp_path / 'epoch_1.pth'
 
 
-def load(path):
-    return run(f"""
-        import mutualnet_mm
-        from mmengine.runner.checkpoint import _load_checkpoint
-        hub = _load_checkpoint({str(path)!r})['message_hub']
-        loss = hub['log_scalars']['train/loss']
-        assert len(loss.data[0]) == 2, loss.data
-        assert loss.mean() == loss.data[0].mean()
-        for name in {compat._NUMPY_TYPES}:
-            value = hub['runtime_info'][name]
-            assert value == 1 and value.dtype == name, value
-        """)
-
-
-@pytest.mark.parametrize('numpy_core', ['numpy.core', 'numpy._core'])
-def test_runner_checkpoint_loads_with_the_default_loader(
-    checkpoint, numpy_core
-):
-    renamed = checkpoint.with_name('renamed.pth')
+def rename(checkpoint, numpy_core):
+    """Write it as the numpy does whose private module has that name."""
+    renamed = checkpoint.with_name(f'{numpy_core}.pth')
     found = False
     with zipfile.ZipFile(checkpoint) as old, zipfile.ZipFile(
         renamed, 'w'
@@ -155,33 +139,52 @@ def test_runner_checkpoint_loads_with_the_default_loader(
                 data = data.replace(other, numpy_core.encode())
             new.writestr(name, data)
     assert found, 'the checkpoint holds no numpy value'
-    result = load(renamed)
-    assert result.returncode == 0, result.stderr
+    return str(renamed)
+
+
+def test_runner_checkpoint_loads_with_the_default_loader(checkpoint):
+    names = ('numpy.core', 'numpy._core')
+    check(f"""
+        import mutualnet_mm
+        from mmengine.runner.checkpoint import _load_checkpoint
+        for path in {[rename(checkpoint, name) for name in names]}:
+            hub = _load_checkpoint(path)['message_hub']
+            loss = hub['log_scalars']['train/loss']
+            assert len(loss.data[0]) == 2, loss.data
+            assert loss.mean() == loss.data[0].mean()
+            for name in {compat._NUMPY_TYPES}:
+                value = hub['runtime_info'][name]
+                assert value == 1 and value.dtype == name, value
+        """)
 
 
 @pytest.mark.skipif(
     not hasattr(torch.serialization, 'add_safe_globals'),
     reason='this torch does not restrict what it loads',
 )
-@pytest.mark.parametrize(
-    'attack',
-    [(eval, ('1 + 1',)), (getattr, (np.ndarray, 'tofile'))],
-    ids=['eval', 'getattr'],
-)
-def test_other_globals_stay_refused(tmp_path, attack):
+def test_other_globals_stay_refused(tmp_path):
     class Attack:
-        def __reduce__(self):
-            return attack
+        def __init__(self, *call):
+            self.call = call
 
-    path = tmp_path / 'attack.pth'
-    torch.save({'state_dict': {}, 'meta': Attack()}, path)
-    result = run(f"""
+        def __reduce__(self):
+            return self.call
+
+    paths = [str(tmp_path / name) for name in ('eval.pth', 'getattr.pth')]
+    attacks = Attack(eval, ('1 + 1',)), Attack(getattr, (np.ndarray, 'tofile'))
+    for path, attack in zip(paths, attacks):
+        torch.save({'state_dict': {}, 'meta': attack}, path)
+    check(f"""
+        import pickle
         import mutualnet_mm
         import torch
-        torch.load({str(path)!r}, weights_only=True)
+        for path in {paths}:
+            try:
+                torch.load(path, weights_only=True)
+            except pickle.UnpicklingError:
+                continue
+            raise AssertionError(path)
         """)
-    assert result.returncode != 0
-    assert 'UnpicklingError' in result.stderr
 
 
 # --- torchvision ---------------------------------------------------------

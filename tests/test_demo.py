@@ -446,6 +446,7 @@ def browser():
         browser.close()
 
 
+@pytest.mark.subprocess
 def test_page(browser, served, picture, tmp_path):
     address, log = served
     page = browser.new_page(viewport=dict(width=1280, height=900))

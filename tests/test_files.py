@@ -1,16 +1,12 @@
 """Files that are there whole or not at all, whoever writes them."""
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from mutualnet_mm.files import atomic_write, only_writer
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_a_failure_leaves_the_old_file(tmp_path):
@@ -65,27 +61,27 @@ def test_links_and_modes_are_kept(tmp_path):
     assert (folder / 'other').stat().st_mode & 0o777 == 0o644
 
 
-COUNT = """
-import json, sys
-from pathlib import Path
-from mutualnet_mm.files import atomic_write, only_writer
-path = Path(sys.argv[1])
-for _ in range(50):
-    with only_writer(path):
-        number = json.loads(path.read_text())
-        with atomic_write(path) as file:
-            file.write(json.dumps(number + 1).encode())
-"""
+def count_to_50(path):
+    for _ in range(50):
+        with only_writer(path):
+            number = json.loads(path.read_text())
+            with atomic_write(path) as file:
+                file.write(json.dumps(number + 1).encode())
 
 
+@pytest.mark.subprocess
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='no os.fork here')
 def test_processes_that_change_one_file_wait_for_each_other(tmp_path):
     """Every change counts, as of two devices measured at once."""
     path = tmp_path / 'table.json'
     path.write_text('0')
-    command = [sys.executable, '-W', 'ignore', '-c', COUNT, str(path)]
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
-    writers = [subprocess.Popen(command, env=environment) for _ in range(2)]
-    assert [writer.wait(120) for writer in writers] == [0, 0]
+    fork = multiprocessing.get_context('fork')
+    writers = [fork.Process(target=count_to_50, args=(path,)) for _ in 'ab']
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0, 0]
     assert json.loads(path.read_text()) == 100
     with only_writer(path):
         assert path.read_text() == '100'

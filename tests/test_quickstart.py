@@ -13,6 +13,7 @@ from programs import run_program
 
 mmpretrain = pytest.importorskip('mmpretrain')
 pytest.importorskip('sklearn')
+pytestmark = pytest.mark.subprocess
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / 'configs/classification/mutual-resnet14_1xb64_digits.py'
 STOCK = Path(mmpretrain.__file__).parent / '.mim/tools'
@@ -63,7 +64,6 @@ def top1(log):
 
 
 @pytest.mark.slow
-@pytest.mark.subprocess
 def test_table_and_files(example):
     out, log, _ = example
     table = json.loads((out / 'table.json').read_text())

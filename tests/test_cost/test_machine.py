@@ -32,6 +32,7 @@ def test_processor_and_threads(threads):
     assert machine_name() == found.replace('1)', '2)')
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(
     not Path('/proc/cpuinfo').is_file(), reason='no /proc/cpuinfo'
 )

@@ -38,10 +38,10 @@ def equal_counts(model, image_shape=None):
 @pytest.mark.parametrize(
     'backbone, channels',
     [
-        (dict(type='MobileNetV1'), 1024),
-        (dict(type='MobileNetV2'), 1280),
+        (dict(type='MobileNetV1', widen_factor=0.5), 512),
+        (dict(type='MobileNetV2', widen_factor=0.5), 1280),
         (dict(type='MobileNetV3', arch='small'), 576),  # squeeze-excite
-        (dict(type='ResNet', depth=50), 2048),
+        (dict(type='ResNet', depth=50, base_channels=32), 1024),
     ],
     ids=lambda value: value['type'] if isinstance(value, dict) else '',
 )

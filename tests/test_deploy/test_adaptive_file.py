@@ -76,6 +76,7 @@ def test_what_is_known_of_the_data_set(content, tmp_path):
     assert AdaptiveFile.load(path).dataset_meta == {}
 
 
+@pytest.mark.subprocess
 def test_plain_torch_reads_it(content, tmp_path):
     content.save(tmp_path / 'adaptive.pth')
     code = (

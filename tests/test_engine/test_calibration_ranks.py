@@ -1,15 +1,12 @@
 """Calibration, validation and errors in two processes, on the CPU."""
 
-import importlib
-import sys
 from datetime import timedelta
-from pathlib import Path
 from unittest.mock import Mock, patch
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import run_forked
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch.utils.data import SequentialSampler
@@ -20,6 +17,7 @@ from mutualnet_mm.engine import calibrate
 from mutualnet_mm.subnet import Subnet
 
 pytest.importorskip('mmpretrain')
+pytestmark = pytest.mark.subprocess
 SUBNETS = [Subnet(1.0, 48), Subnet(0.25, 32)]
 
 
@@ -147,13 +145,7 @@ def work(rank, folder):
 def ranks(tmp_path_factory):
     """What both processes found."""
     folder = tmp_path_factory.mktemp('ranks')
-    # A new process finds this file by its bare name only.
-    sys.path.insert(0, str(Path(__file__).parent))
-    try:
-        worker = importlib.import_module(Path(__file__).stem).work
-        mp.spawn(worker, (str(folder),), nprocs=2)
-    finally:
-        sys.path.pop(0)
+    run_forked(work, str(folder))
     return [
         torch.load(folder / f'{rank}.pth', weights_only=True)
         for rank in range(2)

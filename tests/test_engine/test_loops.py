@@ -13,8 +13,8 @@ from passes import leading_statistics
 from mutualnet_mm import ConfigError, UsageError
 from mutualnet_mm.engine import calibrate, loops
 
-pytest.importorskip('mmdet')
-SUBNETS = ['0.5x-48', '1.0x-64', '0.25x-64']
+SUBNETS = ['0.5x-24', '1.0x-32', '0.25x-32']
+DETECTORS = ['0.5x-48', '1.0x-64', '0.25x-64']
 _numbers = itertools.count()
 
 
@@ -26,6 +26,10 @@ class PredictionSums(BaseMetric):
 
     def process(self, data_batch, data_samples):
         for sample in data_samples:
+            if 'pred_score' in sample:
+                squares = sample['pred_score'].double().pow(2)
+                self.results.append((squares.sum().item(), 0.0))
+                continue
             found = sample['pred_instances']
             self.results.append(
                 (found['scores'].sum().item(), found['bboxes'].sum().item())
@@ -37,25 +41,24 @@ class PredictionSums(BaseMetric):
 
 
 @pytest.fixture
-def make_runner(detector_config, coco_dataset, tiny_coco, tmp_path):
-    def make(model=None, weights=None, **settings):
+def build_runner(tmp_path):
+    """Return a runner of a model, on the data set of each split."""
+
+    def build(scope, model, dataset, metrics, subnets, weights, **settings):
         def loader(split, sampler='DefaultSampler'):
             return dict(
                 batch_size=2,
                 num_workers=0,
                 sampler=dict(type=sampler, shuffle=split == 'train'),
-                dataset=coco_dataset(split),
+                dataset=dataset(split),
             )
 
-        coco = dict(
-            type='CocoMetric', ann_file=f'{tiny_coco}/val.json', metric='bbox'
-        )
-        evaluator = [coco, dict(type='PredictionSums')]
+        evaluator = [*metrics, dict(type='PredictionSums')]
         cfg = dict(
-            default_scope='mmdet',
+            default_scope=scope,
             experiment_name=f'loops{next(_numbers)}',
             work_dir=str(tmp_path / 'work'),
-            model=model or detector_config(),
+            model=model,
             train_dataloader=loader(
                 'train', settings.pop('sampler', 'DefaultSampler')
             ),
@@ -64,8 +67,8 @@ def make_runner(detector_config, coco_dataset, tiny_coco, tmp_path):
             val_evaluator=evaluator,
             test_evaluator=evaluator,
             train_cfg=dict(by_epoch=True, max_epochs=1),
-            val_cfg=dict(type='mutualnet_mm.SubnetValLoop', subnets=SUBNETS),
-            test_cfg=dict(type='mutualnet_mm.SubnetTestLoop', subnets=SUBNETS),
+            val_cfg=dict(type='mutualnet_mm.SubnetValLoop', subnets=subnets),
+            test_cfg=dict(type='mutualnet_mm.SubnetTestLoop', subnets=subnets),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
             default_hooks=dict(),
             log_level='ERROR',
@@ -78,11 +81,70 @@ def make_runner(detector_config, coco_dataset, tiny_coco, tmp_path):
             runner.model.load_state_dict(weights)
         return runner
 
+    return build
+
+
+@pytest.fixture
+def make_model(classifier_config):
+    """Return the config of the classifier."""
+
+    def make(**mutual):
+        return classifier_config(dict(resolution=(32, 24), **mutual))
+
     return make
 
 
 @pytest.fixture
-def weights(build_detector):
+def make_runner(build_runner, make_model, pictures):
+    """Return a runner of a small classifier, on six images to evaluate."""
+
+    def dataset(split):
+        return dict(
+            type='CustomDataset',
+            data_root=str(
+                pictures / ('train' if split == 'train' else 'test')
+            ),
+            indices=6,
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
+        )
+
+    def make(model=None, weights=None, **settings):
+        return build_runner(
+            'mmpretrain',
+            model or make_model(),
+            dataset,
+            [dict(type='Accuracy')],
+            SUBNETS,
+            weights,
+            **settings,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_detector(build_runner, detector_config, coco_dataset, tiny_coco):
+    """Return a runner of a small Mask R-CNN."""
+
+    def make(weights=None, **settings):
+        coco = dict(
+            type='CocoMetric', ann_file=f'{tiny_coco}/val.json', metric='bbox'
+        )
+        return build_runner(
+            'mmdet',
+            detector_config(),
+            coco_dataset,
+            [coco],
+            DETECTORS,
+            weights,
+            **settings,
+        )
+
+    return make
+
+
+@pytest.fixture
+def detector_weights(build_detector):
     """Weights whose running statistics are not the initial ones."""
     model = build_detector().train()
     with torch.no_grad():
@@ -91,20 +153,25 @@ def weights(build_detector):
     return model.state_dict()
 
 
-def test_full_network_equals_stock_loop(make_runner, weights):
-    stock = make_runner(weights=weights, val_cfg=dict(type='ValLoop')).val()
+@pytest.mark.parametrize('task', ['classification', 'detection'])
+def test_full_network_equals_stock_loop(request, task):
+    get = request.getfixturevalue
+    if task == 'detection':
+        make, weights = get('make_detector'), get('detector_weights')
+    else:
+        make, weights = get('make_runner'), get('weights')
+    stock = make(weights=weights, val_cfg=dict(type='ValLoop')).val()
     assert stock['sums/images'] == 6 and stock['sums/scores'] > 0
-    metrics = make_runner(weights=weights).val()
+    metrics = make(weights=weights).val()
     for key, value in stock.items():
         assert metrics.pop(key) == value, key
+    narrow = [DETECTORS, SUBNETS][task == 'classification'][::2]
     assert set(metrics) == {
-        f'{subnet}/{key}'
-        for subnet in ('0.5x-48', '0.25x-64')
-        for key in stock
+        f'{name}/{key}' for name in narrow for key in stock
     }
-    scores = {metrics[f'{s}/sums/scores'] for s in ('0.5x-48', '0.25x-64')}
+    scores = {metrics[f'{name}/sums/scores'] for name in narrow}
     assert len(scores | {stock['sums/scores']}) == 3
-    assert metrics['0.25x-64/sums/images'] == 6
+    assert metrics[f'{narrow[1]}/sums/images'] == 6
 
 
 def count_loads(dataset):
@@ -167,7 +234,7 @@ def test_test_loop_needs_no_hook(make_runner, weights):
     hook = dict(type='mutualnet_mm.BNCalibrationHook', num_batches=1)
     other = make_runner(weights=weights, custom_hooks=[hook]).test()
     assert other['sums/scores'] == found[0]['sums/scores']
-    assert other['0.5x-48/sums/scores'] != found[0]['0.5x-48/sums/scores']
+    assert other['0.5x-24/sums/scores'] != found[0]['0.5x-24/sums/scores']
 
 
 def test_no_data_for_calibration(make_runner):
@@ -183,14 +250,14 @@ def test_training_saves_the_best(make_runner, tmp_path):
         default_hooks=dict(
             checkpoint=dict(
                 type='CheckpointHook',
-                save_best='coco/bbox_mAP',
+                save_best='sums/scores',
                 rule='greater',
             ),
         ),
     )
     runner.train()
     files = {path.name for path in (tmp_path / 'work').glob('*.pth')}
-    assert files == {'epoch_1.pth', 'best_coco_bbox_mAP_epoch_1.pth'}
+    assert files == {'epoch_1.pth', 'best_sums_scores_epoch_1.pth'}
 
 
 @pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
@@ -235,18 +302,18 @@ def test_averaged_weights_are_calibrated(make_runner, monkeypatch):
     assert any(not torch.equal(v, trained[n]) for n, v in seen[0].items())
 
 
-def test_stock_models_are_refused(make_runner, detector_config):
-    model = detector_config()
+def test_stock_models_are_refused(make_runner, make_model):
+    model = make_model()
     model.pop('mutual')
-    model.type = model.pop('wraps')
+    model['type'] = model.pop('wraps')
     with pytest.raises(ConfigError) as error:
         make_runner(model=model).val()
-    assert 'MaskRCNN' in str(error.value)
+    assert 'ImageClassifier' in str(error.value)
     assert 'mutualnet_mm.MutualLearning' in str(error.value)
 
 
 @pytest.mark.parametrize(
-    'subnet', ['0.2x-48', '1.5x-64', '0.5x-80', '0.5x', '0.5x-48-8']
+    'subnet', ['0.2x-24', '1.5x-32', '0.5x-40', '0.5x', '0.5x-24-8']
 )
 def test_subnets_outside_of_the_range(make_runner, subnet):
     runner = make_runner(
@@ -259,21 +326,18 @@ def test_subnets_outside_of_the_range(make_runner, subnet):
 def test_default_subnets(make_runner):
     runner = make_runner(val_cfg=dict(type='mutualnet_mm.SubnetValLoop'))
     keys = {k for k in runner.val() if k.endswith('images')}
-    assert keys == {'sums/images', '0.25x-48/sums/images'}
+    assert keys == {'sums/images', '0.25x-24/sums/images'}
 
 
-def test_a_subnet_trained_alone_is_what_is_evaluated(
-    make_runner, detector_config
-):
-    model = detector_config()
-    model['mutual']['single_subnet'] = '0.5x-64'
+def test_a_subnet_trained_alone_is_what_is_evaluated(make_runner, make_model):
+    model = make_model(single_subnet='0.5x-32')
     loop = dict(type='mutualnet_mm.SubnetValLoop')
     metrics = make_runner(model=model, val_cfg=loop).val()
     assert {k for k in metrics if k.endswith('images')} == {'sums/images'}
 
 
 def test_others_beside_a_subnet_trained_alone(
-    make_runner, detector_config, weights, monkeypatch
+    make_runner, make_model, weights, monkeypatch
 ):
     """Its own statistics are the running ones; wider ones know nothing."""
     calibrated = []
@@ -283,19 +347,18 @@ def test_others_beside_a_subnet_trained_alone(
         return calibrate(model, subnets, batches)
 
     monkeypatch.setattr(loops, 'calibrate', record)
-    model = detector_config()
-    model['mutual']['single_subnet'] = '0.5x-64'
+    model = make_model(single_subnet='0.5x-32')
 
     def evaluate(*subnets):
         loop = dict(type='mutualnet_mm.SubnetValLoop', subnets=subnets)
         return make_runner(model=model, weights=weights, val_cfg=loop).val()
 
-    metrics = evaluate('0.25x-48', '0.5x-64')
-    assert calibrated == ['0.25x-48']
+    metrics = evaluate('0.25x-24', '0.5x-32')
+    assert calibrated == ['0.25x-24']
     keys = [k for k in metrics if k.endswith('images')]
-    assert keys == ['sums/images', '0.25x-48/sums/images']
-    with pytest.raises(ConfigError, match='0.75x-64 is wider than 0.5x-64'):
-        evaluate('0.75x-64')
+    assert keys == ['sums/images', '0.25x-24/sums/images']
+    with pytest.raises(ConfigError, match='0.75x-32 is wider than 0.5x-32'):
+        evaluate('0.75x-32')
 
 
 @pytest.mark.parametrize('group_size', [0, 1.5])
@@ -308,10 +371,10 @@ def test_group_size(make_runner, group_size):
 
 
 def test_dumped_predictions_get_files_of_their_own(
-    make_runner, tiny_coco, tmp_path
+    make_detector, tiny_coco, tmp_path
 ):
     out = tmp_path / 'found.pkl'
-    runner = make_runner(
+    runner = make_detector(
         test_evaluator=[
             dict(type='DumpResults', out_file_path=str(out)),
             dict(
@@ -341,8 +404,8 @@ def test_dumped_predictions_get_files_of_their_own(
     )
 
 
-def test_pipeline_of_another_resolution(make_runner, coco_dataset):
-    runner = make_runner()
+def test_pipeline_of_another_resolution(make_detector, coco_dataset):
+    runner = make_detector()
     dataset = coco_dataset('val')
     dataset['pipeline'][1]['scale'] = (107, 72)
     runner.cfg.test_dataloader.dataset = dataset
@@ -351,7 +414,7 @@ def test_pipeline_of_another_resolution(make_runner, coco_dataset):
         runner.test()
 
 
-def test_hooks_see_each_batch_once(make_runner, weights):
+def test_hooks_see_each_batch_once(make_detector, detector_weights):
     seen = []
 
     class Watcher(Hook):
@@ -360,8 +423,8 @@ def test_hooks_see_each_batch_once(make_runner, weights):
             seen.append((batch_idx, outputs[0].img_shape, boxes))
 
     kind = 'mutualnet_mm.SubnetTestLoop'
-    test_cfg = dict(type=kind, subnets=SUBNETS, group_size=1)
-    runner = make_runner(weights=weights, test_cfg=test_cfg)
+    test_cfg = dict(type=kind, subnets=DETECTORS, group_size=1)
+    runner = make_detector(detector_weights, test_cfg=test_cfg)
     runner.register_hook(Watcher())
     runner.test()
     assert [idx for idx, _, _ in seen] == [0, 1, 2]
@@ -381,9 +444,9 @@ def test_the_best_of_another_spelling(make_runner):
     'key, known',
     [
         ('sums/scores', True),
-        ('0.5x-48/sums/scores', True),
-        ('0.75x-48/sums/scores', False),
-        ('1.0x-64/sums/scores', False),  # its metrics have no prefix
+        ('0.5x-24/sums/scores', True),
+        ('0.75x-24/sums/scores', False),
+        ('1.0x-32/sums/scores', False),  # its metrics have no prefix
     ],
 )
 def test_the_best_of_what_is_not_validated(make_runner, key, known):

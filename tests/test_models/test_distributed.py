@@ -1,28 +1,20 @@
-"""Two gloo processes under the stock MMDistributedDataParallel.
-
-The file is its own worker: ``python test_distributed.py RANK FOLDER``.
-"""
+"""Two gloo processes under the stock MMDistributedDataParallel."""
 
 import copy
 import faulthandler
-import os
-import pickle
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 import torch
 import torch.distributed as dist
+from forked import run_forked
 from mmengine.registry import MODELS, DefaultScope
 
 WORLD_SIZE = 2
 
 
-def work(rank, folder):
+def work(rank, folder, jobs):
     """Train one step of each job and write down what happened."""
-    import mutualnet_mm  # noqa: F401
-
     faulthandler.dump_traceback_later(200)  # should it ever hang
     dist.init_process_group(
         'gloo',
@@ -30,8 +22,6 @@ def work(rank, folder):
         rank=rank,
         world_size=WORLD_SIZE,
     )
-    with open(f'{folder}/jobs.pkl', 'rb') as file:
-        jobs = pickle.load(file)
     for kind, job in jobs.items():
         with DefaultScope.overwrite_default_scope(job['scope']):
             result = train(job, rank)
@@ -161,25 +151,7 @@ def jobs(request):
 def test_gradients_under_ddp(jobs, tmp_path):
     """Of every task, in one pair of processes."""
     assert jobs
-    (tmp_path / 'jobs.pkl').write_bytes(pickle.dumps(jobs))
-    paths = os.pathsep.join(p for p in sys.path if p)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)],
-            env=dict(os.environ, PYTHONPATH=paths, OMP_NUM_THREADS='1'),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(WORLD_SIZE)
-    ]
-    for worker in workers:
-        try:
-            _, errors = worker.communicate(timeout=240)
-        except subprocess.TimeoutExpired:
-            for each in workers:
-                each.kill()
-            _, errors = worker.communicate()
-        assert worker.returncode == 0, errors[-3000:]
+    run_forked(work, str(tmp_path), jobs)
     for kind, job in jobs.items():
         ranks = [
             torch.load(tmp_path / f'{kind}{rank}.pth', weights_only=True)
@@ -214,7 +186,3 @@ def alone_gradients(job, rank):
     loss, _ = model.parse_losses(model.loss(**data))
     loss.backward()
     return {n: p.grad for n, p in model.named_parameters()}
-
-
-if __name__ == '__main__':
-    work(int(sys.argv[1]), sys.argv[2])

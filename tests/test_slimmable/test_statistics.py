@@ -1,11 +1,8 @@
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import run_forked
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -252,12 +249,8 @@ def _pool(rank, folder):
 
 
 @pytest.mark.subprocess
-def test_statistics_are_pooled_over_processes(tmp_path, monkeypatch):
-    # A new process finds this file by its bare name only: some libraries
-    # install a package `tests`, which hides ours.
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    worker = importlib.import_module(Path(__file__).stem)._pool
-    mp.spawn(worker, (str(tmp_path),), nprocs=2)
+def test_statistics_are_pooled_over_processes(tmp_path):
+    run_forked(_pool, str(tmp_path))
     batches = [*make_batches(seed=0), *make_batches(seed=1)[:2]]
     mean, var = reference(first_outputs(make_net(), batches, 8))
     for rank in range(2):

@@ -10,6 +10,8 @@ from mutualnet_mm.slimmable import active_width
 
 WIDTHS = (0.25, 0.63, 0.9)
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
+BASE = 24  # channels where the stock networks have 64
+THIN = dict(stem_channels=BASE, base_channels=BASE)
 
 
 def rounded(value):
@@ -22,12 +24,13 @@ def rounded(value):
 
 def narrow_channels(depth, width):
     """Channels of the stem, and (inner, outer) of every stage."""
+    levels = [BASE * 2**i for i in range(4)]
     if depth == 18:
-        outer = [rounded(c * width) for c in (64, 128, 256, 512)]
-        return rounded(64 * width), list(zip(outer, outer))
-    inner = [rounded(4 * c * width) // 4 for c in (64, 128, 256, 512)]
-    outer = [rounded(4 * c * width) for c in (64, 128, 256, 512)]
-    return rounded(4 * 64 * width) // 4, list(zip(inner, outer))
+        outer = [rounded(c * width) for c in levels]
+        return rounded(BASE * width), list(zip(outer, outer))
+    outer = [rounded(4 * c * width) for c in levels]
+    inner = [c // 4 for c in outer]
+    return rounded(4 * BASE * width) // 4, list(zip(inner, outer))
 
 
 class Block(nn.Module):
@@ -124,7 +127,7 @@ def build(enter_scope):
 @pytest.mark.parametrize('depth', [18, 50])
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 def test_sliced_equals_narrow(build, depth, width, training):
-    full = build(depth=depth, out_indices=(0, 1, 2, 3)).double()
+    full = build(depth=depth, out_indices=(0, 1, 2, 3), **THIN).double()
     narrow = NarrowResNet(depth, width).double()
     fill(narrow, full)
     full.train(training), narrow.train(training)
@@ -137,8 +140,8 @@ def test_sliced_equals_narrow(build, depth, width, training):
 
 @pytest.mark.parametrize('depth', [18, 50])
 def test_full_width_is_the_stock_network(build, depth):
-    net = build(depth=depth)
-    stock = build('ResNet', depth=depth)
+    net = build(depth=depth, **THIN)
+    stock = build('ResNet', depth=depth, **THIN)
     stock.load_state_dict(net.state_dict(), strict=True)
     x = torch.randn(1, 3, 64, 64)
     assert torch.equal(net(x)[-1], stock(x)[-1])
@@ -152,7 +155,7 @@ def test_full_width_is_the_stock_network(build, depth):
 def test_the_network_of_mmdet(enter_scope, depth):
     pytest.importorskip('mmdet')
     enter_scope('mmdet')
-    settings = dict(depth=depth, norm_eval=False, frozen_stages=-1)
+    settings = dict(THIN, depth=depth, norm_eval=False, frozen_stages=-1)
     net, stock = (
         MODELS.build(dict(settings, **kind))
         for kind in (

@@ -4,7 +4,7 @@
 import copy
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmengine.config import Config
@@ -21,7 +21,7 @@ from ..models.build import without_teacher
 from ..models.checkpoints import check_checkpoint, check_exists
 from ..query_table import QueryTable, TableEntry, save_csv, save_table
 from ..query_table.fingerprints import weights_fingerprint
-from ..subnet import Subnet
+from ..subnet import Size, Subnet
 from ..visualization import plot_tables
 
 # What belongs to the run that built the table, not to the network.
@@ -47,6 +47,7 @@ def build_table(
     tested with the config's own ``test_dataloader`` and ``test_evaluator``;
     ``test_cfg.group_size`` and ``test_cfg.fp16`` hold. Called again after an
     interruption, it continues: what is finished lies in ``out/progress``.
+    Called for other subnets of the same weights, it adds them to the table.
 
     Args:
         cfg (Config): As :func:`~.config.load_config` returns it.
@@ -70,8 +71,8 @@ def build_table(
 
     Raises:
         UsageError: If something given is wrong, in several processes, or if
-            ``out`` holds the unfinished table of something else. A finished
-            one is replaced.
+            ``out`` holds the table of something else. A finished one of
+            another checkpoint is replaced.
     """
     check_exists(checkpoint)
     out = Path(out)
@@ -97,9 +98,9 @@ def build_table(
     model = loop.model
     check_checkpoint(checkpoint, model)
     views = find_views(cfg)
-    macs = {s: count_macs(model, s, views.shape) for s in loop.subnets}
-    widths = {s.width: s for s in loop.subnets}  # all that matters to params
-    params = {w: count_params(model, s) for w, s in widths.items()}
+    costs = _Costs(model, views.shape)
+    for subnet in loop.subnets:
+        costs.of(subnet)
     # All that can fail for what the config says fails before the tests.
     text = _portable(cfg, model).pretty_text
     calibration, meta = _calibration(loop), _dataset_meta(loop)
@@ -108,9 +109,10 @@ def build_table(
     runner.test()
     results = loop.progress.results
     table = QueryTable(
+        # Those of an earlier table of the same weights, too.
         [
-            TableEntry(s, macs[s], params[s.width], results[str(s)])
-            for s in loop.subnets
+            TableEntry(subnet, *costs.of(subnet), results[str(subnet)])
+            for subnet in _from_large_to_small(map(Subnet.parse, results))
         ],
         metric=loop.ranking(),
         task=model.task.name,
@@ -124,12 +126,8 @@ def build_table(
     AdaptiveFile(
         config=text,
         weights=loop.weights,
-        # An earlier table of the same weights may have had more subnets.
-        statistics={
-            key: loop.bank[key]
-            for key in map(str, loop.subnets)
-            if key in loop.bank
-        },
+        # An interrupted run may have found those of more subnets.
+        statistics={k: v for k, v in loop.bank.items() if k in results},
         table=table,
         width=(model.space.min_width, model.space.max_width),
         rounding=model.slim_state.rounding,
@@ -139,6 +137,38 @@ def build_table(
     plot_tables({_title(cfg): table}, out / 'curve.png')
     loop.progress.finish()
     return table
+
+
+class _Costs:
+    """MACs and parameters of subnets, each counted once.
+
+    Args:
+        model (MutualLearningMixin): Whose subnets they are.
+        shape (tuple[int], optional): Height and width of a view.
+    """
+
+    def __init__(
+        self, model: MutualLearningMixin, shape: Optional[Size]
+    ) -> None:
+        self._model, self._shape = model, shape
+        self._macs: Dict[Subnet, int] = {}
+        self._params: Dict[float, int] = {}  # the width alone matters
+
+    def of(self, subnet: Subnet) -> Tuple[int, int]:
+        """Multiply-accumulates and parameters of a subnet."""
+        if subnet not in self._macs:
+            self._macs[subnet] = count_macs(self._model, subnet, self._shape)
+        if subnet.width not in self._params:
+            self._params[subnet.width] = count_params(self._model, subnet)
+        return self._macs[subnet], self._params[subnet.width]
+
+
+def _from_large_to_small(subnets: Iterable[Subnet]) -> List[Subnet]:
+    return sorted(
+        subnets,
+        key=lambda s: (s.width, s.resolution, s.frames or 0),
+        reverse=True,
+    )
 
 
 def _make_runner(cfg: Config, checkpoint: str) -> Runner:

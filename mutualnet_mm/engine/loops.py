@@ -91,6 +91,7 @@ class _SubnetLoop(Stock):
             under their stock names, every other subnet's as
             ``'0.5x-360/<stock name>'``.
         """
+        self.model.check_trained(self.subnets)
         call_hook = self.runner.call_hook
         call_hook(f'before_{self.stage}')
         call_hook(f'before_{self.stage}_epoch')

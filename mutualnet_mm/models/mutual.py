@@ -4,7 +4,7 @@
 import logging
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -76,6 +76,9 @@ class MutualLearningMixin(Stock):
         self._steps = StepCounter()
         self._first_batch_checked = False
         self._depth = 0  # of the own calls that run
+        # What a loaded checkpoint was trained for, until this model trains.
+        self._loaded_widths: Optional[Tuple[float, float]] = None
+        self._register_state_dict_hook(_save_widths)
 
     def _share_state(self, rounding: Optional[str]) -> SlimState:
         backbone = getattr(self, 'backbone', None)
@@ -194,8 +197,25 @@ class MutualLearningMixin(Stock):
         with self._own_call():
             return super().extract_feat(*args, **kwargs)
 
+    def check_trained(self, subnets: Iterable[Subnet]) -> None:
+        """Refuse widths that the loaded checkpoint was never trained for.
+
+        Raises:
+            UsageError: Names the first such subnet. Checkpoints that do not
+                say what they were trained for pass.
+        """
+        low, high = self._loaded_widths or (0.0, float('inf'))
+        for subnet in subnets:
+            if not low <= subnet.width <= high:
+                raise UsageError(
+                    f'the checkpoint was trained at widths from {low} to '
+                    f'{high}, so {subnet} has no trained weights: leave it '
+                    'out, and set mutual.width_range (or widths) as in the '
+                    'training'
+                )
+
     def _load_from_state_dict(
-        self, state_dict: dict, prefix: str, *args: Any
+        self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
     ) -> None:
         """Refuse weights of which none fits: loaders only log what does not.
 
@@ -214,7 +234,10 @@ class MutualLearningMixin(Stock):
                 'checkpoint of this model, or load a backbone by '
                 "backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
             )
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, *args
+        )
+        self._loaded_widths = local_metadata.get('widths')
 
     @contextmanager
     def _own_call(self) -> Iterator[None]:
@@ -274,6 +297,7 @@ class MutualLearningMixin(Stock):
         logged: Dict[str, Any] = {}
         totals: Dict[str, Tensor] = {}
         subnets = self.sampler.sample(self._steps.next())
+        self._loaded_widths = None
         for tag, subnet in subnets.items():
             is_full = tag == 'full'
             with ExitStack() as stack:
@@ -345,6 +369,18 @@ class MutualLearningMixin(Stock):
                 "class scores to match by KL: use mutual.supervision='label'"
             )
         return seen[-1]
+
+
+def _save_widths(
+    model: MutualLearningMixin,
+    state_dict: dict,
+    prefix: str,
+    local_metadata: dict,
+) -> None:
+    """Note beside the weights what they are trained for."""
+    del state_dict, prefix
+    space = model.space
+    local_metadata['widths'] = space.min_width, space.max_width
 
 
 @MODELS.register_module()

@@ -27,7 +27,7 @@ class Progress:
 
     Raises:
         UsageError: If the folder holds unfinished results of other settings
-            or is damaged. Finished ones of other settings are replaced.
+            or is damaged. Finished ones of another checkpoint are replaced.
     """
 
     def __init__(
@@ -56,14 +56,16 @@ class Progress:
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(self._file) from error
         others = [k for k, v in self._settings.items() if settings.get(k) != v]
-        if others and content.get('finished'):
+        is_finished = content.get('finished', False)
+        if is_finished and 'checkpoint' in others:
             self._start()
             return
         if others:
             raise UsageError(
                 f'{str(self.folder)!r} holds results of another '
-                f'{" and ".join(others)}: give the same to continue, remove '
-                'that folder to start over, or write elsewhere'
+                f'{" and ".join(others)}: give the same to '
+                f'{"add subnets" if is_finished else "continue"}, remove that '
+                'folder to start over, or write elsewhere'
             )
         self.results = results
 

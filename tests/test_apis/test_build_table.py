@@ -180,7 +180,7 @@ def use_stock_model(cfg, checkpoint, monkeypatch):
         (launch_two, {}, '2 processes were launched'),
         (use_stock_model, {}, "use model.type='mutualnet_mm.Mutual"),
         (lambda *_: 'no.pth', {}, "checkpoint 'no.pth' does not exist"),
-        (break_config(), dict(step=0), 'step=0: the widths'),
+        (break_config(), dict(step=0), 'step=0: use a positive'),
         (break_config(), dict(subnets=['0.5']), "subnet '0.5' is not under"),
         (break_config(), dict(subnets=['0.1x-16']), 'outside of the trained'),
         (break_config(), dict(num_images=13), 'the test set has 12'),

@@ -8,9 +8,10 @@ import signal
 import pytest
 import torch
 
-from mutualnet_mm import UsageError
+from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import AdaptiveFile, build_table
 from mutualnet_mm.engine import loops
+from mutualnet_mm.query_table import Latency
 
 STEP = 0.375
 GRID = [
@@ -164,10 +165,47 @@ def test_more_subnets_later(score_sums, make_config, checkpoint, tmp_path):
     table = build_table(make_config(), checkpoint, out, step=STEP)
     assert len(score_sums.processed) == 3 * (len(GRID) - 1)
     assert [str(entry.subnet) for entry in table.entries] == GRID
-    fewer = build_table(make_config(), checkpoint, out, subnets=GRID[-2:])
-    assert len(fewer.entries) == 2
+    # Nothing that was measured is lost by asking for one.
+    file = AdaptiveFile.load(out / 'adaptive.pth')
+    measured = {Subnet.parse(name): Latency(1.0, 1.0) for name in GRID[:2]}
+    file.table = file.table.with_latencies('phone', measured)
+    file.save(out / 'adaptive.pth')
+    score_sums.processed.clear()
+    again = build_table(make_config(), checkpoint, out, subnets=['0.5x-16'])
+    assert len(score_sums.processed) == 3
+    names = [str(entry.subnet) for entry in again.entries]
+    assert names == [*GRID[:4], '0.5x-16', *GRID[4:]]
+    assert [
+        str(e.subnet) for e in again.entries if 'phone' in e.latency_ms
+    ] == GRID[:2]
+    assert [e for e in again.entries if str(e.subnet) in GRID[2:]] == [
+        e for e in table.entries if str(e.subnet) in GRID[2:]
+    ]
     saved = AdaptiveFile.load(out / 'adaptive.pth')
-    assert set(saved.statistics) == set(GRID[-2:])
+    assert set(saved.statistics) == {*GRID[1:], '0.5x-16'}
+
+
+@pytest.mark.parametrize(
+    'settings, what',
+    [
+        (dict(num_images=4), 'number of images'),
+        (dict(batch_size=3), 'config'),
+    ],
+)
+def test_a_finished_table_is_kept(
+    score_sums, make_config, checkpoint, tmp_path, settings, what
+):
+    """Of the same weights: hours of testing, for a forgotten option."""
+    out = tmp_path / 'out'
+    build_table(make_config(), checkpoint, out, subnets=['0.5x-16'])
+    score_sums.processed.clear()
+    files = {p: p.read_bytes() for p in out.rglob('*') if p.is_file()}
+    cfg, settings = make_config(), dict(settings)
+    cfg.test_dataloader.batch_size = settings.pop('batch_size', 4)
+    with pytest.raises(UsageError, match=f'another {what}.*to add subnets'):
+        build_table(cfg, checkpoint, out, subnets=['0.5x-16'], **settings)
+    assert not score_sums.processed
+    assert all(path.read_bytes() == old for path, old in files.items())
 
 
 def test_a_finished_table_makes_way(

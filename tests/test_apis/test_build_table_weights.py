@@ -6,10 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import get_state_dict, save_checkpoint
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveFile, build_table
+
+pytest.importorskip('mmpretrain')
+from mmpretrain.structures import DataSample  # noqa: E402
 
 
 @HOOKS.register_module(force=True)
@@ -99,3 +104,33 @@ def test_names_of_classes_in_every_form(metainfo, palette):
         del expected['palette']
     found = import_module('mutualnet_mm.apis.build_table')._dataset_meta(loop)
     assert found == (expected if metainfo else {})
+
+
+def test_widths_that_were_never_trained(
+    stock_test, make_config, weights, tmp_path
+):
+    """A checkpoint says what its training was for; stock ones do not."""
+    narrower = make_config()
+    narrower.model.mutual.width_range = (0.25, 0.8)
+    model = MODELS.build(narrower.model)
+    model.load_state_dict(weights)  # without metadata, as of a stock class
+    path = str(tmp_path / 'epoch_1.pth')
+    save_checkpoint(dict(state_dict=get_state_dict(model)), path)
+    with pytest.raises(UsageError, match=r'from 0\.25 to 0\.8, so 1\.0x-32'):
+        build_table(make_config(), path, tmp_path / 'a')
+    cfg = make_config()
+    cfg.load_from = path
+    with pytest.raises(UsageError, match='no trained weights: leave it out'):
+        Runner.from_cfg(cfg).test()
+    table = build_table(
+        make_config(), path, tmp_path / 'b', subnets=['0.5x-16']
+    )
+    assert len(table.entries) == 1
+    # Trained here, it is of the config's own widths.
+    other = MODELS.build(make_config().model).train()
+    other.load_state_dict(model.state_dict())
+    with pytest.raises(UsageError):
+        other.check_trained([other.space.full])
+    samples = [DataSample().set_gt_label(i) for i in range(2)]
+    other.loss(torch.randn(2, 3, 32, 32), samples)
+    other.check_trained([other.space.full])

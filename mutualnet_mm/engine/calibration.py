@@ -35,7 +35,7 @@ SubnetStatistics = Dict[str, Statistics]
 @torch.no_grad()
 def calibrate(
     model: MutualLearningMixin,
-    subnets: Sequence[Subnet],
+    subnets: Sequence[Union[str, Subnet]],
     batches: Iterable[Any],
 ) -> SubnetStatistics:
     """Collect exact statistics of every subnet (Sec. 3.2).
@@ -47,7 +47,8 @@ def calibrate(
 
     Args:
         model (MutualLearningMixin): Unwrapped; its modes are kept.
-        subnets (Sequence[Subnet]): Whose statistics to find.
+        subnets (Sequence[str or Subnet]): Whose statistics to find, such as
+            ``['0.5x-160']``.
         batches (Iterable): As the data loader gives them, at the full
             resolution.
 
@@ -56,12 +57,17 @@ def calibrate(
         batch norm.
 
     Raises:
-        ConfigError: If there are batch norms but no batch.
-        UsageError: If values are not finite; names the layer and the batch.
+        ConfigError: If a subnet is outside of what the model is trained for,
+            or if there are batch norms but no batch.
+        UsageError: If values are not finite, or if a layer gets a single one
+            per channel; names the layer and the batch.
     """
     if not subnets or not any(slim_batch_norms(model)):
         return {}
-    collectors = {s: BatchNormCollector(model) for s in subnets}
+    collectors = {
+        subnet: BatchNormCollector(model)
+        for subnet in model.space.choose(subnets)
+    }
     with evaluating(model):  # dropout off; collectors see to the batch norms
         _collect(model, collectors, batches)
     # Not before all ranks have met: one without data must not stop alone.
@@ -128,7 +134,7 @@ def _collect(
                         model.task.forward_batch_norms(model, *resized)
         with held:
             for subnet, collector in collectors.items():
-                collector.check_finite(
+                collector.check(
                     f'batch {number} of the calibration data at {subnet}'
                 )
 

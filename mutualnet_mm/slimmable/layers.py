@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ConfigError, UsageError
 from .channels import PLAIN, LayerRule, active_channels, slice_inputs
-from .moments import pooled_over_ranks
+from .moments import pooled_over_ranks, values_per_channel
 from .ranks import world_size
 from .state import SlimState
 
@@ -130,7 +130,8 @@ class SlimBatchNorm(SlimLayer):
     :class:`~.statistics.BatchNormCollector`, is shown the inputs.
 
     A batch with a single value per channel has no variance to normalise
-    with: there the layer uses its running statistics, and warns once.
+    with: there the layer uses its running statistics, and warns once; while
+    statistics are collected, those of the batches so far.
     """
 
     subnet_stats: Optional[Tuple[Tensor, Tensor]] = None
@@ -147,7 +148,7 @@ class SlimBatchNorm(SlimLayer):
             self.collector.update(x)
             return self._collected_statistics(x)
         if self.training:
-            if self._lacks_variance(x):
+            if self.lacks_variance(values_per_channel(x)):
                 return self._running_statistics(x)
             if not self.slim_state.track_stats:
                 return self._batch_statistics(x)
@@ -169,6 +170,11 @@ class SlimBatchNorm(SlimLayer):
     def _given_statistics(
         self, x: Tensor, mean: Tensor, var: Tensor
     ) -> Tensor:
+        if len(mean) != x.shape[1]:
+            raise UsageError(
+                f'a batch norm runs at {x.shape[1]} channels with statistics '
+                f'of {len(mean)}: they are of a subnet of another width'
+            )
         weight, bias = self._leading_affine(x)
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
 
@@ -177,15 +183,21 @@ class SlimBatchNorm(SlimLayer):
         return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
 
     def _collected_statistics(self, x: Tensor) -> Tensor:
-        if self._lacks_variance(x):
-            return self._running_statistics(x)
-        return self._batch_statistics(x)
+        if not self.lacks_variance(values_per_channel(x)):
+            return self._batch_statistics(x)
+        mean, var = self.collector.statistics()
+        return self._given_statistics(x, mean.to(x.dtype), var.to(x.dtype))
 
     def _running_statistics(self, x: Tensor) -> Tensor:
+        what = (
+            f'a batch norm of {self.num_features} channels got a single value '
+            'per channel (one image of 1 x 1 maps), which has no variance: '
+        )
+        if self.num_batches_tracked == 0:  # the initial ones fit nothing
+            raise UsageError(f'{what}train on larger batches or inputs')
         warnings.warn(
-            'a batch norm got a single value per channel (one image of 1 x 1 '
-            'maps), which has no variance: it uses its running '
-            'statistics there; larger batches or inputs avoid it',
+            f'{what}it uses its running statistics there; larger batches or '
+            'inputs avoid it',
             stacklevel=2,
         )
         width = x.shape[1]
@@ -193,8 +205,9 @@ class SlimBatchNorm(SlimLayer):
             x, self.running_mean[:width], self.running_var[:width]
         )
 
-    def _lacks_variance(self, x: Tensor) -> bool:
-        return x.numel() == x.shape[1] and self.running_mean is not None
+    def lacks_variance(self, count: int) -> bool:
+        """Whether ``count`` values per channel are too few to normalise."""
+        return count == 1 and self.running_mean is not None
 
     def _leading_affine(
         self, x: Tensor
@@ -250,8 +263,9 @@ class SlimSyncBatchNorm(SlimBatchNorm, nn.SyncBatchNorm, _BatchNorm):
         mean, var = (m.to(x.dtype) for m in moments.statistics())
         return self._given_statistics(x, mean, var)
 
-    def _lacks_variance(self, x: Tensor) -> bool:
-        return world_size() == 1 and super()._lacks_variance(x)
+    def lacks_variance(self, count: int) -> bool:
+        """Never among several ranks, which see more values together."""
+        return world_size() == 1 and super().lacks_variance(count)
 
 
 class _LeadingGroups:

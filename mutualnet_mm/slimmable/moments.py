@@ -10,6 +10,11 @@ from torch import Tensor
 from ..errors import ConfigError
 
 
+def values_per_channel(x: Tensor) -> int:
+    """Values of each channel in a batch of shape ``(N, C, ...)``."""
+    return x.numel() // x.shape[1]
+
+
 class Moments:
     """Pooled count, mean and squared deviation of a stream of batches.
 
@@ -32,7 +37,7 @@ class Moments:
         x = x.detach()
         x = x if x.dtype == torch.double else x.float()
         dims = [0, *range(2, x.dim())]
-        count = x.numel() // x.shape[1]
+        count = values_per_channel(x)
         if count == 0:  # their mean would be NaN
             zeros = x.new_zeros(x.shape[1], dtype=torch.double)
             self.merge(0, zeros, zeros)

@@ -48,10 +48,12 @@ class BatchNormCollector:
             for layer in self._layers.values():
                 layer.collector = None
 
-    def check_finite(self, batch: str) -> None:
-        """Refuse what the last forward brought if it is not finite.
+    def check(self, batch: str) -> None:
+        """Refuse what the last forward brought if it cannot be normalised.
 
-        One NaN would make the statistics of every layer after it NaN.
+        One NaN would make the statistics of every layer after it NaN; those
+        after a layer that had one value alone would be of other maps than in
+        evaluation.
 
         Args:
             batch (str): What the error calls the batch.
@@ -62,6 +64,14 @@ class BatchNormCollector:
         seen = {n: m for n, m in self._moments.items() if m.count}
         if not seen:
             return
+        for name, moments in seen.items():
+            if self._layers[name].lacks_variance(moments.count):
+                raise UsageError(
+                    f'the batch norms cannot be calibrated: layer {name!r} '
+                    f'gets a single value per channel from {batch}; use '
+                    'larger batches, such as BNCalibrationHook(dataloader='
+                    'dict(batch_size=16, ...))'
+                )
         # One number per layer: a device is waited for once.
         sums = torch.stack([(m.mean + m.m2).sum() for m in seen.values()])
         for name, is_finite in zip(seen, sums.isfinite().tolist()):

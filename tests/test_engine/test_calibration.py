@@ -183,23 +183,46 @@ def test_values_that_are_not_finite_are_refused(
         calibrate(model, SUBNETS, batches)
 
 
-def test_batches_of_one_image_and_one_pixel(build_classifier, image_batch):
-    """Single values are pooled exactly; those of the last maps are such."""
+@pytest.mark.parametrize('number', [1, 4])
+def test_batches_of_one_image_and_one_pixel(
+    build_classifier, image_batch, number
+):
+    """Pooled exactly after others, as a last batch; refused from the start.
+
+    What comes after such a layer would be of maps that are normalised by
+    nothing that fits.
+    """
     model = build_classifier()
     batches = []
-    for seed in range(3):
-        images, samples = image_batch(1, seed=seed)
+    for seed, images in enumerate((number, 1, 1)):
+        images, samples = image_batch(images, seed=seed)
         batches.append(dict(inputs=images, data_samples=samples))
-    (subnet,) = [Subnet(0.5, 32)]
+    subnet = Subnet(0.5, 32)
     seen = []
     layer = model.backbone.layer4[1].bn2
     layer.register_forward_pre_hook(
         lambda module, args: seen.append(args[0].double().numpy())
     )
-    with pytest.warns(UserWarning, match='single value per channel'):
-        bank = calibrate(model, [subnet], batches)
+    # What comes out of the layer before, at the last batch.
+    before, outputs = model.backbone.layer4[1].bn1, []
+    before.register_forward_hook(
+        lambda module, args, out: outputs.append(
+            (args[0].clone(), out.clone())
+        )
+    )
+    if number == 1:
+        message = "layer 'backbone.layer4.* single value .* at 0.5x-32; use"
+        with pytest.raises(UsageError, match=message):
+            calibrate(model, [subnet], batches)
+        return
+    bank = calibrate(model, [subnet], batches)
     assert [x.shape[2:] for x in seen] == [(1, 1)] * 3
     values = np.concatenate(seen)[:, :, 0, 0]
     mean, variance = bank[str(subnet)]['backbone.layer4.1.bn2']
     np.testing.assert_allclose(mean.numpy(), values.mean(0), 1e-5, 1e-6)
     np.testing.assert_allclose(variance.numpy(), values.var(0), 1e-5, 1e-6)
+    own = bank[str(subnet)]['backbone.layer4.1.bn1']
+    x, found = outputs[-1]
+    affine = before.weight[:64], before.bias[:64]
+    expected = nn.functional.batch_norm(x, *own, *affine, eps=before.eps)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

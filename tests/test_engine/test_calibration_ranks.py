@@ -115,7 +115,7 @@ def work(rank, folder):
     bank = calibrate(sync, SUBNETS, batches)
     model = build('BN')
     sizes = [(64, 48), (64, 64)][rank]
-    wrong = [batch(i, size) for i, size in enumerate(sizes)]
+    wrong = [batch(i, size, number=2) for i, size in enumerate(sizes)]
     errors = [message(lambda: calibrate(model, SUBNETS, wrong))]
     bad = batch(3)
     bad['inputs'] *= float('nan') if rank else 1.0

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from mutualnet_mm import UsageError
 from mutualnet_mm.slimmable import SlimState, convert
 
 NORMS = [
@@ -145,6 +146,7 @@ def test_one_value_per_channel_takes_the_running_statistics(
 ):
     """PyTorch refuses such a batch; the step is right with those."""
     layer = slim(make(norm, 16), width, track_stats).train()
+    layer.num_batches_tracked += 1
     channels = int(16 * width)
     narrow = cut(layer, norm, channels).eval()
     before = layer.running_mean.clone()
@@ -153,3 +155,13 @@ def test_one_value_per_channel_takes_the_running_statistics(
         found = layer(x)
     assert_close(found, narrow(x))
     assert torch.equal(layer.running_mean, before)
+    layer.num_batches_tracked.zero_()  # and so the statistics are none
+    with pytest.raises(UsageError, match='train on larger batches'):
+        layer(x)
+
+
+def test_statistics_of_another_width_are_refused():
+    layer = slim(make(nn.BatchNorm2d, 16), 0.5).eval()
+    layer.subnet_stats = torch.zeros(4), torch.ones(4)
+    with pytest.raises(UsageError, match='8 channels with statistics of 4'):
+        layer(torch.randn(2, 8, 3, 3))

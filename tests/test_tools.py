@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from programs import run_program
 
-from mutualnet_mm import Subnet, UsageError
+from mutualnet_mm import Subnet
 from mutualnet_mm.query_table import QueryTable, TableEntry, save_table
 
 ROOT = Path(__file__).parents[1]
@@ -339,10 +339,32 @@ def test_training_cost_of_video(tmp_path, capsys):
         assert part in text
 
 
-def test_training_cost_of_no_pixels():
-    args = SimpleNamespace(image_shape=[0, 64])
-    with pytest.raises(UsageError, match='--image-shape .0, 64.: use pixels'):
-        load_tool('training_cost').count(args)
+@pytest.mark.parametrize('tool', ['training_cost', 'get_flops'])
+@pytest.mark.parametrize('side', ['0', '-3', '1.5'])
+def test_image_shape_of_no_pixels(tool, side):
+    path = ROOT / f'tools/{tool}.py'
+    done = run_program(path, 'a.py', '--image-shape', side, '64')
+    assert done.returncode == 2
+    message = f"argument --image-shape: '{side}': use pixels, from 1"
+    assert done.stderr.endswith(f'error: {message}\n')
+
+
+@pytest.mark.parametrize(
+    'tool', ['get_flops', 'training_cost', 'export_subnet', 'measure_latency']
+)
+def test_help_explains(tool):
+    """The second paragraph of the docstring, below the arguments."""
+    done = run_program(ROOT / f'tools/{tool}.py', '--help')
+    assert done.returncode == 0
+    text = ' '.join(done.stdout.split())
+    paragraphs = load_tool(tool).__doc__.split('\n\n')
+    for paragraph in paragraphs:
+        assert ' '.join(paragraph.split()) in text
+
+
+@pytest.mark.parametrize('number, text', [(0, '0.00  '), (999, '999.00  ')])
+def test_small_numbers(number, text):
+    assert load_tool('get_flops').short(number) == text
 
 
 def load_tool(name):

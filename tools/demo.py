@@ -21,7 +21,7 @@ from matplotlib.ticker import EngFormatter
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveModel
-from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.cost import machine_name
 
 SCORE = 0.3  # that objects are drawn above, as in mmdet's inferencer
@@ -235,7 +235,7 @@ def build_page(demo: Demo, examples: list):
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tool_parser(__doc__)
     parser.add_argument('adaptive', help='adaptive.pth of build_table')
     parser.add_argument(
         'examples', nargs='*', help='images or videos to pick from'

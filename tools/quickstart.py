@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
 from mutualnet_mm.apis import build_table, load_config
-from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cli import add_cfg_options, one_line_errors, tool_parser
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.datasets.digits import make_digits
 from mutualnet_mm.query_table import QueryTable
@@ -43,7 +43,7 @@ TABLE_FILES = 'table.json,table.csv,curve.png,adaptive.pth'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tool_parser(__doc__)
     parser.add_argument(
         '--task',
         choices=['det', 'cls'],
@@ -61,14 +61,7 @@ def parse_args() -> argparse.Namespace:
         help='where the data set is made, default: '
         f'{" or ".join(DATA_DIRS.values())}',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     args.work_dir = args.work_dir or ROOT / WORK_DIRS[args.task]
     args.data_dir = args.data_dir or ROOT / DATA_DIRS[args.task]
@@ -187,7 +180,7 @@ def checkpoint(args: argparse.Namespace) -> str:
 
 def prepare(args: argparse.Namespace, options: dict) -> Config:
     """Read the example's config, with the data where they were made."""
-    options.update(args.cfg_options)
+    options.update(args.cfg_options or {})
     path = str(ROOT / CONFIGS[args.task])
     args.work_dir.mkdir(parents=True, exist_ok=True)
     return load_config(path, options, str(args.work_dir))

@@ -14,8 +14,8 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 import cv2
 import numpy as np
 
-from ..cli import track
 from ..errors import ConfigError
+from ..progress_bars import track
 
 DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
 

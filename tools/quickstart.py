@@ -22,6 +22,7 @@ from rich.table import Table
 
 from mutualnet_mm.apis import build_table, load_config
 from mutualnet_mm.cli import add_cfg_options, one_line_errors, tool_parser
+from mutualnet_mm.config import make_runner
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.datasets.digits import make_digits
 from mutualnet_mm.query_table import QueryTable
@@ -73,7 +74,7 @@ def train(cfg, work_dir: Path) -> tuple:
     clock = work_dir / 'training_time.json'
     seconds = json.loads(clock.read_text()) if clock.is_file() else 0.0
     cfg.resume = True
-    runner = Runner.from_cfg(cfg)
+    runner = make_runner(cfg)
     start = time.perf_counter()
     runner.train()
     if runner.iter > 0:
@@ -182,7 +183,6 @@ def prepare(args: argparse.Namespace, options: dict) -> Config:
     """Read the example's config, with the data where they were made."""
     options.update(args.cfg_options or {})
     path = str(ROOT / CONFIGS[args.task])
-    args.work_dir.mkdir(parents=True, exist_ok=True)
     return load_config(path, options, str(args.work_dir))
 
 

@@ -11,11 +11,13 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor
 
+from ..config.runner import make_runner
 from ..config.views import find_views
 from ..cost.macs import count_macs, count_params
 from ..deploy.adaptive_file import AdaptiveFile
 from ..engine.table_loop import TableLoop
 from ..errors import UsageError
+from ..files import make_folder
 from ..models import MutualLearningMixin
 from ..models.build import without_teacher
 from ..models.checkpoints import check_checkpoint, check_exists
@@ -74,13 +76,7 @@ def build_table(
             one is replaced.
     """
     check_exists(checkpoint)
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f'folder {str(out)!r} cannot be made: {error.strerror}'
-        ) from error
+    out = make_folder(out)
     runner = _make_runner(cfg, checkpoint)
     test_cfg = cfg.test_cfg
     loop = TableLoop(
@@ -153,7 +149,7 @@ def _make_runner(cfg: Config, checkpoint: str) -> Runner:
         )
     cfg = copy.deepcopy(cfg)
     cfg.load_from, cfg.resume = checkpoint, False
-    return Runner.from_cfg(cfg)
+    return make_runner(cfg)
 
 
 def _with_earlier_latencies(

@@ -26,7 +26,7 @@ def write(tmp_path):
 
     def make(text):
         file = tmp_path / 'small_config.py'
-        file.write_text(text)
+        file.write_text(f'model = dict()\n{text}')
         return str(file)
 
     return make

@@ -95,6 +95,21 @@ def test_remote_files_are_not_looked_for(write, root, file):
     load_config(write(f'val_dataloader = {loader(root, "plain", file)}'))
 
 
+def test_the_home_folder(write, tmp_path, monkeypatch):
+    """As mmpretrain's data sets read it."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    place = 'train_dataloader = '
+    load_config(write(place + loader('', 'plain', '~/there.json')))
+    load_config(write(place + loader('elsewhere', 'plain', '~/there.json')))
+    path = write(place + loader('', 'plain', '~/gone.json'))
+    gone = str(tmp_path / 'gone.json')
+    with pytest.raises(ConfigError, match=f'{gone}. does not exist'):
+        load_config(path)
+    path = write(place + loader('', 'plain', '~no-such-user/a.json'))
+    with pytest.raises(ConfigError, match='no-such-user'):
+        load_config(path)
+
+
 def test_no_data_at_all(write):
     load_config(write('train_dataloader = None\nval_dataloader = dict()\n'))
 

@@ -12,11 +12,13 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..config.runner import make_runner
+from ..config.source import config_source
 from ..config.views import find_views
 from ..cost.macs import count_macs, count_params
 from ..deploy.adaptive_file import AdaptiveFile
+from ..deploy.inputs import InputPipeline
 from ..engine.table_loop import TableLoop
-from ..errors import UsageError
+from ..errors import ConfigError, UsageError, as_usage_error
 from ..files import make_folder
 from ..models import MutualLearningMixin
 from ..models.build import without_teacher
@@ -97,7 +99,8 @@ def build_table(
     widths = {s.width: s for s in loop.subnets}  # all that matters to params
     params = {w: count_params(model, s) for w, s in widths.items()}
     # All that can fail for what the config says fails before the tests.
-    text = _portable(cfg, model).pretty_text
+    text = config_source(_portable(cfg, model))
+    _check_inputs(text, model)
     calibration, meta = _calibration(loop), _dataset_meta(loop)
     # In place of the loop in the config, which is dumped to the work dir.
     runner._test_loop = loop
@@ -184,6 +187,13 @@ def _portable(cfg: Config, model: MutualLearningMixin) -> Config:
         cfg.pop(key, None)
     cfg.model = without_teacher(cfg.model, model)
     return cfg
+
+
+def _check_inputs(text: str, model: MutualLearningMixin) -> None:
+    """Refuse a test pipeline that the adaptive file could not be given."""
+    broken = 'inputs cannot be made by the test_dataloader of the config'
+    with as_usage_error(broken, ConfigError):
+        InputPipeline(Config.fromstring(text, '.py'), model)
 
 
 def _calibration(loop: TableLoop) -> Dict[str, Any]:

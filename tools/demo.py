@@ -92,7 +92,7 @@ class Demo:
         number, table = EngFormatter(places=1), self.table
         low, high = table.interval(entry) or (None, None)
         interval = '' if low is None else f', 95 % in {low:.4g} to {high:.4g}'
-        macs_of = MACS_OF[self.task].format(table.views)
+        macs_of = MACS_OF.get(self.task, 'of one input').format(table.views)
         return {
             'subnet': (str(entry.subnet), 'the best within the budget'),
             'MACs': (number(entry.macs), macs_of),
@@ -267,7 +267,8 @@ def main() -> None:
             )
         except (OSError, OverflowError) as error:
             raise UsageError(
-                f'cannot serve at {place}: use another --port'
+                f'cannot serve at {place}: use another --port, or a --host of '
+                'this machine'
             ) from error
     print(f'http://{place}, Ctrl-C ends it', flush=True)
     page.block_thread()

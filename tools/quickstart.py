@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +26,7 @@ from mutualnet_mm.cli import add_cfg_options, one_line_errors, tool_parser
 from mutualnet_mm.config import make_runner
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.datasets.digits import make_digits
+from mutualnet_mm.files import atomic_write
 from mutualnet_mm.query_table import QueryTable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,12 +77,26 @@ def train(cfg, work_dir: Path) -> tuple:
     seconds = json.loads(clock.read_text()) if clock.is_file() else 0.0
     cfg.resume = True
     runner = make_runner(cfg)
-    start = time.perf_counter()
-    runner.train()
-    if runner.iter > 0:
-        seconds += time.perf_counter() - start
-        clock.write_text(json.dumps(seconds))
+    begin = Begin()
+    runner.register_hook(begin)
+    try:
+        runner.train()
+    finally:
+        if begin.seconds is not None:
+            seconds += time.perf_counter() - begin.seconds
+            with atomic_write(clock) as file:
+                file.write(json.dumps(seconds).encode())
     return runner, seconds
+
+
+class Begin(Hook):
+    """Notes when this run began to train; it does not if all is done."""
+
+    seconds = None
+
+    def before_train_iter(self, *args, **kwargs) -> None:
+        if self.seconds is None:
+            self.seconds = time.perf_counter()
 
 
 def draw_detections(runner: Runner, out: Path, zoom: int = 4) -> None:
@@ -133,12 +149,17 @@ def print_table(table: QueryTable, seconds: float, columns: dict) -> None:
             f'{entry.macs / 1e6:.2f}',
             f'{entry.params:,}',
             *(
-                f'{entry.metrics[name]:{form}}'
+                written(entry.metrics.get(name), form)
                 for name, form in columns.values()
             ),
             *([f'{interval[0]:.1f} to {interval[1]:.1f}'] if interval else []),
         )
     Console(width=79).print(shown)
+
+
+def written(value, form: str) -> str:
+    """Write a metric; a dash where the evaluator gave none."""
+    return '-' if value is None else f'{value:{form}}'
 
 
 def detect(args: argparse.Namespace) -> str:

@@ -198,8 +198,9 @@ def run_tool(tool, options=''):
         ('model = dict(', 'cannot be read: SyntaxError: '),
         ('model = dict(depth=width)', 'cannot be read: NameError: '),
         ("_base_ = 'no.py'", 'cannot be read: FileNotFoundError: '),
-        ('work_dir = "out"', 'has no model: set model=dict('),
-        ('model = None', 'has no model: set model=dict('),
+        ('work_dir = "out"', 'has no model with a type: set'),
+        ('model = dict(depth=18)', 'has no model with a type: set'),
+        ('model = None', 'has no model with a type: set'),
     ],
 )
 def test_bad_configs(tool, text, message, tmp_path, monkeypatch):

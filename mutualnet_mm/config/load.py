@@ -42,10 +42,10 @@ def load_config(
 
     Raises:
         ConfigError: If the config cannot be read, or options do not fit it;
-            if it has no model; if nothing launched this process, but a
-            launcher is named; if a file that the config names does not exist;
-            or if its pipeline does not deliver the full resolution or clips
-            as long as the full network's.
+            if it has no model, or one without a type; if a launcher is named
+            that did not start this process; if a file that the config names
+            does not exist; or if its pipeline does not deliver the full
+            resolution or clips as long as the full network's.
     """
     if not Path(path).is_file():
         raise ConfigError(f'config {path!r} does not exist')
@@ -57,9 +57,11 @@ def load_config(
             f'config {path!r} cannot take {given}', ConfigError
         ):
             cfg.merge_from_dict(options)
-    if not isinstance(cfg.get('model'), dict):
+    model = cfg.get('model')
+    if not isinstance(model, dict) or model.get('type') is None:
         raise ConfigError(
-            f'config {path!r} has no model: set model=dict(type=..., ...)'
+            f'config {path!r} has no model with a type: set model=dict('
+            'type=..., ...)'
         )
     if work_dir is not None:
         cfg.work_dir = work_dir

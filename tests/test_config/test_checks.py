@@ -15,7 +15,7 @@ def write(tmp_path):
 
     def make(text=''):
         file = tmp_path / 'small_config.py'
-        file.write_text(f'model = dict()\n{text}')
+        file.write_text(f'model = dict(type="M")\n{text}')
         return str(file)
 
     return make
@@ -29,7 +29,7 @@ def test_missing_config(tmp_path):
 
 
 def test_options_and_work_dir(write):
-    path = write('model = dict(depth=18)\n')
+    path = write('model = dict(type="M", depth=18)\n')
     cfg = load_config(path, launcher='none')
     assert cfg.work_dir.replace('\\', '/') == 'work_dirs/small_config'
     assert cfg.launcher == 'none'
@@ -153,7 +153,7 @@ RESIZE = 'dict(type="Resize", scale={}, keep_ratio={})'
 
 def pipeline_config(resolution, *steps, split='train'):
     return (
-        f'model = dict(mutual=dict(resolution={resolution}))\n'
+        f'model = dict(type="M", mutual=dict(resolution={resolution}))\n'
         f'{split}_dataloader = dict(dataset=dict('
         f'pipeline=[{", ".join(steps)}]))\n'
     )
@@ -189,7 +189,7 @@ def test_pipelines_left_to_training(write, resolution, steps):
 
 
 CLASSIFIER = (
-    'model = dict(wraps="ImageClassifier", '
+    'model = dict(type="M", wraps="ImageClassifier", '
     'mutual=dict(resolution=(32, 16)))\n'
     '{}_dataloader = dict(dataset=dict(pipeline=[{}]))\n'
 )

@@ -4,32 +4,37 @@
 import argparse
 import sys
 from contextlib import contextmanager
-from typing import Iterable, Iterator, Optional, TypeVar
+from typing import Any, Iterator
 
 from mmengine.config import DictAction
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 from .errors import UsageError
 
-Item = TypeVar('Item')
+
+def tool_parser(description: str) -> argparse.ArgumentParser:
+    """Make the parser of a tool, without arguments.
+
+    Args:
+        description (str): What the tool does, its docstring. ``--help`` shows
+            the first line above the arguments and the paragraph that follows,
+            if there is one, below them.
+    """
+    first, _, rest = description.partition('\n\n')
+    below = ' '.join(rest.split('\n\n')[0].split())
+    return argparse.ArgumentParser(
+        description=first.strip(), epilog=below or None
+    )
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
-    """Make a parser of the arguments of every tool that reads a config.
+    """:func:`tool_parser` with the arguments of every tool for a config.
 
     Args:
-        description (str): What the tool does; the first line is shown.
+        description (str): As for :func:`tool_parser`.
     """
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser = tool_parser(description)
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
+    add_cfg_options(parser)
     return parser
 
 
@@ -37,7 +42,7 @@ def runner_parser(description: str) -> argparse.ArgumentParser:
     """:func:`config_parser` with what training and testing take besides.
 
     Args:
-        description (str): What the tool does; the first line is shown.
+        description (str): As for :func:`tool_parser`.
     """
     parser = config_parser(description)
     parser.add_argument('--work-dir', help='where results and logs go')
@@ -50,6 +55,60 @@ def runner_parser(description: str) -> argparse.ArgumentParser:
     # torch.distributed.launch passes it, torchrun sets the variable instead.
     parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
     return parser
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, a dict, or None where it is not given."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=_Options,
+        metavar='KEY=VALUE',
+        help='override settings of the config',
+    )
+
+
+class _Options(DictAction):
+    """The stock action, which ends in a traceback on what it cannot parse."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: Any = None,
+    ) -> None:
+        for value in values:
+            try:
+                super().__call__(parser, namespace, [value], option_string)
+            except (ValueError, AssertionError) as error:
+                raise argparse.ArgumentError(
+                    self, f'{value!r}: write KEY=VALUE, brackets in pairs'
+                ) from error
+
+
+def add_image_shape(parser: argparse.ArgumentParser, video: str) -> None:
+    """Add ``--image-shape``, two numbers, or None where it is not given.
+
+    Args:
+        parser (ArgumentParser): Parser of a tool for a config.
+        video (str): What it stands for if the config is one for videos, and
+            the default there.
+    """
+    parser.add_argument(
+        '--image-shape',
+        nargs=2,
+        type=_pixels,
+        metavar=('H', 'W'),
+        help='original image of a detector, which keeps the aspect ratio, '
+        f'default: 480 640; {video}',
+    )
+
+
+def _pixels(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r}: use pixels, from 1')
+    return int(text)
 
 
 @contextmanager
@@ -65,30 +124,3 @@ def one_line_errors() -> Iterator[None]:
         _, name, message = str(error).rpartition(f'{type(error).__name__}: ')
         is_traceback = name and 'Traceback (most recent call' in str(error)
         sys.exit(f'error: {message.strip() if is_traceback else error}')
-
-
-def progress_bar() -> Progress:
-    """Make a progress bar on standard error, if somebody watches there.
-
-    Standard output is the result's.
-    """
-    return Progress(
-        *Progress.get_default_columns(),
-        MofNCompleteColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
-
-
-def track(
-    sequence: Iterable[Item], description: str, total: Optional[int] = None
-) -> Iterator[Item]:
-    """Go through a sequence and show how far it is.
-
-    Args:
-        sequence (Iterable): What to go through.
-        description (str): Shown beside the bar.
-        total (int, optional): Number of items. Defaults to the length.
-    """
-    with progress_bar() as bar:
-        yield from bar.track(sequence, total, description=description)

@@ -1,7 +1,8 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The errors that a user can put right."""
 
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Iterator, Type
 
 
 class UsageError(ValueError):
@@ -40,3 +41,29 @@ def first_line(error: BaseException) -> str:
     """Say in one line what went wrong: its first line, or else its kind."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next(filter(None, lines), type(error).__name__)
+
+
+@contextmanager
+def as_usage_error(
+    what: str, kind: Type[UsageError] = UsageError
+) -> Iterator[None]:
+    """Say in one line what failed, whatever the ``with`` block raises.
+
+    For what runs the user's code, such as a config. A UsageError passes as it
+    is.
+
+    Args:
+        what (str): Such as ``"config 'a.py' cannot be read"``.
+        kind (type): Class of the error. Defaults to UsageError.
+
+    Raises:
+        UsageError: ``what``, then name and first line of the error.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        raise kind(
+            f'{what}: {type(error).__name__}: {first_line(error)}'
+        ) from error

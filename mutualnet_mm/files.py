@@ -12,6 +12,8 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from filelock import FileLock
 
+from .errors import ConfigError
+
 
 @contextmanager
 def atomic_write(path: Union[str, Path]) -> Iterator[IO[bytes]]:
@@ -54,6 +56,29 @@ def only_writer(path: Union[str, Path]) -> Iterator[None]:
     path = Path(os.path.realpath(path))
     with FileLock(str(path.with_name(f'.{path.name}.lock'))):
         yield
+
+
+def make_folder(path: Union[str, Path]) -> Path:
+    """Make a folder and those that it lies in, unless it is there.
+
+    Args:
+        path (str or Path): What the user named.
+
+    Returns:
+        Path: ``path``.
+
+    Raises:
+        ConfigError: If there is a file, or no permission; names the folder.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f'folder {str(path)!r} cannot be made: {error.strerror}; name '
+            'another'
+        ) from error
+    return path
 
 
 def load_tensors(

@@ -193,6 +193,13 @@ def test_facts_alone(tool, make_classifier):
     assert marked.get_xydata().tolist() == [[entry.macs, 51.0]]
 
 
+def test_tasks_of_others(tool, make_classifier):
+    """By ``register_task``: nothing is known of what their MACs are of."""
+    demo = tool.Demo(make_classifier())
+    demo.task = 'ranking'
+    assert demo.look(None, 10**12)[2]['MACs'][1] == 'of one input'
+
+
 @pytest.mark.parametrize('seed', range(4))
 def test_each_of_the_best_subnets_can_be_reached(tool, seed):
     rng = np.random.default_rng(seed)
@@ -373,9 +380,12 @@ def test_one_line_errors(run_main, make_classifier, tmp_path, monkeypatch):
         port = taken.getsockname()[1]
         message = run_main(file, '--port', port)
     assert message == (
-        f'error: cannot serve at 127.0.0.1:{port}: use another --port'
+        f'error: cannot serve at 127.0.0.1:{port}: use another --port, or a '
+        '--host of this machine'
     )
-    assert run_main(file, '--port', 99999).endswith('use another --port')
+    for options in (('--port', 99999), ('--host', '192.0.2.1')):
+        message = run_main(file, *options)
+        assert message.endswith('--port, or a --host of this machine')
 
 
 # Runs the tool and notes every address that it looks up or connects to.

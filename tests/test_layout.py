@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / 'mutualnet_mm'
 # From the bottom up; what shares a row does not know each other.
 FLOORS = [
     {'errors', 'version', 'compat', 'registry'},
-    {'files', 'cli'},
+    {'files', 'progress_bars'},
     {'subnet'},
     {'sampler'},
     {'slimmable', 'datasets'},
@@ -19,6 +19,7 @@ FLOORS = [
     {'deploy'},
     {'export'},
     {'apis'},
+    {'cli'},  # of the tools, not of the library
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob('*.py'))

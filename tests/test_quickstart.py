@@ -5,11 +5,16 @@ import os
 import re
 import subprocess
 import sys
+import time
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 import torch
 from programs import run_program
+
+from mutualnet_mm import Subnet
+from mutualnet_mm.query_table import QueryTable, TableEntry
 
 mmpretrain = pytest.importorskip('mmpretrain')
 pytest.importorskip('sklearn')
@@ -87,6 +92,85 @@ def test_again_it_is_finished(example):
     log = run(*command)
     assert 'Epoch(train)' not in log and 'Calibrating' not in log
     assert (out / 'table.json').read_bytes() == before
+
+
+@pytest.fixture
+def tool():
+    spec = spec_from_file_location('quickstart', ROOT / 'tools/quickstart.py')
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def train_numbers(tool, folder, epochs, interrupt=False):
+    """Train one weight by the tool; return what its clock says after it."""
+    from mmengine.config import Config
+    from mmengine.model import BaseModel
+    from mmengine.registry import MODELS
+
+    class Number(BaseModel):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, inputs, data_samples=None, mode='loss'):
+            time.sleep(0.05)
+            if interrupt:
+                raise KeyboardInterrupt
+            return dict(loss=self.weight.sum())
+
+    MODELS.register_module(module=Number, force=True)
+    cfg = Config(
+        dict(
+            experiment_name=f'{folder.name} {epochs} {interrupt}',
+            work_dir=str(folder),
+            launcher='none',
+            model=dict(type='Number'),
+            train_dataloader=dict(
+                batch_size=1,
+                num_workers=0,
+                dataset=[dict(inputs=0)] * 4,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+            ),
+            train_cfg=dict(by_epoch=True, max_epochs=epochs),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            log_level='ERROR',
+        )
+    )
+    clock = folder / 'training_time.json'
+    try:
+        assert tool.train(cfg, folder)[1] == json.loads(clock.read_text())
+    except KeyboardInterrupt:
+        assert interrupt
+    return json.loads(clock.read_text())
+
+
+def test_time_of_all_runs(tool, tmp_path):
+    """Interrupted or not; a run that finds all done adds nothing."""
+    first = train_numbers(tool, tmp_path, 1, interrupt=True)
+    assert 0.05 <= first < 5
+    second = train_numbers(tool, tmp_path, 1)
+    assert 4 * 0.05 <= second - first < 5
+    assert train_numbers(tool, tmp_path, 1) == second
+    assert train_numbers(tool, tmp_path, 2) >= second + 4 * 0.05
+
+
+def test_subnets_without_a_metric(tool, capsys):
+    """NaN, as where nothing was detected, or nothing at all."""
+    found = [{'coco/bbox_mAP': 0.5}, {'coco/bbox_mAP': None}, {}]
+    entries = [
+        TableEntry(Subnet((i + 1) / 4, 32), 100, 10, metrics)
+        for i, metrics in enumerate(found)
+    ]
+    table = QueryTable(entries, 'coco/bbox_mAP', 'detection', Subnet(1.0, 32))
+    tool.print_table(table, 60.0, tool.DETECTION)
+    lines = capsys.readouterr().out.splitlines()
+    cells = [[c.strip() for c in line.split('│')] for line in lines]
+    assert [row[-3:-1] for row in cells if len(row) > 3] == [
+        ['0.500', '-'],
+        ['-', '-'],
+        ['-', '-'],
+    ]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from programs import run_program
 
-from mutualnet_mm import Subnet, UsageError
+from mutualnet_mm import Subnet
 from mutualnet_mm.query_table import QueryTable, TableEntry, save_table
 
 ROOT = Path(__file__).parents[1]
@@ -141,6 +141,8 @@ def test_training_needs_no_test_data(tmp_path, monkeypatch):
     """Only what trains and validates is looked for, as by the stock tools."""
     pytest.importorskip('mmpretrain')
     text = CLASSIFIER.replace('train_dataloader', 'test_dataloader')
+    text += 'train_dataloader, train_cfg, optim_wrapper = [dict()] * 3\n'
+    text += 'test_evaluator = dict()\n'
     (tmp_path / 'a.py').write_text(text)
     monkeypatch.chdir(tmp_path)
     trained = []
@@ -170,6 +172,138 @@ def test_what_cannot_be_tested(tmp_path, monkeypatch, settings, message):
     done = run_program(ROOT / 'tools/test.py', 'a.py', 'a.pth')
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f'error: {message}')
+
+
+# Each tool for a config, with its other arguments.
+TOOLS = {
+    'train.py': '',
+    'test.py': 'a.pth',
+    'build_table.py': 'a.pth --out out',
+    'get_flops.py': '',
+    'training_cost.py': '',
+}
+
+
+def run_tool(tool, options=''):
+    """Run a tool on ``a.py`` here; return how it ended, and its last line."""
+    command = f'{TOOLS[tool]} {options}'.split()
+    done = run_program(ROOT / 'tools' / tool, 'a.py', *command)
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('model = dict(', 'cannot be read: SyntaxError: '),
+        ('model = dict(depth=width)', 'cannot be read: NameError: '),
+        ("_base_ = 'no.py'", 'cannot be read: FileNotFoundError: '),
+        ('work_dir = "out"', 'has no model with a type: set'),
+        ('model = dict(depth=18)', 'has no model with a type: set'),
+        ('model = None', 'has no model with a type: set'),
+    ],
+)
+def test_bad_configs(tool, text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.py').write_text(text)
+    code, line = run_tool(tool)
+    assert code == 1 and line.startswith(f"error: config 'a.py' {message}")
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+@pytest.mark.parametrize(
+    'given, code, message',
+    [
+        ('foo', 2, "--cfg-options: 'foo': write KEY=VALUE"),
+        ('a=(1,2', 2, "--cfg-options: 'a=(1,2': write KEY=VALUE"),
+        (
+            'model.backbone.depth.x=3',
+            1,
+            "error: config 'a.py' cannot take model.backbone.depth.x=3: ",
+        ),
+    ],
+)
+def test_bad_options(tool, given, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.py').write_text(CLASSIFIER)
+    found, line = run_tool(tool, f'--cfg-options {given}')
+    assert found == code and message in line
+
+
+def test_config_of_another_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.txt').write_text('model = dict()')
+    done = run_program(ROOT / 'tools/train.py', 'a.txt')
+    message = "error: config 'a.txt' cannot be read: OSError: Only py/yml"
+    assert done.stderr.splitlines()[-1].startswith(message)
+
+
+# What a runner takes, of data that are never read.
+LOOPS = """
+train_dataloader = val_dataloader = test_dataloader = dict(
+    batch_size=1, num_workers=0, dataset=dict(type='CustomDataset'),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+val_cfg = dict()
+val_evaluator = test_evaluator = dict(type='Accuracy')
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+"""
+
+
+@pytest.mark.parametrize(
+    'tool, options, message',
+    [
+        ('train.py', '--amp', 'AmpOptimWrapper, mixed precision, needs a GPU'),
+        (
+            'train.py',
+            '--cfg-options optim_wrapper.type=AmpOptimWrapper',
+            'AmpOptimWrapper, mixed precision, needs a GPU',
+        ),
+        (
+            'training_cost.py',
+            '--measure --cfg-options optim_wrapper.type=AmpOptimWrapper',
+            'AmpOptimWrapper, mixed precision, needs a GPU',
+        ),
+        ('train.py', '--cfg-options optim_wrapper=None', 'no optim_wrapper'),
+        (
+            'train.py',
+            '--amp --cfg-options optim_wrapper=None',
+            'the config has no optim_wrapper: nothing to train',
+        ),
+        (
+            'training_cost.py',
+            '--measure --cfg-options optim_wrapper=None',
+            'the config has no optim_wrapper: nothing to train',
+        ),
+        ('test.py', '--cfg-options optim_wrapper=None', 'no optim_wrapper'),
+        (
+            'build_table.py',
+            '--cfg-options optim_wrapper=None',
+            'the config has train_dataloader, but no optim_wrapper: set all',
+        ),
+        (
+            'test.py',
+            '--cfg-options val_evaluator=None',
+            'the config has val_dataloader, but no val_evaluator: set all',
+        ),
+        ('train.py', '--launcher pytorch', 'no RANK in the environment'),
+        ('test.py', '--launcher pytorch', 'no RANK in the environment'),
+        ('test.py', '--launcher slurm', 'no SLURM_PROCID in the environment'),
+        ('test.py', '--launcher mpi', 'start the tool by mpirun, or'),
+        ('train.py', '--work-dir a.pth', "folder 'a.pth' cannot be made: Fi"),
+        ('test.py', '--work-dir a.pth/b', "folder 'a.pth/b' cannot be made"),
+    ],
+)
+def test_what_no_runner_takes(tool, options, message, tmp_path, monkeypatch):
+    pytest.importorskip('mmpretrain')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('mutualnet_mm.config.runner.get_device', lambda: 'cpu')
+    for variable in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_LOCAL_RANK'):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / 'a.py').write_text(CLASSIFIER + LOOPS)
+    (tmp_path / 'a.pth').write_bytes(b'')
+    code, line = run_tool(tool, options)
+    assert code == 1 and line.startswith('error: ') and message in line
 
 
 def write_classifier(folder):
@@ -339,10 +473,32 @@ def test_training_cost_of_video(tmp_path, capsys):
         assert part in text
 
 
-def test_training_cost_of_no_pixels():
-    args = SimpleNamespace(image_shape=[0, 64])
-    with pytest.raises(UsageError, match='--image-shape .0, 64.: use pixels'):
-        load_tool('training_cost').count(args)
+@pytest.mark.parametrize('tool', ['training_cost', 'get_flops'])
+@pytest.mark.parametrize('side', ['0', '-3', '1.5'])
+def test_image_shape_of_no_pixels(tool, side):
+    path = ROOT / f'tools/{tool}.py'
+    done = run_program(path, 'a.py', '--image-shape', side, '64')
+    assert done.returncode == 2
+    message = f"argument --image-shape: '{side}': use pixels, from 1"
+    assert done.stderr.endswith(f'error: {message}\n')
+
+
+@pytest.mark.parametrize(
+    'tool', ['get_flops', 'training_cost', 'export_subnet', 'measure_latency']
+)
+def test_help_explains(tool):
+    """The second paragraph of the docstring, below the arguments."""
+    done = run_program(ROOT / f'tools/{tool}.py', '--help')
+    assert done.returncode == 0
+    text = ' '.join(done.stdout.split())
+    paragraphs = load_tool(tool).__doc__.split('\n\n')
+    for paragraph in paragraphs:
+        assert ' '.join(paragraph.split()) in text
+
+
+@pytest.mark.parametrize('number, text', [(0, '0.00  '), (999, '999.00  ')])
+def test_small_numbers(number, text):
+    assert load_tool('get_flops').short(number) == text
 
 
 def load_tool(name):

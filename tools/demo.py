@@ -21,7 +21,7 @@ from matplotlib.ticker import EngFormatter
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveModel
-from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.cost import machine_name
 
 SCORE = 0.3  # that objects are drawn above, as in mmdet's inferencer
@@ -92,7 +92,7 @@ class Demo:
         number, table = EngFormatter(places=1), self.table
         low, high = table.interval(entry) or (None, None)
         interval = '' if low is None else f', 95 % in {low:.4g} to {high:.4g}'
-        macs_of = MACS_OF[self.task].format(table.views)
+        macs_of = MACS_OF.get(self.task, 'of one input').format(table.views)
         return {
             'subnet': (str(entry.subnet), 'the best within the budget'),
             'MACs': (number(entry.macs), macs_of),
@@ -235,7 +235,7 @@ def build_page(demo: Demo, examples: list):
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tool_parser(__doc__)
     parser.add_argument('adaptive', help='adaptive.pth of build_table')
     parser.add_argument(
         'examples', nargs='*', help='images or videos to pick from'
@@ -267,7 +267,8 @@ def main() -> None:
             )
         except (OSError, OverflowError) as error:
             raise UsageError(
-                f'cannot serve at {place}: use another --port'
+                f'cannot serve at {place}: use another --port, or a --host of '
+                'this machine'
             ) from error
     print(f'http://{place}, Ctrl-C ends it', flush=True)
     page.block_thread()

@@ -10,21 +10,19 @@ network as the stock class itself. What was written is run beside the adaptive
 network on real inputs; if they differ, no file is left.
 """
 
-import argparse
 import sys
 from contextlib import redirect_stdout
 
 import torch
 
 from mutualnet_mm.apis import AdaptiveModel, count_macs
-from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.config import find_views
 from mutualnet_mm.export.export import FORMATS, TOLERANCE, export_subnet
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.epilog = ' '.join(__doc__.split('\n\n')[1].split())
+    parser = tool_parser(__doc__)
     parser.add_argument('adaptive', help='adaptive.pth of build_table')
     parser.add_argument(
         '--subnet', required=True, metavar='SUBNET', help='such as 0.7x-160'

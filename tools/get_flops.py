@@ -15,7 +15,6 @@ from contextlib import redirect_stdout
 from rich.console import Console
 from rich.table import Table
 
-from mutualnet_mm import UsageError
 from mutualnet_mm.apis import (
     build_model,
     count_heads,
@@ -23,14 +22,13 @@ from mutualnet_mm.apis import (
     count_params,
     load_config,
 )
-from mutualnet_mm.cli import config_parser, one_line_errors
+from mutualnet_mm.cli import add_image_shape, config_parser, one_line_errors
 from mutualnet_mm.config import find_views
 from mutualnet_mm.models.build import listed_subnets
 
 
 def parse_args():
     parser = config_parser(__doc__)
-    parser.epilog = ' '.join(__doc__.split('\n\n')[1].split())
     parser.add_argument(
         '--subnet',
         nargs='+',
@@ -38,14 +36,9 @@ def parse_args():
         help="such as 1.0x-224 0.7x-160; default: test_cfg's, "
         'else the full and the smallest',
     )
-    parser.add_argument(
-        '--image-shape',
-        nargs=2,
-        type=int,
-        metavar=('H', 'W'),
-        help='original image of a detector, which keeps the aspect ratio, '
-        'default: 480 640; view of a video for the full network, default: '
-        "the test pipeline's",
+    add_image_shape(
+        parser,
+        "view of a video for the full network, default: the test pipeline's",
     )
     parser.add_argument(
         '--json', action='store_true', help='print JSON instead of a table'
@@ -55,8 +48,6 @@ def parse_args():
 
 def count(args) -> list:
     """Cost of each subnet, one dict each."""
-    if args.image_shape and min(args.image_shape) < 1:
-        raise UsageError(f'--image-shape {args.image_shape}: use pixels')
     cfg = load_config(
         args.config, args.cfg_options, launcher='none', stages=()
     )
@@ -120,9 +111,8 @@ def short(number) -> str:
     """Write 568790528 as ``568.79 M``, and what is not known as a dash."""
     if number is None:
         return '-'
-    unit, size = next(
-        (u, s) for u, s in zip('GMK ', (1e9, 1e6, 1e3, 1)) if number >= s
-    )
+    sizes = zip('GMK', (1e9, 1e6, 1e3))
+    unit, size = next(((u, s) for u, s in sizes if number >= s), (' ', 1))
     return f'{number / size:.2f} {unit}'
 
 

@@ -2,7 +2,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Print docs/backbones.md: which backbones of mmpretrain can be slimmed."""
 
-import argparse
 from pathlib import Path
 from typing import Any, Dict
 
@@ -10,8 +9,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.errors import UsageError
 from mutualnet_mm.models import Slimmable
+from mutualnet_mm.progress_bars import track
 
 # Classes that no stock base config names; of BEiT one that is built quickly;
 # VGG without the stock classifier, which runs at one resolution only.
@@ -73,7 +74,8 @@ def survey_backbones() -> Dict[str, str]:
         of the full one.
     """
     reasons = {}
-    for name, arguments in stock_backbones().items():
+    found = stock_backbones()
+    for name, arguments in track(found.items(), 'building', len(found)):
         try:
             try_backbone(name, arguments)
             reasons[name] = ''
@@ -112,8 +114,10 @@ def survey_page(reasons: Dict[str, str]) -> str:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    print(survey_page(survey_backbones()), end='')
+    tool_parser(__doc__).parse_args()
+    with one_line_errors():
+        page = survey_page(survey_backbones())
+    print(page, end='')
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ subnet. They go into ADAPTIVE and into the table.json and table.csv beside it,
 under a name, so that one table can hold several devices.
 """
 
-import argparse
 import sys
 
 import torch
@@ -17,14 +16,14 @@ from rich.table import Table
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveModel, measure_latencies
-from mutualnet_mm.cli import one_line_errors, track
+from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.cost import machine_name
 from mutualnet_mm.deploy import check_writable, save_latencies
+from mutualnet_mm.progress_bars import track
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.epilog = ' '.join(__doc__.split('\n\n')[1].split())
+    parser = tool_parser(__doc__)
     parser.add_argument('adaptive', help='adaptive.pth of build_table')
     parser.add_argument('--device', default='cpu', help='default: %(default)s')
     parser.add_argument(

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 
 from mutualnet_mm import UsageError
-from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.query_table import load_table
 from mutualnet_mm.visualization import plot_tables
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = tool_parser(__doc__)
     parser.add_argument(
         'table', nargs='+', help='table.json of build_table.py'
     )

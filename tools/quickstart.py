@@ -15,15 +15,18 @@ import time
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
 from mutualnet_mm.apis import build_table, load_config
-from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cli import add_cfg_options, one_line_errors, tool_parser
+from mutualnet_mm.config import make_runner
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.datasets.digits import make_digits
+from mutualnet_mm.files import atomic_write
 from mutualnet_mm.query_table import QueryTable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +46,7 @@ TABLE_FILES = 'table.json,table.csv,curve.png,adaptive.pth'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tool_parser(__doc__)
     parser.add_argument(
         '--task',
         choices=['det', 'cls'],
@@ -61,14 +64,7 @@ def parse_args() -> argparse.Namespace:
         help='where the data set is made, default: '
         f'{" or ".join(DATA_DIRS.values())}',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     args.work_dir = args.work_dir or ROOT / WORK_DIRS[args.task]
     args.data_dir = args.data_dir or ROOT / DATA_DIRS[args.task]
@@ -80,13 +76,27 @@ def train(cfg, work_dir: Path) -> tuple:
     clock = work_dir / 'training_time.json'
     seconds = json.loads(clock.read_text()) if clock.is_file() else 0.0
     cfg.resume = True
-    runner = Runner.from_cfg(cfg)
-    start = time.perf_counter()
-    runner.train()
-    if runner.iter > 0:
-        seconds += time.perf_counter() - start
-        clock.write_text(json.dumps(seconds))
+    runner = make_runner(cfg)
+    begin = Begin()
+    runner.register_hook(begin)
+    try:
+        runner.train()
+    finally:
+        if begin.seconds is not None:
+            seconds += time.perf_counter() - begin.seconds
+            with atomic_write(clock) as file:
+                file.write(json.dumps(seconds).encode())
     return runner, seconds
+
+
+class Begin(Hook):
+    """Notes when this run began to train; it does not if all is done."""
+
+    seconds = None
+
+    def before_train_iter(self, *args, **kwargs) -> None:
+        if self.seconds is None:
+            self.seconds = time.perf_counter()
 
 
 def draw_detections(runner: Runner, out: Path, zoom: int = 4) -> None:
@@ -139,12 +149,17 @@ def print_table(table: QueryTable, seconds: float, columns: dict) -> None:
             f'{entry.macs / 1e6:.2f}',
             f'{entry.params:,}',
             *(
-                f'{entry.metrics[name]:{form}}'
+                written(entry.metrics.get(name), form)
                 for name, form in columns.values()
             ),
             *([f'{interval[0]:.1f} to {interval[1]:.1f}'] if interval else []),
         )
     Console(width=79).print(shown)
+
+
+def written(value, form: str) -> str:
+    """Write a metric; a dash where the evaluator gave none."""
+    return '-' if value is None else f'{value:{form}}'
 
 
 def detect(args: argparse.Namespace) -> str:
@@ -187,9 +202,8 @@ def checkpoint(args: argparse.Namespace) -> str:
 
 def prepare(args: argparse.Namespace, options: dict) -> Config:
     """Read the example's config, with the data where they were made."""
-    options.update(args.cfg_options)
+    options.update(args.cfg_options or {})
     path = str(ROOT / CONFIGS[args.task])
-    args.work_dir.mkdir(parents=True, exist_ok=True)
     return load_config(path, options, str(args.work_dir))
 
 

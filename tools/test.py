@@ -4,11 +4,11 @@
 
 import torch
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import one_line_errors, runner_parser
+from mutualnet_mm.config import make_runner
 from mutualnet_mm.models.checkpoints import check_checkpoint, check_exists
 
 
@@ -47,7 +47,7 @@ def main() -> None:
                 'the config has no test_cfg: name subnets by --subnet, or set '
                 "test_cfg=dict(type='mutualnet_mm.SubnetTestLoop')"
             )
-        runner = Runner.from_cfg(cfg)
+        runner = make_runner(cfg)
         model = runner.model
         check_checkpoint(
             args.checkpoint,

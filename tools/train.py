@@ -7,10 +7,10 @@ checks the config before the first download or iteration.
 """
 
 import torch
-from mmengine.runner import Runner
 
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import one_line_errors, runner_parser
+from mutualnet_mm.config import check_training, make_runner
 
 
 def main() -> None:
@@ -38,10 +38,11 @@ def main() -> None:
         if args.resume is not None:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
-        if args.amp:
+        if args.amp and cfg.get('optim_wrapper') is not None:
             cfg.optim_wrapper.type = 'AmpOptimWrapper'
             cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-        Runner.from_cfg(cfg).train()
+        check_training(cfg)
+        make_runner(cfg).train()
 
 
 if __name__ == '__main__':

@@ -20,9 +20,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mutualnet_mm import Subnet, UsageError
+from mutualnet_mm import Subnet
 from mutualnet_mm.apis import build_model, count_macs, load_config
-from mutualnet_mm.cli import config_parser, one_line_errors, track
+from mutualnet_mm.cli import add_image_shape, config_parser, one_line_errors
 from mutualnet_mm.cost import (
     closed_form_ratio,
     expected_macs,
@@ -30,24 +30,20 @@ from mutualnet_mm.cost import (
     ways_of_sampling,
 )
 from mutualnet_mm.models.build import listed_subnets
+from mutualnet_mm.progress_bars import track
 
 
 def parse_args():
     parser = config_parser(__doc__)
-    parser.epilog = ' '.join(__doc__.split('\n\n')[1].split())
     parser.add_argument(
         '--measure',
         action='store_true',
         help='also time training iterations of mutual learning and of the '
         'full network alone on a batch of train_dataloader',
     )
-    parser.add_argument(
-        '--image-shape',
-        nargs=2,
-        type=int,
-        metavar=('H', 'W'),
-        help='original image of a detector, default: 480 640; clip of a '
-        'video for the full network, default: the full resolution',
+    add_image_shape(
+        parser,
+        'clip of a video for the full network, default: the full resolution',
     )
     parser.add_argument(
         '--json', action='store_true', help='print JSON instead of a table'
@@ -58,8 +54,6 @@ def parse_args():
 def count(args) -> dict:
     """All figures, absolute and relative to the full network's."""
     shape = args.image_shape
-    if shape and min(shape) < 1:
-        raise UsageError(f'--image-shape {shape}: use pixels')
     cfg = load_config(
         args.config,
         args.cfg_options,

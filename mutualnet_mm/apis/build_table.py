@@ -11,11 +11,15 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor
 
+from ..config.runner import make_runner
+from ..config.source import config_source
 from ..config.views import find_views
 from ..cost.macs import count_macs, count_params
 from ..deploy.adaptive_file import AdaptiveFile
+from ..deploy.inputs import InputPipeline
 from ..engine.table_loop import TableLoop
-from ..errors import UsageError
+from ..errors import ConfigError, UsageError, as_usage_error
+from ..files import make_folder
 from ..models import MutualLearningMixin
 from ..models.build import without_teacher
 from ..models.checkpoints import check_checkpoint, check_exists
@@ -75,13 +79,7 @@ def build_table(
             another checkpoint is replaced.
     """
     check_exists(checkpoint)
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f'folder {str(out)!r} cannot be made: {error.strerror}'
-        ) from error
+    out = make_folder(out)
     runner = _make_runner(cfg, checkpoint)
     test_cfg = cfg.test_cfg
     loop = TableLoop(
@@ -102,7 +100,8 @@ def build_table(
     for subnet in loop.subnets:
         costs.of(subnet)
     # All that can fail for what the config says fails before the tests.
-    text = _portable(cfg, model).pretty_text
+    text = config_source(_portable(cfg, model))
+    _check_inputs(text, model)
     calibration, meta = _calibration(loop), _dataset_meta(loop)
     # In place of the loop in the config, which is dumped to the work dir.
     runner._test_loop = loop
@@ -183,7 +182,7 @@ def _make_runner(cfg: Config, checkpoint: str) -> Runner:
         )
     cfg = copy.deepcopy(cfg)
     cfg.load_from, cfg.resume = checkpoint, False
-    return Runner.from_cfg(cfg)
+    return make_runner(cfg)
 
 
 def _with_earlier_latencies(
@@ -218,6 +217,13 @@ def _portable(cfg: Config, model: MutualLearningMixin) -> Config:
         cfg.pop(key, None)
     cfg.model = without_teacher(cfg.model, model)
     return cfg
+
+
+def _check_inputs(text: str, model: MutualLearningMixin) -> None:
+    """Refuse a test pipeline that the adaptive file could not be given."""
+    broken = 'inputs cannot be made by the test_dataloader of the config'
+    with as_usage_error(broken, ConfigError):
+        InputPipeline(Config.fromstring(text, '.py'), model)
 
 
 def _calibration(loop: TableLoop) -> Dict[str, Any]:

@@ -4,6 +4,7 @@
 from .checks import check_annotations, check_clips, check_resolution
 from .load import load_config
 from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
+from .runner import check_training, make_runner
 from .views import TestViews, find_views, frame_stride, takes_clips
 
 __all__ = [
@@ -13,9 +14,11 @@ __all__ = [
     'check_annotations',
     'check_clips',
     'check_resolution',
+    'check_training',
     'find_views',
     'frame_stride',
     'load_config',
+    'make_runner',
     'pipeline_steps',
     'stage_datasets',
     'takes_clips',

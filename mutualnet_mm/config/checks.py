@@ -1,13 +1,14 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Checks that a config agrees with itself and with the disk."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
 
 from mmengine.config import Config
 
 from ..errors import ConfigError
-from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
+from .pipelines import STAGES, Step, both_sides, pipeline_steps, stage_datasets
 from .views import frame_stride, sampling_steps, sizing_step, takes_clips
 
 
@@ -21,24 +22,20 @@ def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
         ConfigError: Names the setting and the file.
     """
     for place, dataset in stage_datasets(cfg, stages):
-        root = str(dataset.get('data_root') or '')
-        file = dataset.get('ann_file')
         if _is_remote(dataset):
             continue
-        if file and _is_local(root, file) and not Path(root, file).is_file():
+        file = _local_path(dataset, dataset.get('ann_file'))
+        if file is not None and not file.is_file():
             raise ConfigError(
-                f'annotation file {str(Path(root, file))!r} does not exist: '
+                f'annotation file {str(file)!r} does not exist: '
                 f'set {place}.data_root or {place}.ann_file'
             )
         prefix = dataset.get('data_prefix')
-        folder = prefix.get('video') if isinstance(prefix, dict) else None
-        if (
-            folder
-            and _is_local(root, folder)
-            and not Path(root, folder).is_dir()
-        ):
+        video = prefix.get('video') if isinstance(prefix, dict) else None
+        folder = _local_path(dataset, video)
+        if folder is not None and not folder.is_dir():
             raise ConfigError(
-                f'video folder {str(Path(root, folder))!r} does not exist: '
+                f'video folder {str(folder)!r} does not exist: '
                 f'set {place}.data_root or {place}.data_prefix.video'
             )
 
@@ -49,8 +46,14 @@ def _is_remote(dataset: dict) -> bool:
     return bool(backend) and backend.get('backend') != 'local'
 
 
-def _is_local(root: str, path: str) -> bool:
-    return '://' not in root and '://' not in str(path)
+def _local_path(dataset: dict, written: Any) -> Optional[Path]:
+    """Where a data set looks for a file; None if there is none, or a URL."""
+    root = str(dataset.get('data_root') or '')
+    if not written or '://' in root or '://' in str(written):
+        return None
+    # mmpretrain's data sets expand the home folder; those that do not will
+    # name the file themselves.
+    return Path(os.path.expanduser(root), os.path.expanduser(written))
 
 
 def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
@@ -156,9 +159,9 @@ def _image_size(steps: Sequence[Step], full: int) -> Optional[_Sized]:
             size = settings.get('scale')
         else:
             continue
-        sides = [size] if isinstance(size, int) else size
+        sides = both_sides(size)
         found = None
-        if not isinstance(sides, (list, tuple)) or not all(
+        if sides is None or not all(
             isinstance(side, int) and side > 0 for side in sides
         ):
             continue  # random, or depends on the image

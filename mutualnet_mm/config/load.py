@@ -1,15 +1,23 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Configs as the tools read them: checked before any work starts."""
 
+import os
 from pathlib import Path
 from typing import Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.dist import infer_launcher
 
-from ..errors import ConfigError
+from ..errors import ConfigError, as_usage_error
 from .checks import check_annotations, check_clips, check_resolution
 from .pipelines import STAGES
+
+# What launchers tell each process, and the command that starts them.
+_LAUNCHERS = dict(
+    pytorch=('RANK', 'torchrun'),
+    slurm=('SLURM_PROCID', 'srun'),
+    mpi=('OMPI_COMM_WORLD_LOCAL_RANK', 'mpirun'),
+)
 
 
 def load_config(
@@ -33,21 +41,45 @@ def load_config(
             of ``'train'``, ``'val'`` and ``'test'``.
 
     Raises:
-        ConfigError: If a file that the config names does not exist, or if
-            its pipeline does not deliver the full resolution or clips as long
-            as the full network's.
+        ConfigError: If the config cannot be read, or options do not fit it;
+            if it has no model, or one without a type; if a launcher is named
+            that did not start this process; if a file that the config names
+            does not exist; or if its pipeline does not deliver the full
+            resolution or clips as long as the full network's.
     """
     if not Path(path).is_file():
         raise ConfigError(f'config {path!r} does not exist')
-    cfg = Config.fromfile(path)
+    with as_usage_error(f'config {path!r} cannot be read', ConfigError):
+        cfg = Config.fromfile(path)
     if options:
-        cfg.merge_from_dict(options)
+        given = ' '.join(f'{key}={value}' for key, value in options.items())
+        with as_usage_error(
+            f'config {path!r} cannot take {given}', ConfigError
+        ):
+            cfg.merge_from_dict(options)
+    model = cfg.get('model')
+    if not isinstance(model, dict) or model.get('type') is None:
+        raise ConfigError(
+            f'config {path!r} has no model with a type: set model=dict('
+            'type=..., ...)'
+        )
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     cfg.launcher = infer_launcher() if launcher == 'auto' else launcher
+    _check_launched(cfg.launcher)
     check_annotations(cfg, stages)
     check_resolution(cfg, stages)
     check_clips(cfg, stages)
     return cfg
+
+
+def _check_launched(launcher: str) -> None:
+    variable, command = _LAUNCHERS.get(launcher, (None, None))
+    if variable is not None and variable not in os.environ:
+        raise ConfigError(
+            f'launcher {launcher!r}, but there is no {variable} in the '
+            f'environment: start the tool by {command}, or use --launcher '
+            'none'
+        )

@@ -2,7 +2,7 @@
 """The data sets of a config, and the steps of their pipelines."""
 
 from dataclasses import dataclass
-from typing import Any, Iterator, List, Sequence, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
@@ -81,3 +81,20 @@ def _steps(place: str, transforms: Any) -> Iterator[Step]:
         if not step.kind.startswith('Random'):
             inside = settings.get('transforms')
             yield from _steps(f'{step.place}.transforms', inside)
+
+
+def both_sides(size: Any) -> Optional[Tuple[Any, Any]]:
+    """Two sides of the size that a stock step takes: one number, or a pair.
+
+    Args:
+        size: What a config writes as ``scale`` or ``crop_size``.
+
+    Returns:
+        tuple or None: In the order written, a single side twice; None for
+        anything else.
+    """
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, (list, tuple)) and len(size) == 2:
+        return size[0], size[1]
+    return None

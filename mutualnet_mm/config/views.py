@@ -3,12 +3,12 @@
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
 from ..subnet import Size
-from .pipelines import Step, pipeline_steps, stage_datasets
+from .pipelines import Step, both_sides, pipeline_steps, stage_datasets
 
 # Crops that a step makes of every clip.
 _CROPS = dict(ThreeCrop=3, TenCrop=10)
@@ -94,18 +94,10 @@ def sizing_step(steps: Sequence[Step]) -> Optional[Tuple[Step, Size]]:
             size = None if keeps else step.settings.get('scale')
         else:
             continue
-        shape = _shape(size)
-        found = None if shape is None else (step, shape)
+        sides = both_sides(size)
+        # mmaction2 writes the width first.
+        found = None if sides is None else (step, (sides[1], sides[0]))
     return found
-
-
-def _shape(size: Any) -> Optional[Size]:
-    """Height and width of what mmaction2 takes: a side, or (width, height)."""
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, (list, tuple)) and len(size) == 2:
-        return size[1], size[0]
-    return None
 
 
 def _multiplier(step: Step) -> int:

@@ -2,7 +2,7 @@
 """The cost of a subnet."""
 
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, List, Optional, Tuple, Union
 
 from torch import nn
 
@@ -39,7 +39,8 @@ def count_macs(
     Returns:
         int: Multiply-accumulates.
     """
-    return _count_macs(model, subnet, image_shape, model.task.forward_cost)
+    macs, _ = _count_macs(model, subnet, image_shape, model.task.forward_cost)
+    return macs
 
 
 def count_params(
@@ -107,9 +108,11 @@ def count_heads(
         for name, child in model.named_children()
         if name not in ('backbone', 'neck')
     )
-    whole = _count_macs(model, subnet, image_shape, model.task.forward_whole)
-    macs = None  # nothing was run
-    if whole:
+    whole, outputs = _count_macs(
+        model, subnet, image_shape, model.task.forward_whole
+    )
+    macs = None
+    if outputs is not None:  # else nothing was run
         macs = whole - count_macs(model, subnet, image_shape)
     return HeadCost(macs, sum(p.numel() for p in heads.parameters()))
 
@@ -119,12 +122,15 @@ def _count_macs(
     subnet: Union[str, Subnet],
     image_shape: Optional[Size],
     forward: Callable[..., Any],
-) -> int:
+) -> Tuple[int, Any]:
+    """Multiply-accumulates of ``forward``, and what it returned."""
     subnet = model.space.check(subnet)
     net = meta_copy(model)  # another thread may be running the model
+    returned: List[Any] = []
     with net.activate(subnet):
-        return count_on_meta(
+        macs = count_on_meta(
             net,
             net.task.meta_input(net, subnet, image_shape),
-            forward=forward,
+            forward=lambda *args: returned.append(forward(*args)),
         )
+    return macs, returned[0]

@@ -14,7 +14,7 @@ from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
-from ..errors import UsageError
+from ..config.runner import check_training
 from ..models.build import build_model
 from ..subnet import Subnet
 from .machine import machine_name
@@ -65,9 +65,11 @@ def measure_steps(
             progress. Defaults to showing none.
 
     Raises:
-        UsageError: If there is no ``train_dataloader``, or if its batch is
-            not at the full resolution.
+        UsageError: If there is no ``train_dataloader`` or ``optim_wrapper``,
+            if a batch is not at the full resolution, or if mixed precision is
+            wanted without a GPU.
     """
+    check_training(cfg, ('train_dataloader', 'optim_wrapper'))
     model = build_model(cfg).to(get_device())
     model.train()
     batch = _first_batch(cfg)
@@ -106,8 +108,6 @@ def measure_steps(
 
 
 def _first_batch(cfg: Config) -> dict:
-    if not cfg.get('train_dataloader'):
-        raise UsageError('the config has no train_dataloader to time')
     # No workers, which would load the next batches meanwhile.
     loader = dict(
         cfg.train_dataloader, num_workers=0, persistent_workers=False

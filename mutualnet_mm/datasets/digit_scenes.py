@@ -14,17 +14,22 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 import cv2
 import numpy as np
 
-from ..cli import track
-from ..errors import ConfigError
+from ..errors import ConfigError, is_count
+from ..progress_bars import track
+from .folders import finish_folder, start_folder
 
 DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
 
 _MAKER = 'mutualnet_mm.datasets.make_digit_scenes'
+_SETTINGS = 'settings.json'
 _VERSION = 1  # raised whenever the same arguments would give other scenes
 _INK = 0.4  # of the full ink: where a stroke ends
 _TRAIN_SHARE = 0.7  # of the digits, and of each photograph's columns
 _MIN_VISIBLE = 0.7  # of each digit's pixels
 _PLACE_TRIALS = 50
+
+# Numbers of the streams of random numbers: with others, other scenes.
+_STREAMS = dict(train=5, val=3)
 
 # An RGB image, and each digit's label and visible pixels.
 _Scene = Tuple[np.ndarray, List[Tuple[int, np.ndarray]]]
@@ -68,14 +73,24 @@ def make_digit_scenes(
         ConfigError: If a value is out of range, ``out_dir`` holds something
             else, or scikit-learn or pycocotools is missing.
     """
+    numbers = dict(num_train=num_train, num_val=num_val, seed=seed)
+    for name, number in numbers.items():
+        if number != 0 and not is_count(number):
+            raise ConfigError(f'{name}={number!r}: use a whole number from 0')
     limits = dict(digits_per_scene=digits_per_scene, digit_size=digit_size)
-    for name, (low, high) in limits.items():
-        if not 1 <= low <= high:
-            raise ConfigError(f'{name}={(low, high)}: give least and most')
+    for name, pair in dict(limits, image_size=image_size).items():
+        if len(pair) != 2 or not all(map(is_count, pair)):
+            raise ConfigError(
+                f'{name}={tuple(pair)}: give two whole numbers from 1'
+            )
+        if name in limits and pair[0] > pair[1]:
+            raise ConfigError(
+                f'{name}={tuple(pair)}: give the least one first'
+            )
     if digit_size[1] > min(image_size):
         raise ConfigError(
             f'digit_size={tuple(digit_size)} does not fit into '
-            f'image_size={tuple(image_size)}'
+            f'image_size={tuple(image_size)}: make it smaller'
         )
     out_dir = Path(out_dir)
     digits, labels, photographs = _load_sources(photographs)
@@ -89,18 +104,21 @@ def make_digit_scenes(
         seed=seed,
         photographs=[zlib.crc32(photo.tobytes()) for photo in photographs],
     )
-    if not _start(out_dir, settings):
+    if not start_folder(out_dir, _SETTINGS, settings):
         return out_dir
+    for name in ('train', 'val', 'annotations'):
+        shutil.rmtree(out_dir / name, ignore_errors=True)
+        (out_dir / name).mkdir()
     order = np.random.default_rng(seed).permutation(len(digits))
     for split in ('train', 'val'):
-        rng = np.random.default_rng((seed, len(split)))
+        rng = np.random.default_rng((seed, _STREAMS[split]))
         chosen = _share(order, split)
         views = [_share(photo, split, axis=1) for photo in photographs]
         source = digits[chosen], labels[chosen], views
         count = settings[f'num_{split}']
         scenes = (_paint_scene(rng, *source, settings) for _ in range(count))
         _write_split(out_dir, split, track(scenes, f'{split} scenes', count))
-    _write_settings(out_dir, settings, complete=True)
+    finish_folder(out_dir, _SETTINGS, settings)
     return out_dir
 
 
@@ -122,34 +140,10 @@ def _load_sources(
         ) from error
     if photographs is None:
         photographs = load_sample_images().images
+    if len(photographs) == 0:
+        raise ConfigError('photographs is empty: give one or more, or None')
     digits = load_digits()
     return digits.images / 16, digits.target, list(photographs)
-
-
-def _write_settings(out_dir: Path, settings: dict, complete: bool) -> None:
-    text = json.dumps({**settings, 'complete': complete}, indent=2)
-    (out_dir / 'settings.json').write_text(text + '\n')
-
-
-def _start(out_dir: Path, settings: dict) -> bool:
-    """Prepare the folder; False if it already holds this very data set."""
-    if out_dir.exists() and any(out_dir.iterdir()):
-        path = out_dir / 'settings.json'
-        found = json.loads(path.read_text()) if path.exists() else {}
-        if found == {**settings, 'complete': True}:
-            return False
-        # The content of the folder is about to be deleted.
-        if found.get('made_by') != _MAKER:
-            raise ConfigError(
-                f'out_dir={str(out_dir)!r} holds something other than digit '
-                'scenes: name a new folder'
-            )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    _write_settings(out_dir, settings, complete=False)
-    for name in ('train', 'val', 'annotations'):
-        shutil.rmtree(out_dir / name, ignore_errors=True)
-        (out_dir / name).mkdir()
-    return True
 
 
 def _paint_scene(

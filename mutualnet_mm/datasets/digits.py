@@ -1,16 +1,17 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Handwritten digits as folders of images, without a download."""
 
-import json
 from pathlib import Path
 from typing import Union
 
 import cv2
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, is_count
+from .folders import finish_folder, start_folder
 
 _NUM_TRAIN = 1297  # of 1797
+_SETTINGS = 'digits.json'
 
 
 def make_digits(out_dir: Union[str, Path], size: int = 16) -> Path:
@@ -28,27 +29,22 @@ def make_digits(out_dir: Union[str, Path], size: int = 16) -> Path:
         Path: ``out_dir``.
 
     Raises:
-        ConfigError: If ``out_dir`` holds something else, or scikit-learn is
+        ConfigError: If ``out_dir`` holds something else or is a file, if
+            ``size`` is not a whole number from 1, or if scikit-learn is
             missing.
     """
     out_dir = Path(out_dir)
-    stamp = out_dir / 'digits.json'
-    settings = dict(made_by='mutualnet_mm.datasets.make_digits', size=size)
-    if stamp.is_file() and json.loads(stamp.read_text()) == settings:
-        return out_dir
-    if out_dir.exists() and any(out_dir.iterdir()) and not stamp.is_file():
-        raise ConfigError(
-            f'{str(out_dir)!r} is not empty and was not made by make_digits: '
-            'name another folder'
-        )
+    if not is_count(size):
+        raise ConfigError(f'size={size!r}: use a whole number from 1')
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ConfigError(
             'scikit-learn is missing: pip install scikit-learn'
         ) from error
-    out_dir.mkdir(parents=True, exist_ok=True)
-    stamp.write_text('{}')  # ours from here on, complete at the end
+    settings = dict(made_by='mutualnet_mm.datasets.make_digits', size=size)
+    if not start_folder(out_dir, _SETTINGS, settings):
+        return out_dir
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
     for rank, index in enumerate(order):
@@ -58,5 +54,5 @@ def make_digits(out_dir: Union[str, Path], size: int = 16) -> Path:
         image = (digits.images[index] * (255 / 16)).astype(np.uint8)
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / f'{index}.png'), image)
-    stamp.write_text(json.dumps(settings))
+    finish_folder(out_dir, _SETTINGS, settings)
     return out_dir

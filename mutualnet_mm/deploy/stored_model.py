@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from ..engine import SubnetStatistics, move_statistics
-from ..errors import UsageError, first_line
+from ..errors import UsageError, as_usage_error, first_line
 from ..models import MutualLearningMixin
 from ..models.build import build_model
 from ..models.checkpoints import load_strictly
@@ -23,13 +23,8 @@ def stored_config(file: AdaptiveFile) -> Config:
     Raises:
         UsageError: If it is not Python, or imports what is not installed.
     """
-    try:
+    with as_usage_error("the adaptive file's config cannot be read"):
         return Config.fromstring(file.config, '.py')
-    except Exception as error:  # it is a program
-        raise UsageError(
-            "the adaptive file's config cannot be read: "
-            f'{type(error).__name__}: {first_line(error)}'
-        ) from error
 
 
 def stored_model(
@@ -49,17 +44,10 @@ def stored_model(
         UsageError: If weights, statistics or settings do not fit the
             config, or if there is no such device.
     """
-    try:
-        # What wrote the file verified it; its weights are loaded below.
-        with already_verified(), weights_on_meta():
-            model = build_model(cfg)
-    except UsageError:
-        raise
-    except Exception as error:  # whatever the classes that it names raise
-        raise UsageError(
-            "the adaptive file's config cannot be built: "
-            f'{type(error).__name__}: {first_line(error)}'
-        ) from error
+    broken = as_usage_error("the adaptive file's config cannot be built")
+    # What wrote the file verified it; its weights are loaded below.
+    with broken, already_verified(), weights_on_meta():
+        model = build_model(cfg)
     found = (
         (model.space.min_width, model.space.max_width),
         model.slim_state.rounding,

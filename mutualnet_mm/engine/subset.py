@@ -30,7 +30,8 @@ def random_subset(dataset: dict, num_images: int) -> Any:
     built = build_dataset(dataset)
     if not 0 < num_images <= len(built):
         raise UsageError(
-            f'number of images {num_images}: the test set has {len(built)}'
+            f'number of images {num_images}: the test set has {len(built)}, '
+            f'so give 1 to {len(built)}, or no number for all'
         )
     chosen = random.Random(0).sample(range(len(built)), num_images)
     try:

@@ -8,8 +8,8 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Union
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..cli import progress_bar, track
 from ..errors import UsageError
+from ..progress_bars import progress_bar, track
 from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
 from ..query_table.progress import Metrics, Progress
 from ..subnet import Subnet

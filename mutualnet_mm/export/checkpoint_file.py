@@ -9,14 +9,18 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from ..config.source import config_source
 from ..deploy.adaptive_file import loaded_versions
 from ..deploy.adaptive_model import AdaptiveModel
-from ..errors import UsageError
+from ..errors import UsageError, as_usage_error
 from ..files import atomic_write, load_tensors
 from ..models import static_model
 from ..models.checkpoints import load_strictly
 from ..subnet import Subnet
 from .stock_config import inferencer_config, static_config, stock_config
+
+# Settings of a model that say which subnet runs, and how it is resized.
+_OF_SUBNET = ('subnet', 'mutual')
 
 
 def save_static(
@@ -136,18 +140,39 @@ def load_static(path: Union[str, Path]) -> nn.Module:
                 '.pth file and the .py file of the same name beside it'
             )
     try:
-        weights = load_tensors(path)['state_dict']
+        content = load_tensors(path)
+        weights = content['state_dict']
     except Exception as error:  # what it raises depends on the damage
         raise UsageError(
             f'{str(path)!r} is damaged, or not an exported network: '
             f'{type(error).__name__}'
         ) from error
-    cfg = Config.fromfile(config)
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    model = MODELS.build(cfg.model)
+    with as_usage_error(f'{str(config)!r} cannot be read'):
+        cfg = Config.fromfile(config)
+        settings = cfg.model
+    _check_pair(path, content.get('meta') or {}, settings)
+    with as_usage_error(f'the network of {str(config)!r} cannot be built'):
+        init_default_scope(cfg.get('default_scope') or 'mmengine')
+        model = MODELS.build(settings)
     load_strictly(model, weights, f'{str(path)!r}, with its config beside it,')
     model.eval()  # not chained: stock ``train`` may return nothing
     return model
+
+
+def _check_pair(path: Path, meta: dict, settings: dict) -> None:
+    """Refuse the weights of another subnet, whose shapes may fit."""
+    if 'cfg' not in meta:
+        return
+    with as_usage_error(f'the config in {str(path)!r} cannot be read'):
+        trained = Config.fromstring(meta['cfg'], '.py').model
+    for name in _OF_SUBNET:
+        found, expected = trained.get(name), settings.get(name)
+        if found != expected:
+            raise UsageError(
+                f'{str(path)!r} is of {name}={found}, but the config beside '
+                f'it says {expected}: put the two files of one export side '
+                'by side'
+            )
 
 
 def _narrow(
@@ -165,7 +190,7 @@ def _save(
 ) -> List[Path]:
     check_replaced(path)
     path, config = _pair(path)
-    text = cfg.pretty_text
+    text = config_source(cfg)
     content = dict(
         meta=dict(
             # Where inferencers look for names of classes, and for a config

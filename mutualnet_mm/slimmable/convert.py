@@ -113,7 +113,7 @@ def convert(
         if strict and own:
             place = '.'.join(filter(None, (stock_name(module), name)))
             raise ConfigError(
-                f'{place} is a {stock_name(layer)} with parameters of its own '
+                f'{place} ({stock_name(layer)}) has parameters of its own '
                 f'({", ".join(own)}), which cannot follow a width: only '
                 'convolutions, batch norms and linear layers with the stock '
                 'forward can'

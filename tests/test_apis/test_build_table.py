@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS, METRICS, MODELS
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import (
     AdaptiveFile,
+    AdaptiveModel,
     build_table,
     count_macs,
     count_params,
@@ -160,6 +161,11 @@ def break_config(**changes):
     return change
 
 
+def without_pipeline(cfg, checkpoint, monkeypatch):
+    cfg.test_dataloader.dataset.pipeline = []
+    return checkpoint
+
+
 def launch_two(cfg, checkpoint, monkeypatch):
     cfg.launcher = 'pytorch'
     monkeypatch.setenv('WORLD_SIZE', '2')
@@ -184,6 +190,16 @@ def use_stock_model(cfg, checkpoint, monkeypatch):
         (break_config(), dict(subnets=['0.5']), "subnet '0.5' is not under"),
         (break_config(), dict(subnets=['0.1x-16']), 'outside of the trained'),
         (break_config(), dict(num_images=13), 'the test set has 12'),
+        (
+            break_config(precisions=[dict(dtype=torch.float16)]),
+            {},
+            'precisions.0.dtype, torch.float16, cannot be kept',
+        ),
+        (
+            without_pipeline,
+            {},
+            'no test_dataloader.dataset.pipeline, which makes images ready',
+        ),
     ],
 )
 def test_what_is_refused_before_any_work(
@@ -201,6 +217,15 @@ def test_what_is_refused_before_any_work(
     with pytest.raises(UsageError, match=message):
         build_table(cfg, path, tmp_path / 'out', **settings)
     assert score_sums.processed == []
+
+
+def test_infinite_numbers_are_kept(make_config, checkpoint, tmp_path):
+    """Such as the end of a scheduler that has none."""
+    end = float('inf')
+    cfg = make_config(param_scheduler=[dict(type='ConstantLR', end=end)])
+    build_table(cfg, checkpoint, tmp_path, subnets=['0.5x-16'])
+    net = AdaptiveModel.from_file(tmp_path / 'adaptive.pth')
+    assert net.cfg.param_scheduler[0].end == end
 
 
 def test_no_folder(make_config, checkpoint, tmp_path):

@@ -15,7 +15,7 @@ def write(tmp_path):
 
     def make(text=''):
         file = tmp_path / 'small_config.py'
-        file.write_text(text)
+        file.write_text(f'model = dict(type="M")\n{text}')
         return str(file)
 
     return make
@@ -29,7 +29,7 @@ def test_missing_config(tmp_path):
 
 
 def test_options_and_work_dir(write):
-    path = write('model = dict(depth=18)\n')
+    path = write('model = dict(type="M", depth=18)\n')
     cfg = load_config(path, launcher='none')
     assert cfg.work_dir.replace('\\', '/') == 'work_dirs/small_config'
     assert cfg.launcher == 'none'
@@ -95,6 +95,21 @@ def test_remote_files_are_not_looked_for(write, root, file):
     load_config(write(f'val_dataloader = {loader(root, "plain", file)}'))
 
 
+def test_the_home_folder(write, tmp_path, monkeypatch):
+    """As mmpretrain's data sets read it."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    place = 'train_dataloader = '
+    load_config(write(place + loader('', 'plain', '~/there.json')))
+    load_config(write(place + loader('elsewhere', 'plain', '~/there.json')))
+    path = write(place + loader('', 'plain', '~/gone.json'))
+    gone = str(tmp_path / 'gone.json')
+    with pytest.raises(ConfigError, match=f'{gone}. does not exist'):
+        load_config(path)
+    path = write(place + loader('', 'plain', '~no-such-user/a.json'))
+    with pytest.raises(ConfigError, match='no-such-user'):
+        load_config(path)
+
+
 def test_no_data_at_all(write):
     load_config(write('train_dataloader = None\nval_dataloader = dict()\n'))
 
@@ -138,7 +153,7 @@ RESIZE = 'dict(type="Resize", scale={}, keep_ratio={})'
 
 def pipeline_config(resolution, *steps, split='train'):
     return (
-        f'model = dict(mutual=dict(resolution={resolution}))\n'
+        f'model = dict(type="M", mutual=dict(resolution={resolution}))\n'
         f'{split}_dataloader = dict(dataset=dict('
         f'pipeline=[{", ".join(steps)}]))\n'
     )
@@ -174,7 +189,7 @@ def test_pipelines_left_to_training(write, resolution, steps):
 
 
 CLASSIFIER = (
-    'model = dict(wraps="ImageClassifier", '
+    'model = dict(type="M", wraps="ImageClassifier", '
     'mutual=dict(resolution=(32, 16)))\n'
     '{}_dataloader = dict(dataset=dict(pipeline=[{}]))\n'
 )

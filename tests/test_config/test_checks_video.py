@@ -6,7 +6,7 @@ from mutualnet_mm import ConfigError
 from mutualnet_mm.apis import load_config
 
 RECOGNIZER = (
-    'model = dict(wraps={!r}, backbone={}, '
+    'model = dict(type="M", wraps={!r}, backbone={}, '
     'mutual=dict(resolution=(32, 16), frames=(4, 2)))\n'
     '{}_dataloader = dict(dataset=dict(pipeline=[{}]))\n'
 )
@@ -26,7 +26,7 @@ def write(tmp_path):
 
     def make(text):
         file = tmp_path / 'small_config.py'
-        file.write_text(text)
+        file.write_text(f'model = dict(type="M")\n{text}')
         return str(file)
 
     return make

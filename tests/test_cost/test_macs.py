@@ -137,6 +137,18 @@ def test_heads_behind_proposals(build_detector):
     assert heads.params == numel(model.rpn_head) + numel(model.roi_head)
 
 
+def test_heads_that_cost_nothing(build_detector, monkeypatch):
+    """Unlike heads that were not run."""
+    model = build_detector()
+    monkeypatch.setattr(
+        model.task, 'forward_whole', lambda model, inputs: inputs
+    )
+    monkeypatch.setattr(
+        model.task, 'forward_cost', lambda model, inputs: inputs
+    )
+    assert count_heads(model, '0.5x-48').macs == 0
+
+
 @pytest.mark.parametrize(
     'subnet, padded', [('1.0x-64', (64, 96)), ('0.25x-48', (64, 64))]
 )

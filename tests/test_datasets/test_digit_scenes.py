@@ -14,6 +14,10 @@ coco_mask = pytest.importorskip('pycocotools.mask')
 SETTINGS = dict(num_train=12, num_val=5, image_size=(96, 120), seed=3)
 
 
+# Of the digits on the first images.
+LABELS = [[7, 1, 2, 8, 3, 9, 1, 6], [8, 4, 2, 2, 7, 5, 5, 2]]
+
+
 def read(folder, split='train'):
     path = folder / 'annotations' / f'instances_{split}.json'
     data = json.loads(path.read_text())
@@ -184,17 +188,44 @@ def test_interrupted_data_set_is_made_again(tmp_path, monkeypatch, painted):
     [
         (dict(digit_size=(36, 97)), r'\(36, 97\).*\(96, 120\)'),
         (dict(digit_size=(40, 30)), r'digit_size=\(40, 30\)'),
-        (dict(digits_per_scene=(0, 2)), r'digits_per_scene=\(0, 2\)'),
+        (
+            dict(digits_per_scene=(0, 3)),
+            r'digits_per_scene=\(0, 3\): give two whole numbers from 1',
+        ),
+        (dict(digits_per_scene=(3, 1)), r'=\(3, 1\): give the least one'),
+        (dict(digit_size=(36, 40.5)), r'=\(36, 40.5\): give two whole'),
+        (dict(image_size=(96,)), r'image_size=\(96,\): give two whole'),
+        (dict(num_train=-3), 'num_train=-3: use a whole number from 0'),
+        (dict(num_val=1.5), 'num_val=1.5: use a whole number from 0'),
+        (dict(seed=-1), 'seed=-1: use a whole number from 0'),
+        (dict(photographs=[]), 'photographs is empty: give one or more'),
     ],
 )
 def test_wrong_values_are_refused(tmp_path, wrong, message):
     with pytest.raises(ConfigError, match=message):
         make_digit_scenes(tmp_path, **{**SETTINGS, **wrong})
+    assert not [*tmp_path.iterdir()]
 
 
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / 'a').write_text('do not touch')
+    with pytest.raises(ConfigError, match='cannot be made: .*; name another'):
+        make_digit_scenes(tmp_path / 'a', **SETTINGS)
+
+
+def test_scenes_stay_the_same(scenes):
+    """Numbers of the docs were measured on them."""
+    labels = [
+        [a['category_id'] - 1 for a in read(scenes, split)[0]['annotations']]
+        for split in ('train', 'val')
+    ]
+    assert [found[:8] for found in labels] == LABELS
+
+
+@pytest.mark.parametrize('text', ['{}', '[]', '{', ''])
 @pytest.mark.parametrize('name', ['notes.txt', 'settings.json'])
-def test_other_data_is_not_overwritten(tmp_path, name):
-    (tmp_path / name).write_text('{}')
+def test_other_data_is_not_overwritten(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match='name a new folder'):
         make_digit_scenes(tmp_path, **SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == [name]

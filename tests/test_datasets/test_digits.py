@@ -36,16 +36,40 @@ def test_made_once_and_again_for_another_size(tmp_path):
     assert cv2.imread(str(file)).shape == (8, 8, 3)
 
 
-def test_unfinished_is_completed(tmp_path):
-    root = make_digits(tmp_path, size=8)
-    (root / 'digits.json').write_text('{}')  # as it is while being made
-    file = next((root / 'val/7').glob('*.png'))
-    file.unlink()
-    make_digits(tmp_path, size=8)
-    assert file.is_file()
+def test_unfinished_is_completed(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            cv2, 'imwrite', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        make_digits(tmp_path, size=8)
+    assert len(list(make_digits(tmp_path, size=8).rglob('*.png'))) == 1797
 
 
-def test_foreign_folders_are_left_alone(tmp_path):
-    (tmp_path / 'thesis.txt').write_text('do not touch')
-    with pytest.raises(ConfigError, match='not empty'):
+FOREIGN = {
+    'thesis.txt': ['do not touch'],
+    'digits.json': ['{"size": 8}', '[]', '{}', '{"made_by": "me"}', '{', ''],
+}
+
+
+@pytest.mark.parametrize(
+    'name, text', [(n, text) for n, texts in FOREIGN.items() for text in texts]
+)
+def test_foreign_folders_are_left_alone(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match='did not make: name a new folder'):
         make_digits(tmp_path)
+    assert [file.read_text() for file in tmp_path.iterdir()] == [text]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / 'a').write_text('do not touch')
+    for place in (tmp_path / 'a', tmp_path / 'a' / 'b'):
+        with pytest.raises(ConfigError, match='cannot be made: .*; name an'):
+            make_digits(place)
+
+
+@pytest.mark.parametrize('size', [0, -1, 1.5, None])
+def test_wrong_sizes(tmp_path, size):
+    with pytest.raises(ConfigError, match=f'size={size}: use a whole number'):
+        make_digits(tmp_path, size)
+    assert not [*tmp_path.iterdir()]

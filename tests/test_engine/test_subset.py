@@ -40,7 +40,8 @@ def test_random_but_always_the_same(lazy_init, serialize_data):
 
 @pytest.mark.parametrize('count', [0, -1, 101])
 def test_as_many_as_there_are(count):
-    with pytest.raises(UsageError, match=f'{count}: the test set has 100'):
+    message = f'{count}: the test set has 100, so give 1 to 100, or no number'
+    with pytest.raises(UsageError, match=message):
         random_subset(dict(type='Numbers'), count)
 
 

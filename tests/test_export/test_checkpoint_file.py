@@ -1,5 +1,7 @@
 """Exported networks, compared with plain ones."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -312,6 +314,21 @@ def damage(file, config, kind):
         torch.save([1, 2], file)
     elif kind == 'of another subnet':
         config.write_text(config.read_text().replace(HALF, SMALL))
+    elif kind == 'of another space':
+        larger = re.sub(
+            r'(resolution=.\s*)64,', r'\g<1>72, 64,', config.read_text()
+        )
+        config.write_text(larger)
+    elif kind == 'no Python':
+        config.write_text('model = dict(')
+    elif kind == 'no model':
+        config.write_text('work_dir = None')
+    elif kind == 'unknown class':
+        config.write_text(config.read_text().replace('StaticSubnet', 'No'))
+    elif kind == 'no config inside':
+        content = read(file)
+        content['meta']['cfg'] = 'model = dict('
+        torch.save(content, file)
 
 
 @pytest.mark.parametrize(
@@ -326,8 +343,13 @@ def damage(file, config, kind):
         ),
         (
             'of another subnet',
-            r'config beside it, does not fit .* the model has',
+            r"a.pth' is of subnet=0.5x-48, but .* says 0.25x-32: put the two",
         ),
+        ('of another space', r"a.pth' is of mutual=.*64, 48.* says .*72, 64"),
+        ('no Python', r"a.py' cannot be read: SyntaxError: "),
+        ('no model', r"a.py' cannot be read: AttributeError: "),
+        ('unknown class', r"the network of .*a.py' cannot be built: KeyError"),
+        ('no config inside', r"config in .*a.pth' cannot be read: SyntaxErr"),
     ],
 )
 def test_damaged(kind, message, net, tmp_path):
@@ -336,6 +358,37 @@ def test_damaged(kind, message, net, tmp_path):
     with pytest.raises(UsageError, match=message) as error:
         load_static(file)
     assert '\n' not in str(error.value)
+
+
+def test_of_another_resolution(make_net, image_batch, tmp_path):
+    """Weights of the same shapes: nothing else tells them apart."""
+    net = make_net(subnets=('0.25x-48', SMALL))
+    file, _ = save_static(net, '0.25x-48', tmp_path / 'a.pth')
+    _, config = save_static(net, SMALL, tmp_path / 'b.pth')
+    config.replace(file.with_suffix('.py'))
+    with pytest.raises(UsageError, match='is of subnet=0.25x-48, but'):
+        load_static(file)
+    net = make_net(subnets=('1.0x-48',))
+    file, _ = save_static(net, '1.0x-48', tmp_path / 'a.pth')
+    _, config = save_stock(net, FULL, tmp_path / 'b.pth')
+    config.replace(file.with_suffix('.py'))
+    with pytest.raises(UsageError, match='=1.0x-48, but .* says None'):
+        load_static(file)
+
+
+def test_weights_without_their_config(net, tmp_path):
+    """Such as a ``state_dict`` alone, which people pass around."""
+    file, _ = save_static(net, HALF, tmp_path / 'a.pth')
+    torch.save(dict(state_dict=read(file)['state_dict']), file)
+    assert str(load_static(file).subnet) == HALF
+
+
+def test_infinite_numbers_are_kept(net, tmp_path):
+    net.cfg.model.head.topk = (1, float('inf'))
+    file, config = save_static(net, HALF, tmp_path / 'a.pth')
+    again = Config.fromfile(config).model.head
+    assert again.topk == (1, float('inf'))
+    assert read(file)['meta']['cfg'] == config.read_text()
 
 
 def test_what_is_interrupted_leaves_the_old_files(net, tmp_path, monkeypatch):

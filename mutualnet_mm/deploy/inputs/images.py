@@ -11,7 +11,7 @@ from mmengine.model import stack_batch
 from mmengine.registry import TRANSFORMS
 from torch import Tensor
 
-from ...config.pipelines import pipeline_steps
+from ...config.pipelines import both_sides, pipeline_steps
 from ...errors import UsageError
 from ...models import MutualLearningMixin
 from ...models.tasks.samples import Batch
@@ -100,8 +100,9 @@ class DetectionReader(ImageReader):
             resize = step.settings
             if step.kind == 'MultiResolution':
                 resize = resize['resize']
-            if resize.get('keep_ratio') and 'scale' in resize:
-                self._scale = tuple(resize['scale'])
+            sides = both_sides(resize.get('scale'))
+            if resize.get('keep_ratio') and sides is not None:
+                self._scale = sides
 
     def read_array(self, array: np.ndarray) -> dict:
         """Return what the stock inferencer's pipeline makes of an array."""

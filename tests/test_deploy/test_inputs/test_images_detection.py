@@ -127,6 +127,18 @@ def test_long_edge_binds_for_tensors_as_for_arrays(pipeline, files):
     assert pipeline(tensor)[1][0].img_shape == (63, LONG_EDGE)
 
 
+def test_one_number_bounds_both_edges(cfg, files):
+    cfg.test_dataloader.dataset.pipeline[1].scale = FULL
+    cfg.model.mutual.resolution = (FULL, 48)
+    square = InputPipeline(cfg, MODELS.build(cfg.model))
+    cfg.test_dataloader.dataset.pipeline[1].scale = (FULL, FULL)
+    pair = InputPipeline(cfg, MODELS.build(cfg.model))
+    for given in (files[2], torch.zeros(3, 96, 96)):
+        found, expected = square(given), pair(given)
+        assert torch.equal(found[0], expected[0])
+        assert found[1][0].img_shape == (FULL, FULL)
+
+
 def test_boxes_are_in_the_coordinates_of_the_tensor(cfg, files):
     model = MODELS.build(cfg.model).eval()
     model.roi_head.test_cfg.score_thr = 0.0

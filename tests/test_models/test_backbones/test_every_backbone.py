@@ -1,6 +1,8 @@
 """Every backbone of mmpretrain: right at every width, or refused by name."""
 
 import copy
+import re
+import sys
 from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import product
@@ -195,6 +197,31 @@ def check_refusal(name, text):
     words = {w.strip('",.()') for w in text.split()}
     words |= {w[len(name) + 1 :] for w in words if w.startswith(f'{name}.')}
     assert words & layers, text
+
+
+def test_the_tool_without_mmpretrain(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'mmpretrain', None)
+    monkeypatch.setattr(sys, 'argv', ['list_backbones.py'])
+    with pytest.raises(SystemExit, match='^error: .*mmpretrain'):
+        tool.main()
+
+
+def test_the_tool_shows_how_far_it_is(monkeypatch):
+    shown = []
+
+    def track(sequence, description, total):
+        shown.append(total)
+        return sequence
+
+    monkeypatch.setattr(tool, 'track', track)
+    monkeypatch.setattr(tool, 'stock_backbones', lambda: {'ViT': {}})
+    monkeypatch.setattr(tool, 'try_backbone', lambda name, arguments: None)
+    assert tool.survey_backbones() == {'ViT': ''} and shown == [1]
+
+
+def test_reasons_are_English():
+    text = (ROOT / 'docs/backbones.md').read_text()
+    assert not re.search(r'\ba [AEIO]', text)
 
 
 def test_the_page_lists_what_was_found():

@@ -1,0 +1,65 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The runner of a config, and what it needs to train."""
+
+from typing import Sequence
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.runner import Runner
+
+from ..errors import ConfigError
+from ..files import make_folder
+from .pipelines import STAGES, Step
+
+_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
+# Of these the runner takes all or none.
+_TOGETHER = (
+    _TRAINING,
+    *((f'{s}_dataloader', f'{s}_cfg', f'{s}_evaluator') for s in STAGES[1:]),
+)
+
+
+def make_runner(cfg: Config) -> Runner:
+    """Build the runner of a config, and its work dir.
+
+    Args:
+        cfg (Config): As :func:`~.load.load_config` returns it.
+
+    Raises:
+        ConfigError: If the work dir cannot be made, or if some settings of a
+            loop are there and others are not.
+    """
+    for names in _TOGETHER:
+        found = [name for name in names if cfg.get(name) is not None]
+        lacking = [name for name in names if name not in found]
+        if found and lacking:
+            raise ConfigError(
+                f'the config has {found[0]}, but no {lacking[0]}: set all of '
+                f'{", ".join(names)}, or none'
+            )
+    make_folder(cfg.work_dir)
+    return Runner.from_cfg(cfg)
+
+
+def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
+    """Refuse a config that cannot be trained on this machine.
+
+    Args:
+        cfg (Config): As :func:`~.load.load_config` returns it.
+        needed (Sequence[str]): Settings that have to be there. Defaults to
+            all that the runner takes.
+
+    Raises:
+        ConfigError: If a setting of the training is missing, or if mixed
+            precision is wanted without a GPU.
+    """
+    for name in needed:
+        if cfg.get(name) is None:
+            raise ConfigError(f'the config has no {name}: nothing to train')
+    device, wrapper = get_device(), Step('', cfg.optim_wrapper).kind
+    if wrapper == 'AmpOptimWrapper' and device in ('cpu', 'mps'):
+        raise ConfigError(
+            f'{wrapper}, mixed precision, needs a GPU, but the device is '
+            f'{device!r}: leave out --amp, or set optim_wrapper.type='
+            'OptimWrapper'
+        )

@@ -54,6 +54,10 @@ class SubnetSampler:
                 raise ConfigError(
                     f'mutual.{name}={value!r}: use a whole number from 0'
                 )
+        if not isinstance(include_min, bool):
+            raise ConfigError(
+                f'mutual.include_min={include_min!r}: use True or False'
+            )
         self.space = space
         self.num_random = num_random
         self.include_min = include_min

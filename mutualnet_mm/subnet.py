@@ -12,6 +12,7 @@ from .errors import ConfigError, is_count
 Size = Tuple[int, int]
 """Height and width in pixels."""
 
+_MAX_WIDTHS = 1000  # of a grid; each is tested
 _PATTERN = re.compile(
     r'(?P<width>\d+(?:\.\d+)?(?:e[+-]?\d+)?)x'
     r'-(?P<resolution>\d+)(?:-(?P<frames>\d+))?'
@@ -202,6 +203,11 @@ class SubnetSpace:
         widths = list(self.widths)
         if self.is_range:
             count = int((self.max_width - self.min_width) / step + 1e-6)
+            if count > _MAX_WIDTHS:
+                raise ConfigError(
+                    f'step={step!r} gives {count + 1} widths: use a larger '
+                    'step'
+                )
             steps = (
                 round(self.max_width - i * step, 6) for i in range(count + 1)
             )

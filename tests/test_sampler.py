@@ -118,6 +118,12 @@ def test_bad_numbers_are_named(name, value):
         SubnetSampler(SPACE, **{name: value})
 
 
+@pytest.mark.parametrize('value', ['no', 0, None])
+def test_include_min_is_yes_or_no(value):
+    with pytest.raises(ConfigError, match=f'include_min={value!r}: use True'):
+        SubnetSampler(SPACE, include_min=value)
+
+
 def test_bad_resolution_mode_is_named():
     with pytest.raises(ConfigError, match="resolution_mode='mixed'"):
         SubnetSampler(SPACE, resolution_mode='mixed')

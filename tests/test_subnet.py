@@ -124,6 +124,12 @@ def test_a_grid_is_inside_of_its_range(ends, step):
     assert all(a - b > 1e-6 for a, b in zip(grid, grid[1:]))
 
 
+def test_a_grid_of_too_many_widths():
+    """Each of its subnets is tested: nobody means millions."""
+    with pytest.raises(ConfigError, match='step=1e-09 gives 750000001 widths'):
+        SubnetSpace((0.25, 1.0)).grid(1e-9)
+
+
 @pytest.mark.parametrize('text', ['1.0x-224', '0.25x-128', '0.3x-200'])
 def test_check_accepts(text):
     assert SPACE.check(text) == Subnet.parse(text)

@@ -10,7 +10,7 @@ from ..engine import SubnetStatistics, move_statistics
 from ..errors import UsageError, as_usage_error, first_line
 from ..models import MutualLearningMixin
 from ..models.build import build_model
-from ..models.checkpoints import load_strictly
+from ..models.checkpoints import check_finite, load_strictly
 from ..slimmable import slim_batch_norms
 from ..slimmable.meta import weights_on_meta
 from ..slimmable.verify import already_verified
@@ -59,6 +59,7 @@ def stored_model(
             f'with {found[1]!r}: build the table again'
         )
     name = f'the weights of the adaptive file (written with {file.versions})'
+    check_finite(file.weights, 'the adaptive file')
     load_strictly(model, file.weights, name, assign=True)
     try:
         model.to(device)
@@ -85,7 +86,12 @@ def _check_statistics(
             name
             for name, (mean, variance) in statistics.items()
             if name in layers
-            and not len(mean) == len(variance) <= layers[name].num_features
+            and not (
+                len(mean) == len(variance) <= layers[name].num_features
+                and mean.isfinite().all()
+                and variance.isfinite().all()
+                and (variance >= 0).all()
+            )
         ]
         for name in (*sorted(unknown), *wrong):
             raise UsageError(

@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..errors import UsageError
+from ..models.checkpoints import check_finite
 from ..progress_bars import progress_bar, track
 from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
 from ..query_table.progress import Metrics, Progress
@@ -104,12 +105,7 @@ class TableLoop(SubnetTestLoop):
             name: tensor.detach().cpu().clone()
             for name, tensor in self.model.state_dict().items()
         }
-        for name, tensor in self.weights.items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise UsageError(
-                    f'{name} of the checkpoint is not finite: every score of '
-                    'the table would be wrong; take an earlier checkpoint'
-                )
+        check_finite(self.weights, 'the checkpoint')
         self.progress = Progress(
             self.folder,
             {

@@ -149,6 +149,24 @@ def load_strictly(
     return surplus
 
 
+def check_finite(weights: Mapping[str, Tensor], name: str) -> None:
+    """Refuse weights with a NaN or an infinity: every score would be wrong.
+
+    Args:
+        weights (Mapping): A ``state_dict``.
+        name (str): Where they come from, for the error.
+
+    Raises:
+        UsageError: Names the first one.
+    """
+    for key, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UsageError(
+                f'{key} of {name} is not finite: every score would be wrong; '
+                'take an earlier checkpoint'
+            )
+
+
 def find_misfit(
     model: nn.Module, weights: Mapping[str, Tensor]
 ) -> Optional[str]:

@@ -117,6 +117,18 @@ SPOILT = {
         ),
         f'statistics of {SUBNET} do not fit layer {LAYER!r}',
     ),
+    'a weight that is not finite': (
+        lambda file: file.weights['head.fc.bias'].fill_(float('nan')),
+        'head.fc.bias of the adaptive file is not finite',
+    ),
+    'a mean that is not finite': (
+        lambda file: file.statistics[SUBNET][LAYER][0].fill_(float('inf')),
+        f'statistics of {SUBNET} do not fit layer {LAYER!r}',
+    ),
+    'a variance below zero': (
+        lambda file: file.statistics[SUBNET][LAYER][1].fill_(-1.0),
+        f'statistics of {SUBNET} do not fit layer {LAYER!r}',
+    ),
     'statistics of another layer': (
         lambda file: file.statistics[SUBNET].update({'head.bn': pair(8)}),
         "do not fit layer 'head.bn'",

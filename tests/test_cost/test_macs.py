@@ -30,7 +30,7 @@ def test_published_numbers(enter_scope):
 
 
 def test_counting_leaves_no_trace(build_classifier):
-    model = build_classifier(depth=50).train()
+    model = build_classifier().train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     count_macs(model, '0.7x-48')
     assert model.slim_state.width == 1.0

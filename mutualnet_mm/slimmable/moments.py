@@ -50,8 +50,6 @@ class Moments:
         if self.count == 0:
             self.count, self.mean, self.m2 = count, mean, m2
             return
-        if count == 0:
-            return
         if mean.shape != self.mean.shape:
             raise ConfigError(
                 f'a layer saw {len(self.mean)} and then {len(mean)} channels:'

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import resource
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -46,6 +48,22 @@ def unformatted_configs():
             lambda text, **settings: (text, False),
         )
         yield
+
+
+@pytest.fixture
+def full_disk():
+    """Return a context in which no file grows beyond so many bytes."""
+
+    @contextmanager
+    def limit(size=0):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..engine import SubnetStatistics
 from ..errors import UsageError
-from ..files import atomic_write, load_tensors
+from ..files import atomic_write, load_tensors, save_tensors
 from ..query_table import QueryTable, table_from_dict, table_to_dict
 
 SCHEMA = 1
@@ -80,17 +80,10 @@ class AdaptiveFile:
         Raises:
             UsageError: If it cannot be written.
         """
-        if Path(path).is_dir():
-            raise UsageError(f'{str(path)!r} is a folder: name a file')
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         content['table'] = table_to_dict(self.table)
-        try:
-            with atomic_write(path) as file:
-                torch.save(dict(content, schema=SCHEMA), file)
-        except OSError as error:
-            raise UsageError(
-                f'{str(path)!r} cannot be written: {error.strerror}'
-            ) from error
+        with atomic_write(path) as file:
+            save_tensors(dict(content, schema=SCHEMA), file)
 
     @classmethod
     def load(

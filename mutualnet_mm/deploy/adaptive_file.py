@@ -4,7 +4,7 @@
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..engine import SubnetStatistics
 from ..errors import UsageError
 from ..files import atomic_write, load_tensors, save_tensors
 from ..query_table import QueryTable, table_from_dict, table_to_dict
+from ..query_table.fingerprints import weights_fingerprint
 
 SCHEMA = 1
 _PACKAGES = (
@@ -84,6 +85,23 @@ class AdaptiveFile:
         content['table'] = table_to_dict(self.table)
         with atomic_write(path) as file:
             save_tensors(dict(content, schema=SCHEMA), file)
+
+    def earlier(self, path: Union[str, Path]) -> Optional['AdaptiveFile']:
+        """Return the file at ``path`` if it is of the same weights.
+
+        What it has was measured with them: keep it when it is replaced.
+        """
+        try:
+            found = AdaptiveFile.load(path)
+        except UsageError:  # there is none
+            return None
+        return found if self.same_weights(found.weights) else None
+
+    def same_weights(self, weights: Mapping[str, Tensor]) -> bool:
+        """Whether these are the weights, bit by bit."""
+        return weights_fingerprint(self.weights) == weights_fingerprint(
+            weights
+        )
 
     @classmethod
     def load(

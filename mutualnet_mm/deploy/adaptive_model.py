@@ -15,6 +15,7 @@ from torch import Tensor
 from ..engine import move_statistics
 from ..engine.hooks import calibration_batches
 from ..errors import UsageError
+from ..files import only_writer
 from ..query_table import QueryTable
 from ..subnet import Subnet
 from .adaptive_file import AdaptiveFile
@@ -145,9 +146,29 @@ class AdaptiveModel(SwitchableNetwork):
             self._calibrate(batches, subnets)
 
     def save(self, path: Union[str, Path]) -> None:
-        """Write a file with the statistics that :meth:`calibrate` added."""
+        """Write a file with the statistics that :meth:`calibrate` added.
+
+        A file of the same weights may have got latencies, or statistics of
+        other subnets, since this one was loaded: they are kept.
+
+        Args:
+            path (str or Path): File to write. A file that is there is
+                replaced.
+
+        Raises:
+            UsageError: If it cannot be written.
+        """
         bank = move_statistics(dict(self._bank), 'cpu')
-        replace(self.file, statistics=bank).save(path)
+        file = replace(self.file, statistics=bank)
+        with only_writer(path):
+            earlier = file.earlier(path)
+            if earlier is not None:
+                file = replace(
+                    file,
+                    statistics={**earlier.statistics, **bank},
+                    table=file.table.with_latencies_of(earlier.table),
+                )
+            file.save(path)
 
     def prepare(self, images: Any) -> Tuple[Tensor, Samples]:
         """Read and preprocess a batch, at the full resolution.

@@ -106,13 +106,13 @@ def show(table, name: str, machine: str, entries: list) -> None:
     for label in ('subnet', 'median', 'p90', 'MMACs', table.metric):
         view.add_column(label, justify='right', no_wrap=True)
     for entry in entries:
-        latency = entry.latency_ms[name]
+        latency, score = entry.latency_ms[name], table.score(entry)
         view.add_row(
             str(entry.subnet),
             f'{latency.median:.2f}',
             f'{latency.p90:.2f}',
             f'{entry.macs / 1e6:,.2f}',
-            f'{table.score(entry):.4g}',
+            '-' if score is None else f'{score:.4g}',
         )
     Console().print(view)
 

@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Files that are there whole or not at all."""
 
+import io
 import os
 import secrets
 import shutil
@@ -12,7 +13,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from filelock import FileLock
 
-from .errors import ConfigError
+from .errors import ConfigError, UsageError, first_line
 
 
 @contextmanager
@@ -27,19 +28,26 @@ def atomic_write(path: Union[str, Path]) -> Iterator[IO[bytes]]:
 
     Args:
         path (str or Path): File to write.
+
+    Raises:
+        UsageError: If it cannot be written: its folder is missing, or it is
+            a folder or a device such as ``/dev/null``. So does an ``OSError``
+            in the ``with`` block, such as that of a full disk.
     """
-    path = Path(os.path.realpath(path))
-    draft = path.with_name(f'{path.name}.{secrets.token_hex(4)}.part')
+    target = _target(path)
+    draft = target.with_name(f'{target.name}.{secrets.token_hex(4)}.part')
     try:
         with draft.open('xb') as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, draft)
-        os.replace(draft, path)
-    except BaseException:
+        if target.exists():
+            shutil.copymode(target, draft)
+        os.replace(draft, target)
+    except BaseException as error:
         draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _refusal(path, _reason(error)) from error
         raise
 
 
@@ -48,14 +56,61 @@ def only_writer(path: Union[str, Path]) -> Iterator[None]:
     """Keep other processes from changing a file that is read and rewritten.
 
     Those that use this function wait for each other; a hidden lock file stays
-    beside ``path``.
+    beside ``path``. It does not nest: a second one inside of the first waits
+    for ever.
 
     Args:
         path (str or Path): File that the ``with`` block reads and writes.
+
+    Raises:
+        UsageError: As for :func:`atomic_write`.
     """
-    path = Path(os.path.realpath(path))
-    with FileLock(str(path.with_name(f'.{path.name}.lock'))):
+    target = _target(path)
+    lock = FileLock(str(target.with_name(f'.{target.name}.lock')))
+    try:
+        held = lock.acquire()
+    except OSError as error:
+        raise _refusal(path, _reason(error)) from error
+    with held:
         yield
+
+
+def _target(path: Union[str, Path]) -> Path:
+    """Follow links; refuse what no file can take the place of."""
+    target = Path(os.path.realpath(path))
+    if not os.path.isdir(target.parent):
+        raise _refusal(path, f'make the folder {str(target.parent)!r} first')
+    if os.path.isdir(target):
+        raise _refusal(path, 'it is a folder, name a file')
+    # Of /dev/stdout, the shell may have made a link to a file.
+    special = Path(os.path.abspath(path)).parent == Path('/dev')
+    if special or (os.path.exists(path) and not os.path.isfile(path)):
+        raise _refusal(path, 'it is not an ordinary file, name another one')
+    return target
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or first_line(error)
+
+
+def _refusal(path: Union[str, Path], reason: str) -> UsageError:
+    return UsageError(f'{str(path)!r} cannot be written: {reason}')
+
+
+def save_tensors(content: Any, file: IO[bytes]) -> None:
+    """``torch.save``, with the error of the file if it cannot be written.
+
+    Args:
+        content: What to write. It is held in memory a second time.
+        file (IO): Open for writing, see :func:`atomic_write`.
+
+    Raises:
+        OSError: Such as that the disk is full; ``torch.save`` itself would
+            raise a RuntimeError that does not say so.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    file.write(buffer.getbuffer())
 
 
 def make_folder(path: Union[str, Path]) -> Path:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from contextlib import contextmanager
 from unittest.mock import Mock
 
 import cv2
@@ -66,6 +67,23 @@ def networks_verified_once():
     """Prove the slicing of each network once in a file of tests."""
     with verified_once():
         yield
+
+
+@pytest.fixture
+def full_disk():
+    """Return a context in which no file grows beyond so many bytes."""
+    resource = pytest.importorskip('resource')  # not on every system
+
+    @contextmanager
+    def limit(size=0):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
 
 
 @pytest.fixture

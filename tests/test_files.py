@@ -5,8 +5,10 @@ import multiprocessing
 import os
 
 import pytest
+import torch
 
-from mutualnet_mm.files import atomic_write, only_writer
+from mutualnet_mm import UsageError
+from mutualnet_mm.files import atomic_write, only_writer, save_tensors
 
 
 def test_a_failure_leaves_the_old_file(tmp_path):
@@ -85,3 +87,49 @@ def test_processes_that_change_one_file_wait_for_each_other(tmp_path):
     assert json.loads(path.read_text()) == 100
     with only_writer(path):
         assert path.read_text() == '100'
+
+
+@pytest.mark.parametrize('size', [0, 40_000])
+def test_a_full_disk(tmp_path, full_disk, size):
+    """From the first byte on or later, in one line and without a trace."""
+    path = tmp_path / 'weights.pth'
+    path.write_bytes(b'old')
+    refused = pytest.raises(UsageError)
+    with full_disk(size), refused as caught, atomic_write(path) as file:
+        save_tensors(torch.rand(100_000), file)
+    expected = f'{str(path)!r} cannot be written: File too large'
+    assert str(caught.value) == expected
+    assert path.read_bytes() == b'old' and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('write', [atomic_write, only_writer])
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('gone/table.json', "make the folder '.*gone' first"),
+        ('folder', 'it is a folder, name a file'),
+        ('pipe', 'it is not an ordinary file, name another one'),
+        ('/dev/null', 'it is not an ordinary file'),
+        ('/dev/stdout', 'it is not an ordinary file'),
+    ],
+)
+def test_what_is_no_file_is_refused(tmp_path, write, name, message):
+    """Before the block: nothing is replaced, nothing is worked for."""
+    (tmp_path / 'folder').mkdir()
+    os.mkfifo(tmp_path / 'pipe')
+    before = sorted(tmp_path.rglob('*'))
+    path = tmp_path / name
+    with pytest.raises(UsageError, match=message) as caught, write(path):
+        raise AssertionError('the block was entered')
+    assert str(caught.value).startswith(f'{str(path)!r} cannot be written: ')
+    assert '\n' not in str(caught.value)
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_a_lock_that_cannot_be_made(tmp_path):
+    path = tmp_path / 'table.json'
+    path.touch()
+    (tmp_path / '.table.json.lock').mkdir()
+    refused = pytest.raises(UsageError, match='table.json.* cannot be writ')
+    with refused, only_writer(path):
+        pass

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import torch
 from mutualnet_mm.apis import AdaptiveFile, AdaptiveModel
 from mutualnet_mm.query_table import (
     Latency,
+    QueryTable,
     load_table,
     save_csv,
     save_table,
@@ -136,14 +138,18 @@ def test_what_is_shown(tool, run, monkeypatch, capsys):
     assert 'accuracy/top1' in ' '.join(lines) and 'p90' in ' '.join(lines)
 
 
-def test_names_say_what_figures_depend_on(tool):
+def test_names_say_what_figures_depend_on(tool, monkeypatch):
+    """Of GPUs the model, since every machine has a first one."""
+    monkeypatch.setattr(
+        torch.cuda, 'get_device_name', lambda device: f'GPU H{device} (80 GB)'
+    )
     args = SimpleNamespace(batch_size=8, static=False)
     threads = torch.get_num_threads()
     name = tool.default_name(args, torch.device('cpu'))
     assert name == f'cpu-t{threads}-b8'
     args.static = True
     name = tool.default_name(args, torch.device('cuda', 1))
-    assert name == 'cuda:1-b8-static'
+    assert name == 'GPU-Hcuda-1-80-GB-b8-static'
 
 
 def interrupt(monkeypatch, after):
@@ -162,8 +168,14 @@ def interrupt(monkeypatch, after):
 
 def test_interruption_keeps_what_is_finished(folder, run, monkeypatch, capsys):
     interrupt(monkeypatch, after=2 * (3 + 1) + 2)
-    run('--name here --repeats 1')
-    assert '2 of 4 subnets measured' in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        run('--name here --repeats 1')
+    assert str(caught.value) == (
+        "interrupted: 2 of 4 subnets were measured, which 'adaptive.pth' "
+        "keeps as 'here': measure again for all of them"
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert SUBNETS[0] in ' '.join(lines) and 'measured' not in lines[-1]
     measured = [bool(e.latency_ms) for e in table_of(folder).entries]
     assert measured == [True, True, False, False]
 
@@ -174,6 +186,43 @@ def test_interruption_before_the_first(folder, run, monkeypatch):
     with pytest.raises(SystemExit, match='before the first subnet'):
         run('--repeats 1')
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_figures_that_cannot_be_kept_are_shown(
+    tool, folder, run, monkeypatch, capsys
+):
+    """Another network took the file's place; the figures are not lost."""
+    table = _made[0].table
+    entries = [replace(table.entries[0], metrics={}), *table.entries[1:]]
+    table = QueryTable(entries, table.metric, table.task, table.full)
+    replace(_made[0], table=table).save('adaptive.pth')
+
+    def measure(net, *args, **settings):
+        weights = {k: v + 1 for k, v in _made[0].weights.items()}
+        replace(_made[0], weights=weights).save('adaptive.pth')
+        return {e.subnet: Latency(5.0, 7.0) for e in net.table.entries}
+
+    monkeypatch.setattr(tool, 'measure_latencies', measure)
+    with pytest.raises(
+        SystemExit, match="error: 'adaptive.pth' holds another"
+    ):
+        run('--name here')
+    shown = capsys.readouterr().out
+    assert all(subnet in shown for subnet in SUBNETS)
+    assert shown.count('5.00') == len(SUBNETS) and 'measured' not in shown
+    assert not AdaptiveFile.load('adaptive.pth').table.devices
+
+
+def test_only_the_table_is_on_standard_output(tool, run, monkeypatch, capsys):
+    def measure(net, *args, **settings):
+        print('stock code says something')
+        return {e.subnet: Latency(5.0, 7.0) for e in net.table.entries}
+
+    monkeypatch.setattr(tool, 'measure_latencies', measure)
+    run('--name here')
+    out, err = capsys.readouterr()
+    assert 'stock code' in err and 'stock code' not in out
+    assert '4 of 4 subnets measured' in out
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 
 import copy
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
-from torch import Tensor
 
 from ..config.runner import make_runner
 from ..config.source import config_source
@@ -19,12 +19,11 @@ from ..deploy.adaptive_file import AdaptiveFile
 from ..deploy.inputs import InputPipeline
 from ..engine.table_loop import TableLoop
 from ..errors import ConfigError, UsageError, as_usage_error
-from ..files import make_folder
+from ..files import make_folder, only_writer
 from ..models import MutualLearningMixin
 from ..models.build import without_teacher
 from ..models.checkpoints import check_checkpoint, check_exists
 from ..query_table import QueryTable, TableEntry, save_csv, save_table
-from ..query_table.fingerprints import weights_fingerprint
 from ..subnet import Size, Subnet
 from ..visualization import plot_tables
 
@@ -119,10 +118,7 @@ def build_table(
         num_images=len(loop.dataloader.dataset),
         views=views.number,
     )
-    table = _with_earlier_latencies(table, out / 'adaptive.pth', loop.weights)
-    save_table(table, out / 'table.json')
-    save_csv(table, out / 'table.csv')
-    AdaptiveFile(
+    file = AdaptiveFile(
         config=text,
         weights=loop.weights,
         # An interrupted run may have found those of more subnets.
@@ -132,7 +128,14 @@ def build_table(
         rounding=model.slim_state.rounding,
         calibration=calibration,
         dataset_meta=meta,
-    ).save(out / 'adaptive.pth')
+    )
+    with only_writer(out / 'adaptive.pth'):
+        earlier = file.earlier(out / 'adaptive.pth')
+        if earlier is not None:
+            table = table.with_latencies_of(earlier.table)
+        save_table(table, out / 'table.json')
+        save_csv(table, out / 'table.csv')
+        replace(file, table=table).save(out / 'adaptive.pth')
     plot_tables({_title(cfg): table}, out / 'curve.png')
     loop.progress.finish()
     return table
@@ -183,27 +186,6 @@ def _make_runner(cfg: Config, checkpoint: str) -> Runner:
     cfg = copy.deepcopy(cfg)
     cfg.load_from, cfg.resume = checkpoint, False
     return make_runner(cfg)
-
-
-def _with_earlier_latencies(
-    table: QueryTable, path: Path, weights: Dict[str, Tensor]
-) -> QueryTable:
-    """Keep what was measured with the table that this one replaces."""
-    try:
-        earlier = AdaptiveFile.load(path)
-    except UsageError:  # there is none
-        return table
-    if weights_fingerprint(earlier.weights) != weights_fingerprint(weights):
-        return table
-    subnets = {entry.subnet for entry in table.entries}
-    for device in earlier.table.devices:
-        figures = {
-            entry.subnet: entry.latency_ms[device]
-            for entry in earlier.table.entries
-            if entry.subnet in subnets and device in entry.latency_ms
-        }
-        table = table.with_latencies(device, figures)
-    return table
 
 
 def _title(cfg: Config) -> str:

@@ -4,15 +4,16 @@
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
 
 from ..engine import SubnetStatistics
 from ..errors import UsageError
-from ..files import atomic_write, load_tensors
+from ..files import atomic_write, load_tensors, save_tensors
 from ..query_table import QueryTable, table_from_dict, table_to_dict
+from ..query_table.fingerprints import weights_fingerprint
 
 SCHEMA = 1
 _PACKAGES = (
@@ -80,17 +81,27 @@ class AdaptiveFile:
         Raises:
             UsageError: If it cannot be written.
         """
-        if Path(path).is_dir():
-            raise UsageError(f'{str(path)!r} is a folder: name a file')
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         content['table'] = table_to_dict(self.table)
+        with atomic_write(path) as file:
+            save_tensors(dict(content, schema=SCHEMA), file)
+
+    def earlier(self, path: Union[str, Path]) -> Optional['AdaptiveFile']:
+        """Return the file at ``path`` if it is of the same weights.
+
+        What it has was measured with them: keep it when it is replaced.
+        """
         try:
-            with atomic_write(path) as file:
-                torch.save(dict(content, schema=SCHEMA), file)
-        except OSError as error:
-            raise UsageError(
-                f'{str(path)!r} cannot be written: {error.strerror}'
-            ) from error
+            found = AdaptiveFile.load(path)
+        except UsageError:  # there is none
+            return None
+        return found if self.same_weights(found.weights) else None
+
+    def same_weights(self, weights: Mapping[str, Tensor]) -> bool:
+        """Whether these are the weights, bit by bit."""
+        return weights_fingerprint(self.weights) == weights_fingerprint(
+            weights
+        )
 
     @classmethod
     def load(

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..engine import move_statistics
 from ..engine.hooks import calibration_batches
-from ..errors import UsageError
+from ..errors import UsageError, check_count
+from ..files import only_writer
 from ..query_table import QueryTable
 from ..subnet import Subnet
 from .adaptive_file import AdaptiveFile
@@ -113,6 +114,23 @@ class AdaptiveModel(SwitchableNetwork):
         entry = self.table.best(macs, latency_ms, params, device)
         return self.use(entry.subnet)
 
+    def use(self, subnet: Union[str, Subnet]) -> Subnet:
+        """Switch to a subnet, of the table or calibrated.
+
+        Args:
+            subnet (str or Subnet): Such as ``'0.7x-160'``.
+
+        Raises:
+            UsageError: If it is outside of the trained range, if it has no
+                batch-norm statistics, or if a latency controller chooses.
+        """
+        if self._controller is not None:
+            raise UsageError(
+                f'subnet {subnet} cannot be chosen while latency_controller '
+                'chooses: leave its with block first, or use a handle()'
+            )
+        return super().use(subnet)
+
     def calibrate(
         self, dataloader: Union[dict, Iterable[Any]], subnets: Subnets
     ) -> None:
@@ -145,9 +163,29 @@ class AdaptiveModel(SwitchableNetwork):
             self._calibrate(batches, subnets)
 
     def save(self, path: Union[str, Path]) -> None:
-        """Write a file with the statistics that :meth:`calibrate` added."""
+        """Write a file with the statistics that :meth:`calibrate` added.
+
+        A file of the same weights may have got latencies, or statistics of
+        other subnets, since this one was loaded: they are kept.
+
+        Args:
+            path (str or Path): File to write. A file that is there is
+                replaced.
+
+        Raises:
+            UsageError: If it cannot be written.
+        """
         bank = move_statistics(dict(self._bank), 'cpu')
-        replace(self.file, statistics=bank).save(path)
+        file = replace(self.file, statistics=bank)
+        with only_writer(path):
+            earlier = file.earlier(path)
+            if earlier is not None:
+                file = replace(
+                    file,
+                    statistics={**earlier.statistics, **bank},
+                    table=file.table.with_latencies_of(earlier.table),
+                )
+            file.save(path)
 
     def prepare(self, images: Any) -> Tuple[Tensor, Samples]:
         """Read and preprocess a batch, at the full resolution.
@@ -166,27 +204,30 @@ class AdaptiveModel(SwitchableNetwork):
         Args:
             images: Arrays, files or tensors, one or a list, as
                 :class:`~.inputs.InputPipeline` takes them.
-            batch_size (int): Size of the batches that a list is split into. A
-                tensor, or anything else that is not a list, is one batch.
-                Defaults to 1, as in the stock inferencers.
+            batch_size (int): Size of the batches that a list, or a stack of
+                arrays, is split into. A tensor is one batch. Defaults to 1,
+                as in the stock inferencers.
 
         Returns:
             list: A stock data sample with predictions for each image.
+
+        Raises:
+            UsageError: If ``batch_size`` is not a whole number from 1, or as
+                :class:`~.inputs.InputPipeline` does.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise UsageError(
-                f'batch_size={batch_size!r}: use a whole number from 1'
-            )
+        check_count(batch_size, 'batch_size')
         batches = [images]
-        if isinstance(images, (list, tuple)) and images:
-            starts = range(0, len(images), batch_size)
-            batches = [images[i : i + batch_size] for i in starts]
+        listed = self.inputs.listed(images)
+        if not isinstance(images, Tensor) and listed:
+            starts = range(0, len(listed), batch_size)
+            batches = [listed[i : i + batch_size] for i in starts]
         results: Samples = []
         for batch in batches:
             start = time.perf_counter()
             results += self.predict(*self.prepare(batch))
             controller = self._controller  # another thread may reset it
-            if controller is not None:
+            # The rest of a list takes less time, whatever the load.
+            if controller is not None and len(batch) == len(batches[0]):
                 self.synchronize()
                 measured = 1000 * (time.perf_counter() - start)
                 self._follow(controller.observe(measured))
@@ -201,12 +242,13 @@ class AdaptiveModel(SwitchableNetwork):
         Inside the ``with`` block, every call of the model is timed, reading
         and preprocessing included, and the subnet for the next one is chosen
         from the Pareto set, see :class:`~.controller.LatencyController`.
-        Afterwards the previous subnet is active again. Make static subnets
+        Afterwards the previous subnet is active again; until then,
+        :meth:`use` and :meth:`set_budget` are refused. Make static subnets
         beforehand, since making one delays a call.
 
         Args:
             target_ms (float): Maximum milliseconds of a call (with a list: of
-                each batch).
+                each batch; a shorter last one is not judged).
             device (str, optional): Name of the measured device whose
                 latencies say how subnets compare. Defaults to the only one
                 there is, or to MACs if there is none.
@@ -228,7 +270,7 @@ class AdaptiveModel(SwitchableNetwork):
 
     def _follow(self, subnet: Subnet) -> None:
         if subnet != self.current:
-            self.use(subnet)
+            super().use(subnet)
 
 
 def _restore(

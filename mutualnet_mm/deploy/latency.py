@@ -12,13 +12,13 @@ from typing import (
     Dict,
     Iterable,
     Mapping,
-    Optional,
     Sequence,
     Union,
 )
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import UsageError, check_count
 from ..files import only_writer
@@ -41,7 +41,7 @@ def measure_latencies(
     net: AdaptiveModel,
     batch_size: int = 1,
     repeats: int = 30,
-    images: Optional[Sequence[Any]] = None,
+    images: Any = None,
     image_shape: Size = (480, 640),
     track: Callable[[Sequence[Subnet]], Iterable[Subnet]] = iter,
 ) -> Dict[Subnet, Latency]:
@@ -56,11 +56,12 @@ def measure_latencies(
     Args:
         net (AdaptiveModel): Model on the device to measure. Its current
             subnet is active again afterwards.
-        batch_size (int): Images, or videos of one view each. Defaults to 1.
+        batch_size (int): Images or videos. One view of each video is taken,
+            whatever the test pipeline makes. Defaults to 1.
         repeats (int): Timed runs of each subnet. Defaults to 30.
-        images (Sequence, optional): Files or arrays to run on, repeated to
-            fill the batch. The post-processing time of detectors depends on
-            what is found. Defaults to noise.
+        images (optional): Files or arrays to run on, one, a list or a stack
+            of them, repeated to fill the batch. The post-processing time of
+            detectors depends on what is found. Defaults to noise.
         image_shape (tuple[int]): Height and width of the noise, for detectors
             only. Defaults to COCO's most common, (480, 640).
         track (Callable): Wraps the iteration over the subnets, to show
@@ -74,7 +75,10 @@ def measure_latencies(
     """
     check_count(batch_size, 'batch_size')
     check_count(repeats, 'repeats')
-    batch = net.prepare(_images(net, batch_size, images, image_shape))
+    inputs, samples = net.prepare(
+        _images(net, batch_size, images, image_shape)
+    )
+    batch = net.inputs.one_view(inputs), samples
     before = net.current
     found: Dict[Subnet, Latency] = {}
     try:
@@ -97,11 +101,11 @@ def measure_latencies(
 def _images(
     net: AdaptiveModel,
     batch_size: int,
-    images: Optional[Sequence[Any]],
+    images: Any,
     image_shape: Size,
 ) -> Any:
-    if images:
-        return list(islice(cycle(images), batch_size))
+    if images is not None:
+        return list(islice(cycle(net.inputs.listed(images)), batch_size))
     return torch.randn(batch_size, *net.inputs.tensor_shape(image_shape))
 
 
@@ -119,37 +123,48 @@ def check_writable(path: Union[str, Path]) -> None:
     Raises:
         UsageError: If so; the message names the file.
     """
-    path = Path(path)
-    if not all(os.access(place, os.W_OK) for place in (path, path.parent)):
+    target = Path(os.path.realpath(path))  # which is the one replaced
+    places = (target, target.parent)
+    if not all(os.access(place, os.W_OK) for place in places):
         raise UsageError(
             f'{str(path)!r} cannot be written: copy it to a folder of yours'
         )
 
 
 def save_latencies(
-    path: Union[str, Path], device: str, latencies: Mapping[Subnet, Latency]
+    path: Union[str, Path],
+    device: str,
+    latencies: Mapping[Subnet, Latency],
+    weights: Mapping[str, Tensor],
 ) -> QueryTable:
     """Put latencies into an adaptive file and into the table beside it.
 
     ``table.json`` and ``table.csv`` in its folder are rewritten if they hold
-    the same table.
+    the same table, whatever its latencies.
 
     Args:
         path (str or Path): Path of the adaptive file.
         device (str): Name of the device in the table. Figures that the table
             has under this name are replaced.
         latencies (Mapping): Latencies by subnet.
+        weights (Mapping): ``state_dict`` of the network that was measured.
 
     Returns:
         QueryTable: The table with the latencies.
 
     Raises:
-        UsageError: If the table has figures under this name for subnets that
-            were not measured now: an interrupted run does not replace a
-            complete one.
+        UsageError: If the file holds other weights by now; if the table has
+            figures under this name for subnets that were not measured now: an
+            interrupted run does not replace a complete one; or if the file
+            cannot be written.
     """
     with only_writer(path):  # other devices may be measured meanwhile
         file = AdaptiveFile.load(path)
+        if not file.same_weights(weights):
+            raise UsageError(
+                f'{str(path)!r} holds another network by now than the one '
+                'that was measured: measure it again'
+            )
         lost = [
             entry.subnet
             for entry in file.table.entries
@@ -174,4 +189,12 @@ def _holds(path: Path, table: QueryTable) -> bool:
         found = load_table(path)
     except UsageError:  # missing, or not one of ours
         return False
-    return table_to_dict(found) == table_to_dict(table)
+    return _without_latencies(found) == _without_latencies(table)
+
+
+def _without_latencies(table: QueryTable) -> dict:
+    """All else: an interruption may have kept them out of the other file."""
+    content = table_to_dict(table)
+    for entry in content['entries']:
+        del entry['latency_ms']
+    return content

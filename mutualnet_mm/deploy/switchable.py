@@ -41,7 +41,10 @@ class SwitchableNetwork:
         self._origin = origin
         self._bank = bank
         self._static: Optional[StaticCache] = None
+        # Of all handles: who has to follow a calibration.
         self._handles: WeakSet = WeakSet()
+        self._caches: WeakSet = WeakSet()
+        self._listing = threading.Lock()
         self._start()
 
     def _start(self) -> None:
@@ -49,13 +52,15 @@ class SwitchableNetwork:
         self._network: Callable[..., Samples] = self._sliced
         self._current = self._sliced.subnet
         self._lock = threading.RLock()
-        self._handles.add(self)
+        with self._listing:
+            self._handles.add(self)
 
     def handle(self) -> Any:
         """Return another network over the same weights, for another thread.
 
         It starts at the current subnet and switches on its own. It shares the
-        weights, the statistics and what is static by then.
+        weights and the statistics, and all static subnets, later ones too,
+        until one of the two calls :meth:`make_static` or :meth:`slice`.
         """
         other = object.__new__(type(self))
         vars(other).update(vars(self))
@@ -104,8 +109,13 @@ class SwitchableNetwork:
             statistics = self.statistics(subnet)
             network = None if static is None else static.get(subnet)
             with self._lock:
-                # Another thread may have changed what was chosen.
-                if static is self._static and subnet == choose():
+                # Another thread may have changed what was chosen, or have
+                # calibrated it: every calibration makes new statistics.
+                if (
+                    static is self._static
+                    and subnet == choose()
+                    and statistics is self.statistics(subnet)
+                ):
                     self._sliced.switch(subnet, statistics)
                     self._network = network or self._sliced
                     self._current = subnet
@@ -153,11 +163,14 @@ class SwitchableNetwork:
                 'training: there is nothing to calibrate'
             )
         with self._lock:
-            self._bank.update(calibrate(self.model, chosen, batches))
-        for handle in list(self._handles):
-            static = handle._static
-            if static is not None:
-                static.drop(chosen)
+            found = calibrate(self.model, chosen, batches)
+        with self._listing:
+            # A handle or cache that is listed later begins with these.
+            self._bank.update(found)
+            handles = list(self._handles)
+            for cache in self._caches:
+                cache.drop(chosen)
+        for handle in handles:
             handle._refresh()
 
     def _refresh(self) -> None:
@@ -204,7 +217,8 @@ class SwitchableNetwork:
                 compile_parts(net, limit)
             return net
 
-        chosen = self._choose(self._current if subnets is None else subnets)
+        current = self._current
+        chosen = self._choose(current if subnets is None else subnets)
         cache = StaticCache(make, limit)
         if len(chosen) > limit:
             raise UsageError(
@@ -213,18 +227,24 @@ class SwitchableNetwork:
             )
         for subnet in chosen:
             self.statistics(subnet)  # refuse all of them or none
+        with self._listing:
+            self._caches.add(cache)
+        statistics = self.statistics(current)
         # The current one comes last if it is named. Otherwise it comes first,
         # so that the named ones are kept rather than it.
-        order = [s for s in chosen if s != self._current]
-        end = len(order) if self._current in chosen else 0
-        order.insert(end, self._current)
+        order = [s for s in chosen if s != current]
+        end = len(order) if current in chosen else 0
+        order.insert(end, current)
         made = {subnet: cache.get(subnet) for subnet in order}
         with self._lock:
             self._static = cache
-            if self._current in made:
-                self._network = made[self._current]
+            if (
+                self._current == current
+                and self.statistics(current) is statistics
+            ):
+                self._network = made[current]
                 return
-        self._refresh()  # another thread has switched meanwhile
+        self._refresh()  # another thread has switched or calibrated
 
     def slice(self) -> None:
         """Run sliced again and free the static networks."""
@@ -249,5 +269,8 @@ class SwitchableNetwork:
 
     def synchronize(self) -> None:
         """Wait until the device has finished, so that times can be taken."""
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
+        device = self.device
+        if device.type != 'cpu' and hasattr(torch, 'accelerator'):
+            torch.accelerator.synchronize(device)
+        elif device.type == 'cuda':  # torch before 2.6
+            torch.cuda.synchronize(device)

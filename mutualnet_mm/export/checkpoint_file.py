@@ -4,7 +4,6 @@
 from pathlib import Path
 from typing import List, Tuple, Union
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
@@ -13,7 +12,7 @@ from ..config.source import config_source
 from ..deploy.adaptive_file import loaded_versions
 from ..deploy.adaptive_model import AdaptiveModel
 from ..errors import UsageError, as_usage_error
-from ..files import atomic_write, load_tensors
+from ..files import atomic_write, load_tensors, save_tensors
 from ..models import static_model
 from ..models.checkpoints import load_strictly
 from ..subnet import Subnet
@@ -205,7 +204,8 @@ def _save(
     # Both are written before either takes its place.
     with atomic_write(config) as described, atomic_write(path) as file:
         described.write(text.encode())
-        torch.save(content, file)
+        described.flush()
+        save_tensors(content, file)
     return [path, config]
 
 

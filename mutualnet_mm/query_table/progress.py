@@ -5,10 +5,8 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Union
 
-import torch
-
 from ..errors import UsageError
-from ..files import atomic_write, load_tensors
+from ..files import atomic_write, load_tensors, save_tensors
 from ..slimmable import Statistics
 
 Metrics = Dict[str, Optional[float]]
@@ -26,8 +24,9 @@ class Progress:
         results (dict): Metrics of the finished subnets, by ``str(subnet)``.
 
     Raises:
-        UsageError: If the folder holds unfinished results of other settings
-            or is damaged. Finished ones of another checkpoint are replaced.
+        UsageError: If the folder holds unfinished results of other settings,
+            is damaged or cannot be written. Finished results of another
+            checkpoint are replaced.
     """
 
     def __init__(
@@ -53,7 +52,10 @@ class Progress:
         try:
             content = json.loads(self._file.read_text(encoding='utf-8'))
             settings, results = content['settings'], content['results']
-        except (ValueError, KeyError, TypeError) as error:
+            for part in (settings, results, *results.values()):
+                if not isinstance(part, dict):
+                    raise TypeError(f'{part!r} is not an object')
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(self._file) from error
         others = [k for k, v in self._settings.items() if settings.get(k) != v]
         is_finished = content.get('finished', False)
@@ -98,7 +100,7 @@ class Progress:
     def keep_statistics(self, bank: Dict[str, Statistics]) -> None:
         """Keep statistics, tensors on the CPU."""
         with atomic_write(self._statistics) as file:
-            torch.save(bank, file)
+            save_tensors(bank, file)
 
     def _damaged(self, file: Path) -> UsageError:
         return UsageError(

@@ -142,6 +142,24 @@ class QueryTable:
             entries.append(replace(entry, latency_ms=figures))
         return self._of(entries, self.metric)
 
+    def with_latencies_of(self, other: 'QueryTable') -> 'QueryTable':
+        """Return the table with the figures that another one has.
+
+        Args:
+            other (QueryTable): Of the same weights. Its devices replace those
+                of the same name; subnets that only it has do not count.
+        """
+        table = self
+        for device in other.devices:
+            figures = {
+                entry.subnet: entry.latency_ms[device]
+                for entry in other.entries
+                if entry.subnet in self._by_subnet
+                and device in entry.latency_ms
+            }
+            table = table.with_latencies(device, figures)
+        return table
+
     def _of(self, entries: Sequence[TableEntry], metric: str) -> 'QueryTable':
         return QueryTable(
             entries,

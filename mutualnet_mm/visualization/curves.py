@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from ..errors import UsageError
+from ..files import atomic_write
 from ..query_table import QueryTable, TableEntry
 from ..subnet import Subnet
 from .names import name_points
@@ -42,39 +43,6 @@ def reduced_dimension(subnet: Subnet, full: Subnet) -> str:
     return 'several' if len(reduced) > 1 else ''.join(reduced) or 'nothing'
 
 
-def plot_curve(
-    points: Points,
-    metric: str,
-    out: Union[str, Path],
-    title: str = '',
-) -> None:
-    """Draw one network's accuracy-MACs curve as a PNG.
-
-    Each resolution has a colour, and points are named by their width. For
-    video, the colour says what was reduced, and points are named by the whole
-    subnet.
-
-    Args:
-        points (Mapping): ``{subnet: (multiply-accumulates, accuracy)}``. For
-            video, the full network is the widest of them at their highest
-            resolution and most frames.
-        metric (str): Label of the accuracy axis.
-        out (str or Path): File to write.
-        title (str): Defaults to none.
-    """
-    full = Subnet(
-        max(subnet.width for subnet in points),
-        max(subnet.resolution for subnet in points),
-        max(subnet.frames or 0 for subnet in points) or None,
-    )
-    figure, axes = _new_figure()
-    _draw_points(axes, points, full)
-    axes.set(ylabel=metric, title=title)
-    axes.legend(loc='lower right')
-    _name_subnets(figure, points, points)
-    figure.savefig(out, dpi=150)
-
-
 def plot_tables(
     tables: Mapping[str, QueryTable],
     out: Union[str, Path],
@@ -92,16 +60,19 @@ def plot_tables(
 
     Args:
         tables (Mapping): Tables by their labels in the legend.
-        out (str or Path): File to write.
+        out (str or Path): File to write, ``.png``, ``.pdf`` or another format
+            of Matplotlib's; a PNG if it does not end in one.
         metric (str, optional): Metric to show instead of the one that ranks
             the tables. Defaults to None.
         log (bool): Whether the axis of MACs is logarithmic. Defaults to
             False.
 
     Raises:
-        UsageError: If the tables have no metric in common, or if ``out``
-            cannot be written.
+        UsageError: If there is no table, if the tables have no metric in
+            common, or if ``out`` cannot be written.
     """
+    if not tables:
+        raise UsageError('no table was given: give one or more')
     if metric is not None:
         tables = {k: table.ranked_by(metric) for k, table in tables.items()}
     metrics = {table.metric for table in tables.values()}
@@ -122,15 +93,16 @@ def plot_tables(
         for label, table in tables.items():
             _draw_front(axes, label, table)
         axes.legend()
-    try:
-        figure.savefig(out, dpi=150)
-    except (OSError, ValueError) as error:  # ValueError: no known format
+    kind = Path(out).suffix[1:] or 'png'
+    if kind.lower() not in figure.canvas.get_supported_filetypes():
         raise UsageError(
-            f'picture {str(out)!r} cannot be written: {error}'
-        ) from error
+            f'picture {str(out)!r} cannot be written: name a .png or .pdf file'
+        )
+    with atomic_write(out) as file:
+        figure.savefig(file, dpi=150, format=kind)
 
 
-def _new_figure(log: bool = False) -> Tuple[Figure, Axes]:
+def _new_figure(log: bool) -> Tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 4), layout='constrained')
     axes = figure.add_subplot()
     axes.set(xlabel='multiply-accumulates')

@@ -7,11 +7,13 @@ import signal
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import AdaptiveFile, build_table
+from mutualnet_mm.deploy import save_latencies
 from mutualnet_mm.engine import loops
-from mutualnet_mm.query_table import Latency
+from mutualnet_mm.query_table import Latency, load_table
 
 STEP = 0.375
 GRID = [
@@ -206,6 +208,45 @@ def test_a_finished_table_is_kept(
         build_table(cfg, checkpoint, out, subnets=['0.5x-16'], **settings)
     assert not score_sums.processed
     assert all(path.read_bytes() == old for path, old in files.items())
+
+
+def test_latencies_are_kept(make_config, checkpoint, tmp_path, monkeypatch):
+    """Nobody adds others between their reading and the writing of all."""
+    path = tmp_path / 'adaptive.pth'
+    table = build_table(make_config(), checkpoint, tmp_path, subnets=GRID[:2])
+    figures = {e.subnet: Latency(1.0, 2.0) for e in table.entries}
+    weights = AdaptiveFile.load(path).weights
+    save_latencies(path, 'cpu', figures, weights)
+    save, load = AdaptiveFile.save, AdaptiveFile.load
+    locked = []
+
+    def note():
+        try:
+            FileLock(str(tmp_path / '.adaptive.pth.lock'), 0).acquire()
+        except Timeout:
+            locked.append(True)
+        else:
+            locked.append(False)
+
+    monkeypatch.setattr(
+        AdaptiveFile, 'save', lambda *args: (note(), save(*args))[1]
+    )
+    monkeypatch.setattr(
+        AdaptiveFile, 'load', lambda *args: (note(), load(*args))[1]
+    )
+    again = build_table(make_config(), checkpoint, tmp_path, subnets=GRID[1:3])
+    monkeypatch.undo()
+    assert locked == [True, True]
+    for saved in (
+        again,
+        load(path).table,
+        load_table(tmp_path / 'table.json'),
+    ):
+        assert [entry.latency_ms for entry in saved.entries] == [
+            {'cpu': Latency(1.0, 2.0)},
+            {'cpu': Latency(1.0, 2.0)},
+            {},
+        ]
 
 
 def test_a_finished_table_makes_way(

@@ -1,7 +1,10 @@
 """Statistics of subnets that the table does not have."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from types import SimpleNamespace
+from weakref import WeakSet
 
 import adaptive_networks as nets
 import pytest
@@ -189,3 +192,92 @@ def test_another_handle_that_made_static(net):
     net.use(B)
     other.use(B)
     assert nets.same(run(other, batch), run(net, batch))
+
+
+class LateLock:
+    """The lock of a handle; one thread gets it only when it is told to."""
+
+    def __init__(self, lock):
+        self.lock, self.late = lock, None
+        self.waiting, self.go_on = threading.Event(), threading.Event()
+
+    def __enter__(self):
+        if threading.get_ident() == self.late:
+            self.waiting.set()
+            assert self.go_on.wait(30)
+        self.lock.acquire()
+
+    def __exit__(self, *args):
+        self.lock.release()
+
+
+@pytest.mark.parametrize('mode', ['sliced', 'static'])
+def test_a_switch_that_waits_for_a_calibration(net, mode):
+    """It takes the new statistics, whoever gets the lock first."""
+    batch = nets.full_batch(net.model)
+    if mode == 'static':
+        net.make_static([A, B], fuse_bn=False)
+    lock = net._lock = LateLock(net._lock)
+
+    def use():
+        lock.late = threading.get_ident()
+        net.use(B)
+
+    with ThreadPoolExecutor(1) as pool:
+        switch = pool.submit(use)
+        assert lock.waiting.wait(30)
+        net.calibrate(batches(net), B)
+        lock.go_on.set()
+        switch.result()
+    expected = nets.loop_outputs(net._origin, B, net._bank[B], *batch)
+    assert nets.same(run(net, batch), expected)
+
+
+def test_static_networks_that_are_made_meanwhile(net, monkeypatch):
+    """Also those that no handle runs yet have the new statistics."""
+    from mutualnet_mm.deploy import switchable
+
+    make, batch = switchable.static_model, nets.full_batch(net.model)
+    net.use(B)
+    data, made = batches(net), []
+
+    def make_meanwhile(*args):
+        network = make(*args)
+        made.append(network)
+        if len(made) == 3:
+            net.calibrate(data, [B, C])
+        return network
+
+    monkeypatch.setattr(switchable, 'static_model', make_meanwhile)
+    net.make_static([B, C, D], fuse_bn=False)
+    for subnet in (B, C, D):
+        net.use(subnet)
+        statistics = net._bank[subnet]
+        expected = nets.loop_outputs(net._origin, subnet, statistics, *batch)
+        assert nets.same(run(net, batch), expected), subnet
+    assert len(made) > 3
+
+
+def test_handles_that_are_made_meanwhile(net):
+    """All of them follow, and listing them does not fail."""
+    batch, made = nets.full_batch(net.model), []
+
+    class Handles(WeakSet):
+        def __iter__(self):
+            listed = super().__iter__()
+            yield next(listed)
+            thread.start()
+            thread.join(0.2)
+            yield from listed
+
+    net.use(B)
+    net.make_static([C, B], fuse_bn=False)
+    net._handles = Handles(net._handles)
+    others = [net.handle(), net.handle()]
+    thread = threading.Thread(target=lambda: made.append(net.handle()))
+    net.calibrate(batches(net), B)
+    thread.join(30)
+    expected = nets.loop_outputs(net._origin, B, net._bank[B], *batch)
+    for handle in (net, *others, *made):
+        assert nets.same(run(handle, batch), expected)
+    assert len(made) == 1

@@ -116,6 +116,36 @@ def test_batches_of_a_list_are_judged_one_by_one(net, device):
         assert str(net.current) == '1.0x-32'
 
 
+def test_the_rest_of_a_list_is_not_judged(net, device):
+    """Being shorter, it says nothing about the deadline."""
+    images = [FRAME[0].permute(1, 2, 0).byte().numpy()] * 5
+    with net.latency_controller(target_ms=50) as controller:
+        for _ in range(2):
+            assert len(net(images, batch_size=2)) == 5
+        assert len(controller._recent) == 4  # of six batches
+        assert len(net(images[:1], batch_size=2)) == 1
+        assert len(controller._recent) == 5  # all that there is
+    assert str(net.current) == '1.0x-32'
+
+
+def test_only_the_controller_chooses(net, device):
+    other = net.handle()
+    with net.latency_controller(target_ms=50):
+        for choose in (
+            lambda: net.use('0.5x-24'),
+            lambda: net.set_budget(macs=15),
+        ):
+            with pytest.raises(UsageError, match='0.5x-24 cannot be chosen'):
+                choose()
+            assert str(net.current) == '1.0x-32'
+        net.handle().use('0.5x-24')
+        other.use('0.5x-24')
+        device.load = 2.0
+        assert frames(net, 20) == '0.5x-24'  # by the controller
+    net.use('0.25x-16')
+    assert str(net.current) == '0.25x-16'
+
+
 def test_the_subnet_of_before_comes_back(net, device):
     net.use('0.75x-32')  # in no Pareto set
     for error in (KeyboardInterrupt, ValueError):

@@ -95,6 +95,19 @@ def test_plain_torch_reads_it(content, tmp_path):
     assert done.stdout == '1 torch.Size([4, 8]) 0.5x-48\n', done.stderr
 
 
+def test_a_file_that_cannot_be_written(content, tmp_path, full_disk):
+    content.weights['fc.weight'] = torch.rand(100_000)
+    path = tmp_path / 'adaptive.pth'
+    for size in (0, 40_000):
+        with full_disk(size), pytest.raises(UsageError) as caught:
+            content.save(path)
+        assert str(caught.value).endswith('cannot be written: File too large')
+    for place in (tmp_path, tmp_path / 'gone' / 'adaptive.pth'):
+        with pytest.raises(UsageError, match='cannot be written: '):
+            content.save(place)
+    assert list(tmp_path.iterdir()) == []
+
+
 def damage(path, kind):
     content = path.read_bytes()
     if kind == 'truncated':

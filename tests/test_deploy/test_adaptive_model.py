@@ -86,10 +86,13 @@ def test_batches(net):
     sizes.clear()
     inputs, samples = net.prepare(images)
     assert inputs.shape == (5, 3, 32, 32) and len(samples) == 5
-    assert len(net(inputs)) == len(net(np.stack(images))) == 5
-    assert sizes == [5, 5]  # what is no list is one batch
+    assert len(net(inputs)) == 5
+    assert sizes == [5]  # a tensor is one batch
+    sizes.clear()
+    assert len(net(np.stack(images), batch_size=2)) == 5
+    assert sizes == [2, 2, 1]  # a stack is cut like a list
     assert len(net(images[0])) == 1
-    for batch_size in (0, -1, 2.0, '2', None):
+    for batch_size in (0, -1, 2.0, '2', None, True):
         with pytest.raises(UsageError, match='batch_size=.*number from 1'):
             net(images, batch_size=batch_size)
     with pytest.raises(UsageError, match='no image was given'):

@@ -119,6 +119,41 @@ def test_images_fill_the_batch(make, tmp_path):
         measure_latencies(net, images=['gone.png'])
 
 
+def test_images_in_every_form(make, tmp_path):
+    net, file = make(), str(tmp_path / 'a.png')
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    images[1], images[2] = 100, 200
+    cv2.imwrite(file, images[1])
+    taken = []
+    prepare = net.prepare
+    net.prepare = lambda images: taken.append(images) or prepare(images)
+    for given in (file, images, images[1]):
+        measure_latencies(net, 2, repeats=1, images=given)
+    assert taken[0] == [file, file]
+    assert [image.mean() for image in taken[1]] == [0, 100]
+    assert [image.mean() for image in taken[2]] == [100, 100]
+    with pytest.raises(UsageError, match='no image was given'):
+        measure_latencies(net, images=[])
+
+
+@pytest.mark.parametrize('kind', ['slow', 'slowfast'])
+def test_one_view_of_each_video(request, make, kind):
+    """As of noise, however many the test pipeline makes."""
+    pipeline = nets.config(kind, request).test_dataloader.dataset.pipeline
+    pipeline[1].num_clips = 3
+    settings = dict(test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+    file = nets.adaptive_file(kind, request, **settings)
+    _made['views'] = AdaptiveModel(file)
+    net = make('views')
+    clips = np.zeros((2, 20, 40, 40, 3), np.uint8)
+    inputs, _ = net.prepare(clips)
+    assert inputs.shape[:2] == (2, 3)
+    for images in (list(clips), None):
+        net.calls.clear()
+        measure_latencies(net, 2, repeats=1, images=images)
+        assert {seen for _, seen in net.calls} == {(2, 1, *inputs.shape[2:])}
+
+
 def test_static_networks_are_measured_as_such(make):
     net = make()
     net.make_static(limit=1)

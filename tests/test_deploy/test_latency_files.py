@@ -3,14 +3,19 @@
 import csv
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import adaptive_networks as nets
 import pytest
+import torch
 
 from mutualnet_mm import Subnet, UsageError
-from mutualnet_mm.apis import AdaptiveFile
-from mutualnet_mm.deploy import check_writable, save_latencies
+from mutualnet_mm.apis import AdaptiveFile, AdaptiveModel
+from mutualnet_mm.deploy import check_writable
+from mutualnet_mm.deploy import save_latencies as stock_save_latencies
+from mutualnet_mm.files import only_writer
 from mutualnet_mm.query_table import (
     Latency,
     load_table,
@@ -35,6 +40,12 @@ def folder(request, tmp_path):
     save_table(file.table, tmp_path / 'table.json')
     save_csv(file.table, tmp_path / 'table.csv')
     return tmp_path
+
+
+def save_latencies(path, device, latencies):
+    """As of the network that the file holds."""
+    weights = _made[0].weights
+    return stock_save_latencies(path, device, latencies, weights)
 
 
 def test_several_devices_in_all_files(folder):
@@ -102,6 +113,80 @@ def test_tables_of_something_else_are_left_alone(folder):
     assert AdaptiveFile.load(path).table.devices == ['cpu']
 
 
+def test_an_interruption_heals(folder, monkeypatch):
+    """Between the files, the table lags behind; the next run mends it."""
+    path = folder / 'adaptive.pth'
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            'mutualnet_mm.deploy.latency.save_table',
+            lambda *args: (_ for _ in ()).throw(KeyboardInterrupt),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            save_latencies(path, 'cpu', FIRST)
+    assert load_table(folder / 'table.json').devices == []
+    table = save_latencies(path, 'gpu', SECOND)
+    assert table.devices == ['cpu', 'gpu']
+    assert (folder / 'table.json').read_text() == (
+        json.dumps(table_to_dict(table), indent=2) + '\n'
+    )
+
+
+def test_a_network_that_was_replaced_meanwhile(folder):
+    path = folder / 'adaptive.pth'
+    name, weight = next(iter(_made[0].weights.items()))
+    other = dict(_made[0].weights, **{name: weight + 1})
+    replace(_made[0], weights=other).save(path)
+    before = path.read_bytes()
+    with pytest.raises(
+        UsageError, match='another network .* measure'
+    ) as error:
+        save_latencies(path, 'cpu', FIRST)
+    assert '\n' not in str(error.value) and path.read_bytes() == before
+
+
+def test_latencies_that_are_measured_while_a_model_runs(folder):
+    """A model that was loaded before saves them as well."""
+    path, elsewhere = folder / 'adaptive.pth', folder / 'more.pth'
+    save_latencies(path, 'cpu', FIRST)
+    net, other = AdaptiveModel.from_file(path), AdaptiveModel.from_file(path)
+    save_latencies(path, 'gpu', SECOND)
+    save_latencies(path, 'cpu', {s: Latency(1.0, 2.0) for s in SUBNETS})
+    other._bank['0.6x-24'] = dict(other._bank['0.5x-24'])
+    other.save(path)
+    net.save(path)
+    file = AdaptiveFile.load(path)
+    assert sorted(file.table.devices) == ['cpu', 'gpu']
+    for entry in file.table.entries:
+        assert entry.latency_ms['cpu'] == Latency(1.0, 2.0)
+        assert entry.latency_ms.get('gpu') == SECOND.get(entry.subnet)
+    assert '0.6x-24' in file.statistics
+    net.save(elsewhere)
+    assert AdaptiveFile.load(elsewhere).table.devices == ['cpu']
+    with torch.no_grad():
+        net.file.weights['head.fc.bias'].add_(1)
+    net.save(path)  # of other weights: nothing of the file is true
+    assert AdaptiveFile.load(path).table.devices == ['cpu']
+    assert '0.6x-24' not in AdaptiveFile.load(path).statistics
+
+
+@pytest.mark.parametrize('write', ['save', 'save_latencies'])
+def test_writers_wait_for_each_other(folder, write):
+    path = folder / 'adaptive.pth'
+    net = AdaptiveModel.from_file(path)
+    do = dict(
+        save=lambda: net.save(path),
+        save_latencies=lambda: save_latencies(path, 'cpu', FIRST),
+    )[write]
+    before = path.read_bytes()
+    with ThreadPoolExecutor(1) as pool:
+        with only_writer(path):
+            job = pool.submit(do)
+            time.sleep(0.5)
+            assert not job.done() and path.read_bytes() == before
+        job.result()
+    assert path.read_bytes() != before or write == 'save'
+
+
 def test_no_table_beside(folder):
     for suffix in ('json', 'csv'):
         (folder / f'table.{suffix}').unlink()
@@ -123,12 +208,17 @@ def test_latencies_of_another_network(folder):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize('locked', ['file', 'folder', None])
+@pytest.mark.parametrize('locked', ['file', 'folder', 'link', None])
 def test_read_only(tmp_path, monkeypatch, locked):
     """As the system tells a user who is not its administrator."""
     path = tmp_path / 'adaptive.pth'
     path.touch()
     refused = {'file': path, 'folder': tmp_path}.get(locked)
+    if locked == 'link':  # the draft is made beside the file it points to
+        folder = refused = tmp_path / 'results'
+        folder.mkdir()
+        path.rename(folder / 'epoch.pth')
+        path.symlink_to(folder / 'epoch.pth')
     monkeypatch.setattr(
         os, 'access', lambda place, mode: mode == os.W_OK and place != refused
     )

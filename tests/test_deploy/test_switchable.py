@@ -229,3 +229,16 @@ def test_predictions_are_put_into_new_samples(network):
     assert not any('pred_score' in sample for sample in samples)
     assert torch.equal(inputs, copy)
     assert not found[0].pred_score.requires_grad
+
+
+def test_every_device_is_waited_for(network, monkeypatch):
+    """Others than CUDA run behind as well; a CPU does not."""
+    accelerator = pytest.importorskip('torch.accelerator')
+    net, waited = network(), []
+    monkeypatch.setattr(accelerator, 'synchronize', waited.append)
+    net.synchronize()
+    for name in ('cuda:1', 'mps', 'xpu:0'):
+        device = torch.device(name)
+        monkeypatch.setattr(type(net), 'device', device)
+        net.synchronize()
+        assert waited.pop() == device and waited == []

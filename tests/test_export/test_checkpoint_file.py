@@ -397,6 +397,12 @@ def test_what_is_interrupted_leaves_the_old_files(net, tmp_path, monkeypatch):
     monkeypatch.setattr(
         torch, 'save', lambda *args: (_ for _ in ()).throw(OSError('full'))
     )
-    with pytest.raises(OSError, match='full'):
+    with pytest.raises(UsageError, match='cannot be written: full'):
         save_static(net, SMALL, tmp_path / 'a.pth')
     assert [file.read_bytes() for file in files] == before
+
+
+def test_a_full_disk(net, tmp_path, full_disk):
+    with full_disk(20_000), pytest.raises(UsageError, match='File too large'):
+        save_static(net, SMALL, tmp_path / 'small.pth')
+    assert list(tmp_path.iterdir()) == []

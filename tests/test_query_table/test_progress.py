@@ -56,7 +56,13 @@ def test_statistics_do_not_outlive_their_results(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'content', [b'', b'[]', b'{"settings": {}}', b'{"settings": [', b'\xff']
+    'content',
+    [
+        *(b'', b'[]', b'{"settings": {}}', b'{"settings": [', b'\xff'),
+        b'{"settings": {}, "results": []}',
+        b'{"settings": [], "results": {}}',
+        b'{"settings": {}, "results": {"1.0x-64": [1.0]}}',
+    ],
 )
 def test_damaged_results(tmp_path, content):
     (tmp_path / 'results.json').write_bytes(content)
@@ -71,3 +77,14 @@ def test_damaged_statistics(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UsageError, match='statistics.pth.* damaged: remove'):
         _ = progress.statistics
+
+
+def test_a_full_disk(tmp_path, full_disk):
+    progress = Progress(tmp_path, SETTINGS)
+    bank = {'0.5x-32': {'bn': (torch.rand(30_000),) * 2}}
+    with full_disk(40_000), pytest.raises(UsageError, match='File too large'):
+        progress.keep_statistics(bank)
+    with full_disk(), pytest.raises(UsageError, match='File too large'):
+        progress.add('0.5x-32', {})
+    assert Progress(tmp_path, SETTINGS).results == {}
+    assert progress.statistics == {}

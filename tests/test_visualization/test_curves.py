@@ -4,22 +4,22 @@ import pytest
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.query_table import QueryTable, TableEntry
-from mutualnet_mm.visualization import (
-    plot_curve,
-    plot_tables,
-    reduced_dimension,
-)
+from mutualnet_mm.visualization import plot_tables, reduced_dimension
 
 
 def test_every_resolution_has_a_colour(tmp_path):
-    points = {
-        Subnet(1.0, 128): (4e9, 0.8),
-        Subnet(0.5, 128): (1e9, 0.6),
-        Subnet(0.5, 96): (5e8, 0.5),
-    }
+    entries = [
+        TableEntry(Subnet(width, side), macs, 9, {'box AP': score})
+        for width, side, macs, score in (
+            (1.0, 128, 4 * 10**9, 0.8),
+            (0.5, 128, 10**9, 0.6),
+            (0.5, 96, 5 * 10**8, 0.5),
+        )
+    ]
     colours = []
-    for chosen in (points, dict(list(points.items())[:2])):
-        plot_curve(chosen, 'box AP', tmp_path / 'curve.png')
+    for chosen in (entries, entries[:2]):
+        table = QueryTable(chosen, 'box AP', 'detection', Subnet(1.0, 128))
+        plot_tables({'net': table}, tmp_path / 'curve.png')
         image = cv2.imread(str(tmp_path / 'curve.png'))
         vivid = np.ptp(image.astype(int), axis=2) > 100
         hue = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)[..., 0][vivid]
@@ -63,6 +63,7 @@ LINES = {
     'several reduced': [1, 3],
     'the best': [1, 2, 4, 5, 8],
 }
+FRONT = LINES['the best']
 VIDEO_POINTS = {Subnet.parse(name): point for name, point in VIDEO.items()}
 
 
@@ -88,11 +89,8 @@ def drawn(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, 'savefig', savefig)
 
-    def draw(what, *args, **settings):
-        if isinstance(next(iter(what)), Subnet):
-            plot_curve(what, *args, tmp_path / 'curve.png', **settings)
-        else:
-            plot_tables(what, tmp_path / 'curve.png', **settings)
+    def draw(tables, **settings):
+        plot_tables(tables, tmp_path / 'curve.png', **settings)
         assert cv2.imread(str(tmp_path / 'curve.png')) is not None
         return figures[-1].axes[0]
 
@@ -158,6 +156,7 @@ def test_another_metric_and_a_logarithmic_axis(drawn):
             dict(metric='mAP'),
             "metric 'mAP': use accuracy/top1 or accuracy/top5",
         ),
+        ({}, {}, 'no table was given: give one or more'),
     ],
 )
 def test_metrics_that_do_not_fit(tmp_path, tables, settings, message):
@@ -165,10 +164,32 @@ def test_metrics_that_do_not_fit(tmp_path, tables, settings, message):
         plot_tables(tables, tmp_path / 'curve.png', **settings)
 
 
-@pytest.mark.parametrize('out', ['no/curve.png', 'curve.txt'])
+@pytest.mark.parametrize('out', ['no/curve.png', 'curve.txt', '.'])
 def test_pictures_that_cannot_be_written(tmp_path, out):
-    with pytest.raises(UsageError, match='cannot be written'):
-        plot_tables({'a': make_table()}, tmp_path / out)
+    path = tmp_path / out
+    with pytest.raises(UsageError, match='cannot be written: ') as caught:
+        plot_tables({'a': make_table()}, path)
+    message = str(caught.value)
+    assert repr(str(path)) in message and '\n' not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('size', [0, 4_000])
+def test_a_full_disk_leaves_the_old_picture(tmp_path, full_disk, size):
+    path = tmp_path / 'curve.png'
+    path.write_bytes(b'old')
+    with full_disk(size), pytest.raises(UsageError, match='File too large'):
+        plot_tables({'a': make_table()}, path)
+    assert path.read_bytes() == b'old' and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    'name, start',
+    [('a.png', b'\x89PNG'), ('a', b'\x89PNG'), ('a.pdf', b'%PDF')],
+)
+def test_the_format_is_that_of_the_name(tmp_path, name, start):
+    plot_tables({'a': make_table()}, tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)
 
 
 @pytest.mark.parametrize(
@@ -201,14 +222,13 @@ def test_video_is_coloured_by_what_was_reduced(drawn, log):
     assert axes.get_xscale() == ('log' if log else 'linear')
 
 
-def test_a_curve_of_video(drawn):
-    axes = drawn(VIDEO_POINTS, 'top-1', title='Slow')
-    labels = {line.get_label() for line in axes.get_lines()}
-    assert labels == set(LINES) - {'the best'}
-    assert axes.get_ylabel() == 'top-1' and axes.get_title() == 'Slow'
-    # The best first: it shall have a name where not all find room.
-    best_first = sorted(VIDEO_POINTS, key=lambda s: -VIDEO_POINTS[s][1])
-    assert [t.get_text() for t in axes.texts] == list(map(str, best_first))
+def test_names_of_video_begin_with_the_best(drawn):
+    """They shall have names where not all find room."""
+    axes = drawn({'Slow': make_video_table()})
+    assert axes.get_ylabel() == 'acc/top1' and axes.get_title() == 'Slow'
+    front = [s for s, (macs, _) in VIDEO.items() if macs / 1e9 in FRONT]
+    best_first = sorted(front, key=lambda s: -VIDEO[s][1])
+    assert [text.get_text() for text in axes.texts] == best_first
 
 
 def test_what_was_not_reduced_alone_is_not_in_the_legend(drawn):

@@ -118,6 +118,10 @@ class ClipReader(Reader):
         model = self.model
         return model.task.input_shape(model, model.space.full, self._view)[1:]
 
+    def one_view(self, inputs: Tensor) -> Tensor:
+        """Drop all views, (N, views, C, T, H, W), but the first."""
+        return inputs[:, :1].contiguous()
+
     def batch(self, inputs: Tensor) -> Batch:
         """Add the axis of views and empty data samples."""
         from mmaction.structures import ActionDataSample

@@ -107,6 +107,17 @@ class InputPipeline:
         """Shape of one input as a tensor, see :class:`~.reader.Reader`."""
         return self._reader.tensor_shape(image_shape)
 
+    def one_view(self, inputs: Tensor) -> Tensor:
+        """Return a batch with the first view of each video."""
+        return self._reader.one_view(inputs)
+
+    def listed(self, images: Any) -> list:
+        """Return files or arrays one by one: a list, or a stack, of them."""
+        if isinstance(images, np.ndarray):
+            stacked = images.ndim == self._reader.array_dims + 1
+            return list(images) if stacked else [images]
+        return list(images) if isinstance(images, (list, tuple)) else [images]
+
     def _check_channels(self, inputs: Tensor) -> None:
         reader = self._reader
         found = inputs.shape[-reader.array_dims]
@@ -121,7 +132,7 @@ class InputPipeline:
     def _packed(self, images: Any) -> List[dict]:
         """Return what the data set would deliver, one by one."""
         reader = self._reader
-        listed = self._listed(images)
+        listed = self.listed(images)
         if not listed:
             raise UsageError(
                 f'no {reader.what} was given: give one {reader.what} or more'
@@ -137,12 +148,6 @@ class InputPipeline:
         for i, array in enumerate(listed, 1):
             self._check_array(array, f'{reader.what} {i} of {len(listed)}')
         return [reader.read_array(array) for array in listed]
-
-    def _listed(self, images: Any) -> list:
-        if isinstance(images, np.ndarray):
-            stacked = images.ndim == self._reader.array_dims + 1
-            return list(images) if stacked else [images]
-        return list(images) if isinstance(images, (list, tuple)) else [images]
 
     def _check_array(self, array: np.ndarray, name: str) -> None:
         reader, shape = self._reader, array.shape

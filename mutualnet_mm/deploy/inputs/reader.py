@@ -69,6 +69,10 @@ class Reader:
         """Complete a preprocessed batch, for example with data samples."""
         raise self._refusal('tensors')
 
+    def one_view(self, inputs: Tensor) -> Tensor:
+        """Return a prepared batch with one view of each input."""
+        return inputs
+
     def tensor_shape(self, image_shape: Size) -> Tuple[int, ...]:
         """Shape of one input as a tensor that :meth:`batch` takes.
 

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from ..errors import ConfigError
 from ..files import make_folder
 from .pipelines import STAGES, Step
+from .stock_errors import named_stock_errors
 
 _TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 # Of these the runner takes all or none.
@@ -27,7 +28,8 @@ def make_runner(cfg: Config) -> Runner:
 
     Raises:
         ConfigError: If the work dir cannot be made, or if some settings of a
-            loop are there and others are not.
+            loop are there and others are not, or if a type or an argument
+            does not exist.
     """
     for names in _TOGETHER:
         found = [name for name in names if cfg.get(name) is not None]
@@ -38,7 +40,8 @@ def make_runner(cfg: Config) -> Runner:
                 f'{", ".join(names)}, or none'
             )
     make_folder(cfg.work_dir)
-    return Runner.from_cfg(cfg)
+    with named_stock_errors():
+        return Runner.from_cfg(cfg)
 
 
 def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:

@@ -148,7 +148,9 @@ def test_training_needs_no_test_data(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(
         'mmengine.runner.Runner.from_cfg',
-        lambda cfg: SimpleNamespace(train=lambda: trained.append(cfg)),
+        lambda cfg: SimpleNamespace(
+            model=None, train=lambda: trained.append(cfg)
+        ),
     )
     assert run_program(ROOT / 'tools/train.py', 'a.py').returncode == 0
     assert len(trained) == 1

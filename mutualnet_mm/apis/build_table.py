@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..config.runner import make_runner
 from ..config.source import config_source
+from ..config.stock_errors import named_stock_errors
 from ..config.views import find_views
 from ..cost.macs import count_macs, count_params
 from ..deploy.adaptive_file import AdaptiveFile
@@ -36,6 +37,7 @@ _WORLD_SIZE = dict(
 )
 
 
+@named_stock_errors()
 def build_table(
     cfg: Config,
     checkpoint: str,
@@ -78,6 +80,10 @@ def build_table(
             ``out`` holds the table of something else. A finished one of
             another checkpoint is replaced.
     """
+    if not isinstance(cfg, Config):
+        raise UsageError(
+            f'cfg={cfg!r}: give what load_config() returns for a config file'
+        )
     check_exists(checkpoint)
     out = make_folder(out)
     runner = _make_runner(cfg, checkpoint)

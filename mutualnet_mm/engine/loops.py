@@ -184,6 +184,7 @@ class _SubnetLoop(Stock):
         model = self.model
         first: list = []
         data = model.data_preprocessor(batch, False)
+        model.task.check_channels(model, data['inputs'])
         model.task.check_test(model, data['inputs'], data['data_samples'])
         for subnet, state in states.items():
             # Samples of its own: stock models write predictions into them.

@@ -278,6 +278,7 @@ class MutualLearningMixin(Stock):
         error: Optional[Exception] = None
         try:
             self.task.check_truth(data_samples)
+            self.task.check_channels(self, inputs)
             self.task.check_full(self, inputs, data_samples)
             if self.training:
                 source = 'or hooks that act after the build'

@@ -67,6 +67,12 @@ class _SubnetLoop(Stock):
             key=lambda subnet: subnet != sampler.primary,
         )
         self._default_hook = BNCalibrationHook()
+        number = len(self._recipes)
+        if number > 1:
+            raise ConfigError(
+                f'there are {number} hooks BNCalibrationHook, and one says '
+                'what subnets are calibrated on: leave one in custom_hooks'
+            )
         self.group_size = group_size
 
     @property
@@ -117,9 +123,12 @@ class _SubnetLoop(Stock):
     @property
     def recipe(self) -> BNCalibrationHook:
         """The hook that says what subnets are calibrated on."""
+        return next(iter(self._recipes), self._default_hook)
+
+    @property
+    def _recipes(self) -> List[BNCalibrationHook]:
         hooks = self.runner.hooks
-        ours = (h for h in hooks if isinstance(h, BNCalibrationHook))
-        return next(ours, self._default_hook)
+        return [h for h in hooks if isinstance(h, BNCalibrationHook)]
 
     def _calibrate(
         self, subnets: Sequence[Subnet], batches: Iterable[Any]

@@ -249,6 +249,8 @@ train_cfg = dict(by_epoch=True, max_epochs=1)
 val_cfg = dict()
 val_evaluator = test_evaluator = dict(type='Accuracy')
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook'))
+custom_hooks = [dict(type='EarlyStoppingHook', monitor='accuracy/top1')]
 """
 
 
@@ -294,6 +296,17 @@ optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
         ('test.py', '--launcher mpi', 'start the tool by mpirun, or'),
         ('train.py', '--work-dir a.pth', "folder 'a.pth' cannot be made: Fi"),
         ('test.py', '--work-dir a.pth/b', "folder 'a.pth/b' cannot be made"),
+        (
+            'train.py',
+            '--cfg-options default_hooks.checkpoint.save_best='
+            '0.25x-16/accuracy/top1',
+            "save_best='0.25x-16/accuracy/top1' is a metric of a subnet, but",
+        ),
+        (
+            'train.py',
+            '--cfg-options custom_hooks.0.monitor=0.25x-16/accuracy/top1',
+            "monitor='0.25x-16/accuracy/top1' is a metric of a subnet, but",
+        ),
     ],
 )
 def test_what_no_runner_takes(tool, options, message, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from ..models import MutualLearningMixin
 from ..models.wraps import Stock
 from ..registry import LOOPS
 from ..slimmable.ranks import agree
-from ..subnet import Subnet
+from ..subnet import Subnet, names_subnet
 from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook
 from .metric_state import MetricState
@@ -234,9 +234,8 @@ class SubnetValLoop(_SubnetLoop, ValLoop):
     def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         super().__init__(runner, *args, **kwargs)
         for setting, key in _watched_metrics(runner):
-            # Only subnets are prefixed, by what reads as one.
             name = key.partition('/')[0]
-            is_subnet = 'x-' in name and name[0].isdigit()
+            is_subnet = names_subnet(key)
             primary = self.model.sampler.primary
             watched = Subnet.parse(name) if is_subnet else primary
             if is_subnet and name != str(watched):

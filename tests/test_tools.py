@@ -622,6 +622,10 @@ def test_build_table(tmp_path, monkeypatch, capsys):
     tool.main()
     text = capsys.readouterr().out
     assert text.startswith('3 subnets, 2 of them') and 'out/{table' in text
+    one = SimpleNamespace(entries=[1], pareto=[1])
+    monkeypatch.setattr(tool, 'build_table', lambda *_: one)
+    tool.main()
+    assert capsys.readouterr().out.startswith('1 subnet, 1 of them')
 
     def interrupted(*args):
         raise KeyboardInterrupt

@@ -179,7 +179,9 @@ def _from_large_to_small(subnets: Iterable[Subnet]) -> List[Subnet]:
 def _make_runner(cfg: Config, checkpoint: str) -> Runner:
     for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
         if cfg.get(key) is None:
-            raise UsageError(f'the config has no {key}: a table is tested')
+            raise UsageError(
+                f'the config has no {key}, which build_table needs'
+            )
     size = os.environ.get(_WORLD_SIZE.get(cfg.get('launcher'), ''), '1')
     if int(size) > 1:
         raise UsageError(

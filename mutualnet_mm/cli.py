@@ -8,6 +8,7 @@ from typing import Any, Iterator
 
 from mmengine.config import DictAction
 
+from .config.stock_errors import named_stock_errors
 from .errors import UsageError
 
 
@@ -118,7 +119,8 @@ def one_line_errors() -> Iterator[None]:
     Anything else is a defect and keeps its traceback.
     """
     try:
-        yield
+        with named_stock_errors():
+            yield
     except (UsageError, FileNotFoundError, ModuleNotFoundError) as error:
         # A process that loads data puts its traceback into the message.
         _, name, message = str(error).rpartition(f'{type(error).__name__}: ')

@@ -260,3 +260,12 @@ def _counts(name: str, values: Sequence) -> Tuple[int, ...]:
             f'mutual.{name}={values!r}: name the full (largest) one first'
         )
     return values
+
+
+def names_subnet(metric: str) -> bool:
+    """Whether a metric is that of a subnet, as ``0.5x-160/accuracy/top1``.
+
+    Only subnets are prefixed, by what reads as one.
+    """
+    name = metric.partition('/')[0]
+    return 'x-' in name and name[0].isdigit()

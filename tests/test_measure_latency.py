@@ -252,8 +252,8 @@ def test_files_that_are_wrong(folder, run, monkeypatch):
     )
     for path, message in (
         ('gone.pth', "adaptive file 'gone.pth' does not exist"),
-        ('half.pth', "'half.pth' is damaged, or not from build_table"),
-        ('table.json', "'table.json' is damaged, or not from build_table"),
+        ('half.pth', "'half.pth' is damaged, or not an adaptive.pth"),
+        ('table.json', "'table.json' is damaged, or not an adaptive.pth"),
     ):
         with pytest.raises(SystemExit, match=f'error: {message}'):
             run(path=path)

@@ -148,7 +148,9 @@ def test_training_needs_no_test_data(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(
         'mmengine.runner.Runner.from_cfg',
-        lambda cfg: SimpleNamespace(train=lambda: trained.append(cfg)),
+        lambda cfg: SimpleNamespace(
+            model=None, train=lambda: trained.append(cfg)
+        ),
     )
     assert run_program(ROOT / 'tools/train.py', 'a.py').returncode == 0
     assert len(trained) == 1
@@ -247,6 +249,8 @@ train_cfg = dict(by_epoch=True, max_epochs=1)
 val_cfg = dict()
 val_evaluator = test_evaluator = dict(type='Accuracy')
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook'))
+custom_hooks = [dict(type='EarlyStoppingHook', monitor='accuracy/top1')]
 """
 
 
@@ -292,6 +296,17 @@ optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
         ('test.py', '--launcher mpi', 'start the tool by mpirun, or'),
         ('train.py', '--work-dir a.pth', "folder 'a.pth' cannot be made: Fi"),
         ('test.py', '--work-dir a.pth/b', "folder 'a.pth/b' cannot be made"),
+        (
+            'train.py',
+            '--cfg-options default_hooks.checkpoint.save_best='
+            '0.25x-16/accuracy/top1',
+            "save_best='0.25x-16/accuracy/top1' is a metric of a subnet, but",
+        ),
+        (
+            'train.py',
+            '--cfg-options custom_hooks.0.monitor=0.25x-16/accuracy/top1',
+            "monitor='0.25x-16/accuracy/top1' is a metric of a subnet, but",
+        ),
     ],
 )
 def test_what_no_runner_takes(tool, options, message, tmp_path, monkeypatch):
@@ -607,6 +622,10 @@ def test_build_table(tmp_path, monkeypatch, capsys):
     tool.main()
     text = capsys.readouterr().out
     assert text.startswith('3 subnets, 2 of them') and 'out/{table' in text
+    one = SimpleNamespace(entries=[1], pareto=[1])
+    monkeypatch.setattr(tool, 'build_table', lambda *_: one)
+    tool.main()
+    assert capsys.readouterr().out.startswith('1 subnet, 1 of them')
 
     def interrupted(*args):
         raise KeyboardInterrupt

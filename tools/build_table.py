@@ -69,8 +69,9 @@ def main() -> None:
             )
         except KeyboardInterrupt:
             sys.exit('interrupted: the same command goes on from here')
+    what = 'subnet' if len(table.entries) == 1 else 'subnets'
     print(
-        f'{len(table.entries)} subnets, {len(table.pareto)} of them the best '
+        f'{len(table.entries)} {what}, {len(table.pareto)} of them the best '
         f'for some budget: {args.out}/'
         '{table.json,table.csv,curve.png,adaptive.pth}'
     )

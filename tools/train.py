@@ -7,10 +7,12 @@ checks the config before the first download or iteration.
 """
 
 import torch
+from mmengine.model import is_model_wrapper
 
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import one_line_errors, runner_parser
 from mutualnet_mm.config import check_training, make_runner
+from mutualnet_mm.models.checkpoints import check_resumed
 
 
 def main() -> None:
@@ -42,7 +44,10 @@ def main() -> None:
             cfg.optim_wrapper.type = 'AmpOptimWrapper'
             cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
         check_training(cfg)
-        make_runner(cfg).train()
+        runner = make_runner(cfg)
+        model = runner.model
+        check_resumed(cfg, model.module if is_model_wrapper(model) else model)
+        runner.train()
 
 
 if __name__ == '__main__':

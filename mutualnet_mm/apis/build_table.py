@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from ..config.runner import make_runner
 from ..config.source import config_source
+from ..config.stock_errors import named_stock_errors
 from ..config.views import find_views
 from ..cost.macs import count_macs, count_params
 from ..deploy.adaptive_file import AdaptiveFile
@@ -35,6 +36,7 @@ _WORLD_SIZE = dict(
 )
 
 
+@named_stock_errors()
 def build_table(
     cfg: Config,
     checkpoint: str,
@@ -77,6 +79,10 @@ def build_table(
             ``out`` holds the table of something else. A finished one of
             another checkpoint is replaced.
     """
+    if not isinstance(cfg, Config):
+        raise UsageError(
+            f'cfg={cfg!r}: give what load_config() returns for a config file'
+        )
     check_exists(checkpoint)
     out = make_folder(out)
     runner = _make_runner(cfg, checkpoint)
@@ -176,7 +182,9 @@ def _from_large_to_small(subnets: Iterable[Subnet]) -> List[Subnet]:
 def _make_runner(cfg: Config, checkpoint: str) -> Runner:
     for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
         if cfg.get(key) is None:
-            raise UsageError(f'the config has no {key}: a table is tested')
+            raise UsageError(
+                f'the config has no {key}, which build_table needs'
+            )
     size = os.environ.get(_WORLD_SIZE.get(cfg.get('launcher'), ''), '1')
     if int(size) > 1:
         raise UsageError(

@@ -1,7 +1,12 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What a config says, checked before any work."""
 
-from .checks import check_annotations, check_clips, check_resolution
+from .checks import (
+    check_clips,
+    check_colours,
+    check_files,
+    check_resolution,
+)
 from .load import load_config
 from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
 from .runner import check_training, make_runner
@@ -11,8 +16,9 @@ __all__ = [
     'STAGES',
     'Step',
     'TestViews',
-    'check_annotations',
     'check_clips',
+    'check_colours',
+    'check_files',
     'check_resolution',
     'check_training',
     'find_views',

@@ -3,7 +3,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
@@ -11,9 +11,12 @@ from ..errors import ConfigError
 from .pipelines import STAGES, Step, both_sides, pipeline_steps, stage_datasets
 from .views import frame_stride, sampling_steps, sizing_step, takes_clips
 
+# Data sets that fetch what their folder lacks.
+_DOWNLOADED = ('CIFAR10', 'CIFAR100', 'FashionMNIST', 'MNIST')
 
-def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
-    """Refuse a config whose annotation files or video folders do not exist.
+
+def check_files(cfg: Config, stages: Sequence[str] = STAGES) -> None:
+    """Refuse a config whose annotation files or data folders do not exist.
 
     Files behind ``backend_args`` (object stores, path mappings) and URLs are
     not looked for.
@@ -30,14 +33,56 @@ def check_annotations(cfg: Config, stages: Sequence[str] = STAGES) -> None:
                 f'annotation file {str(file)!r} does not exist: '
                 f'set {place}.data_root or {place}.ann_file'
             )
-        prefix = dataset.get('data_prefix')
-        video = prefix.get('video') if isinstance(prefix, dict) else None
-        folder = _local_path(dataset, video)
-        if folder is not None and not folder.is_dir():
+        for name, prefix in _prefixes(dataset.get('data_prefix')):
+            folder = _local_path(dataset, prefix)
+            if folder is not None and not folder.is_dir():
+                kind = 'video' if name.endswith('video') else 'image'
+                raise ConfigError(
+                    f'{kind} folder {str(folder)!r} does not exist: '
+                    f'set {place}.data_root or {place}.{name}'
+                )
+        root = _local_path(dict(), dataset.get('data_root'))
+        if root is not None and not root.exists() and _reads_root(dataset):
             raise ConfigError(
-                f'video folder {str(folder)!r} does not exist: '
-                f'set {place}.data_root or {place}.data_prefix.video'
+                f'{place}.data_root={dataset["data_root"]!r} does not exist: '
+                'set it to the folder of the data'
             )
+    for stage in stages:
+        _check_truth(f'{stage}_evaluator', cfg.get(f'{stage}_evaluator'))
+
+
+def _check_truth(place: str, evaluator: Any) -> None:
+    """Refuse a metric whose own annotation file does not exist."""
+    if isinstance(evaluator, (list, tuple)):
+        for i, metric in enumerate(evaluator):
+            _check_truth(f'{place}.{i}', metric)
+    elif isinstance(evaluator, dict) and not _is_remote(evaluator):
+        file = _local_path(dict(), evaluator.get('ann_file'))
+        if file is not None and not file.is_file():
+            raise ConfigError(
+                f'{place}.ann_file={str(file)!r} does not exist: set it to '
+                "the annotation file of the data set's images"
+            )
+
+
+def _prefixes(prefix: Any) -> Iterator[Tuple[str, Any]]:
+    """Yield the settings that name folders of images or videos."""
+    if isinstance(prefix, dict):
+        for key in ('img', 'img_path', 'video'):
+            yield f'data_prefix.{key}', prefix.get(key)
+    else:
+        yield 'data_prefix', prefix
+
+
+def _reads_root(dataset: dict) -> bool:
+    """Whether ``data_root`` is needed: not by paths that begin elsewhere."""
+    if Step('', dataset).kind in _DOWNLOADED:
+        return dataset.get('download') is False
+    prefixes = [value for _, value in _prefixes(dataset.get('data_prefix'))]
+    written = [*prefixes, dataset.get('ann_file')]
+    return not any(
+        value and os.path.isabs(os.path.expanduser(value)) for value in written
+    )
 
 
 def _is_remote(dataset: dict) -> bool:
@@ -54,6 +99,32 @@ def _local_path(dataset: dict, written: Any) -> Optional[Path]:
     # mmpretrain's data sets expand the home folder; those that do not will
     # name the file themselves.
     return Path(os.path.expanduser(root), os.path.expanduser(written))
+
+
+def check_colours(cfg: Config, stages: Sequence[str] = STAGES) -> None:
+    """Refuse grey images that are normalised as colours.
+
+    Stock normalisation makes one channel three, without a word.
+
+    Raises:
+        ConfigError: Names the step.
+    """
+    preprocessor = cfg.model.get('data_preprocessor') or (
+        cfg.get('data_preprocessor') or {}
+    )
+    mean = preprocessor.get('mean')
+    if not isinstance(mean, (list, tuple)) or len(mean) == 1:
+        return
+    for place, dataset in stage_datasets(cfg, stages):
+        for step in pipeline_steps(place, dataset):
+            color_type = str(step.settings.get('color_type'))
+            if color_type.startswith('grayscale'):
+                raise ConfigError(
+                    f'{step.place} is a {step.kind} of color_type='
+                    f'{color_type!r}, one channel, but data_preprocessor.mean '
+                    f'has {len(mean)} values: give mean and std one value and '
+                    "the backbone in_channels=1, or set color_type='color'"
+                )
 
 
 def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:

@@ -9,7 +9,12 @@ from mmengine.config import Config
 from mmengine.dist import infer_launcher
 
 from ..errors import ConfigError, as_usage_error
-from .checks import check_annotations, check_clips, check_resolution
+from .checks import (
+    check_clips,
+    check_colours,
+    check_files,
+    check_resolution,
+)
 from .pipelines import STAGES
 
 # What launchers tell each process, and the command that starts them.
@@ -45,7 +50,8 @@ def load_config(
             if it has no model, or one without a type; if a launcher is named
             that did not start this process; if a file that the config names
             does not exist; or if its pipeline does not deliver the full
-            resolution or clips as long as the full network's.
+            resolution, clips as long as the full network's, or as many
+            channels as are normalised.
     """
     if not Path(path).is_file():
         raise ConfigError(f'config {path!r} does not exist')
@@ -69,7 +75,8 @@ def load_config(
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     cfg.launcher = infer_launcher() if launcher == 'auto' else launcher
     _check_launched(cfg.launcher)
-    check_annotations(cfg, stages)
+    check_files(cfg, stages)
+    check_colours(cfg, stages)
     check_resolution(cfg, stages)
     check_clips(cfg, stages)
     return cfg

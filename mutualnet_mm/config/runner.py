@@ -9,7 +9,9 @@ from mmengine.runner import Runner
 
 from ..errors import ConfigError
 from ..files import make_folder
+from ..subnet import names_subnet
 from .pipelines import STAGES, Step
+from .stock_errors import named_stock_errors
 
 _TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 # Of these the runner takes all or none.
@@ -27,7 +29,8 @@ def make_runner(cfg: Config) -> Runner:
 
     Raises:
         ConfigError: If the work dir cannot be made, or if some settings of a
-            loop are there and others are not.
+            loop are there and others are not, or if a type or an argument
+            does not exist.
     """
     for names in _TOGETHER:
         found = [name for name in names if cfg.get(name) is not None]
@@ -38,7 +41,8 @@ def make_runner(cfg: Config) -> Runner:
                 f'{", ".join(names)}, or none'
             )
     make_folder(cfg.work_dir)
-    return Runner.from_cfg(cfg)
+    with named_stock_errors():
+        return Runner.from_cfg(cfg)
 
 
 def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
@@ -50,12 +54,14 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
             all that the runner takes.
 
     Raises:
-        ConfigError: If a setting of the training is missing, or if mixed
+        ConfigError: If a setting of the training is missing, if a hook waits
+            for a metric of a subnet that is not validated, or if mixed
             precision is wanted without a GPU.
     """
     for name in needed:
         if cfg.get(name) is None:
             raise ConfigError(f'the config has no {name}: nothing to train')
+    _check_watched(cfg)
     device, wrapper = get_device(), Step('', cfg.optim_wrapper).kind
     if wrapper == 'AmpOptimWrapper' and device in ('cpu', 'mps'):
         raise ConfigError(
@@ -63,3 +69,27 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
             f'{device!r}: leave out --amp, or set optim_wrapper.type='
             'OptimWrapper'
         )
+
+
+def _check_watched(cfg: Config) -> None:
+    """Refuse hooks that watch a subnet's metric of the stock validation.
+
+    Our loop checks the names itself when it is built.
+    """
+    if Step('', cfg.get('val_cfg') or {}).kind not in ('None', 'ValLoop'):
+        return
+    hooks = dict(cfg.get('default_hooks') or {})
+    hooks.update(enumerate(cfg.get('custom_hooks') or ()))
+    for hook in hooks.values():
+        for setting in ('save_best', 'monitor'):
+            watched = hook.get(setting) if isinstance(hook, dict) else None
+            if isinstance(watched, str):
+                watched = [watched]
+            for metric in watched or ():
+                if names_subnet(metric):
+                    raise ConfigError(
+                        f'{setting}={metric!r} is a metric of a subnet, but '
+                        'val_cfg validates the full network alone: set '
+                        "val_cfg=dict(type='mutualnet_mm.SubnetValLoop', "
+                        f'subnets=[...]) with {metric.partition("/")[0]}'
+                    )

@@ -135,9 +135,9 @@ class ReadClip:
         self._in_a_row += 1
         if self._in_a_row >= _MAX_IN_A_ROW:
             raise UsageError(
-                f'{_MAX_IN_A_ROW} clips in a row cannot be read, at last '
-                f'{found}: check data_root and data_prefix of the data set, '
-                'and the files'
+                f'{_MAX_IN_A_ROW} clips in a row could not be read, the last '
+                f'one: {file!r} ({reason}); check data_root and data_prefix '
+                'of the data set, and the files'
             )
         if file not in _named:
             _named.add(file)

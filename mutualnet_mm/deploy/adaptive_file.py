@@ -127,13 +127,13 @@ class AdaptiveFile:
             content = load_tensors(path, map_location)
         except Exception as error:  # what it raises depends on the damage
             raise UsageError(
-                f'{name} is damaged, or not from build_table: '
+                f'{name} is damaged, or not an adaptive.pth: '
                 f'{type(error).__name__}'
             ) from error
         schema = content.get('schema') if isinstance(content, dict) else None
         if not isinstance(schema, int):
             raise UsageError(
-                f'{name} is not an adaptive file: make one with build_table'
+                f'{name} is not an adaptive.pth: make one with build_table'
             )
         if schema > SCHEMA:
             raise UsageError(

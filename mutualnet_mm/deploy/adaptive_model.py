@@ -12,6 +12,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
+from ..config.stock_errors import named_stock_errors
 from ..engine import move_statistics
 from ..engine.hooks import calibration_batches
 from ..errors import UsageError, check_count
@@ -131,6 +132,7 @@ class AdaptiveModel(SwitchableNetwork):
             )
         return super().use(subnet)
 
+    @named_stock_errors()
     def calibrate(
         self, dataloader: Union[dict, Iterable[Any]], subnets: Subnets
     ) -> None:
@@ -151,6 +153,7 @@ class AdaptiveModel(SwitchableNetwork):
                 only one given is the one that the running statistics belong
                 to, or if the data loader gives no batch.
         """
+        _check_loader(dataloader)
         number = self.file.calibration['num_batches']
         if not isinstance(dataloader, dict):
             given = islice(dataloader, number)
@@ -279,6 +282,19 @@ def _restore(
     net = kind(file, device)
     net.use(subnet)
     return net
+
+
+def _check_loader(dataloader: Any) -> None:
+    if isinstance(dataloader, dict):
+        fits = 'dataset' in dataloader
+    else:
+        fits = isinstance(dataloader, Iterable)
+    if not fits:
+        raise UsageError(
+            f'calibrate() was given {dataloader!r}: give a data loader of the '
+            'config, or its settings with a dataset, such as '
+            'net.cfg.train_dataloader'
+        )
 
 
 def _check_batch(batch: Any) -> dict:

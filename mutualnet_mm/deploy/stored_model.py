@@ -58,7 +58,7 @@ def stored_model(
             f'rounding={file.rounding!r}, but its config builds {found[0]} '
             f'with {found[1]!r}: build the table again'
         )
-    name = f'the weights of the adaptive file (written with {file.versions})'
+    name = f'the adaptive file (written with {file.versions})'
     check_finite(file.weights, 'the adaptive file')
     load_strictly(model, file.weights, name, assign=True)
     try:

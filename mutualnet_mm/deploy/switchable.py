@@ -149,8 +149,9 @@ class SwitchableNetwork:
         if found is None and any(slim_batch_norms(self._origin)):
             raise UsageError(
                 f'subnet {subnet} has no batch-norm statistics, which the '
-                'subnets of the table have: call calibrate(dataloader, '
-                f"'{subnet}') first, or use one of these"
+                'subnets of the table have: use one of these, call '
+                f"calibrate(dataloader, '{subnet}') first, or build the "
+                f'table with --subnet {subnet}'
             )
         return found
 

@@ -148,6 +148,7 @@ def _prepared(
         return None
     data = model.data_preprocessor(batch, False)
     inputs, samples = data['inputs'], data['data_samples']
+    model.task.check_channels(model, inputs)
     model.task.check_full(model, inputs, samples)
     return inputs, samples
 

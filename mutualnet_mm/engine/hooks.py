@@ -33,7 +33,8 @@ class BNCalibrationHook(Hook):
             shuffled with a fixed seed.
 
     Raises:
-        UsageError: If ``num_batches`` is not a whole number from 1.
+        UsageError: If ``num_batches`` is not a whole number from 1, or if
+            ``dataloader`` has no data set.
     """
 
     priority = 'NORMAL'
@@ -44,6 +45,12 @@ class BNCalibrationHook(Hook):
         self.num_batches = check_count(
             num_batches, 'BNCalibrationHook.num_batches'
         )
+        if dataloader is not None and 'dataset' not in dataloader:
+            raise ConfigError(
+                f'BNCalibrationHook.dataloader={dataloader!r} has no dataset: '
+                'give the settings of a data loader, or none for the '
+                'train_dataloader'
+            )
         self.dataloader = dataloader
         self._dataset: Any = None
 

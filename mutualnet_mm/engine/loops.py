@@ -26,7 +26,7 @@ from ..models import MutualLearningMixin
 from ..models.wraps import Stock
 from ..registry import LOOPS
 from ..slimmable.ranks import agree
-from ..subnet import Subnet
+from ..subnet import Subnet, names_subnet
 from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook
 from .metric_state import MetricState
@@ -67,6 +67,12 @@ class _SubnetLoop(Stock):
             key=lambda subnet: subnet != sampler.primary,
         )
         self._default_hook = BNCalibrationHook()
+        number = len(self._recipes)
+        if number > 1:
+            raise ConfigError(
+                f'there are {number} hooks BNCalibrationHook, and one says '
+                'what subnets are calibrated on: leave one in custom_hooks'
+            )
         self.group_size = group_size
 
     @property
@@ -117,9 +123,12 @@ class _SubnetLoop(Stock):
     @property
     def recipe(self) -> BNCalibrationHook:
         """The hook that says what subnets are calibrated on."""
+        return next(iter(self._recipes), self._default_hook)
+
+    @property
+    def _recipes(self) -> List[BNCalibrationHook]:
         hooks = self.runner.hooks
-        ours = (h for h in hooks if isinstance(h, BNCalibrationHook))
-        return next(ours, self._default_hook)
+        return [h for h in hooks if isinstance(h, BNCalibrationHook)]
 
     def _calibrate(
         self, subnets: Sequence[Subnet], batches: Iterable[Any]
@@ -184,6 +193,7 @@ class _SubnetLoop(Stock):
         model = self.model
         first: list = []
         data = model.data_preprocessor(batch, False)
+        model.task.check_channels(model, data['inputs'])
         model.task.check_test(model, data['inputs'], data['data_samples'])
         for subnet, state in states.items():
             # Samples of its own: stock models write predictions into them.
@@ -224,9 +234,8 @@ class SubnetValLoop(_SubnetLoop, ValLoop):
     def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         super().__init__(runner, *args, **kwargs)
         for setting, key in _watched_metrics(runner):
-            # Only subnets are prefixed, by what reads as one.
             name = key.partition('/')[0]
-            is_subnet = 'x-' in name and name[0].isdigit()
+            is_subnet = names_subnet(key)
             primary = self.model.sampler.primary
             watched = Subnet.parse(name) if is_subnet else primary
             if is_subnet and name != str(watched):

@@ -99,7 +99,7 @@ def _copied(value: Any) -> Any:
         return value.clone()
     if isinstance(value, dict):
         new = copy.copy(value)
-        new.update((key, _copied(item)) for key, item in value.items())
+        new.update({key: _copied(item) for key, item in value.items()})
         return new
     if type(value) in _ROWS:
         rows = map(_copied, value)

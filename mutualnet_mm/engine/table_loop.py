@@ -122,14 +122,20 @@ class TableLoop(SubnetTestLoop):
         groups = self._groups(left)
         with progress_bar() as bar:
             number = len(groups) * len(self.dataloader)
-            task = bar.add_task(
-                f'evaluating {len(left)} subnets', total=number
-            )
+            what = 'subnet' if len(left) == 1 else 'subnets'
+            task = bar.add_task(f'evaluating {len(left)} {what}', total=number)
             self._advance = lambda: bar.advance(task)
             for subnets in groups:
                 self._evaluate(subnets, self.bank, call_hooks=False)
-        full = finished.get(str(self.model.sampler.primary)) or {}
-        return {k: v for k, v in full.items() if v is not None}
+        # What the log shows: the full network, else the first subnet.
+        primary = str(self.model.sampler.primary)
+        first = primary if primary in finished else str(self.subnets[0])
+        prefix = '' if first == primary else f'{first}/'
+        return {
+            f'{prefix}{name}': value
+            for name, value in finished[first].items()
+            if value is not None
+        }
 
     def _find_statistics(self) -> None:
         device = next(self.model.parameters()).device

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from ..config.stock_errors import named_stock_errors
 from ..errors import ConfigError
 from ..subnet import Subnet
 from . import MutualLearningMixin
@@ -20,13 +21,15 @@ def build_model(cfg: Config) -> MutualLearningMixin:
         cfg (Config): As :func:`~.config.load_config` returns it.
 
     Raises:
-        ConfigError: If the model has no subnets.
+        ConfigError: If the model has no subnets, or if a type or an argument
+            does not exist.
     """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     settings = deepcopy(cfg.model)
     if cfg.get('data_preprocessor'):  # as the runner does
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(settings)
+    with named_stock_errors():
+        model = MODELS.build(settings)
     if not isinstance(model, MutualLearningMixin):
         raise ConfigError(
             f'model.type={cfg.model.type!r} has no subnets: use type='

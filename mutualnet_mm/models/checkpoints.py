@@ -10,9 +10,13 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.runner.checkpoint import (
+    CheckpointLoader,
+    find_latest_checkpoint,
+)
 from torch import Tensor, nn
 
 from ..errors import UsageError, first_line
@@ -214,6 +218,30 @@ def check_exists(path: str) -> None:
     """
     if '://' not in path and not Path(path).is_file():
         raise UsageError(f'checkpoint {path!r} does not exist')
+
+
+def check_resumed(cfg: Config, model: nn.Module) -> None:
+    """Refuse a checkpoint that training cannot start from, or go on from.
+
+    Args:
+        cfg (Config): Its ``resume``, ``load_from`` and ``work_dir`` count, as
+            the runner takes them.
+        model (nn.Module): That is to be trained.
+
+    Raises:
+        UsageError: If the file is missing or damaged; if training is to go on
+            from it, and it leaves a weight as it was initialised.
+    """
+    path = cfg.get('load_from')
+    if path is None and cfg.get('resume'):
+        path = find_latest_checkpoint(cfg.work_dir)
+    if path is None:
+        return
+    if cfg.get('resume'):
+        check_checkpoint(path, model)
+    else:  # of another task, maybe
+        check_exists(path)
+        _read(path, 'checkpoint')
 
 
 def check_checkpoint(path: str, model: nn.Module) -> None:

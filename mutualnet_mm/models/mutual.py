@@ -33,7 +33,7 @@ from .losses import detached, divergence, log_key
 from .settings import MutualSettings
 from .steps import StepCounter
 from .tasks import check_backbone, find_task
-from .wraps import Stock, find_class, mix
+from .wraps import Stock, find_class, mix, stock_arguments
 
 
 class MutualLearningMixin(Stock):
@@ -60,7 +60,8 @@ class MutualLearningMixin(Stock):
     ) -> None:
         task = find_task(type(self))
         check_backbone(type(self), args or kwargs.get('backbone'))
-        super().__init__(*args, **kwargs)
+        with stock_arguments(self):
+            super().__init__(*args, **kwargs)
         task.check_model(self)
         settings = MutualSettings.read(mutual)
         self.space = settings.space
@@ -277,6 +278,7 @@ class MutualLearningMixin(Stock):
         error: Optional[Exception] = None
         try:
             self.task.check_truth(data_samples)
+            self.task.check_channels(self, inputs)
             self.task.check_full(self, inputs, data_samples)
             if self.training:
                 source = 'or hooks that act after the build'
@@ -402,4 +404,5 @@ def MutualLearning(
     Raises:
         ConfigError: Names the setting that is wrong and the remedy.
     """
-    return mix(MutualLearningMixin, find_class(wraps))(mutual=mutual, **kwargs)
+    stock = find_class(wraps, 'model')
+    return mix(MutualLearningMixin, stock)(mutual=mutual, **kwargs)

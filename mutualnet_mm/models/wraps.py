@@ -1,22 +1,27 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Put a mixin in front of a stock class that a config names."""
 
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, Tuple, Union
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any, Iterator, Tuple, Union
 
-from ..errors import ConfigError
+from ..config.stock_errors import explain
+from ..errors import ConfigError, first_line
 from ..registry import MODELS
 
 
-def find_class(wraps: Union[str, type, None]) -> type:
+def find_class(wraps: Union[str, type, None], place: str) -> type:
     """Return the stock class that ``wraps`` names.
 
     Args:
         wraps (str or type): A name in the model registry of the current
             scope (``'ResNet'``), of a named one (``'mmpretrain.ResNet'``), or
             a class.
+        place (str): Where a config says it, such as ``'model.backbone'``.
 
     Raises:
         ConfigError: If there is no such class.
@@ -25,7 +30,8 @@ def find_class(wraps: Union[str, type, None]) -> type:
         return wraps
     if not isinstance(wraps, str):
         raise ConfigError(
-            f'wraps={wraps!r}: give the name of a registered class, or a class'
+            f'{place}.wraps={wraps!r}: give the name of a registered class, '
+            'or a class'
         )
     scope = wraps.partition('.')[0] if '.' in wraps else None
     if scope is not None:
@@ -50,6 +56,38 @@ def find_class(wraps: Union[str, type, None]) -> type:
 
 Stock: Any = object
 """Base of mixins: for type checkers, any class that they are mixed into."""
+
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+@contextmanager
+def stock_arguments(model: Any) -> Iterator[None]:
+    """Say in one line which settings a stock constructor does not take.
+
+    Args:
+        model: Made by :func:`mix`, as it calls the constructor of the stock
+            class in the ``with`` block.
+
+    Raises:
+        ConfigError: Names the stock class and what it says. A defect of our
+            own, in a part that the stock class builds, passes as it is.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AssertionError) as error:
+        # Without this frame and the one of the `with` block.
+        calls = extract_tb(error.__traceback__)[2:]
+        if any(_PACKAGE in Path(call.filename).parents for call in calls):
+            raise
+        text = explain(error)
+        if text is None:
+            said = first_line(error)
+            if not str(error) and calls:  # an assertion that says nothing
+                said = calls[-1].line or said
+            name = type(model).stock_class.__name__
+            text = f'wraps={name!r} cannot be built as set: {said}'
+        raise ConfigError(text) from error
 
 
 @lru_cache(maxsize=None)

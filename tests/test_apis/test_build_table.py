@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, METRICS, MODELS
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import (
@@ -182,7 +183,11 @@ def use_stock_model(cfg, checkpoint, monkeypatch):
     'change, settings, message',
     [
         (break_config(test_dataloader=None), {}, 'has no test_dataloader'),
-        (break_config(test_cfg=None), {}, 'has no test_cfg'),
+        (
+            break_config(test_cfg=None),
+            {},
+            'has no test_cfg, which build_table needs',
+        ),
         (launch_two, {}, '2 processes were launched'),
         (use_stock_model, {}, "use model.type='mutualnet_mm.Mutual"),
         (lambda *_: 'no.pth', {}, "checkpoint 'no.pth' does not exist"),
@@ -217,6 +222,26 @@ def test_what_is_refused_before_any_work(
     with pytest.raises(UsageError, match=message):
         build_table(cfg, path, tmp_path / 'out', **settings)
     assert score_sums.processed == []
+
+
+def test_metrics_without_the_full_subnet(make_config, checkpoint, tmp_path):
+    """What the log shows is not an empty line."""
+    shown = []
+
+    @HOOKS.register_module(force=True)
+    class Shown(Hook):
+        def after_test_epoch(self, runner, metrics=None):
+            shown.append(metrics)
+
+    for number, (subnets, key) in enumerate(
+        [
+            (['0.5x-16', '0.25x-16'], '0.5x-16/sums/squares'),
+            (['0.5x-16', '1.0x-32'], 'sums/squares'),
+        ]
+    ):
+        cfg = make_config(custom_hooks=[dict(type='Shown')])
+        build_table(cfg, checkpoint, tmp_path / str(number), subnets=subnets)
+        assert list(shown[-1])[0] == key
 
 
 def test_infinite_numbers_are_kept(make_config, checkpoint, tmp_path):

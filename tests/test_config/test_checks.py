@@ -271,3 +271,95 @@ def test_annotations_in_another_storage(write, backend, is_looked_for):
             load_config(path)
     else:
         assert load_config(path).train_dataloader.dataset == dataset
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+@pytest.mark.parametrize(
+    'settings, named',
+    [
+        (dict(data_root='/nope/'), "data_root='/nope/' does not"),
+        (dict(data_root='ROOT', data_prefix='no'), 'data_prefix'),
+        (
+            dict(data_root='ROOT', data_prefix=dict(img='no')),
+            'data_prefix.img',
+        ),
+        (
+            dict(data_root='ROOT', data_prefix=dict(img_path='no')),
+            'data_prefix.img_path',
+        ),
+        (dict(type='MNIST', data_root='/nope', download=False), 'data_root'),
+    ],
+    ids=str,
+)
+def test_data_folders(write, tmp_path, split, settings, named):
+    (tmp_path / 'no.json').touch()
+
+    def load(**changes):
+        dataset = str(dict(settings, **changes)).replace('ROOT', str(tmp_path))
+        load_config(write(f'{split}_dataloader = dict(dataset={dataset})\n'))
+
+    with pytest.raises(ConfigError) as error:
+        load()
+    assert f'{split}_dataloader.dataset.{named}' in str(error.value)
+    assert '\n' not in str(error.value)
+    load(backend_args=dict(backend='petrel'))
+    load(data_root='s3://bucket')
+
+
+@pytest.mark.parametrize(
+    'dataset',
+    [
+        dict(type='mmpretrain.CIFAR10', data_root='/nope'),  # downloads
+        dict(data_root='/nope', ann_file='FILE'),
+        dict(data_root='/nope', data_prefix='FOLDER'),
+        dict(data_root='/nope', data_prefix=dict(img='FOLDER')),
+    ],
+    ids=str,
+)
+def test_a_folder_that_is_not_needed(write, tmp_path, dataset):
+    text = str(dataset).replace('FOLDER', str(tmp_path))
+    text = text.replace('FILE', str(tmp_path / 'there.json'))
+    load_config(write(f'train_dataloader = dict(dataset={text})\n'))
+
+
+@pytest.mark.parametrize(
+    'evaluator, place',
+    [
+        ('dict(ann_file="no.json")', 'evaluator'),
+        ('[dict(type="A"), dict(ann_file="no.json")]', 'evaluator.1'),
+    ],
+)
+def test_annotations_of_a_metric(write, evaluator, place):
+    message = f"val_{place}.ann_file='no.json' does not exist"
+    path = write(f'val_evaluator = {evaluator}')
+    load_config(path, stages=('train', 'test'))
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+    remote = evaluator.replace('ann_file', 'backend_args={"a": 1}, ann_file')
+    load_config(write(f'val_evaluator = {remote}'))
+    load_config(write(f'val_evaluator = {evaluator.replace("no", "s3://a")}'))
+
+
+@pytest.mark.parametrize('place', ['model', 'config'])
+def test_grey_images_normalised_as_colours(write, place):
+    """What stock normalisation would spread over three channels."""
+
+    def load(color_type, mean):
+        step = dict(type='LoadImageFromFile', color_type=color_type)
+        mean = f'data_preprocessor = dict(mean={mean})\n'
+        if place == 'model':
+            mean = f'model = dict(type="M", {mean.strip()})\n'
+        text = f'train_dataloader = dict(dataset=dict(pipeline=[{step}]))\n'
+        load_config(write(mean + text))
+
+    load('color', [1, 2, 3])
+    load('grayscale', [1])
+    load('grayscale', None)
+    with pytest.raises(ConfigError) as error:
+        load('grayscale', [1, 2, 3])
+    assert str(error.value) == (
+        'train_dataloader.dataset.pipeline.0 is a LoadImageFromFile of '
+        "color_type='grayscale', one channel, but data_preprocessor.mean has "
+        '3 values: give mean and std one value and the backbone '
+        "in_channels=1, or set color_type='color'"
+    )

@@ -83,6 +83,23 @@ def test_statistics_of_the_first_batches(net, given):
     assert str(net.current) == A
 
 
+@pytest.mark.parametrize('given', [None, {}, 3, dict(batch_size=2)])
+def test_what_gives_no_batches(net, given):
+    with pytest.raises(UsageError) as error:
+        net.calibrate(given, NEW)
+    assert f'{given!r}: give a data loader' in str(error.value)
+    assert 'net.cfg.train_dataloader' in str(error.value)
+
+
+def test_a_broken_image(net, pictures, tmp_path):
+    config = net.cfg.train_dataloader.to_dict()
+    (tmp_path / '0').mkdir()
+    (tmp_path / '0/a.png').write_bytes(b'no image')
+    config['dataset']['data_root'] = str(tmp_path)
+    with pytest.raises(UsageError, match='^image .*a.png. cannot be read'):
+        net.calibrate(config, NEW)
+
+
 def test_a_subnet_runs_on_them(net):
     batch = nets.full_batch(net.model)
     with pytest.raises(UsageError, match=r"calibrate\(dataloader, '0.65x-24"):

@@ -97,7 +97,7 @@ SPOILT = {
     ),
     'weights of another size': (
         lambda file: file.weights.update({'head.fc.bias': torch.zeros(7)}),
-        r"'torch': .* does not fit .*: head.fc.bias is",
+        r"^the adaptive file .*'torch': .* does not fit .*: head.fc.bias is",
     ),
     'a weight too few': (
         lambda file: file.weights.pop('head.fc.bias'),
@@ -176,12 +176,12 @@ FILES = {
     'missing': (Path.unlink, 'does not exist'),
     'truncated': (
         lambda path: path.write_bytes(path.read_bytes()[:-1000]),
-        'is damaged, or not from build_table: BadZipFile',
+        'is damaged, or not an adaptive.pth: BadZipFile',
     ),
-    'a bit flipped': (flip_a_bit, 'is damaged, or not from build_table'),
+    'a bit flipped': (flip_a_bit, 'is damaged, or not an adaptive.pth'),
     'a checkpoint': (
         lambda path: torch.save(dict(state_dict={}, meta={}), path),
-        'is not an adaptive file: make one with build_table',
+        'is not an adaptive.pth: make one with build_table',
     ),
     'newer': (
         lambda path: rewrite(path, lambda c: c.update(schema=2, more=[])),

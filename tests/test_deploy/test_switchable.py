@@ -152,6 +152,7 @@ def test_slice_lets_go(network):
         (lambda n: n.use('0.5x-24-3'), 'leave out its frames'),
         (lambda n: n.use('half'), "'half' is not understood"),
         (lambda n: n.use('0.6x-24'), r"no.*call calibrate\(.*'0.6x-24'\) f"),
+        (lambda n: n.use('0.6x-24'), 'table with --subnet 0.6x-24'),
         (lambda n: n.make_static([A, '0.1x-32']), 'outside of the trained'),
         (lambda n: n.make_static([A, '0.6x-24']), 'no batch-norm statistics'),
         (lambda n: n.make_static([A, B, C], limit=2), '3 subnets .* limit=2'),

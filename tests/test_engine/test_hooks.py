@@ -100,6 +100,12 @@ def test_number_of_batches(number):
     assert f'num_batches={number!r}' in str(error.value)
 
 
+def test_a_dataloader_of_nothing():
+    """It does not stand for the training data."""
+    with pytest.raises(UsageError, match=r'dataloader=\{\} has no dataset'):
+        BNCalibrationHook(dataloader={})
+
+
 def test_is_registered():
     hook = HOOKS.build(dict(type='mutualnet_mm.BNCalibrationHook'))
     assert isinstance(hook, Hook) and hook.num_batches == 32

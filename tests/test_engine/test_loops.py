@@ -459,3 +459,25 @@ def test_the_best_of_what_is_not_validated(make_runner, key, known):
     with pytest.raises(ConfigError, match=f"save_best='{key}'"):
         runner.train()
     assert runner.iter == 0
+
+
+def test_two_recipes(make_runner):
+    """Neither wins silently; it is said before the training."""
+    hook = dict(type='mutualnet_mm.BNCalibrationHook', num_batches=1)
+    runner = make_runner(custom_hooks=[hook, dict(hook, num_batches=2)])
+    for run in (runner.train, runner.test):
+        with pytest.raises(ConfigError, match='2 hooks BNCalibrationHook'):
+            run()
+    assert runner.iter == 0
+
+
+def test_colours_into_a_grey_network(make_runner, make_model):
+    """In calibration, and in a test that needs none."""
+    model = make_model()
+    model['backbone']['in_channels'] = 1
+    kind = 'mutualnet_mm.SubnetTestLoop'
+    for subnet in ('0.5x-24', '1.0x-32'):
+        test_cfg = dict(type=kind, subnets=[subnet])
+        runner = make_runner(model, test_cfg=test_cfg)
+        with pytest.raises(ConfigError, match='3 channels, .* takes 1: set'):
+            runner.test()

@@ -84,3 +84,62 @@ def test_settings_without_a_teacher(enter_scope):
     assert issubclass(LAD, SingleStageDetector) and 'teacher_ckpt' in settings
     plain = dict(settings=1)
     assert without_teacher(plain, model) is plain
+
+
+OURS = 'mutualnet_mm.'
+LEARNING = f"'{OURS}MutualLearning'"
+SLIMMABLE = f"'{OURS}Slimmable'"
+
+
+@pytest.mark.parametrize(
+    'changes, parts',
+    [
+        ({'type': f'{OURS}MutualLerning'}, ['MutualLerning', LEARNING]),
+        ({'type': 'MutualLearning'}, ['registry', f'mean {LEARNING}']),
+        ({'backbone.type': 'Slimmable'}, ['registry', f'mean {SLIMMABLE}']),
+        ({'head.type': 'LinearHed'}, ["'LinearHed'", 'custom_imports']),
+        ({'type': 'ImageClassifier'}, ["'wraps'", LEARNING, SLIMMABLE]),
+        ({'backbone.type': 'ResNet'}, ["'wraps'", LEARNING, SLIMMABLE]),
+        ({'mutal': dict()}, ["wraps='ImageClassifier'", "'mutal'"]),
+        ({'backbone.depht': 18}, ["wraps='ResNet'", "'depht'"]),
+        ({'backbone.mutual': dict()}, ["wraps='ResNet'", "'mutual'"]),
+        ({'backbone.depth': 19}, ["wraps='ResNet'", 'invalid depth 19']),
+        ({'backbone.out_indices': (7,)}, ["wraps='ResNet'", 'out_indices']),
+        ({'backbone.wraps': 'LinearClsHead'}, ["wraps='LinearClsHead'"]),
+        ({'backbone.wraps': None}, ['model.backbone.wraps=None']),
+        ({'wraps': None}, ['error: model.wraps=None']),
+        ({'head.num_class': 3}, ["argument 'num_class'", 'correct']),
+    ],
+    ids=str,
+)
+def test_slips(config, changes, parts):
+    """Named in one line, with what to write."""
+    cfg = config()
+    cfg.model.backbone.update(type='mutualnet_mm.Slimmable', wraps='ResNet')
+    cfg.merge_from_dict({f'model.{k}': v for k, v in changes.items()})
+    with pytest.raises(ConfigError) as error:
+        build_model(cfg)
+    message = f'error: {error.value}'
+    assert '\n' not in message
+    for part in parts:
+        assert part in message
+
+
+def test_a_detector_wraps_no_classifier(detector_config):
+    model = detector_config()
+    model.wraps = 'mmpretrain.ImageClassifier'
+    cfg = Config(dict(default_scope='mmdet', model=model))
+    with pytest.raises(ConfigError, match="wraps='ImageClassifier'.*argument"):
+        build_model(cfg)
+
+
+def test_defects_are_no_slips(config, monkeypatch):
+    """An error of ours inside of the stock constructor is not hidden."""
+
+    def broken(*args):
+        raise KeyError('defect')
+
+    target = 'mutualnet_mm.models.backbones.slimmable.convert'
+    monkeypatch.setattr(target, broken)
+    with pytest.raises(KeyError, match='defect'):
+        build_model(config())

@@ -120,6 +120,18 @@ def test_classifier_pipeline_of_another_size(build_classifier, image_batch):
     assert '56' in one_line(error) and '64' in one_line(error)
 
 
+@pytest.mark.parametrize('takes, comes', [(1, 3), (3, 1)])
+def test_channels_of_the_first_batch(
+    build_classifier, image_batch, takes, comes
+):
+    model = build_classifier(in_channels=takes).train()
+    images, samples = image_batch()
+    with pytest.raises(ConfigError) as error:
+        model.loss(images[:, :comes], samples)
+    for part in (f'{comes} channels', f'takes {takes}', 'color_type'):
+        assert part in one_line(error)
+
+
 def test_wrapping_twice(build_classifier, classifier_config):
     from mmengine.registry import MODELS
 

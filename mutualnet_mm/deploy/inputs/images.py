@@ -80,6 +80,13 @@ class ImageReader(Reader):
         """Add empty data samples."""
         from mmpretrain.structures import DataSample
 
+        height, width = inputs.shape[-2:]
+        full = self.model.space.full.resolution
+        if (height, width) != (full, full):
+            raise UsageError(
+                f'the tensor is {height} x {width}: give {full} x {full}, the '
+                'full resolution'
+            )
         return inputs, [DataSample() for _ in inputs]
 
 

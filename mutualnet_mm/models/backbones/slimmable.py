@@ -16,7 +16,7 @@ from ...slimmable import (
     verify_slicing,
 )
 from ..checkpoints import load_backbone, split_pretrained
-from ..wraps import Stock, find_class, mix
+from ..wraps import Stock, find_class, mix, stock_arguments
 
 # mmcv's subclasses only work around PyTorch releases before 1.4.
 for _wrapper in (wrappers.Conv2d, wrappers.Conv3d, wrappers.Linear):
@@ -58,7 +58,8 @@ class SlimmableMixin(Stock):
         stock_init, pretrained = split_pretrained(init_cfg)
         if stock_init is not None:
             kwargs['init_cfg'] = stock_init
-        super().__init__(*args, **kwargs)
+        with stock_arguments(self):
+            super().__init__(*args, **kwargs)
         self._pretrained = pretrained
         state = SlimState(max_width, rounding)
         convert(self, state, find_family(type(self)).rules(self))
@@ -157,5 +158,5 @@ def Slimmable(
     Raises:
         ConfigError: If the backbone cannot be slimmed; names the module.
     """
-    stock = find_class(wraps)
+    stock = find_class(wraps, 'model.backbone')
     return mix(find_family(stock).mixin, stock)(**kwargs)

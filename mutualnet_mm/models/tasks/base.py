@@ -151,6 +151,22 @@ class Task:
         """Refuse a test batch of a wrong size, as :meth:`check_full`."""
         self.check_full(model, inputs, data_samples)
 
+    def check_channels(self, model: nn.Module, inputs: Tensor) -> None:
+        """Refuse a batch of other channels than the network takes.
+
+        Raises:
+            ConfigError: Names both.
+        """
+        takes = self.input_channels(model)
+        found = inputs.shape[-4 if self.takes_frames else -3]
+        if found != takes:
+            raise ConfigError(
+                f'the pipeline delivers inputs of {found} channels, but the '
+                f'network takes {takes}: set color_type of the step that '
+                'loads them, and mean and std of data_preprocessor, or '
+                f'in_channels={found} of the backbone'
+            )
+
     def check_square(self, inputs: Tensor) -> None:
         """Refuse inputs that are not squares of the full resolution."""
         full = self.space.full.resolution

@@ -304,8 +304,8 @@ WRONG = {
     'dimensions': (torch.zeros(SIZE, SIZE), r'\(64, 64\).*give \(3, H, W\)'),
     'channels': (torch.zeros(2, 1, SIZE, SIZE), r'\(2, 1, 64, 64\)'),
     'channels last': (torch.zeros(SIZE, SIZE, 3), r'\(64, 64, 3\)'),
-    'size': (torch.zeros(1, 3, 48, 48), '48 x 48 .* full resolution is 64'),
-    'no square': (torch.zeros(1, 3, 64, 48), '64 x 48 .* full resolution'),
+    'size': (torch.zeros(1, 3, 48, 48), 'tensor is 48 x 48: give 64 x 64'),
+    'no square': (torch.zeros(1, 3, 64, 48), 'tensor is 64 x 48: give 64'),
 }
 
 

@@ -29,7 +29,7 @@ def build(enter_scope):
         ('ResNett', "did you mean 'ResNet'"),
         ('mmpretrain.Nothing', 'mmpretrain'),
         ('nowhere.ResNet', 'nowhere'),
-        (3, 'wraps=3'),
+        (3, 'model.backbone.wraps=3'),
         ('mutualnet_mm.SlimmableResNet', 'SlimmableResNet'),
     ],
 )

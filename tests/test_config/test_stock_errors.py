@@ -1,0 +1,174 @@
+"""Slips in a config, and broken files, end in one line."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from programs import run_program
+
+from mutualnet_mm import ConfigError, UsageError
+from mutualnet_mm.apis import build_table
+from mutualnet_mm.config import make_runner
+
+pytest.importorskip('mmpretrain')
+TOOLS = Path(__file__).parents[2] / 'tools'
+OURS = 'mutualnet_mm.'
+LOOP = dict(type=f'{OURS}SubnetTestLoop')
+MULTI = dict(type=f'{OURS}MultiResolution', resolution=(32, 16), transforms=[])
+
+
+@pytest.fixture
+def run(make_config, checkpoint, tmp_path, monkeypatch):
+    """Run a tool with a changed config; return the line that it ends with."""
+
+    def run_tool(tool, options=(), changes=None):
+        cfg = make_config()
+        cfg.merge_from_dict(changes or {})
+        monkeypatch.chdir(tmp_path)
+        cfg.dump('a.py')
+        given = [] if tool == 'train' else [checkpoint]
+        if tool == 'build_table':
+            given += ['--out', 'out']
+        done = run_program(TOOLS / f'{tool}.py', 'a.py', *given, *options)
+        assert done.returncode == 1, done.stdout
+        return done.stderr.splitlines()[-1]
+
+    return run_tool
+
+
+@pytest.mark.parametrize(
+    'tool, changes, message',
+    [
+        (
+            'test',
+            dict(test_cfg=dict(LOOP, _delete_=True, subnet=['0.5x-16'])),
+            "__init__() got an unexpected keyword argument 'subnet': correct",
+        ),
+        (
+            'test',
+            dict(test_cfg=dict(type=f'{OURS}SubnetTestLop')),
+            f"did you mean '{OURS}SubnetTestLoop'?",
+        ),
+        (
+            'test',
+            dict(
+                custom_hooks=[
+                    dict(type=f'{OURS}BNCalibrationHook', num_batch=3)
+                ]
+            ),
+            "__init__() got an unexpected keyword argument 'num_batch': cor",
+        ),
+        (
+            'train',
+            {'train_dataloader.dataset.pipeline': [MULTI]},
+            "__init__() missing 1 required positional argument: 'resize': c",
+        ),
+        (
+            'train',
+            {'model.type': 'MutualLearning'},
+            f"'MutualLearning' is not in the mmpretrain::model registry: did "
+            f"you mean '{OURS}MutualLearning'?",
+        ),
+        (
+            'build_table',
+            {'model.backbone.depht': 18},
+            "error: wraps='ResNet' cannot be built as set: ",
+        ),
+    ],
+    ids=['argument', 'loop', 'hook', 'transform', 'prefix', 'backbone'],
+)
+def test_slips_in_the_tools(run, tool, changes, message):
+    line = run(tool, changes=changes)
+    assert line.startswith('error: ') and message in line
+
+
+def test_slips_of_a_runner(make_config):
+    cfg = make_config()
+    cfg.custom_hooks = [dict(type='BNCalibrationHook')]
+    with pytest.raises(ConfigError, match=f"'{OURS}BNCalibrationHook'"):
+        make_runner(cfg)
+
+
+def test_defects_are_no_slips(make_config):
+    """Of code that the config only names."""
+
+    class Broken:
+        def __init__(self):
+            dict()['no such key']
+
+    cfg = make_config()
+    cfg.custom_hooks = [dict(type=Broken)]
+    with pytest.raises(KeyError, match='no such key'):
+        make_runner(cfg)
+
+
+@pytest.fixture
+def broken_images(pictures, tmp_path):
+    """Copy the training images, one of each kind broken."""
+    folder = tmp_path / 'broken'
+    shutil.copytree(pictures / 'train', folder)
+    for image in sorted(folder.glob('*/*.png'))[::2]:
+        image.write_bytes(b'no image')
+    return str(folder)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('tool', ['train', 'build_table'])
+def test_a_broken_image(run, broken_images, tool, workers):
+    line = run(
+        tool,
+        changes={
+            'train_dataloader.dataset.data_root': broken_images,
+            'train_dataloader.num_workers': workers,
+        },
+    )
+    assert line.startswith(f"error: image '{broken_images}/")
+    assert line.endswith('replace the file, or take it out of the data set')
+
+
+def test_a_broken_image_in_python(
+    make_config, broken_images, checkpoint, tmp_path
+):
+    cfg = make_config()
+    cfg.train_dataloader.dataset.data_root = broken_images
+    with pytest.raises(ConfigError, match='^image .* cannot be read'):
+        build_table(cfg, checkpoint, tmp_path / 'out', subnets=['0.5x-16'])
+
+
+def test_no_image_at_all(run, tmp_path):
+    root = tmp_path / 'empty'
+    (root / 'a').mkdir(parents=True)
+    changes = {'train_dataloader.dataset.data_root': str(root)}
+    line = run('train', changes=changes)
+    assert line.startswith('error: no image was found in the subfolders of ')
+    assert str(root) in line and 'check data_root' in line
+
+
+@pytest.mark.parametrize('how', ['--resume', '--resume FILE', 'load_from'])
+def test_a_truncated_checkpoint(run, tmp_path, how):
+    file = tmp_path / 'work/cut.pth'
+    file.parent.mkdir()
+    torch.save(dict(state_dict={}), file)
+    file.write_bytes(file.read_bytes()[:-50])
+    (tmp_path / 'work/last_checkpoint').write_text(str(file))
+    options, changes = how.replace('FILE', str(file)).split(), {}
+    if how == 'load_from':
+        options, changes = [], dict(load_from=str(file))
+    line = run('train', options, changes)
+    assert line.startswith(f"error: checkpoint '{file}' cannot be read: ")
+
+
+def test_resuming_with_another_number_of_classes(run, checkpoint):
+    line = run(
+        'train', ['--resume', checkpoint], {'model.head.num_classes': 7}
+    )
+    assert line == (
+        f"error: checkpoint '{checkpoint}' does not fit the config: "
+        'head.fc.weight is (4, 128), the model has (7, 128)'
+    )
+
+
+def test_a_path_in_place_of_a_config(checkpoint, tmp_path):
+    with pytest.raises(UsageError, match="cfg='ad.py': give .*load_config"):
+        build_table('ad.py', checkpoint, tmp_path / 'out')

@@ -42,6 +42,7 @@ def apply() -> None:
     allow_mmengine_checkpoints()
     declare_torchvision_operators()
     provide_mmaction_drn()
+    restore_numpy_inf()
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -184,3 +185,13 @@ class DRN(torch.nn.Module):
             'DRN is missing from the installed mmaction2 package; install '
             'mmaction2 from its source repository to use it'
         )
+
+
+def restore_numpy_inf() -> None:
+    """Give infinity its old name back, which numpy 2 removed.
+
+    Needed by mmaction2 1.2.0, whose ``PoseCompact``, a step of every pipeline
+    of skeletons, says ``np.Inf``.
+    """
+    if not hasattr(np, 'Inf'):
+        np.Inf = np.inf  # type: ignore[attr-defined]

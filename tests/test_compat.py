@@ -284,3 +284,12 @@ def test_real_drn_is_left_alone(tmp_path):
         """,
         tmp_path,
     )
+
+
+def test_numpy_infinity():
+    """By the name that steps of skeletons use."""
+    check("""
+        import numpy as np
+        import mutualnet_mm
+        assert np.Inf == np.inf == float('inf')
+        """)

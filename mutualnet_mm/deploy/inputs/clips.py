@@ -34,6 +34,7 @@ class ClipReader(Reader):
         self._from_array: Any = None
         self._missing = ''
         if any(step.kind == 'PoseDecode' for step in steps):
+            self.channel_order = 'maps of poses'
             self._missing = (
                 f'the {self.channels} channels of clips are made of poses '
                 '(PoseDecode), not of pictures: give them as a tensor'
@@ -41,6 +42,8 @@ class ClipReader(Reader):
             return
         if self.channels == 3:
             self.channel_order = 'RGB'  # as all decoders of mmaction2 give
+        elif dataset.get('modality') == 'Flow':
+            self.channel_order = 'xy'
         decoding = [i for i, s in enumerate(steps) if 'Decode' in s.kind]
         if not decoding:
             raise UsageError(
@@ -50,10 +53,11 @@ class ClipReader(Reader):
         reading = steps[: decoding[-1] + 1]
         rest = steps[decoding[-1] + 1 :]
         self._finish = Compose([step.settings for step in rest])
+        decode = dict(type='mmaction.ArrayDecode')
         self._from_array = Compose(
             [_packing('array')]
             + [
-                dict(type='mmaction.ArrayDecode')
+                (decode if self.channels == 3 else _decode_array)
                 if 'Decode' in step.kind
                 else step.settings
                 for step in reading
@@ -146,6 +150,17 @@ class _ReadVideo(ReadClip):
             f'clip {file!r} cannot be read ({reason}): give the path of a '
             'video file, or the clip as an array'
         )
+
+
+def _decode_array(results: dict) -> dict:
+    """Pick frames of any channels, as ``RawFrameDecode`` stacks flow.
+
+    The stock ``ArrayDecode`` makes two grey images of a frame of flow, which
+    no later step puts together.
+    """
+    frames = list(results['array'][results['frame_inds'].reshape(-1)])
+    shape = frames[0].shape[:2]
+    return dict(results, imgs=frames, img_shape=shape, original_shape=shape)
 
 
 def _packing(input_format: str, **settings: Any) -> dict:

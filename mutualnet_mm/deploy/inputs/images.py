@@ -35,6 +35,13 @@ class ImageReader(Reader):
         self._load = [step.settings for step in loading[:1]]
         if self._load and self.channels == 3:
             self.channel_order = 'BGR'
+        elif (
+            self._load
+            and self.channels == 4
+            # The one decoder of mmcv that keeps the order of the file.
+            and self._load[0].get('imdecode_backend') != 'tifffile'
+        ):
+            self.channel_order = 'BGRA'
         self._from_file = Compose(self._load)
         self._finish = Compose(
             [

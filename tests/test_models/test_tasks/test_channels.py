@@ -100,6 +100,7 @@ def test_a_detector_of_four_channels(detector_config, detection_pipeline):
     )
     pipeline = InputPipeline(cfg, model)
     assert pipeline.tensor_shape((48, 64)) == (4, 48, 64)
+    assert pipeline.channel_order == 'BGRA'
     image = np.zeros((60, 80, 4), np.uint8)
     image[..., 3] = 9
     inputs, _ = pipeline(image)
@@ -156,8 +157,17 @@ def test_poses_and_flow(enter_scope, slow_model, channels):
     inputs, samples = pipeline(clips[0])
     assert inputs.shape == clips.shape and len(samples) == 1
     if channels == 17:
+        assert pipeline.channel_order == 'maps of poses'
         with pytest.raises(UsageError, match='made of poses .* tensor'):
             pipeline('poses.pkl')
+        return
+    assert pipeline.channel_order == 'xy'
+    array = np.random.default_rng(0).integers(0, 256, (4, 40, 48, 2), np.uint8)
+    inputs, _ = pipeline(array)
+    expected = torch.tensor(array[:, 4:36, 8:40]).permute(3, 0, 1, 2)
+    assert torch.equal(inputs[0, 0], expected.float())
+    with pytest.raises(UsageError, match='of flow in x and y, frames put'):
+        pipeline(array[..., :1])
 
 
 def test_poses_are_tested_twice(enter_scope):

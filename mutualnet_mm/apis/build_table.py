@@ -2,6 +2,7 @@
 """From a config and a checkpoint to a query table and its files."""
 
 import copy
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from ..config.pipelines import stage_datasets
 from ..config.runner import make_runner
 from ..config.source import config_source
 from ..config.stock_errors import named_stock_errors
@@ -210,10 +213,23 @@ def _portable(cfg: Config, model: MutualLearningMixin) -> Config:
 
 
 def _check_inputs(text: str, model: MutualLearningMixin) -> None:
-    """Refuse a test pipeline that the adaptive file could not be given."""
+    """Refuse a test pipeline that the adaptive file could not be given.
+
+    Without one (data sets that load by code of their own) the table is as
+    good, but the file beside it cannot be opened: that is said before.
+    """
+    cfg = Config.fromstring(text, '.py')
+    if not any('pipeline' in d for _, d in stage_datasets(cfg, ('test',))):
+        print_log(
+            'the config has no test_dataloader.dataset.pipeline: '
+            'AdaptiveModel cannot open the adaptive.pth of this table',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return
     broken = 'inputs cannot be made by the test_dataloader of the config'
     with as_usage_error(broken, ConfigError):
-        InputPipeline(Config.fromstring(text, '.py'), model)
+        InputPipeline(cfg, model)
 
 
 def _calibration(loop: TableLoop) -> Dict[str, Any]:

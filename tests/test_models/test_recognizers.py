@@ -485,7 +485,7 @@ def test_loop_and_table(
     recognizer_config, build_recognizer, build_narrow, plain, tmp_path, kind
 ):
     """Calibrated and tested as plain narrow networks are, each alone."""
-    names = ['1.0x-32-4', '0.63x-25-3', '0.8x-21-4']
+    names = ['1.0x-32-4', '0.8x-21-4', '0.63x-25-3']
     frames = 4 if kind == 'slow' else 16
     checkpoint = str(tmp_path / 'weights.pth')
     weights = build_recognizer(kind).state_dict()

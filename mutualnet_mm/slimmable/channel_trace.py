@@ -132,9 +132,10 @@ class ChannelTrace(TorchDispatchMode):
     def _watch(self, name: str, layer: SlimLayer) -> Sequence[Any]:
         dim = layer.channel_dim
 
-        def before(layer: nn.Module, args: Tuple[Tensor, ...]) -> None:
+        def before(layer: Any, args: Tuple[Tensor, ...]) -> None:
             runs = self.inputs.setdefault(name, [])
             runs.append(self.channels(args[0], dim))
+            self._label_parts(runs[-1], layer.parts)
             self._inside += 1
 
         def after(layer: Any, args: Tuple[Tensor, ...], out: Tensor) -> None:
@@ -142,6 +143,7 @@ class ChannelTrace(TorchDispatchMode):
             channels = self.inputs[name][-1]
             if not layer.follows:
                 channels = self._new(name, out.shape[dim])
+                self._label_parts(channels, layer.parts)
             if channels is not None:
                 self._set(out, channels, dim)
 
@@ -283,6 +285,14 @@ class ChannelTrace(TorchDispatchMode):
             self._parents[b] = a
             self.labels[a] = self.labels.get(a, ()) + self.labels.pop(b, ())
 
+    def _label_parts(self, channels: Optional[List[int]], parts: int) -> None:
+        """Note that channels are equal parts."""
+        if parts == 1 or channels is None:
+            return
+        size = len(channels) // parts
+        starts = range(0, len(channels), size)
+        self._label([{*channels[i : i + size]} - {NOTHING} for i in starts])
+
     def _label(self, parts: List[Set[int]]) -> None:
         """Note that channels are taken apart."""
         self._splits += bool(parts)
@@ -345,8 +355,8 @@ def _parts(whole: Tensor, result: Any) -> List[Set[int]]:
         parts = [_atoms(part) for part in result]
         return [] if all(part == parts[0] for part in parts) else parts
     if result.numel() < whole.numel():
-        kept, before = _atoms(result), _atoms(whole)
-        return [] if kept == before else [kept, before - kept]
+        kept, others = _atoms(result), _atoms(whole) - _atoms(result)
+        return [kept, others] if others else []
     # In a view of more axes, the last one that tells channels apart is that
     # of the parts' own channels.
     axes = [dim for dim in range(result.dim()) if _varies(result, dim)]

@@ -36,12 +36,16 @@ class LayerRule:
             it: a grouped convolution's group width. Defaults to 8.
         parts (int): Channels are as many equal parts, each of which is
             rounded for itself. Defaults to 1.
+        narrow_groups (bool): A grouped convolution keeps all of its groups
+            and narrows each of them. Defaults to False: groups keep their
+            width, and whole ones are dropped.
     """
 
     fixed: bool = False
     ratio: float = 1.0
     divisor: int = 8
     parts: int = 1
+    narrow_groups: bool = False
 
 
 PLAIN = LayerRule()

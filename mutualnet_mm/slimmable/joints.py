@@ -26,14 +26,25 @@ class Joints:
     """What one pass told.
 
     Args:
+        input_shape (tuple[int]): Shape of the input that was run.
         outputs (list): Layout of each tensor that the network returns, in
             order; None where its active channels are the leading ones.
         unknown (tuple[str]): Operators whose effect on channels is not
             known, by name. What they return is taken for whole.
     """
 
-    outputs: List[Optional[Layout]]
+    input_shape: Tuple[int, ...]
+    outputs: Tuple[Optional[Layout], ...]
     unknown: Tuple[str, ...]
+
+    @property
+    def lead(self) -> bool:
+        """bool: Whether active channels of all outputs are the leading ones.
+
+        Otherwise layers that take the outputs and that no joint was found
+        for would meet the wrong ones.
+        """
+        return not any(self.outputs)
 
 
 def find_joints(module: nn.Module, x: Tensor) -> Joints:
@@ -63,11 +74,11 @@ def find_joints(module: nn.Module, x: Tensor) -> Joints:
     for name in trace.inputs:
         layers[name].slim_inputs = makers.input_layout(name)
         layers[name].slim_outputs = makers.output_layout(name)
-    found = [
+    found = tuple(
         makers.layout(trace.channels(out, channel_axis(out)))
         for out in outputs
-    ]
-    return Joints(found, tuple(sorted(trace.unknown)))
+    )
+    return Joints(tuple(x.shape), found, tuple(sorted(trace.unknown)))
 
 
 def tensors(value: Any) -> Any:

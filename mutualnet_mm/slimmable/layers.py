@@ -46,8 +46,6 @@ class SlimLayer(nn.Module):
 
     Attributes:
         channel_dim (int): Axis of the channels, in input and output.
-        follows (bool): Whether its output has the channels of its input.
-            Otherwise it makes channels of its own.
         slim_inputs (tuple, optional): Which layers the channels of the input
             come from, see :class:`~.channels.Piece`; None if the active ones
             are the leading ones.
@@ -60,7 +58,14 @@ class SlimLayer(nn.Module):
     slim_inputs: Optional[Layout] = None
     slim_outputs: Optional[Layout] = None
     channel_dim = 1
-    follows = False
+
+    @property
+    def follows(self) -> bool:
+        """bool: Whether its output has the channels of its input.
+
+        Otherwise it makes channels of its own.
+        """
+        return False
 
     @property
     def is_widest(self) -> bool:
@@ -70,6 +75,11 @@ class SlimLayer(nn.Module):
     @property
     def input_multiple(self) -> int:
         """int: The input's channels have to be a multiple of it."""
+        return 1
+
+    @property
+    def parts(self) -> int:
+        """int: Equal parts of input and output that narrow each."""
         return 1
 
     def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
@@ -148,44 +158,55 @@ class _SlimConv(SlimLayer):
 
     Dense: rounded output, and the columns that meet the input. Grouped: the
     group width stays, the groups that the input fills are run; depthwise is
-    the case of one channel a group.
+    the case of one channel a group. Where the rule says ``narrow_groups``,
+    every group narrows like a dense convolution instead.
     """
 
     groups: int
+    in_channels: int
+
+    @property
+    def drops_groups(self) -> bool:
+        """bool: Whether whole groups are kept or dropped."""
+        return self.groups > 1 and not self.slim_rule.narrow_groups
 
     @property
     def follows(self) -> bool:
-        """bool: Grouped convolutions keep or drop whole groups."""
-        return self.groups > 1 and self.in_channels == self.out_channels
+        """bool: Groups that are dropped whole are those of the input."""
+        return self.drops_groups and self.in_channels == self.out_channels
 
     @property
     def input_multiple(self) -> int:
-        """int: The group width."""
-        return 1 if self.groups == 1 else self.in_channels // self.groups
+        """int: The width of groups that stay whole."""
+        return self.in_channels // self.groups if self.drops_groups else 1
+
+    @property
+    def parts(self) -> int:
+        """int: Groups that narrow each."""
+        return 1 if self.drops_groups else self.groups
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(N, active in, ...)`` to ``(N, active out, ...)``."""
         if self.is_widest:
             return super().forward(x)
         active = self.narrowed(x.shape[1])
-        weight = active['weight']
+        weight: Any = active['weight']
         if weight.shape == self.weight.shape:
             return super().forward(x)
         layer: Any = self
-        if self.groups > 1:
+        if self.drops_groups:
             groups = x.shape[1] // self.input_multiple
             layer = _LeadingGroups(self, groups)
         return type(self)._conv_forward(layer, x, weight, active['bias'])
 
     def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
         """Weight and bias, see :meth:`SlimLayer.narrowed`."""
-        columns = self.columns(inputs)
+        rows = self.output_ranges(inputs, self.out_channels)
+        weight = take(self.weight, rows)
         if self.groups == 1:
-            rows = self.rows(self.out_channels)
-            weight = take(take(self.weight, rows), columns, 1)
-        else:
-            rows = self._rows_of_groups(columns)
-            weight = take(self.weight, rows)
+            weight = take(weight, self.columns(inputs), 1)
+        elif not self.drops_groups:
+            weight = weight.narrow(1, 0, inputs // self.groups)
         return dict(weight=weight, bias=taken(self.bias, rows))
 
     def _rows_of_groups(self, columns: Ranges) -> Ranges:
@@ -204,19 +225,22 @@ class _SlimConv(SlimLayer):
 
     def output_ranges(self, inputs: int, outputs: int) -> Ranges:
         """See :meth:`SlimLayer.output_ranges`."""
-        if self.groups > 1:
+        if self.drops_groups:
             return self._rows_of_groups(self.columns(inputs))
         return self.rows(outputs)
 
     def set_channels(self, inputs: int, outputs: int) -> None:
         """See :meth:`SlimLayer.set_channels`."""
-        self.groups = max(1, self.groups * inputs // self.in_channels)
+        if self.drops_groups:
+            self.groups = self.groups * inputs // self.in_channels
         self.in_channels, self.out_channels = inputs, outputs
 
     def blind(self, inputs: int) -> None:
         """Zero the columns of all other inputs."""
         if self.groups == 1:
             zero_except(self.weight, self.columns(inputs))
+        elif not self.drops_groups:
+            self.weight.data[:, inputs // self.groups :] = 0
 
 
 def zero_except(weight: Tensor, columns: Ranges, dim: int = 1) -> None:
@@ -278,7 +302,11 @@ class SlimBatchNorm(SlimLayer):
 
     subnet_stats: Optional[Tuple[Tensor, Tensor]] = None
     collector: Any = None
-    follows = True
+
+    @property
+    def follows(self) -> bool:
+        """bool: Always, see :attr:`SlimLayer.follows`."""
+        return True
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(N, active channels, ...)``.

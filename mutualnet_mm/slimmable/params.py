@@ -41,8 +41,8 @@ def count_module_params(
     with watch_channels(net) as seen:
         count_on_meta(net, *inputs, forward=forward)  # for its pass alone
     active: Dict[int, int] = {}
-    for layer, (inputs, _) in seen.items():
-        for name, part in layer.narrowed(inputs).items():
+    for layer, channels in seen.items():
+        for name, part in layer.narrowed(channels[0]).items():
             if part is not None:
                 key = id(getattr(layer, name))
                 active[key] = max(active.get(key, 0), part.numel())

@@ -59,7 +59,7 @@ def verify_slicing(
     frames: int = 8,
     fractions: Sequence[float] = (0.3, 0.7),
     tolerance: float = 1e-5,
-) -> Shape:
+) -> Joints:
     """Find the joints of a network, and prove that it narrows.
 
     The layers learn which channels they get (:func:`~.joints.find_joints`).
@@ -86,7 +86,7 @@ def verify_slicing(
             of the layer. Defaults to 1e-5.
 
     Returns:
-        tuple[int]: Shape of an input that the network takes.
+        Joints: What was found, with the shape of an input that it takes.
 
     Raises:
         ConfigError: Names the first layer that goes wrong.
@@ -104,7 +104,7 @@ def verify_slicing(
         joints = _give_joints(net, module, shapes[0])
         if not is_verified:
             _prove(net, name, joints, shapes, fractions, tolerance)
-    return shapes[0]
+    return joints
 
 
 def _give_joints(net: nn.Module, module: nn.Module, shape: Shape) -> Joints:

@@ -290,7 +290,7 @@ class Task:
 
     def input_channels(self, model: nn.Module) -> int:
         """Channels of an image, as the backbone takes them."""
-        return model.backbone.joints.input_shape[1]
+        return model.backbone.slim_joints.input_shape[1]
 
     def meta_input(
         self,

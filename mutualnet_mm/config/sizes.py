@@ -121,7 +121,8 @@ def check_masks(cfg: Config) -> None:
     resizing = [
         place
         for place, augments in _batch_augments(cfg)
-        for augment in augments or ()
+        if isinstance(augments, (list, tuple))
+        for augment in augments
         if Step('', augment).kind == 'BatchSyncRandomResize'
     ]
     pipelines = *_dataset_pipelines(cfg), *_switched_pipelines(cfg)

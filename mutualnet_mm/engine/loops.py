@@ -85,8 +85,8 @@ class _SubnetLoop(Stock):
     @property
     def model(self) -> MutualLearningMixin:
         """The unwrapped model."""
-        model = self._merger or self.runner.model
-        if self._merger is not None or is_model_wrapper(model):
+        model = self._unwrapped
+        if isinstance(model, BaseTTAModel):
             model = model.module
         if not isinstance(model, MutualLearningMixin):
             raise ConfigError(
@@ -97,12 +97,10 @@ class _SubnetLoop(Stock):
         return model
 
     @property
-    def _merger(self) -> Optional[BaseTTAModel]:
-        """What merges the predictions of test-time augmentation, if any."""
+    def _unwrapped(self) -> Any:
+        """The model, in what merges test-time augmentations if there are."""
         model = self.runner.model
-        if is_model_wrapper(model):
-            model = model.module
-        return model if isinstance(model, BaseTTAModel) else None
+        return model.module if is_model_wrapper(model) else model
 
     def run(self) -> Dict[str, float]:
         """Calibrate and evaluate all subnets.
@@ -218,8 +216,8 @@ class _SubnetLoop(Stock):
         self, batch: Any
     ) -> Callable[[Subnet, Optional[Statistics]], list]:
         """Return what predicts on a batch with a subnet."""
-        merger = self._merger
-        if merger is None:
+        merger = self._unwrapped
+        if not isinstance(merger, BaseTTAModel):
             return partial(self._predict, self._prepared(batch))
         return lambda subnet, statistics: merge_predictions(
             merger,

@@ -91,16 +91,16 @@ class DetectionTask(Task):
         """Refuse images that were resized by an unknown factor, as well."""
         self.check_full(model, inputs, data_samples)
         for sample in data_samples:
-            # An image in a canvas has a border, and is as large as it was.
-            is_original = 'border' in sample or tuple(
-                sample.img_shape[:2]
-            ) == tuple(sample.ori_shape[:2])
-            if 'scale_factor' not in sample and not is_original:
+            # An image with a border, in a canvas, is as large as it was.
+            if 'scale_factor' in sample or 'border' in sample:
+                continue
+            original, size = sample.get('ori_shape'), sample.img_shape
+            if original is None or _size(original) != _size(size):
                 raise ConfigError(
-                    f'an image of {sample.ori_shape} is tested at '
-                    f'{sample.img_shape} without a scale_factor, by which '
-                    'boxes are found in the original image: PackDetInputs '
-                    'must pack scale_factor (meta_keys)'
+                    f'an image of ori_shape={original} is tested at {size} '
+                    'without a scale_factor, by which boxes are found in the '
+                    'original image: PackDetInputs must pack ori_shape and '
+                    'scale_factor (meta_keys)'
                 )
 
     def interpolate(

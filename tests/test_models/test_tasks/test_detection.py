@@ -428,11 +428,16 @@ def test_a_test_image_without_its_factor(build_detector):
     from mmdet.structures import DetDataSample
 
     model, inputs = build_detector(), torch.zeros(1, 3, 64, 64)
-    meta = dict(ori_shape=(32, 32), img_shape=(64, 64))
-    samples = [DetDataSample(metainfo=meta)]
-    model.task.check_full(model, inputs, samples)
-    with pytest.raises(ConfigError, match='without a scale_factor'):
-        model.task.check_test(model, inputs, samples)
+    for original in ((32, 32), None):
+        meta = dict(ori_shape=original, img_shape=(64, 64))
+        if original is None:
+            del meta['ori_shape']
+        samples = [DetDataSample(metainfo=meta)]
+        model.task.check_full(model, inputs, samples)
+        with pytest.raises(ConfigError, match='without a scale_factor'):
+            model.task.check_test(model, inputs, samples)
+    samples[0].set_metainfo(dict(ori_shape=(64, 64, 3)))
+    model.task.check_test(model, inputs, samples)
 
 
 def test_masks_of_another_size_than_the_image(build_detector, load_batch):

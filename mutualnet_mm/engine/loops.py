@@ -1,8 +1,10 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Validation and testing of many subnets."""
 
+from functools import partial
 from typing import (
     Any,
+    Callable,
     Dict,
     Iterable,
     Iterator,
@@ -16,17 +18,21 @@ from typing import (
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
+from ..config.sizes import check_resolution
 from ..errors import ConfigError, check_count
 from ..models import MutualLearningMixin
+from ..models.tasks.samples import Batch
 from ..models.wraps import Stock
 from ..registry import LOOPS
+from ..slimmable import Statistics
 from ..slimmable.ranks import agree
 from ..subnet import Subnet, names_subnet
+from .augmented import merge_predictions
 from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook
 from .metric_state import MetricState
@@ -59,6 +65,7 @@ class _SubnetLoop(Stock):
         **kwargs: Any,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, **kwargs)
+        check_resolution(runner.cfg)
         check_count(group_size, 'group_size')
         sampler = self.model.sampler
         # The one with the stock names first, for `save_best='auto'`.
@@ -78,8 +85,8 @@ class _SubnetLoop(Stock):
     @property
     def model(self) -> MutualLearningMixin:
         """The unwrapped model."""
-        model = self.runner.model
-        if is_model_wrapper(model):
+        model = self._unwrapped
+        if isinstance(model, BaseTTAModel):
             model = model.module
         if not isinstance(model, MutualLearningMixin):
             raise ConfigError(
@@ -88,6 +95,12 @@ class _SubnetLoop(Stock):
                 f"'mutualnet_mm.MutualLearning'"
             )
         return model
+
+    @property
+    def _unwrapped(self) -> Any:
+        """The model, in what merges test-time augmentations if there are."""
+        model = self.runner.model
+        return model.module if is_model_wrapper(model) else model
 
     def run(self) -> Dict[str, float]:
         """Calibrate and evaluate all subnets.
@@ -190,24 +203,47 @@ class _SubnetLoop(Stock):
         states: Dict[Subnet, MetricState],
     ) -> list:
         """Predict with each subnet; return the first one's predictions."""
-        model = self.model
         first: list = []
-        data = model.data_preprocessor(batch, False)
-        model.task.check_channels(model, data['inputs'])
-        model.task.check_test(model, data['inputs'], data['data_samples'])
+        predict = self._predictor(batch)
         for subnet, state in states.items():
-            # Samples of its own: stock models write predictions into them.
-            inputs, samples = model.task.resize(
-                model, data['inputs'], data['data_samples'], subnet
-            )
-            with autocast(enabled=self.fp16), model.activate(
-                subnet, bank.get(str(subnet))
-            ):
-                outputs = model(inputs, samples, mode='predict')
+            outputs = predict(subnet, bank.get(str(subnet)))
             with state:
                 self.evaluator.process(data_samples=outputs, data_batch=batch)
             first = first or outputs
         return first
+
+    def _predictor(
+        self, batch: Any
+    ) -> Callable[[Subnet, Optional[Statistics]], list]:
+        """Return what predicts on a batch with a subnet."""
+        merger = self._unwrapped
+        if not isinstance(merger, BaseTTAModel):
+            return partial(self._predict, self._prepared(batch))
+        return lambda subnet, statistics: merge_predictions(
+            merger,
+            batch,
+            lambda view: self._predict(
+                self._prepared(view), subnet, statistics
+            ),
+        )
+
+    def _prepared(self, batch: Any) -> Batch:
+        """Preprocess a batch as it was loaded, and check it."""
+        model = self.model
+        data = model.data_preprocessor(batch, False)
+        inputs, samples = data['inputs'], data['data_samples']
+        model.task.check_channels(model, inputs)
+        model.task.check_test(model, inputs, samples)
+        return inputs, samples
+
+    def _predict(
+        self, data: Batch, subnet: Subnet, statistics: Optional[Statistics]
+    ) -> list:
+        model = self.model
+        # Samples of its own: stock models write predictions into them.
+        inputs, samples = model.task.resize(model, *data, subnet)
+        with autocast(enabled=self.fp16), model.activate(subnet, statistics):
+            return model(inputs, samples, mode='predict')
 
 
 def _watched_metrics(runner: Runner) -> Iterator[Tuple[str, str]]:

@@ -9,8 +9,9 @@ from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 from .errors import ConfigError, is_count
 
-Size = Tuple[int, int]
-"""Height and width in pixels."""
+Size = Tuple[int, ...]
+"""Height and width in pixels; before them the segments of a video, where a 2D
+network takes it apart."""
 
 _MAX_WIDTHS = 1000  # of a grid; each is tested
 _PATTERN = re.compile(
@@ -28,8 +29,8 @@ class Subnet:
         resolution (int): Spatial resolution in pixels, in the sense of the
             task: the side of the square input for classification and video,
             the short edge of ``Resize(scale=(L, resolution))`` for detection.
-        frames (int, optional): Frames of the clip, for video only.
-            Defaults to None.
+        frames (int, optional): Frames of the clip, or segments of the video
+            where the network is 2D; for video only. Defaults to None.
     """
 
     width: float

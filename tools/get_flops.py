@@ -53,7 +53,9 @@ def count(args) -> list:
     )
     model = build_model(cfg)
     views = find_views(cfg)
-    image_shape = args.image_shape or views.shape
+    image_shape = views.shape
+    if args.image_shape:  # of as many segments, for 2D networks of video
+        image_shape = (*(views.shape or ())[:-2], *args.image_shape)
     rows = []
     for subnet in args.subnet or listed_subnets(cfg, model):
         subnet = model.space.check(subnet)
@@ -69,7 +71,7 @@ def count(args) -> list:
         )
         if views.number is not None:
             row.update(
-                input_shape=row['input_shape'][1:],  # of one view
+                input_shape=list(shape[-4:]),  # of one view
                 views=views.number,
                 video_macs=views.number * row['macs'],
             )

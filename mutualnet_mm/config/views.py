@@ -19,9 +19,11 @@ class TestViews:
     """How a video is tested.
 
     Args:
-        number (int, optional): Clips times crops of a video; None for images.
+        number (int, optional): Clips times crops of a video, of a 2D network
+            crops times samplings; None for images.
         shape (tuple[int], optional): Height and width in pixels of the views
-            that the full network gets; None where the config does not say.
+            that the full network gets; None where the config does not say. Of
+            a 2D network segments, height and width.
     """
 
     number: Optional[int] = None
@@ -39,15 +41,63 @@ def find_views(cfg: Config) -> TestViews:
     """
     if not takes_clips(cfg):
         return TestViews()
-    pipelines = (
-        pipeline_steps(*found) for found in stage_datasets(cfg, ('test',))
-    )
-    steps = next(filter(None, pipelines), [])
+    for place, dataset in stage_datasets(cfg, ('test',)):
+        steps = pipeline_steps(place, dataset)
+        if steps:
+            full = cfg.model.mutual.get('resolution') or [None]
+            modality = dataset.get('modality')
+            return views_of(steps, modality, both_sides(full[0]))
+    return TestViews(number=1)
+
+
+def views_of(
+    steps: Sequence[Step], modality: Optional[str], full: Optional[Size]
+) -> TestViews:
+    """Read from the steps of a test pipeline how videos are tested.
+
+    Args:
+        steps (Sequence[Step]): In the order that they run.
+        modality (str, optional): As the data set has it: frames of
+            ``'Flow'`` are stacked to channels for 2D networks.
+        full (tuple[int], optional): Full size, which segments of a 2D network
+            have where the steps do not say another one.
+    """
     sized = sizing_step(steps)
+    size = None if sized is None else sized[1]
+    number = prod(map(_multiplier, steps))
+    if not makes_segments(steps):
+        return TestViews(number, size)
+    sampling = sampling_steps(steps)
+    clips = prod(step.settings.get('num_clips', 1) for step in sampling)
+    segments = prod(sampled_segments(s, modality) or 1 for s in sampling)
+    size = size or full
     return TestViews(
-        number=prod(map(_multiplier, steps)),
-        shape=None if sized is None else sized[1],
+        number // clips, None if size is None else (segments, *size)
     )
+
+
+def makes_segments(steps: Sequence[Step]) -> bool:
+    """Whether a pipeline makes frames for a 2D network, not clips."""
+    return any(
+        step.kind == 'FormatShape'
+        and step.settings.get('input_format') == 'NCHW'
+        for step in steps
+    )
+
+
+def sampled_segments(step: Step, modality: Optional[str]) -> Optional[int]:
+    """Count the segments that a 2D network gets of what a step samples once.
+
+    Args:
+        step (Step): One of :func:`sampling_steps`.
+        modality (str, optional): As for :func:`views_of`.
+
+    Returns:
+        int or None: None where the step counts otherwise.
+    """
+    length = 1 if modality == 'Flow' else step.settings['clip_len']
+    clips = step.settings.get('num_clips', 1)
+    return clips * length if isinstance(length, int) else None
 
 
 def takes_clips(cfg: Config) -> bool:

@@ -1,14 +1,14 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Images at another size."""
 
-from typing import Tuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..subnet import Size
 
-def resize_images(images: Tensor, size: Tuple[int, int]) -> Tensor:
+
+def resize_images(images: Tensor, size: Size) -> Tensor:
     """Interpolate ``(N, C, height, width)`` to ``size``.
 
     Bilinear, with anti-aliasing. Half precision, for which not every device

@@ -106,6 +106,7 @@ class MutualLearningMixin(Stock):
                     module, state, default=LayerRule(fixed=True), strict=False
                 )
         state.set_width(self.space.max_width)
+        self.task.prepare(self)
         self._verify_rest()
         return state
 

@@ -118,6 +118,12 @@ def mix(mixin: Any, stock: Any) -> Any:
     )
 
 
+def swap(module: Any, mixin: Any) -> None:
+    """Put a mixin in front of the class of a built module, in place."""
+    stock: Any = type(module)
+    module.__class__ = mix(mixin, stock)
+
+
 def _reduce(self: Any, protocol: int) -> Tuple:
     del protocol
     cls = type(self)

@@ -31,7 +31,8 @@ class Task:
     It **may** override, where the defaults do not fit,
 
     - what it is: :attr:`takes_frames`, :attr:`cost_includes_head`,
-      :attr:`input_axes`, :meth:`check_model`;
+      :attr:`channel_axis`, :attr:`input_axes`, :meth:`check_model`,
+      :meth:`prepare`;
     - learning: :meth:`head`, :meth:`downstream`, :meth:`check_truth`;
     - batches: :meth:`check_test`, :meth:`resize`;
     - running: :meth:`forward_batch_norms` (every batch norm, without labels),
@@ -51,6 +52,7 @@ class Task:
         name (str): As a query table says it.
         takes_frames (bool): Whether subnets have a number of frames.
         cost_includes_head (bool): Whether :meth:`forward_cost` runs the heads.
+        channel_axis (int): Axis of the channels, counted from the last one.
         input_axes (dict): Names of the axes of the inputs that may have any
             size, by their number; ``height`` and ``width`` as far as the
             padding leaves.
@@ -63,6 +65,7 @@ class Task:
     name: str
     takes_frames = False
     cost_includes_head = True
+    channel_axis = -3
     input_axes: Dict[int, str] = {0: 'batch'}
 
     def __init__(self, space: SubnetSpace) -> None:
@@ -86,6 +89,14 @@ class Task:
 
         Raises:
             ConfigError: Names the model, and what is supported.
+        """
+        del model
+
+    def prepare(self, model: nn.Module) -> None:
+        """Let parts of the model follow the active subnet, once.
+
+        Called while it is built: the backbone is slimmable, what follows it
+        takes any channels, and neither is verified yet.
         """
         del model
 
@@ -158,7 +169,7 @@ class Task:
             ConfigError: Names both.
         """
         takes = self.input_channels(model)
-        found = inputs.shape[-4 if self.takes_frames else -3]
+        found = inputs.shape[self.channel_axis]
         if found != takes:
             raise ConfigError(
                 f'the pipeline delivers inputs of {found} channels, but the '

@@ -210,10 +210,11 @@ def _check_clip(step: Step, trains: bool, frames: int, stride: int) -> None:
 def _check_segments(step: Step, frames: int, modality: Optional[str]) -> None:
     found = sampled_segments(step, modality)
     if found not in (None, frames):
+        length = '' if modality == 'Flow' else 'clip_len=1, '
         raise ConfigError(
             f'{step.place} is a {step.kind} of {found} segments, but the full '
-            f'network takes mutual.frames[0]={frames}: set num_clips={frames},'
-            ' or another mutual.frames[0]'
+            f'network takes mutual.frames[0]={frames}: set {length}num_clips='
+            f'{frames}, or another mutual.frames[0]'
         )
 
 

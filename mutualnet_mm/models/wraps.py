@@ -14,6 +14,10 @@ from ..errors import ConfigError, first_line
 from ..registry import MODELS
 
 
+# Which recognizers of mmaction2 take by these names.
+_UNREGISTERED = ('torchvision', 'timm')
+
+
 def find_class(wraps: Union[str, type, None], place: str) -> type:
     """Return the stock class that ``wraps`` names.
 
@@ -34,6 +38,12 @@ def find_class(wraps: Union[str, type, None], place: str) -> type:
             'or a class'
         )
     scope = wraps.partition('.')[0] if '.' in wraps else None
+    if scope in _UNREGISTERED:
+        raise ConfigError(
+            f'wraps={wraps!r}: networks of {scope} are not registered by '
+            'name: name one of mmpretrain, mmdet or mmaction, such as '
+            "'mmpretrain.ResNet'"
+        )
     if scope is not None:
         try:
             import_module(f'{scope}.registry')

@@ -4,7 +4,6 @@
 import copy
 from typing import Any, Dict, Optional, Tuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +11,7 @@ from ...errors import ConfigError
 from ...slimmable.convert import stock_name
 from ...subnet import Size, Subnet
 from ..clips import pick_frames
+from ..draws import same_draws
 from ..segments import follow_segments
 from ..wraps import Stock, swap
 from .action import ActionTask
@@ -36,7 +36,7 @@ class SegmentsTask(ActionTask):
     """
 
     channel_axis = -3
-    input_axes = {0: 'batch'}
+    input_axes = {0: 'batch', 1: 'segments'}
     axes = 'batch, segments, channels, height, width'
     input_format = 'NCHW'
 
@@ -83,6 +83,8 @@ class SegmentsTask(ActionTask):
             model.backbone_from = 'mmpretrain'
         frames, state = self.space.frames or (), model.backbone.slim_state
         self.has_fixed_views = follow_segments(model, frames, state)
+        if self.has_fixed_views:
+            self.input_axes = {0: 'batch'}
 
     def downstream(self, model: nn.Module) -> Dict[str, nn.Module]:
         """The head, of what the backbone makes of one video."""
@@ -115,7 +117,10 @@ class SegmentsTask(ActionTask):
         """Pick the same ones of each view, where all are alike."""
         delivered, full = inputs.shape[1], self.space.full.frames
         number = max(1, round(delivered * subnet.frames / full))
-        return pick_frames(inputs, number, dim=1)
+        picked = pick_frames(inputs, number, dim=1)
+        # Stock recognizers view it as images; frames come in the layout that
+        # they were decoded in, which stacking does not keep.
+        return picked if picked is inputs else picked.contiguous()
 
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
@@ -155,10 +160,5 @@ class OneVideoMixin(Stock):
         """
         if isinstance(maps, tuple) and len(maps) == 1:
             (maps,) = maps
-        # TRN draws the frames that it relates: the same ones in each pass.
-        state = np.random.get_state()
-        np.random.seed(0)
-        try:
+        with same_draws():
             return super().forward(maps, num_segs=len(maps))
-        finally:
-            np.random.set_state(state)

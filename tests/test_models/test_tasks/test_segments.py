@@ -57,6 +57,26 @@ def test_resize(views, subnet):
     assert whole is frames
 
 
+def test_frames_as_they_are_decoded():
+    """With the channels of a pixel side by side, as pipelines deliver them."""
+    model = nets.build().train()
+    frames, samples = nets.batch(2, frames=4)
+    videos = [
+        torch.from_numpy(video.numpy().transpose(0, 2, 3, 1).copy())
+        for video in frames
+    ]
+    decoded = torch.stack([video.permute(0, 3, 1, 2) for video in videos])
+    assert torch.equal(decoded, frames) and not decoded.is_contiguous()
+    for subnet in ('1.0x-32-4', '0.63x-32-2', '0.63x-21-4', '0.63x-21-2'):
+        subnet = Subnet.parse(subnet)
+        losses = []
+        for inputs in (decoded, frames):
+            resized = model.task.resize(model, inputs, samples, subnet)
+            with model.activate(subnet), torch.no_grad():
+                losses.append(model.loss(*resized)['loss_cls'])
+        torch.testing.assert_close(*losses)
+
+
 @pytest.mark.parametrize(
     'given, kept',
     [(25, {2: 12, 3: 19}), (10, {2: 5, 3: 8}), (1, {2: 1, 3: 1})],
@@ -157,7 +177,8 @@ def test_slimming_those_of_others(name):
     config = nets.config(wraps=name)
     for key in ('depth', 'num_stages', 'strides', 'dilations', 'out_indices'):
         del config['backbone'][key]
-    assert name in refusal(config)
+    text = refusal(config)
+    assert f'wraps={name!r}' in text and "'mmpretrain.ResNet'" in text
 
 
 def test_a_plain_backbone():

@@ -62,6 +62,7 @@ class MutualLearningMixin(Stock):
         check_backbone(type(self), args or kwargs.get('backbone'))
         with stock_arguments(self):
             super().__init__(*args, **kwargs)
+        task = task.for_model(self)
         task.check_model(self)
         settings = MutualSettings.read(mutual)
         self.space = settings.space

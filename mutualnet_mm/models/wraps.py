@@ -13,7 +13,6 @@ from ..config.stock_errors import explain
 from ..errors import ConfigError, first_line
 from ..registry import MODELS
 
-
 # Which recognizers of mmaction2 take by these names.
 _UNREGISTERED = ('torchvision', 'timm')
 

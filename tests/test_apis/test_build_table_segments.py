@@ -275,9 +275,7 @@ def test_predictions_within_a_budget(run, clips):
         for key, value in expected.items()
         if key.endswith('pred_score')
     )
-    assert squares == pytest.approx(
-        least.metrics['scores/squares'], rel=1e-5
-    )
+    assert squares == pytest.approx(least.metrics['scores/squares'], rel=1e-5)
     arrays = []
     for file in files:
         reader, frames = cv2.VideoCapture(file), []

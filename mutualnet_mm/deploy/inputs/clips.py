@@ -160,6 +160,10 @@ class SegmentReader(ClipReader):
         return inputs[:, :segments].contiguous()
 
 
+# Boxes of persons come from a data set alone.
+register_reader('ActionDetectionTask')(Reader)
+
+
 class _ReadVideo(ReadClip):
     """Says what to do about a file that no annotation list names."""
 

@@ -31,9 +31,9 @@ class ActionTask(Task):
     takes_frames = True
     channel_axis = -4
     input_axes = {0: 'batch', 1: 'views'}
-    # Axes of the inputs, and what stock pipelines call them.
+    #: Axes of the inputs, and the step that makes them.
     axes = 'batch, views, channels, time, height, width'
-    input_format = 'NCTHW'
+    shaping = "FormatShape(input_format='NCTHW')"
 
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
         """Labels only where classes are not exclusive: KL has no meaning.
@@ -71,8 +71,7 @@ class ActionTask(Task):
         if inputs.dim() != number:
             raise ConfigError(
                 f'the pipeline delivers inputs of shape {tuple(inputs.shape)}'
-                f', but ({self.axes}) are needed: use '
-                f"FormatShape(input_format='{self.input_format}')"
+                f', but ({self.axes}) are needed: use {self.shaping}'
             )
         super().check_channels(model, inputs)
 
@@ -97,12 +96,12 @@ class ActionTask(Task):
 
     def _check_frames(self, model: nn.Module, inputs: Tensor) -> None:
         length = self._clip_length(model)
-        if inputs.shape[3] != length:
+        if inputs.shape[-3] != length:
             raise ConfigError(
-                f'the pipeline delivers clips of {inputs.shape[3]} frames, '
+                f'the pipeline delivers clips of {inputs.shape[-3]} frames, '
                 f'but the full network, {self.space.full}, takes {length}: '
-                f'set SampleFrames(clip_len={length}), or another '
-                'mutual.frames[0]'
+                f'set clip_len={length} of the step that samples them, or '
+                'another mutual.frames[0]'
             )
 
     def _clip_length(self, model: nn.Module) -> int:

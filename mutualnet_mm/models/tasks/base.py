@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What mutual learning has to know about a task."""
 
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple, Type
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,8 @@ class Task:
     It **may** override, where the defaults do not fit,
 
     - what it is: :attr:`takes_frames`, :attr:`cost_includes_head`,
-      :attr:`channel_axis`, :attr:`input_axes`, :meth:`check_model`,
-      :meth:`prepare`;
+      :attr:`predicts_one_by_one`, :attr:`channel_axis`, :attr:`input_axes`,
+      :meth:`for_model`, :meth:`check_model`, :meth:`prepare`;
     - learning: :meth:`head`, :meth:`downstream`, :meth:`check_truth`;
     - batches: :meth:`check_test`, :meth:`resize`;
     - running: :meth:`forward_batch_norms` (every batch norm, without labels),
@@ -53,6 +53,8 @@ class Task:
         takes_frames (bool): Whether subnets have a number of frames.
         cost_includes_head (bool): Whether :meth:`forward_cost` runs the heads.
         channel_axis (int): Axis of the channels, counted from the last one.
+        predicts_one_by_one (bool): Whether heads refuse larger batches in
+            testing.
         input_axes (dict): Names of the axes of the inputs that may have any
             size, by their number; ``height`` and ``width`` as far as the
             padding leaves.
@@ -66,6 +68,7 @@ class Task:
     takes_frames = False
     cost_includes_head = True
     channel_axis = -3
+    predicts_one_by_one = False
     input_axes: Dict[int, str] = {0: 'batch'}
 
     def __init__(self, space: SubnetSpace) -> None:
@@ -79,6 +82,12 @@ class Task:
                 'full number first, as in frames=(8, 5, 3)'
             )
         self.space = space
+
+    @classmethod
+    def for_model(cls, model: nn.Module) -> Type['Task']:
+        """Return the task of a built model: this one, or a special one."""
+        del model
+        return cls
 
     @classmethod
     def check_model(cls, model: nn.Module) -> None:

@@ -38,7 +38,7 @@ class SegmentsTask(ActionTask):
     channel_axis = -3
     input_axes = {0: 'batch', 1: 'segments'}
     axes = 'batch, segments, channels, height, width'
-    input_format = 'NCHW'
+    shaping = "FormatShape(input_format='NCHW')"
 
     #: Whether a view has exactly as many segments as the network.
     has_fixed_views = False

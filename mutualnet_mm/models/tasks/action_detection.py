@@ -1,0 +1,188 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Detection of actions (AVA): mmdet's Fast R-CNN over clips of mmaction2."""
+
+import copy
+from dataclasses import replace
+from typing import Any, Dict, Optional, Tuple
+
+import torch
+from mmaction.models.roi_heads import AVARoIHead
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ...slimmable.convert import stock_name
+from ...subnet import Size, Subnet
+from ..clips import scaled_size
+from ..wraps import Stock, swap
+from .action import ActionTask
+from .base import Task
+from .samples import Batch, Samples
+
+
+class ActionDetectionTask(ActionTask):
+    """Subnets learn what persons do, on fewer, smaller frames.
+
+    Resolution ``r`` is the side of the square training clips, ``t`` the
+    frames of the network, as for :class:`~.action.ActionTask`; test clips may
+    have any size and are scaled by the same factor. So are the given boxes of
+    persons, and those of the ground truth.
+
+    Inputs are ``(clips, channels, time, height, width)``. Where a backbone
+    has two branches, the maps of both are brought to the size of the Slow
+    one's by the stock head, which the boxes therefore follow.
+    """
+
+    name = 'action detection'
+    cost_includes_head = False
+    predicts_one_by_one = True
+    input_axes = {0: 'batch', 3: 'height', 4: 'width'}
+    axes = 'batch, channels, time, height, width'
+    shaping = "FormatShape(input_format='NCTHW', collapse=True)"
+
+    @classmethod
+    def check_model(cls, model: nn.Module) -> None:
+        """Refuse heads that do not run on the maps of the backbone alone.
+
+        Raises:
+            ConfigError: Names the head.
+        """
+        head = getattr(model, 'roi_head', None)
+        if not isinstance(head, AVARoIHead) or model.with_neck:
+            raise ConfigError(
+                f'{stock_name(model)} over clips '
+                f'({stock_name(model.backbone)}) needs an AVARoIHead and no '
+                'neck: use those, a detector of images, or a Recognizer3D for '
+                'whole clips'
+            )
+        if head.with_shared_head:
+            raise ConfigError(
+                f'model.roi_head.shared_head ({stock_name(head.shared_head)}) '
+                'takes maps of other sizes than it is verified on: leave it '
+                'out'
+            )
+
+    def prepare(self, model: nn.Module) -> None:
+        """Tell the classifier which channels never narrow.
+
+        They are those of the Fast branch, which come last here.
+        """
+        fast = getattr(model.backbone, 'fast_path', None)
+        if fast is None:
+            return
+        classifier = model.roi_head.bbox_head.fc_cls
+        if isinstance(classifier, nn.Sequential):
+            classifier = classifier[0]
+        classifier.slim_rule = replace(
+            classifier.slim_rule, input_tail=fast.feat_dim
+        )
+
+    def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
+        """The ground truth: a person does several things at a time."""
+        del model
+        return ('label',)
+
+    def downstream(self, model: nn.Module) -> Dict[str, nn.Module]:
+        """The head, at the place of one person."""
+        head = copy.copy(model.roi_head)
+        swap(head, OnePersonMixin)
+        return dict(roi_head=head)
+
+    def check_truth(self, data_samples: Samples) -> None:
+        """Refuse a training batch without boxes."""
+        for name in ('gt_instances', 'proposals'):
+            if not data_samples or any(name not in s for s in data_samples):
+                raise ConfigError(
+                    f'a training batch has no boxes ({name}): the data set '
+                    'needs a proposal_file, and the pipeline PackActionInputs'
+                )
+
+    def resize(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        data_samples: Samples,
+        subnet: Subnet,
+        with_truth: bool = False,
+    ) -> Batch:
+        """Return clips and boxes at the subnet's resolution and frames."""
+        resized, samples = super().resize(
+            model, inputs, data_samples, subnet, with_truth
+        )
+        scale = subnet.resolution / self.space.full.resolution
+        if scale != 1:
+            height, width = inputs.shape[-2:]
+            new_height, new_width = scaled_size(inputs, scale)
+            factor = new_width / width, new_height / height
+            for sample in samples:
+                _rescale(sample, factor, with_truth)
+        return resized, samples
+
+    def forward_batch_norms(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
+        """Run the backbone: there are none behind it."""
+        Task.forward_batch_norms(self, model, inputs, data_samples)
+
+    def forward_cost(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Backbone: the head costs the same for each person."""
+        return model.extract_feat(inputs)
+
+    def forward_sliced(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Backbone, and the classifier of a person."""
+        maps = model.extract_feat(inputs)
+        maps = maps if isinstance(maps, tuple) else (maps,)
+        # As the head pools them, without the operator that needs data.
+        pooled = torch.cat([x[:1, :, :1, :1, :1] for x in maps], dim=1)
+        return maps, model.roi_head.bbox_head(pooled)
+
+    def forward_whole(self, model: nn.Module, inputs: Tensor) -> None:
+        """Run nothing: how many persons there are, no one knows."""
+        del model, inputs
+
+    def input_shape(
+        self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
+    ) -> Tuple[int, ...]:
+        """Shape of one clip, by default of the full resolution."""
+        full = self.space.full.resolution
+        channels, frames = self.input_channels(model), self._clip_length(model)
+        clip = torch.empty(
+            (1, channels, frames, *(image_shape or (full, full))),
+            device='meta',
+        )
+        return tuple(self.resize(model, clip, [], subnet)[0].shape)
+
+    def shorten(self, inputs: Tensor) -> Tensor:
+        """Keep all: there are no views."""
+        return inputs
+
+
+class OnePersonMixin(Stock):
+    """Lets a head take a batch of maps alone, for a person in the first."""
+
+    prefix = 'OnePerson'
+
+    def forward(self, maps: Any) -> Tensor:
+        """Return the scores of a box of 32 x 40 pixels.
+
+        Args:
+            maps (Tensor or tuple[Tensor]): Of one branch, or of two.
+        """
+        first = maps[0] if isinstance(maps, tuple) else maps
+        box = first.new_tensor([[0.0, 8.0, 8.0, 40.0, 48.0]])
+        return self._bbox_forward(maps, box, [])['cls_score']
+
+
+def _rescale(
+    sample: Any, factor: Tuple[float, float], with_truth: bool
+) -> None:
+    """Bring the boxes of a pass's own sample to another size."""
+    names = ['proposals', 'gt_instances'] if with_truth else ['proposals']
+    for name in names:
+        if name in sample:
+            instances = copy.copy(sample.get(name))
+            boxes = instances.bboxes
+            instances.bboxes = boxes * boxes.new_tensor(factor * 2)
+            setattr(sample, name, instances)
+    height, width = sample.img_shape[:2]
+    shape = (height * factor[1], width * factor[0])
+    sample.set_metainfo(dict(img_shape=shape))

@@ -1,7 +1,11 @@
-"""Small detectors of actions (AVA), and batches of clips with boxes."""
+"""Small detectors of actions (AVA), and clips with boxes of persons."""
 
 import copy
+import csv
+import pickle
 
+import cv2
+import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
@@ -63,9 +67,7 @@ def config(backbone, channels, slimmable=True, mutual=None):
         test_cfg=dict(rcnn=None),
     )
     if slimmable:
-        space = dict(
-            width_range=(0.63, 1.0), resolution=SIZES, frames=FRAMES
-        )
+        space = dict(width_range=(0.63, 1.0), resolution=SIZES, frames=FRAMES)
         made.update(
             type='mutualnet_mm.MutualLearning',
             wraps='FastRCNN',
@@ -106,9 +108,49 @@ def batch(number=2, frames=4, size=(64, 64), seed=0, dtype=torch.float):
         sample = ActionDataSample(
             metainfo=dict(img_shape=size, video_id=f'v{i}', timestamp=i)
         )
-        sample.gt_instances = InstanceData(
-            bboxes=truth, labels=labels.float()
-        )
+        sample.gt_instances = InstanceData(bboxes=truth, labels=labels.float())
         sample.proposals = InstanceData(bboxes=truth + 0.5)
         samples.append(sample)
     return clips, samples
+
+
+def write_ava(root):
+    """Frames of two videos and their annotations, as AVADataset reads them."""
+    rng = np.random.default_rng(0)
+    rows, boxes = [], {}
+    for i, video in enumerate('ab'):
+        (root / video).mkdir()
+        for frame in range(1, 71):
+            image = rng.integers(0, 256, (48, 64, 3), np.uint8)
+            cv2.imwrite(str(root / f'{video}/img_{frame:05}.jpg'), image)
+        box = [0.1, 0.2, 0.6, 0.9]
+        rows += [[video, '0901', *box, label, i] for label in (1, 3 + i)]
+        boxes[f'{video},0901'] = np.array([[*box, 0.95]])
+    with (root / 'truth.csv').open('w', newline='') as file:
+        csv.writer(file).writerows(rows)
+    (root / 'excluded.csv').write_text('')
+    (root / 'boxes.pkl').write_bytes(pickle.dumps(boxes))
+    (root / 'labels.pbtxt').write_text(
+        ''.join(
+            f'item {{\n  name: "action {i}"\n  id: {i}\n}}\n'
+            for i in (1, 3, 4)
+        )
+    )
+    return root
+
+
+def use_ava(cfg, root):
+    """Let a config read what :func:`write_ava` wrote."""
+    files = dict(
+        ann_file=str(root / 'truth.csv'),
+        exclude_file=str(root / 'excluded.csv'),
+        label_file=str(root / 'labels.pbtxt'),
+    )
+    for stage in ('train', 'val', 'test'):
+        cfg[f'{stage}_dataloader'].dataset.update(
+            files,
+            proposal_file=str(root / 'boxes.pkl'),
+            data_prefix=dict(img=str(root)),
+        )
+    cfg.val_evaluator.update(files)
+    cfg.test_evaluator.update(files)

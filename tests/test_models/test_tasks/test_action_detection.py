@@ -267,7 +267,7 @@ def test_batches_that_are_refused(build, kind):
     model = build(kind).train()
     clips, samples = nets.batch(2, LENGTH[kind])
     for inputs, text in (
-        (clips[:, None], r"collapse=True\)"),
+        (clips[:, None], r'collapse=True\)'),
         (clips[:, :, 1:], f'takes {LENGTH[kind]}: set clip_len'),
         (clips[:, :1], '1 channels'),
     ):

@@ -115,13 +115,20 @@ class MutualLearningMixin(Stock):
         """Refuse a neck or head that mixes up the channels that come."""
         rest = self.task.downstream(self)
         names = [stock_name(m) for m in rest.values() if [*m.parameters()]]
+        joints, last = self.backbone.joints, stock_name(self.backbone)
         if names:
             parts = OrderedDict(backbone=self.backbone, **rest)
-            verify_slicing(
+            last = ' or '.join(names)
+            joints = verify_slicing(
                 nn.Sequential(parts),
-                ' or '.join(names),
+                last,
                 size=64,
                 frames=self.backbone.trial_frames,
+            )
+        if not joints.lead:
+            raise ConfigError(
+                f'{last} hands on channels that several layers make, which '
+                'heads cannot take: put a neck between them, such as FPN'
             )
 
     def _refuse_frozen_batch_norm(self) -> None:

@@ -7,7 +7,7 @@ from .channels import (
     active_channels,
     make_divisible,
 )
-from .convert import BuiltLayers, convert, trust_forward
+from .convert import BuiltLayers, convert, register_layer, trust_forward
 from .layers import (
     SlimBatchNorm1d,
     SlimBatchNorm2d,
@@ -57,6 +57,7 @@ __all__ = [
     'count_module_params',
     'make_divisible',
     'make_static',
+    'register_layer',
     'set_width',
     'share_weights',
     'slim_batch_norms',

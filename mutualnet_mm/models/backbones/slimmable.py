@@ -40,6 +40,7 @@ class SlimmableMixin(Stock):
             class's own.
 
     Attributes:
+        joints (Joints): What was found of its channels, and an input.
         resizes_inside (bool): Whether the backbone reduces resolution and
             frames of its input itself, as the active subnet says.
     """
@@ -64,7 +65,7 @@ class SlimmableMixin(Stock):
         state = SlimState(max_width, rounding)
         convert(self, state, find_family(type(self)).rules(self))
         self.slim_state = state
-        verify_slicing(self, frames=self.trial_frames)
+        self.joints = verify_slicing(self, frames=self.trial_frames)
         self._register_state_dict_hook(_save_rounding)
 
     @property

@@ -2,7 +2,6 @@
 """Detection of actions (AVA): mmdet's Fast R-CNN over clips of mmaction2."""
 
 import copy
-from dataclasses import replace
 from typing import Any, Dict, Optional, Tuple
 
 import torch
@@ -54,27 +53,12 @@ class ActionDetectionTask(ActionTask):
                 'neck: use those, a detector of images, or a Recognizer3D for '
                 'whole clips'
             )
-        if head.with_shared_head:
+        if head.with_shared_head or head.bbox_roi_extractor.with_global:
             raise ConfigError(
-                f'model.roi_head.shared_head ({stock_name(head.shared_head)}) '
-                'takes maps of other sizes than it is verified on: leave it '
-                'out'
+                'model.roi_head takes the whole image beside the box of a '
+                'person (shared_head, or with_global=True of '
+                'bbox_roi_extractor), which cannot be slimmed: leave it out'
             )
-
-    def prepare(self, model: nn.Module) -> None:
-        """Tell the classifier which channels never narrow.
-
-        They are those of the Fast branch, which come last here.
-        """
-        fast = getattr(model.backbone, 'fast_path', None)
-        if fast is None:
-            return
-        classifier = model.roi_head.bbox_head.fc_cls
-        if isinstance(classifier, nn.Sequential):
-            classifier = classifier[0]
-        classifier.slim_rule = replace(
-            classifier.slim_rule, input_tail=fast.feat_dim
-        )
 
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
         """The ground truth: a person does several things at a time."""
@@ -130,10 +114,7 @@ class ActionDetectionTask(ActionTask):
     def forward_sliced(self, model: nn.Module, inputs: Tensor) -> Any:
         """Backbone, and the classifier of a person."""
         maps = model.extract_feat(inputs)
-        maps = maps if isinstance(maps, tuple) else (maps,)
-        # As the head pools them, without the operator that needs data.
-        pooled = torch.cat([x[:1, :, :1, :1, :1] for x in maps], dim=1)
-        return maps, model.roi_head.bbox_head(pooled)
+        return maps, _scores(model.roi_head, maps)
 
     def forward_whole(self, model: nn.Module, inputs: Tensor) -> None:
         """Run nothing: how many persons there are, no one knows."""
@@ -157,19 +138,27 @@ class ActionDetectionTask(ActionTask):
 
 
 class OnePersonMixin(Stock):
-    """Lets a head take a batch of maps alone, for a person in the first."""
+    """Lets a head take a batch of maps alone."""
 
     prefix = 'OnePerson'
 
     def forward(self, maps: Any) -> Tensor:
-        """Return the scores of a box of 32 x 40 pixels.
+        """Return the scores of a person as large as the first clip.
 
         Args:
             maps (Tensor or tuple[Tensor]): Of one branch, or of two.
         """
-        first = maps[0] if isinstance(maps, tuple) else maps
-        box = first.new_tensor([[0.0, 8.0, 8.0, 40.0, 48.0]])
-        return self._bbox_forward(maps, box, [])['cls_score']
+        return _scores(self, maps)
+
+
+def _scores(roi_head: nn.Module, maps: Any) -> Tensor:
+    """Run the head without the operator that needs boxes of real numbers.
+
+    Maps of two branches are put together as the stock extractor does.
+    """
+    maps = maps if isinstance(maps, tuple) else (maps,)
+    pooled = [x[:1].mean((2, 3, 4), keepdim=True) for x in maps]
+    return roi_head.bbox_head(torch.cat(pooled, dim=1))
 
 
 def _rescale(

@@ -23,6 +23,7 @@ from .macs import count_module_macs
 from .moments import Moments
 from .params import count_module_params
 from .share import share_weights
+from .slim import slim
 from .state import SlimState, active_width, set_width, slim_states
 from .static import make_static
 from .statistics import (
@@ -61,6 +62,7 @@ __all__ = [
     'set_width',
     'share_weights',
     'slim_batch_norms',
+    'slim',
     'slim_states',
     'trust_forward',
     'use_statistics',

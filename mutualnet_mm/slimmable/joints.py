@@ -7,6 +7,7 @@ pass (:mod:`.channel_trace`) tells which; nothing is believed because of that:
 the proof at build (:mod:`.verify`) judges.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import gcd, lcm
@@ -202,10 +203,14 @@ class _Makers:
     def _part(self, name: str, made: List[int]) -> None:
         """Divide what a layer makes into the parts that stay apart."""
         blocks: Dict[Any, List[int]] = {}
+        times: Counter = Counter()
         for atom in made:
             root = self._trace.root(atom)
             labels = frozenset(self._trace.labels.get(root, ()))
-            blocks.setdefault((labels, self._members[root]), []).append(atom)
+            # Of channels that are added to the same one each keeps its share.
+            times[root] += 1
+            part = labels, self._members[root], times[root]
+            blocks.setdefault(part, []).append(atom)
         layer = self._layers.get(name)
         if layer is None:  # the network's input
             return
@@ -217,7 +222,7 @@ class _Makers:
                 self._places[atom] = _Place(name, number, rank)
         if len(blocks) > 1:
             sizes = [len(block) for block in blocks.values()]
-            layer.slim_rule = _in_parts(layer.slim_rule, sizes)
+            layer.slim_rule = _in_parts(name, layer.slim_rule, sizes)
 
     def _keep_multiples(self) -> None:
         """Round what grouped layers get to whole groups."""
@@ -232,12 +237,22 @@ class _Makers:
                     layer.slim_rule = _whole(layer.slim_rule, multiple)
 
 
-def _in_parts(rule: LayerRule, sizes: List[int]) -> LayerRule:
+_LEAST = 8  # channels that a part is rounded to
+
+
+def _in_parts(name: str, rule: LayerRule, sizes: List[int]) -> LayerRule:
     """Round so that every part can keep its share."""
-    if len(set(sizes)) == 1:
+    total, shares = sum(sizes), sum(sizes) // gcd(*sizes)
+    if len(set(sizes)) == 1 and sizes[0] > _LEAST:
         return replace(rule, ratio=1.0, parts=len(sizes))
-    shares = sum(sizes) // gcd(*sizes)
-    return replace(rule, ratio=1.0, divisor=lcm(rule.divisor, shares))
+    divisor = lcm(_LEAST, shares)
+    if divisor >= total:
+        raise ConfigError(
+            f'layer "{name}" makes {total} channels that are taken apart into '
+            f'{len(sizes)} parts, as by repeated shuffles: no narrower one '
+            'has as many'
+        )
+    return replace(rule, ratio=1.0, divisor=divisor)
 
 
 def _whole(rule: LayerRule, multiple: int) -> LayerRule:

@@ -13,7 +13,7 @@ Shape = Tuple[int, ...]
 
 
 def trial_shapes(
-    name: str, net: nn.Module, size: int, frames: int
+    name: str, net: nn.Module, size: int = 32, frames: int = 8
 ) -> List[Shape]:
     """Find inputs that a network takes at full width.
 
@@ -21,11 +21,15 @@ def trial_shapes(
         name (str): What errors call it.
         net (nn.Module): At the widest setting, in evaluation mode; on the
             meta device nothing is computed.
-        size (int): Side of a square in pixels.
-        frames (int): Frames of a clip.
+        size (int): Side of a square in pixels. If it is too small, twice
+            that is tried, then seven and eight times, and half of these: two
+            sizes, since a network that flattens its map runs at a single
+            one. Defaults to 32.
+        frames (int): Frames of a clip; twice as many are tried, too. Defaults
+            to 8.
 
     Returns:
-        list: Shapes of one size, or of two where the smallest did not do.
+        list: Shapes of one size, or of two.
 
     Raises:
         ConfigError: If none does; names the layer that fails.
@@ -33,20 +37,21 @@ def trial_shapes(
     leads = _leading_axes(net, frames)
     found: Optional[Exception] = None
     for lead in leads:
-        for sides in ((size,), (7 * size, 8 * size), (3.5 * size, 4 * size)):
-            shapes = [(*lead, int(side), int(side)) for side in sides]
+        for factors in ((1,), (2,), (7, 8), (3.5, 4)):
+            sides = [int(factor * size) for factor in factors]
+            shapes = [(*lead, side, side) for side in sides]
             error = _error(net, shapes[0])
             if error is None:
                 return shapes
             # What the input that is most likely meant fails with.
-            if lead == leads[0] and len(sides) > 1:
+            if lead == leads[0] and len(factors) > 1:
                 found = found or error
     assert found is not None
     *others, last = [' x '.join(map(str, (*lead, 'H', 'W'))) for lead in leads]
     shapes_tried = f'{", ".join(others)} or {last}' if others else last
     raise ConfigError(
-        f'{name} does not run at full width on {size}, {int(3.5 * size)} or '
-        f'{7 * size} pixels, tried with inputs of {shapes_tried}: '
+        f'{name} does not run at full width on {size} to {8 * size} pixels, '
+        f'tried with inputs of {shapes_tried}: '
         f'{failing_forward(found, net)} fails with "{first_line(found)}"'
     ) from found
 

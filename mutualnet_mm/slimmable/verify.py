@@ -59,6 +59,7 @@ def verify_slicing(
     frames: int = 8,
     fractions: Sequence[float] = (0.3, 0.7),
     tolerance: float = 1e-5,
+    input_shape: Optional[Sequence[int]] = None,
 ) -> Joints:
     """Find the joints of a network, and prove that it narrows.
 
@@ -70,20 +71,20 @@ def verify_slicing(
     random state.
 
     Args:
-        module (nn.Module): Converted; its first convolution tells the
-            channels and dimensions of the input.
+        module (nn.Module): Converted; where no shape is given,
+            its first convolution tells the channels of the input.
         name (str, optional): What errors call it. Defaults to the name of the
             stock class.
-        size (int): Side of the square input in pixels. A network that takes
-            none so small is tried with seven and eight times that, or half
-            of it: two sizes, since one that flattens its map runs at a single
-            one. Defaults to 32.
-        frames (int): Frames of the input of a network over clips, which is
-            also tried with twice as many. Defaults to 8.
+        size (int): Side of the square input in pixels, see
+            :func:`~.trial.trial_shapes`. Defaults to 32.
+        frames (int): Frames of the input of a network over clips. Defaults to
+            8.
         fractions (Sequence[float]): Fractions of the widest width to try.
             Defaults to (0.3, 0.7).
         tolerance (float): Largest difference, relative to the largest value
             of the layer. Defaults to 1e-5.
+        input_shape (Sequence[int], optional): Shape of the input, in place of
+            ``size`` and ``frames``. Defaults to None.
 
     Returns:
         Joints: What was found, with the shape of an input that it takes.
@@ -100,18 +101,26 @@ def verify_slicing(
             net = copy.deepcopy(module).double().cpu()
             net.eval()  # not chained: stock backbones' ``train`` may not
         set_width(net, slim_states(net)[0].max_width)
-        shapes = trial_shapes(name, net, size, frames)
-        joints = _give_joints(net, module, shapes[0])
+        if input_shape is None:
+            shapes = trial_shapes(name, net, size, frames)
+        else:
+            shapes = [tuple(input_shape)]
+        joints = _give_joints(name, net, module, shapes[0])
         if not is_verified:
             _prove(net, name, joints, shapes, fractions, tolerance)
     return joints
 
 
-def _give_joints(net: nn.Module, module: nn.Module, shape: Shape) -> Joints:
+def _give_joints(
+    name: str, net: nn.Module, module: nn.Module, shape: Shape
+) -> Joints:
     """Find the joints of ``net``, a copy, and give them to ``module``."""
     like = next(net.parameters())
     x = torch.zeros(shape, dtype=like.dtype, device=like.device)
-    joints = find_joints(net, x)
+    try:
+        joints = find_joints(net, x)
+    except ConfigError as error:
+        raise ConfigError(f'{name} cannot be slimmed: {error}') from error
     for ours, theirs in zip(module.modules(), net.modules()):
         if isinstance(ours, SlimLayer):
             ours.slim_rule = theirs.slim_rule

@@ -145,6 +145,7 @@ def random_nodes(seed, mixing=None):
     random = Random(seed)
     nodes = [('image', (), 3), ('conv', (0,), 32)]
     at = random.randint(2, 6) if mixing else None
+    joined = set()  # what a concatenation and a convolution make differs
     while len(nodes) < 8:
         last = len(nodes) - 1
         channels = nodes[last][2]
@@ -153,15 +154,22 @@ def random_nodes(seed, mixing=None):
                 other = random.randint(1, last)
                 channels += nodes[other][2]
                 nodes.append(('concat', (last, other), channels))
+                joined.add(len(nodes) - 1)
             else:
                 nodes.append(('roll', (last,), channels))
             continue
         operation = random.choice(['conv', 'depthwise', 'pool', 'add'])
-        same = [i for i in range(1, last) if nodes[i][2] == channels]
+        same = [
+            i
+            for i in range(1, last)
+            if nodes[i][2] == channels and (i in joined) == (last in joined)
+        ]
         if operation == 'add' and same:
             nodes.append(('add', (last, random.choice(same)), channels))
+            joined |= {last + 1} if last in joined else set()
         elif operation in ('depthwise', 'pool'):
             nodes.append((operation, (last,), channels))
+            joined |= {last + 1} if last in joined else set()
         else:
             nodes.append(('conv', (last,), random.choice([16, 32, 48])))
     if random.random() < 0.5:  # a head of as many outputs at any width

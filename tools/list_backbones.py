@@ -54,7 +54,7 @@ PROJECTS = dict(
         'mmaction',
         dict(
             AAGCN=_SKELETON,
-            ResNet3dCSN=dict(depth=50, with_pool2=False, bottleneck_mode='ir'),
+            ResNet3dCSN=dict(depth=50, pretrained=None, bottleneck_mode='ir'),
             STGCN=_SKELETON,
             TimeSformer=dict(num_frames=8, img_size=224, patch_size=16),
             UniFormerV2=dict(clip_pretrained=False),

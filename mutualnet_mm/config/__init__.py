@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What a config says, checked before any work."""
 
+from .augmentation import augment_tests
 from .checks import (
     check_clips,
     check_colours,
@@ -8,6 +9,7 @@ from .checks import (
     check_resolution,
 )
 from .load import load_config
+from .pictures import draw_predictions
 from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
 from .runner import check_training, make_runner
 from .views import TestViews, find_views, frame_stride, takes_clips
@@ -16,11 +18,13 @@ __all__ = [
     'STAGES',
     'Step',
     'TestViews',
+    'augment_tests',
     'check_clips',
     'check_colours',
     'check_files',
     'check_resolution',
     'check_training',
+    'draw_predictions',
     'find_views',
     'frame_stride',
     'load_config',

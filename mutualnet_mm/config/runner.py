@@ -5,6 +5,7 @@ from typing import Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..errors import ConfigError
@@ -42,6 +43,8 @@ def make_runner(cfg: Config) -> Runner:
             )
     make_folder(cfg.work_dir)
     with named_stock_errors():
+        if 'runner_type' in cfg:
+            return RUNNERS.build(cfg)
         return Runner.from_cfg(cfg)
 
 
@@ -76,7 +79,8 @@ def _check_watched(cfg: Config) -> None:
 
     Our loop checks the names itself when it is built.
     """
-    if Step('', cfg.get('val_cfg') or {}).kind not in ('None', 'ValLoop'):
+    loop = cfg.get('val_cfg')
+    if loop is None or Step('', loop).kind not in ('None', 'ValLoop'):
         return
     hooks = dict(cfg.get('default_hooks') or {})
     hooks.update(enumerate(cfg.get('custom_hooks') or ()))

@@ -16,25 +16,32 @@ from typing import (
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
 from ..errors import ConfigError, check_count
 from ..models import MutualLearningMixin
+from ..models.build import unwrapped
 from ..models.wraps import Stock
 from ..registry import LOOPS
+from ..slimmable import Statistics
 from ..slimmable.ranks import agree
 from ..subnet import Subnet, names_subnet
 from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook
 from .metric_state import MetricState
+from .pictures import Pictures
 from .prediction_files import separate_files, writes_at_once
+from .views import Views
 
 
 class _SubnetLoop(Stock):
     """Runs an evaluation loop for several subnets.
+
+    Hooks that draw predictions (``--show-dir``) draw those of every subnet,
+    see :class:`~.pictures.Pictures`. A model in one of test-time augmentation
+    (``--tta``) predicts so at every subnet.
 
     Args:
         subnets (Sequence[str], optional): Such as ``['1.0x-600',
@@ -74,13 +81,13 @@ class _SubnetLoop(Stock):
                 'what subnets are calibrated on: leave one in custom_hooks'
             )
         self.group_size = group_size
+        self._views = Views(unwrapped(runner.model, keep_tta=True))
+        self._pictures: Optional[Pictures] = None
 
     @property
     def model(self) -> MutualLearningMixin:
         """The unwrapped model."""
-        model = self.runner.model
-        if is_model_wrapper(model):
-            model = model.module
+        model = unwrapped(self.runner.model)
         if not isinstance(model, MutualLearningMixin):
             raise ConfigError(
                 f'{type(self).__name__} evaluates subnets, and '
@@ -111,8 +118,9 @@ class _SubnetLoop(Stock):
     def _run_all(self) -> Dict[str, float]:
         bank = self._calibrate(self.subnets, self.recipe.batches(self.runner))
         found: Dict[Subnet, Dict[str, float]] = {}
-        for i, subnets in enumerate(self._groups(self.subnets)):
-            found.update(self._evaluate(subnets, bank, call_hooks=i == 0))
+        with Pictures(self.runner, self.subnets) as self._pictures:
+            for i, subnets in enumerate(self._groups(self.subnets)):
+                found.update(self._evaluate(subnets, bank, call_hooks=i == 0))
         primary = self.model.sampler.primary
         return {
             key if subnet == primary else f'{subnet}/{key}': value
@@ -154,8 +162,7 @@ class _SubnetLoop(Stock):
         """Evaluate a group of subnets in one pass over the data.
 
         The hooks of an iteration are called in the first group alone, with
-        the first subnet's predictions: a second call would overwrite the
-        pictures of the first.
+        the first subnet's predictions; those that draw, for every subnet.
         """
         hook = self.runner.call_hook if call_hooks else lambda *_, **__: None
         states = {
@@ -165,10 +172,20 @@ class _SubnetLoop(Stock):
         error: Optional[Exception] = None
         try:
             for idx, batch in enumerate(self.dataloader):
-                of_iter = dict(batch_idx=idx, data_batch=batch)
+                views = self._views.split(batch)
+                of_iter = dict(batch_idx=idx, data_batch=views[0])
                 hook(f'before_{self.stage}_iter', **of_iter)
-                outputs = self._run_batch(batch, bank, states)
-                hook(f'after_{self.stage}_iter', **of_iter, outputs=outputs)
+                predictions = self._run_batch(views, bank, subnets)
+                first = None
+                for subnet, outputs in predictions:
+                    with states[subnet]:
+                        self.evaluator.process(outputs, batch)
+                    if self._pictures is not None:
+                        self._pictures.draw(
+                            subnet, self.stage, **of_iter, outputs=outputs
+                        )
+                    first = first or outputs
+                hook(f'after_{self.stage}_iter', **of_iter, outputs=first)
         except Exception as found:
             error = found
         agree(error=error)  # before the metrics gather what all ranks have
@@ -182,32 +199,46 @@ class _SubnetLoop(Stock):
         with state, separate_files(self.evaluator, suffix):
             return self.evaluator.evaluate(len(self.dataloader.dataset))
 
-    @torch.no_grad()
     def _run_batch(
         self,
-        batch: Any,
+        views: Sequence[dict],
         bank: SubnetStatistics,
-        states: Dict[Subnet, MetricState],
-    ) -> list:
-        """Predict with each subnet; return the first one's predictions."""
-        model = self.model
-        first: list = []
-        data = model.data_preprocessor(batch, False)
-        model.task.check_channels(model, data['inputs'])
-        model.task.check_test(model, data['inputs'], data['data_samples'])
-        for subnet, state in states.items():
-            # Samples of its own: stock models write predictions into them.
-            inputs, samples = model.task.resize(
-                model, data['inputs'], data['data_samples'], subnet
+        subnets: Sequence[Subnet],
+    ) -> Iterator[Tuple[Subnet, list]]:
+        """Yield each subnet with its predictions, merged over the views."""
+        prepared = [self._prepare(view) for view in views]
+        for subnet in subnets:
+            statistics = bank.get(str(subnet))
+            yield (
+                subnet,
+                self._views.merge(
+                    [self._predict(subnet, statistics, *v) for v in prepared]
+                ),
             )
-            with autocast(enabled=self.fp16), model.activate(
-                subnet, bank.get(str(subnet))
-            ):
-                outputs = model(inputs, samples, mode='predict')
-            with state:
-                self.evaluator.process(data_samples=outputs, data_batch=batch)
-            first = first or outputs
-        return first
+
+    @torch.no_grad()
+    def _prepare(self, batch: dict) -> Tuple[torch.Tensor, Any]:
+        """Preprocess inputs of the full resolution, checked."""
+        model = self.model
+        data = model.data_preprocessor(batch, False)
+        inputs, samples = data['inputs'], data['data_samples']
+        model.task.check_channels(model, inputs)
+        model.task.check_test(model, inputs, samples)
+        return inputs, samples
+
+    @torch.no_grad()
+    def _predict(
+        self,
+        subnet: Subnet,
+        statistics: Optional[Statistics],
+        inputs: torch.Tensor,
+        samples: Any,
+    ) -> list:
+        model = self.model
+        # Samples of its own: stock models write predictions into them.
+        inputs, samples = model.task.resize(model, inputs, samples, subnet)
+        with autocast(enabled=self.fp16), model.activate(subnet, statistics):
+            return model(inputs, samples, mode='predict')
 
 
 def _watched_metrics(runner: Runner) -> Iterator[Tuple[str, str]]:

@@ -1,10 +1,57 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Files that metrics write predictions to, one for each subnet."""
+"""Files that predictions are written to, one for each subnet."""
 
 from pathlib import Path
 from typing import Any
 
 from mmengine.evaluator import Evaluator
+from mmengine.registry import METRICS
+from mmengine.runner import Runner
+
+from ..errors import UsageError
+from ..files import make_folder
+
+_PICKLES = ('.pkl', '.pickle')
+# What mmengine writes by the name of a file.
+_SUFFIXES = dict(pred=_PICKLES, metrics=('.json', '.yaml', '.yml', *_PICKLES))
+
+
+def check_out(path: str, item: str) -> None:
+    """Refuse a file that could not be written when all is tested.
+
+    Args:
+        path (str): Its folder is made.
+        item (str): ``'pred'`` or ``'metrics'``.
+
+    Raises:
+        UsageError: Names the suffixes that there are, or the folder.
+    """
+    suffixes = _SUFFIXES[item]
+    if Path(path).suffix not in suffixes or Path(path).is_dir():
+        what = 'predictions' if item == 'pred' else 'metrics'
+        raise UsageError(
+            f'--out {path}: {what} go to a file that ends in '
+            f'{" or ".join(suffixes)}'
+        )
+    make_folder(Path(path).parent)
+
+
+def dump_predictions(runner: Runner, path: str) -> None:
+    """Let a test write the predictions too: ``--out``, ``--dump``.
+
+    The full network's go to ``path``, those of a subnet to a file of its own
+    beside it: ``found.pkl``, ``found.0.5x-360.pkl``. Masks are written as
+    run-length codes for mmdet.
+
+    Args:
+        runner (Runner): Its test evaluator gets one more metric.
+        path (str): A pickle file.
+    """
+    is_mmdet = runner.cfg.get('default_scope') == 'mmdet'
+    kind = 'mmdet.DumpDetResults' if is_mmdet else 'DumpResults'
+    runner.test_evaluator.metrics.append(
+        METRICS.build(dict(type=kind, out_file_path=path))
+    )
 
 
 def writes_at_once(metric: Any) -> bool:
@@ -35,6 +82,6 @@ class separate_files:
 
     def _named(self, path: str) -> str:
         extension = Path(path).suffix
-        if extension in ('.pkl', '.pickle', '.json'):
+        if extension in (*_PICKLES, '.json'):
             return f'{path[: -len(extension)]}{self.suffix}{extension}'
         return f'{path}{self.suffix}'

@@ -32,7 +32,7 @@ from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook
 from .metric_state import MetricState
 from .pictures import Pictures
-from .prediction_files import separate_files, writes_at_once
+from .prediction_files import separate_files
 from .views import Views
 
 
@@ -48,9 +48,7 @@ class _SubnetLoop(Stock):
             '0.25x-240']``. Defaults to the full and the smallest one, or to
             the one that is trained alone.
         group_size (int): Subnets whose predictions are held in memory at the
-            same time; each group takes one pass over the data. Metrics that
-            write predictions to files at once are served one by one.
-            Defaults to 8.
+            same time; each group takes one pass over the data. Defaults to 8.
         **kwargs: Arguments of the stock loop.
     """
 
@@ -151,9 +149,7 @@ class _SubnetLoop(Stock):
 
     def _groups(self, subnets: List[Subnet]) -> List[List[Subnet]]:
         """Split into groups of at most ``group_size`` and of similar cost."""
-        at_once = any(map(writes_at_once, self.evaluator.metrics))
-        size = 1 if at_once else self.group_size
-        count = -(-len(subnets) // size)
+        count = -(-len(subnets) // self.group_size)
         return [subnets[i::count] for i in range(count)]
 
     def _evaluate(
@@ -178,7 +174,7 @@ class _SubnetLoop(Stock):
                 predictions = self._run_batch(views, bank, subnets)
                 first = None
                 for subnet, outputs in predictions:
-                    with states[subnet]:
+                    with states[subnet], self._files_of(subnet):
                         self.evaluator.process(outputs, batch)
                     if self._pictures is not None:
                         self._pictures.draw(
@@ -189,15 +185,19 @@ class _SubnetLoop(Stock):
         except Exception as found:
             error = found
         agree(error=error)  # before the metrics gather what all ranks have
-        return {s: self._score(s, state) for s, state in states.items()}
+        # One by one, and gone then: predictions may take gigabytes.
+        return {s: self._score(s, states.pop(s)) for s in subnets}
 
     def _score(self, subnet: Subnet, state: MetricState) -> Dict[str, float]:
         """Metrics of a subnet, from what they kept of its predictions."""
         self.runner.logger.info(f'Evaluating {subnet}')
+        with state, self._files_of(subnet):
+            return self.evaluator.evaluate(len(self.dataloader.dataset))
+
+    def _files_of(self, subnet: Subnet) -> separate_files:
         primary = self.model.sampler.primary
         suffix = '' if subnet == primary else f'.{subnet}'
-        with state, separate_files(self.evaluator, suffix):
-            return self.evaluator.evaluate(len(self.dataloader.dataset))
+        return separate_files(self.evaluator, suffix)
 
     def _run_batch(
         self,

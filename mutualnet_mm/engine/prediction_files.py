@@ -54,14 +54,20 @@ def dump_predictions(runner: Runner, path: str) -> None:
     )
 
 
-def writes_at_once(metric: Any) -> bool:
-    """Whether predictions go to files of fixed names before evaluation."""
-    folders = ('seg_out_dir', 'output_dir')  # panoptic, Cityscapes, semantic
-    return any(getattr(metric, name, None) for name in folders)
+# Where metrics say it: prefixes and names of files, and folders.
+_PLACES = ('outfile_prefix', 'out_file_path', 'seg_out_dir', 'output_dir')
 
 
 class separate_files:
-    """Give a subnet's dumped predictions file names of their own."""
+    """Give what a subnet's predictions are written to names of its own.
+
+    Some metrics write when they are shown predictions, others at the end:
+    this is for both.
+
+    Args:
+        evaluator (Evaluator): Whose metrics write.
+        suffix (str): Such as ``'.0.5x-360'``; empty for the stock names.
+    """
 
     def __init__(self, evaluator: Evaluator, suffix: str) -> None:
         self.suffix = suffix
@@ -69,12 +75,15 @@ class separate_files:
         self.before: list = []
 
     def __enter__(self) -> None:
-        for metric in self.metrics:
-            for name in ('outfile_prefix', 'out_file_path'):
+        for metric in self.metrics if self.suffix else ():
+            for name in _PLACES:
                 path = getattr(metric, name, None)
-                if path and self.suffix:
+                if path:
                     self.before.append((metric, name, path))
-                    setattr(metric, name, self._named(str(path)))
+                    named = self._named(str(path))
+                    setattr(metric, name, named)
+                    if Path(path).is_dir():  # metrics expect it to be there
+                        Path(named).mkdir(exist_ok=True)
 
     def __exit__(self, *args: Any) -> None:
         for metric, name, path in self.before:
@@ -82,6 +91,6 @@ class separate_files:
 
     def _named(self, path: str) -> str:
         extension = Path(path).suffix
-        if extension in (*_PICKLES, '.json'):
+        if extension in (*_PICKLES, '.json', '.panoptic'):
             return f'{path[: -len(extension)]}{self.suffix}{extension}'
         return f'{path}{self.suffix}'

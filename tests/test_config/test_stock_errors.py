@@ -100,9 +100,9 @@ def test_missing_packages(monkeypatch):
     monkeypatch.setattr(metrics.coco_panoptic_metric, 'panopticapi', None)
     monkeypatch.setitem(sys.modules, 'panopticapi', None)
     for kind in (metrics.CocoPanopticMetric, LoadPanopticAnnotations):
-        with pytest.raises(ConfigError, match='^panopticapi is not installed'):
-            with named_stock_errors():
-                kind()
+        message = '^panopticapi is not installed'
+        with pytest.raises(ConfigError, match=message), named_stock_errors():
+            kind()
 
 
 def test_defects_are_no_slips(make_config):

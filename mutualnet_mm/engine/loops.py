@@ -84,8 +84,22 @@ class _SubnetLoop(Stock):
 
     @property
     def model(self) -> MutualLearningMixin:
-        """The unwrapped model."""
+        """The unwrapped model.
+
+        Of a student and its teacher, the one that predicts.
+        """
         model = unwrapped(self.runner.model)
+        if hasattr(model, 'semi_test_cfg'):
+            settings = model.semi_test_cfg or {}
+            model = getattr(model, settings.get('predict_on', 'teacher'))
+        if isinstance(getattr(model, 'detector', None), MutualLearningMixin):
+            raise ConfigError(
+                f'{type(self).__name__} tests networks by themselves, and '
+                f'{type(model).__name__} tracks what its detector finds: test '
+                'the detector alone; to track, export a subnet '
+                '(tools/export_subnet.py --format stock), use it as detector '
+                'and resize frames to its resolution'
+            )
         if not isinstance(model, MutualLearningMixin):
             raise ConfigError(
                 f'{type(self).__name__} evaluates subnets, and '

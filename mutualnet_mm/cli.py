@@ -280,7 +280,7 @@ def add_image_shape(parser: argparse.ArgumentParser, video: str) -> None:
         nargs=2,
         type=_pixels,
         metavar=('H', 'W'),
-        help='original image of a detector, which keeps the aspect ratio, '
+        help='original image, which the test pipeline resizes, '
         f'default: 480 640; {video}',
     )
 

@@ -2,10 +2,10 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Count multiply-accumulates and parameters of subnets; no data needed.
 
-Detectors: MACs are those of backbone and neck. The heads are listed apart,
-with MACs for single-stage detectors only: behind proposals they depend on how
-many there are. Recognizers: MACs are those of one view as the test pipeline
-delivers it, and of all views of a video.
+All sizes are those that the test pipeline delivers. Detectors: MACs are those
+of backbone and neck. The heads are listed apart, with MACs for single-stage
+detectors only: behind proposals they depend on how many there are.
+Recognizers: MACs are those of one view, and of all views of a video.
 """
 
 import json
@@ -52,19 +52,18 @@ def count(args) -> list:
         args.config, args.cfg_options, launcher='none', stages=()
     )
     model = build_model(cfg)
-    views = find_views(cfg)
-    image_shape = args.image_shape or views.shape
+    views = find_views(cfg, args.image_shape)
     rows = []
     for subnet in args.subnet or listed_subnets(cfg, model):
         subnet = model.space.check(subnet)
-        shape = model.task.input_shape(model, subnet, image_shape)
+        shape = model.task.input_shape(model, subnet, views.shape)
         row = dict(
             subnet=str(subnet),
             width=subnet.width,
             resolution=subnet.resolution,
             frames=subnet.frames,
             input_shape=list(shape[1:]),
-            macs=count_macs(model, subnet, image_shape),
+            macs=count_macs(model, subnet, views.shape),
             params=count_params(model, subnet),
         )
         if views.number is not None:
@@ -73,7 +72,7 @@ def count(args) -> list:
                 views=views.number,
                 video_macs=views.number * row['macs'],
             )
-        heads = count_heads(model, subnet, image_shape)
+        heads = count_heads(model, subnet, views.shape)
         if heads is not None:
             row.update(head_macs=heads.macs, head_params=heads.params)
         rows.append(row)

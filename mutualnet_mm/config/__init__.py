@@ -2,16 +2,12 @@
 """What a config says, checked before any work."""
 
 from .augmentation import augment_tests
-from .checks import (
-    check_clips,
-    check_colours,
-    check_files,
-    check_resolution,
-)
+from .checks import check_clips, check_colours, check_files
 from .load import load_config
 from .pictures import draw_predictions
 from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
 from .runner import check_training, make_runner
+from .sizes import check_masks, check_multi_resolution, check_resolution
 from .views import TestViews, find_views, frame_stride, takes_clips
 
 __all__ = [
@@ -22,6 +18,8 @@ __all__ = [
     'check_clips',
     'check_colours',
     'check_files',
+    'check_masks',
+    'check_multi_resolution',
     'check_resolution',
     'check_training',
     'draw_predictions',

@@ -8,8 +8,9 @@ from typing import Any, Dict, List, Sequence
 from mmengine.config import Config, ConfigDict
 
 from ..errors import ConfigError
-from .checks import check_clips, check_resolution
+from .checks import check_clips
 from .pipelines import Step, pipeline_steps, stage_datasets
+from .sizes import check_resolution
 
 # What the tools of a project merge predictions by, where a config says
 # nothing.
@@ -33,9 +34,9 @@ def augment_tests(cfg: Config) -> None:
         cfg (Config): Its model and test pipelines are changed in place.
 
     Raises:
-        ConfigError: If nothing says how predictions are merged, if inputs
-            come at other sizes than the full resolution, or if boxes found in
-            mirror images could not be brought back.
+        ConfigError: If nothing says how predictions are merged, if no input
+            comes at the full resolution, or if boxes found in mirror images
+            could not be brought back.
     """
     scope = str(cfg.get('default_scope'))
     model = cfg.get('tta_model') or _MODELS.get(scope)
@@ -93,7 +94,10 @@ def _told(packing: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _check_views(cfg: Config, steps: List[dict], scope: str) -> None:
-    """Refuse augmented inputs that are not of the full resolution."""
+    """Refuse augmented inputs of which none is of the full resolution.
+
+    Of several sizes, a subnet tests each by its own factor.
+    """
     choices: List[Sequence[dict]] = []
     for step in steps:
         is_split = Step('', step).kind == 'TestTimeAug'
@@ -103,23 +107,25 @@ def _check_views(cfg: Config, steps: List[dict], scope: str) -> None:
             '--tta: tta_pipeline has no TestTimeAug, the step that makes '
             'several inputs of one'
         )
-    for view in product(*choices):
-        one = Config(
-            dict(
-                model=cfg.model,
-                default_scope=scope,
-                test_dataloader=dict(dataset=dict(pipeline=[*view])),
-            )
+    refusals = [_refusal(cfg, [*view], scope) for view in product(*choices)]
+    if all(refusals):
+        raise ConfigError(f'--tta: {refusals[0]}')
+
+
+def _refusal(cfg: Config, view: List[dict], scope: str) -> str:
+    """What is wrong with the steps of a view; empty if nothing is."""
+    one = Config(
+        dict(
+            model=cfg.model,
+            default_scope=scope,
+            test_dataloader=dict(dataset=dict(pipeline=view)),
         )
-        try:
-            check_resolution(one, ('test',))
-            check_clips(one, ('test',))
-        except ConfigError as error:
-            text = str(error).replace(
-                'test_dataloader.dataset.pipeline', 'tta_pipeline'
-            )
-            raise ConfigError(
-                f'--tta: {text} (each subnet tests all inputs at one '
-                'resolution of its own: mirror them, but leave out the other '
-                'sizes)'
-            ) from error
+    )
+    try:
+        check_resolution(one, ('test',))
+        check_clips(one, ('test',))
+    except ConfigError as error:
+        return str(error).replace(
+            'test_dataloader.dataset.pipeline', 'tta_pipeline'
+        )
+    return ''

@@ -26,15 +26,17 @@ def count_macs(
     the same at every width (:func:`count_heads`). For video, it is the cost of
     one view.
 
+    The size is not known to the model: what a config's test pipeline delivers
+    is ``find_views(cfg).shape`` of :mod:`mutualnet_mm.config`.
+
     Args:
         model (MutualLearningMixin): As built from a config.
         subnet (str or Subnet): Such as ``'0.7x-160'``.
-        image_shape (tuple[int], optional): Height and width in pixels. For
-            detectors, of the original image, whose aspect ratio they keep;
-            None means (480, 640), COCO's most common size. For recognizers,
-            of the views that the pipeline delivers for the full network; None
-            means the full resolution. Does not matter to classifiers.
-            Defaults to None.
+        image_shape (tuple[int], optional): Height and width in pixels of the
+            images, or of the views of a video, that the pipeline delivers for
+            the full network. None means squares of the full resolution; for
+            detectors, images of 480 x 640, COCO's most common size, with that
+            short edge. Defaults to None.
 
     Returns:
         int: Multiply-accumulates.

@@ -1,8 +1,10 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Validation and testing of many subnets."""
 
+from functools import partial
 from typing import (
     Any,
+    Callable,
     Dict,
     Iterable,
     Iterator,
@@ -16,24 +18,27 @@ from typing import (
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
+from ..config.sizes import check_resolution
 from ..errors import ConfigError, check_count
 from ..models import MutualLearningMixin
 from ..models.build import unwrapped
+from ..models.tasks.samples import Batch
 from ..models.wraps import Stock
 from ..registry import LOOPS
 from ..slimmable import Statistics
 from ..slimmable.ranks import agree
 from ..subnet import Subnet, names_subnet
+from .augmented import first_view, merge_predictions
 from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook
 from .metric_state import MetricState
 from .pictures import Pictures
 from .prediction_files import separate_files
-from .views import Views
 
 
 class _SubnetLoop(Stock):
@@ -64,6 +69,7 @@ class _SubnetLoop(Stock):
         **kwargs: Any,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, **kwargs)
+        check_resolution(runner.cfg)
         check_count(group_size, 'group_size')
         sampler = self.model.sampler
         # The one with the stock names first, for `save_best='auto'`.
@@ -79,7 +85,6 @@ class _SubnetLoop(Stock):
                 'what subnets are calibrated on: leave one in custom_hooks'
             )
         self.group_size = group_size
-        self._views = Views(unwrapped(runner.model, keep_tta=True))
         self._pictures: Optional[Pictures] = None
 
     @property
@@ -107,6 +112,11 @@ class _SubnetLoop(Stock):
                 f"'mutualnet_mm.MutualLearning'"
             )
         return model
+
+    @property
+    def _unwrapped(self) -> Any:
+        """The model, in what merges test-time augmentations if there are."""
+        return unwrapped(self.runner.model, keep_tta=True)
 
     def run(self) -> Dict[str, float]:
         """Calibrate and evaluate all subnets.
@@ -182,10 +192,9 @@ class _SubnetLoop(Stock):
         error: Optional[Exception] = None
         try:
             for idx, batch in enumerate(self.dataloader):
-                views = self._views.split(batch)
-                of_iter = dict(batch_idx=idx, data_batch=views[0])
+                of_iter = dict(batch_idx=idx, data_batch=self._shown(batch))
                 hook(f'before_{self.stage}_iter', **of_iter)
-                predictions = self._run_batch(views, bank, subnets)
+                predictions = self._run_batch(batch, bank, subnets)
                 first = None
                 for subnet, outputs in predictions:
                     with states[subnet], self._files_of(subnet):
@@ -213,26 +222,40 @@ class _SubnetLoop(Stock):
         suffix = '' if subnet == primary else f'.{subnet}'
         return separate_files(self.evaluator, suffix)
 
+    def _shown(self, batch: Any) -> Any:
+        """What hooks see of a batch: the first view of each image."""
+        is_merged = isinstance(self._unwrapped, BaseTTAModel)
+        return first_view(batch) if is_merged else batch
+
     def _run_batch(
         self,
-        views: Sequence[dict],
+        batch: Any,
         bank: SubnetStatistics,
         subnets: Sequence[Subnet],
     ) -> Iterator[Tuple[Subnet, list]]:
-        """Yield each subnet with its predictions, merged over the views."""
-        prepared = [self._prepare(view) for view in views]
+        """Yield each subnet with its predictions."""
+        predict = self._predictor(batch)
         for subnet in subnets:
-            statistics = bank.get(str(subnet))
-            yield (
-                subnet,
-                self._views.merge(
-                    [self._predict(subnet, statistics, *v) for v in prepared]
-                ),
-            )
+            yield subnet, predict(subnet, bank.get(str(subnet)))
+
+    def _predictor(
+        self, batch: Any
+    ) -> Callable[[Subnet, Optional[Statistics]], list]:
+        """Return what predicts on a batch with a subnet."""
+        merger = self._unwrapped
+        if not isinstance(merger, BaseTTAModel):
+            return partial(self._predict, self._prepared(batch))
+        return lambda subnet, statistics: merge_predictions(
+            merger,
+            batch,
+            lambda view: self._predict(
+                self._prepared(view), subnet, statistics
+            ),
+        )
 
     @torch.no_grad()
-    def _prepare(self, batch: dict) -> Tuple[torch.Tensor, Any]:
-        """Preprocess inputs of the full resolution, checked."""
+    def _prepared(self, batch: Any) -> Batch:
+        """Preprocess a batch as it was loaded, and check it."""
         model = self.model
         data = model.data_preprocessor(batch, False)
         inputs, samples = data['inputs'], data['data_samples']
@@ -242,15 +265,11 @@ class _SubnetLoop(Stock):
 
     @torch.no_grad()
     def _predict(
-        self,
-        subnet: Subnet,
-        statistics: Optional[Statistics],
-        inputs: torch.Tensor,
-        samples: Any,
+        self, data: Batch, subnet: Subnet, statistics: Optional[Statistics]
     ) -> list:
         model = self.model
         # Samples of its own: stock models write predictions into them.
-        inputs, samples = model.task.resize(model, inputs, samples, subnet)
+        inputs, samples = model.task.resize(model, *data, subnet)
         with autocast(enabled=self.fp16), model.activate(subnet, statistics):
             return model(inputs, samples, mode='predict')
 

@@ -31,6 +31,7 @@ from .head_state import unchanged_state
 from .layer_checks import check_frozen, check_layers
 from .losses import detached, divergence, log_key
 from .settings import MutualSettings
+from .size_checks import check_sizes
 from .steps import StepCounter
 from .tasks import check_backbone, find_task
 from .wraps import Stock, find_class, mix, stock_arguments
@@ -80,6 +81,7 @@ class MutualLearningMixin(Stock):
         # What a loaded checkpoint was trained for, until this model trains.
         self._loaded_widths: Optional[Tuple[float, float]] = None
         self._register_state_dict_hook(_save_widths)
+        check_sizes(self)
 
     def _share_state(self, rounding: Optional[str]) -> SlimState:
         backbone = getattr(self, 'backbone', None)

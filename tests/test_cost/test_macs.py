@@ -25,8 +25,9 @@ def test_published_numbers(enter_scope):
     assert count_macs(resnet50, '0.7x-128') / 1e6 == pytest.approx(
         661.9, abs=0.05
     )
-    # The original image does not matter to a classifier.
-    assert count_macs(resnet50, '1.0x-224', (30, 700)) == 4_089_284_608
+    # Two squares have twice the cost, but for the classifier.
+    twice = 2 * 4_089_284_608 - 2048 * 1000
+    assert count_macs(resnet50, '1.0x-224', (224, 448)) == twice
 
 
 def test_counting_leaves_no_trace(build_classifier):
@@ -110,11 +111,15 @@ def basic_resnet_macs(channels, stem, height, width):
 def test_detectors_count_backbone_and_neck(
     build_detector, subnet, channels, stem, padded
 ):
-    """At the padded size of a 480 x 640 image; 64 x 85 becomes 64 x 96."""
+    """At the padded size of a 480 x 640 image; 64 x 85 becomes 64 x 96.
+
+    At 48 pixels, that is 48 x 64, and padded 64 x 64.
+    """
     backbone, sizes = basic_resnet_macs(channels, stem, *padded)
     expected = backbone + fpn_macs(channels, sizes)
     model = build_detector()
-    assert count_macs(model, subnet, (480, 640)) == expected
+    assert count_macs(model, subnet) == expected
+    assert count_macs(model, subnet, (64, 85)) == expected
 
 
 def test_params_of_a_detector(build_detector):
@@ -169,7 +174,7 @@ def test_heads_of_a_single_stage(detector_config, subnet, padded):
     strides = (4, 8, 16, 32, 64)
     positions = sum(-(-padded[0] // s) * -(-padded[1] // s) for s in strides)
     each = 9 * 32 * (2 * 32 + 9 * 2 + 9 * 4)
-    heads = count_heads(model, subnet, (480, 640))
+    heads = count_heads(model, subnet, (64, 85))
     assert heads.macs == positions * each
     assert heads.params == each + 2 * 32 + 9 * 2 + 9 * 4
 

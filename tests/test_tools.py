@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
@@ -344,6 +345,23 @@ def test_what_a_test_writes(make_config, checkpoint, tmp_path, monkeypatch):
     shown = {path.as_posix() for path in Path('shown').rglob('*.png')}
     assert len(shown) == 4
     assert {path.split('/')[1] for path in shown} == {'1.0x-32', '0.5x-16'}
+
+    # The stock tool does the same, since the loop does it.
+    stock = Path(import_module('mmpretrain').__file__).parent
+    done = run_program(
+        stock / '.mim/tools/test.py',
+        *('a.py', checkpoint, '--tta', '--out', 'stock/found.pkl'),
+        *('--show-dir', 'stock/shown', '--interval', '6', '--cfg-options'),
+        'test_cfg.subnets=1.0x-32,0.5x-16',
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ('found.pkl', 'found.0.5x-16.pkl'):
+        for ours, theirs in zip(load(f'out/{name}'), load(f'stock/{name}')):
+            assert torch.equal(ours['pred_score'], theirs['pred_score'])
+    names = {
+        path.relative_to('stock') for path in Path('stock').rglob('*.png')
+    }
+    assert {path.as_posix() for path in names} == shown
 
     options = ['--out', 'out/found.json', '--out-item', 'metrics']
     assert run_program(tool, *command, *options).returncode == 0

@@ -24,6 +24,7 @@ from mutualnet_mm.apis import (
 )
 from mutualnet_mm.cli import add_image_shape, config_parser, one_line_errors
 from mutualnet_mm.config import find_views
+from mutualnet_mm.cost import warn_of_equal_sizes
 from mutualnet_mm.models.build import listed_subnets
 
 
@@ -54,8 +55,10 @@ def count(args) -> list:
     model = build_model(cfg)
     views = find_views(cfg, args.image_shape)
     rows = []
-    for subnet in args.subnet or listed_subnets(cfg, model):
-        subnet = model.space.check(subnet)
+    subnets = args.subnet or listed_subnets(cfg, model)
+    subnets = list(map(model.space.check, subnets))
+    warn_of_equal_sizes(model, subnets, views.shape)
+    for subnet in subnets:
         shape = model.task.input_shape(model, subnet, views.shape)
         row = dict(
             subnet=str(subnet),

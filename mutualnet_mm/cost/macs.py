@@ -1,9 +1,21 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The cost of a subnet."""
 
+import logging
 from dataclasses import dataclass
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Optional,
+    Set,
+    Tuple,
+    Union,
+)
 
+from mmengine.logging import print_log
 from torch import nn
 
 from ..models import MutualLearningMixin
@@ -69,6 +81,36 @@ def count_params(
             net.task.meta_input(net, subnet),
             forward=net.task.forward_sliced,
         )
+
+
+def warn_of_equal_sizes(
+    model: MutualLearningMixin,
+    subnets: Iterable[Subnet],
+    image_shape: Optional[Size] = None,
+) -> None:
+    """Log a warning if resolutions have inputs of one size, and cost the same.
+
+    Padding does that: images of 62 and of 41 pixels both fill 64.
+
+    Args:
+        model (MutualLearningMixin): As built from a config.
+        subnets (Iterable[Subnet]): Whose resolutions to compare.
+        image_shape (tuple[int], optional): As for :func:`count_macs`.
+            Defaults to None.
+    """
+    sizes: Dict[Tuple[int, ...], Set[int]] = {}
+    for subnet in subnets:
+        size = model.task.input_shape(model, subnet, image_shape)[-2:]
+        sizes.setdefault(size, set()).add(subnet.resolution)
+    for (height, width), resolutions in sizes.items():
+        if len(resolutions) > 1:
+            listed = ' and '.join(map(str, sorted(resolutions)))
+            print_log(
+                f'resolutions {listed} all have inputs of {height} x {width}, '
+                'padding included: they cost the same',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from ..slimmable import (
 from ..slimmable.channels import check_rounding
 from ..slimmable.convert import stock_name
 from ..slimmable.ranks import agree
+from ..slimmable.verify import already_verified
 from ..subnet import Subnet
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_state
@@ -61,7 +62,7 @@ class MutualLearningMixin(Stock):
     ) -> None:
         task = find_task(type(self))
         check_backbone(type(self), args or kwargs.get('backbone'))
-        with stock_arguments(self):
+        with stock_arguments(self), already_verified():  # with the rest, below
             super().__init__(*args, **kwargs)
         task.check_model(self)
         settings = MutualSettings.read(mutual)
@@ -112,16 +113,24 @@ class MutualLearningMixin(Stock):
         return state
 
     def _verify_rest(self) -> None:
-        """Refuse a neck or head that mixes up the channels that come."""
+        """Refuse a backbone, neck or head that mixes up channels."""
         rest = self.task.downstream(self)
         names = [stock_name(m) for m in rest.values() if [*m.parameters()]]
+        last, parts = stock_name(self.backbone), self.backbone
+        settings: Dict[str, Any] = dict(frames=self.backbone.trial_frames)
         if names:
-            parts = OrderedDict(backbone=self.backbone, **rest)
-            verify_slicing(
-                nn.Sequential(parts),
-                ' or '.join(names),
-                size=64,
-                frames=self.backbone.trial_frames,
+            last = ' or '.join(names)
+            parts = nn.Sequential(OrderedDict(backbone=self.backbone, **rest))
+            settings.update(name=last, size=64)
+        try:
+            joints = verify_slicing(parts, **settings)
+        except ConfigError:
+            self.backbone.verify_slicing()  # says so if it is the one
+            raise
+        if not joints.lead:
+            raise ConfigError(
+                f'{last} hands on channels that several layers make, which '
+                'heads cannot take: put a neck between them, such as FPN'
             )
 
     def _refuse_frozen_batch_norm(self) -> None:

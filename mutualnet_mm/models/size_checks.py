@@ -1,10 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Resolutions at which a network does not run, found while it is built."""
 
-import logging
-from typing import Any, List, Optional
-
-from mmengine.logging import print_log
+from typing import Any, Optional
 
 from ..errors import ConfigError, first_line
 from ..slimmable.convert import stock_name
@@ -18,8 +15,7 @@ def check_sizes(model: Any) -> None:
 
     Each is tried on the meta device, where only shapes are computed: with the
     heads, as far as they run on shapes alone. A network that does not run
-    there at the full resolution either is not judged. Resolutions that
-    padding makes alike give a warning.
+    there at the full resolution either is not judged.
 
     Args:
         model (MutualLearningMixin): As built.
@@ -32,7 +28,6 @@ def check_sizes(model: Any) -> None:
         Subnet(space.max_width, resolution, space.full.frames)
         for resolution in space.resolutions
     )
-    _warn_of_equal(model, [full, *others])
     for subnet in sorted(others, key=lambda subnet: subnet.resolution):
         error = _failure(model, subnet)
         if error is not None and _failure(model, full) is None:
@@ -61,21 +56,3 @@ def _failure(model: Any, subnet: Subnet) -> Optional[Exception]:
     except Exception as error:  # whatever a stock forward may raise
         return error
     return None
-
-
-def _warn_of_equal(model: Any, subnets: List[Subnet]) -> None:
-    shapes = {
-        subnet.resolution: model.task.input_shape(model, subnet, None)
-        for subnet in subnets
-    }
-    listed = sorted(shapes)
-    for a, b in zip(listed, listed[1:]):
-        if shapes[a] == shapes[b]:
-            height, width = shapes[a][-2:]
-            print_log(
-                f'mutual.resolution lists {a} and {b}, but both give inputs '
-                f'of {height} x {width} once they are padded: they cost the '
-                'same',
-                logger='current',
-                level=logging.WARNING,
-            )

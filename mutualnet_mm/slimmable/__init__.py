@@ -7,7 +7,7 @@ from .channels import (
     active_channels,
     make_divisible,
 )
-from .convert import BuiltLayers, convert, trust_forward
+from .convert import BuiltLayers, convert, register_layer, trust_forward
 from .layers import (
     SlimBatchNorm1d,
     SlimBatchNorm2d,
@@ -23,6 +23,7 @@ from .macs import count_module_macs
 from .moments import Moments
 from .params import count_module_params
 from .share import share_weights
+from .slim import slim
 from .state import SlimState, active_width, set_width, slim_states
 from .static import make_static
 from .statistics import (
@@ -57,9 +58,11 @@ __all__ = [
     'count_module_params',
     'make_divisible',
     'make_static',
+    'register_layer',
     'set_width',
     'share_weights',
     'slim_batch_norms',
+    'slim',
     'slim_states',
     'trust_forward',
     'use_statistics',

@@ -2,9 +2,11 @@
 """How many channels a width keeps, and which."""
 
 from dataclasses import dataclass
-from typing import Callable, Dict
+from functools import lru_cache
+from typing import Callable, Dict, List, Tuple
 
-from torch import Tensor, cat
+import torch
+from torch import Tensor
 
 from ..errors import ConfigError
 
@@ -32,15 +34,18 @@ class LayerRule:
             Defaults to 1.
         divisor (int): Channels, or that rounded number, are a multiple of
             it: a grouped convolution's group width. Defaults to 8.
-        input_tail (int): The input's last ``input_tail`` channels come from
-            a branch that never narrows: they always meet the weight's last
-            ``input_tail`` columns. Defaults to 0.
+        parts (int): Channels are as many equal parts, each of which is
+            rounded for itself. Defaults to 1.
+        narrow_groups (bool): A grouped convolution keeps all of its groups
+            and narrows each of them. Defaults to False: groups keep their
+            width, and whole ones are dropped.
     """
 
     fixed: bool = False
     ratio: float = 1.0
     divisor: int = 8
-    input_tail: int = 0
+    parts: int = 1
+    narrow_groups: bool = False
 
 
 PLAIN = LayerRule()
@@ -93,17 +98,86 @@ def active_channels(
     """
     if rule.fixed or width >= max_width:
         return channels
-    wanted = channels / max_width * width
-    return min(channels, ROUNDING[rounding](wanted, rule))
+    wanted = channels / max_width * width / rule.parts
+    return min(channels, rule.parts * ROUNDING[rounding](wanted, rule))
 
 
-def slice_inputs(weight: Tensor, inputs: int, tail: int = 0) -> Tensor:
-    """Columns of ``weight`` (dim 1) that meet an input of ``inputs`` channels.
+Ranges = Tuple[Tuple[int, int], ...]
+"""Channels ``start`` to ``stop`` (exclusive), in order."""
 
-    The leading ones, or ``[0 : inputs - tail]`` and the last ``tail``.
+
+@dataclass(frozen=True)
+class Piece:
+    """Neighbouring channels that one layer made, leading ones first.
+
+    A concatenation is a row of pieces: at a narrow width each keeps its own
+    leading part.
+
+    Args:
+        size (int): Channels of the piece at the widest setting.
+        made (int): Channels that the layer makes in all.
+        rule (LayerRule): Of that layer.
+        block (int): Channels of the part of the layer's output that the piece
+            lies in. Each part keeps its share, so that the network can
+            split the output where the parts meet.
+        skip (int): Channels of the part before the first one of the piece.
+            Defaults to 0.
+        repeat (int): Neighbours that are of the same channel, as where a map
+            was flattened. ``size`` counts each of them. Defaults to 1.
     """
-    if inputs == weight.shape[1]:
-        return weight
-    if tail == 0:
-        return weight[:, :inputs]
-    return cat([weight[:, : inputs - tail], weight[:, -tail:]], dim=1)
+
+    size: int
+    made: int
+    rule: LayerRule
+    block: int
+    skip: int = 0
+    repeat: int = 1
+
+    def active(self, width: float, max_width: float, rounding: str) -> int:
+        """Number of leading channels that are active at ``width``."""
+        made = active_channels(
+            self.made, width, max_width, self.rule, rounding
+        )
+        kept = made * self.block // self.made - self.skip
+        return min(self.size, max(0, kept) * self.repeat)
+
+
+Layout = Tuple[Piece, ...]
+"""All channels of a tensor, in order."""
+
+
+def active_ranges(
+    layout: Layout, width: float, max_width: float, rounding: str
+) -> Ranges:
+    """Places of the active channels among all of them, at least one range."""
+    ranges: List[Tuple[int, int]] = []
+    start = 0
+    for piece in layout:
+        stop = start + piece.active(width, max_width, rounding)
+        if ranges and ranges[-1][1] == start:
+            ranges[-1] = ranges[-1][0], stop
+        elif stop > start:
+            ranges.append((start, stop))
+        start += piece.size
+    return tuple(ranges) or ((0, 0),)
+
+
+def count(ranges: Ranges) -> int:
+    """Number of channels in ``ranges``."""
+    return sum(stop - start for start, stop in ranges)
+
+
+def take(tensor: Tensor, ranges: Ranges, dim: int = 0) -> Tensor:
+    """Channels ``ranges`` of a tensor: a view if they are neighbours."""
+    if len(ranges) == 1:
+        start, stop = ranges[0]
+        return tensor.narrow(dim, start, stop - start)
+    return tensor.index_select(dim, channel_index(ranges, tensor.device))
+
+
+@lru_cache(maxsize=4096)
+def channel_index(ranges: Ranges, device: torch.device) -> Tensor:
+    """Number every channel of ``ranges``, as ``index_select`` takes them."""
+    with torch.inference_mode(False):  # else training could not use it
+        numbers = [n for start, stop in ranges for n in range(start, stop)]
+        return torch.tensor(numbers, device=device)

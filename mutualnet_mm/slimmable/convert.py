@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Make a built module tree slimmable, in place, by class swaps."""
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -21,23 +21,34 @@ from .layers import (
 )
 from .state import SlimState
 
-_SLIM_CLASSES = {
-    nn.Conv2d: SlimConv2d,
-    nn.Conv3d: SlimConv3d,
-    nn.Linear: SlimLinear,
-    nn.BatchNorm1d: SlimBatchNorm1d,
-    nn.BatchNorm2d: SlimBatchNorm2d,
-    nn.BatchNorm3d: SlimBatchNorm3d,
-    nn.SyncBatchNorm: SlimSyncBatchNorm,
-}
+_SLIM_CLASSES: Dict[type, type] = {}
+_KNOWN_FORWARDS: Set[Any] = set()
 
-_KNOWN_FORWARDS = {
-    nn.Conv2d.forward,
-    nn.Conv3d.forward,
-    nn.Linear.forward,
-    _BatchNorm.forward,
-    nn.SyncBatchNorm.forward,
-}
+
+def register_layer(stock: Any, slim: type) -> None:
+    """Say which slim class the instances of a stock layer class become.
+
+    Args:
+        stock (type): Subclasses are swapped too, unless they have a
+            ``forward`` of their own. Of two registered bases the one
+            registered last counts.
+        slim (type): A :class:`~.layers.SlimLayer` and a subclass of
+            ``stock``, without ``__init__`` or parameters of its own.
+    """
+    _SLIM_CLASSES[stock] = slim
+    _KNOWN_FORWARDS.add(stock.forward)
+
+
+for _stock, _slim in (
+    (nn.Conv2d, SlimConv2d),
+    (nn.Conv3d, SlimConv3d),
+    (nn.Linear, SlimLinear),
+    (nn.BatchNorm1d, SlimBatchNorm1d),
+    (nn.BatchNorm2d, SlimBatchNorm2d),
+    (nn.BatchNorm3d, SlimBatchNorm3d),
+    (nn.SyncBatchNorm, SlimSyncBatchNorm),
+):
+    register_layer(_stock, _slim)
 
 
 def stock_name(module: nn.Module) -> str:
@@ -66,7 +77,7 @@ def slim_class(module: nn.Module) -> Optional[type]:
         nn.Conv3d._conv_forward,
     ):
         return None
-    for stock, slim in _SLIM_CLASSES.items():
+    for stock, slim in reversed(_SLIM_CLASSES.items()):
         if isinstance(module, stock):
             return slim
     return None
@@ -105,8 +116,6 @@ def convert(
             continue
         target = slim_class(layer)
         if target is not None:
-            if strict:
-                _check_groups(name, layer, rules.get(name))
             swaps.append((layer, target, rules.pop(name, default)))
             continue
         own = [k for k, v in layer._parameters.items() if v is not None]
@@ -128,6 +137,11 @@ def convert(
         layer.slim_state, layer.slim_rule = state, rule
 
 
+# What the swap and the joints add to a layer; a pass adds more.
+_OF_SWAP = ('slim_state', 'slim_rule', 'slim_inputs', 'slim_outputs')
+_OF_PASS = ('subnet_stats', 'collector')
+
+
 def restore(layer: nn.Module) -> None:
     """Swap a slim layer back to the stock class, as it stands."""
     if type(layer) is SlimBatchNormXd:  # it was a SyncBatchNorm once
@@ -135,7 +149,7 @@ def restore(layer: nn.Module) -> None:
     for stock, slim in _SLIM_CLASSES.items():
         if type(layer) is slim:
             layer.__class__ = stock
-    for name in ('slim_state', 'slim_rule', 'subnet_stats', 'collector'):
+    for name in (*_OF_SWAP, *_OF_PASS):
         layer.__dict__.pop(name, None)
 
 
@@ -191,21 +205,5 @@ def _adopt(new: Any, old: Any) -> bool:
             target = SlimBatchNormXd
         new.__class__ = target
     # Not by ``setattr``: nothing of these is a parameter or a module.
-    vars(new).update(slim_state=old.slim_state, slim_rule=old.slim_rule)
+    vars(new).update({k: v for k, v in vars(old).items() if k in _OF_SWAP})
     return True
-
-
-def _check_groups(
-    name: str, layer: nn.Module, rule: Optional[LayerRule]
-) -> None:
-    groups = getattr(layer, 'groups', 1)
-    if groups in (1, getattr(layer, 'in_channels', 1)):
-        return
-    group_width = layer.in_channels // groups
-    if rule is None or rule.divisor % group_width:
-        raise ConfigError(
-            f'layer "{name}" is a grouped convolution ({groups} groups of '
-            f'{group_width} channels), and no rule says that the layer before '
-            'it keeps whole groups: without one only dense and depthwise '
-            'convolutions narrow'
-        )

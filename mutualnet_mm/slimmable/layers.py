@@ -7,35 +7,126 @@ layer becomes one by a class swap (:mod:`.convert`), which adds
 - ``slim_state`` (:class:`~.state.SlimState`): the active subnet, shared;
 - ``slim_rule`` (:class:`~.channels.LayerRule`): how its output is rounded.
 
-The *input* width is read off the incoming tensor, so that no dependency
-between layers has to be traced. At full width each runs the stock layer's own
-``forward``, with its checks.
+The *input* width is read off the incoming tensor: where its channels are the
+leading ones, nothing else has to be known. Behind joints of channels
+(:mod:`.joints`) ``slim_inputs`` says which ones they are. At full width each
+layer runs the stock layer's own ``forward``, with its checks.
 """
 
 import warnings
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ConfigError, UsageError
-from .channels import PLAIN, LayerRule, active_channels, slice_inputs
+from .channels import (
+    PLAIN,
+    LayerRule,
+    Layout,
+    Ranges,
+    active_channels,
+    active_ranges,
+    channel_index,
+    count,
+    take,
+)
 from .moments import pooled_over_ranks, values_per_channel
 from .ranks import world_size
 from .state import SlimState
 
 
 class SlimLayer(nn.Module):
-    """Mixin of all slim layers: the attributes that the swap sets."""
+    """Mixin of all slim layers: the attributes that the swap sets.
+
+    A kind of layer **must** define :meth:`narrowed` and :meth:`set_channels`,
+    and a ``forward`` that runs at any width; :attr:`follows` where its output
+    has its input's channels.
+
+    Attributes:
+        channel_dim (int): Axis of the channels, in input and output.
+        slim_inputs (tuple, optional): Which layers the channels of the input
+            come from, see :class:`~.channels.Piece`; None if the active ones
+            are the leading ones.
+        slim_outputs (tuple, optional): The same of its output: parts that
+            narrow for themselves.
+    """
 
     slim_state: SlimState
     slim_rule: LayerRule = PLAIN
+    slim_inputs: Optional[Layout] = None
+    slim_outputs: Optional[Layout] = None
+    channel_dim = 1
+
+    @property
+    def follows(self) -> bool:
+        """bool: Whether its output has the channels of its input.
+
+        Otherwise it makes channels of its own.
+        """
+        return False
 
     @property
     def is_widest(self) -> bool:
         """Whether the stock ``forward``, with its own checks, is due."""
         return self.slim_state.width >= self.slim_state.max_width
+
+    @property
+    def input_multiple(self) -> int:
+        """int: The input's channels have to be a multiple of it."""
+        return 1
+
+    @property
+    def parts(self) -> int:
+        """int: Equal parts of input and output that narrow each."""
+        return 1
+
+    def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
+        """Parameters at the active width, for ``inputs`` channels.
+
+        Returns:
+            dict: Views or copies, by name; None where the layer has none.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def set_channels(self, inputs: int, outputs: int) -> None:
+        """Say new numbers of channels where the stock layer says its own."""
+        raise NotImplementedError(type(self).__name__)
+
+    def blind(self, inputs: int) -> None:
+        """Make the layer, run at full width, see the active inputs alone.
+
+        For the proof of :mod:`.verify`; the layer is a copy that nobody else
+        uses. Layers that take each channel for itself need not do anything.
+        """
+
+    def columns(self, inputs: int) -> Ranges:
+        """Places of an input's channels among those at the widest setting.
+
+        Raises:
+            ConfigError: If they are not as many as the joints say.
+        """
+        if self.slim_inputs is None:
+            return ((0, inputs),)
+        ranges = self._active(self.slim_inputs)
+        if count(ranges) != inputs:
+            raise ConfigError(
+                f'an input of {inputs} channels came where '
+                f'{count(ranges)} are active: something before the layer '
+                'joins or splits channels in a way that was not understood'
+            )
+        return ranges
+
+    def rows(self, channels: int) -> Ranges:
+        """Places of the active output channels among ``channels`` built."""
+        if self.slim_outputs is None or self.is_widest:
+            return ((0, self.active_out(channels)),)
+        return self._active(self.slim_outputs)
+
+    def output_ranges(self, inputs: int, outputs: int) -> Ranges:
+        """Places of the output's channels among ``outputs`` built."""
+        return self.columns(inputs) if self.follows else self.rows(outputs)
 
     def active_out(self, channels: int) -> int:
         """Output channels at the active width, of ``channels`` built."""
@@ -48,53 +139,115 @@ class SlimLayer(nn.Module):
             state.rounding,
         )
 
+    def _active(self, layout: Layout) -> Ranges:
+        state = self.slim_state
+        return active_ranges(
+            layout, state.width, state.max_width, state.rounding
+        )
 
-def _head(vector: Optional[Tensor], length: int) -> Optional[Tensor]:
-    return None if vector is None else vector[:length]
+
+def taken(
+    vector: Optional[Tensor], ranges: Ranges, dim: int = 0
+) -> Optional[Tensor]:
+    """:func:`~.channels.take` of what may be missing, such as a bias."""
+    return None if vector is None else take(vector, ranges, dim)
 
 
 class _SlimConv(SlimLayer):
     """``forward`` for convolutions of any dimension.
 
-    Dense: rounded output, leading (or split) input columns. Grouped: the
-    group width stays, the leading groups that the input fills are run;
-    depthwise is the case of one channel a group.
+    Dense: rounded output, and the columns that meet the input. Grouped: the
+    group width stays, the groups that the input fills are run; depthwise is
+    the case of one channel a group. Where the rule says ``narrow_groups``,
+    every group narrows like a dense convolution instead.
     """
 
     groups: int
+    in_channels: int
+
+    @property
+    def drops_groups(self) -> bool:
+        """bool: Whether whole groups are kept or dropped."""
+        return self.groups > 1 and not self.slim_rule.narrow_groups
+
+    @property
+    def follows(self) -> bool:
+        """bool: Groups that are dropped whole are those of the input."""
+        return self.drops_groups and self.in_channels == self.out_channels
+
+    @property
+    def input_multiple(self) -> int:
+        """int: The width of groups that stay whole."""
+        return self.in_channels // self.groups if self.drops_groups else 1
+
+    @property
+    def parts(self) -> int:
+        """int: Groups that narrow each."""
+        return 1 if self.drops_groups else self.groups
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = x.shape[1]
-        if self.groups > 1:
-            return self._forward_groups(x, inputs)
-        outputs = self.active_out(self.out_channels)
-        if self.is_widest or (inputs, outputs) == (
-            self.in_channels,
-            self.out_channels,
-        ):
+        """Convolve ``(N, active in, ...)`` to ``(N, active out, ...)``."""
+        if self.is_widest:
             return super().forward(x)
-        weight = slice_inputs(
-            self.weight[:outputs], inputs, self.slim_rule.input_tail
-        )
-        return self._conv_forward(x, weight, _head(self.bias, outputs))
+        active = self.narrowed(x.shape[1])
+        weight: Any = active['weight']
+        if weight.shape == self.weight.shape:
+            return super().forward(x)
+        layer: Any = self
+        if self.drops_groups:
+            groups = x.shape[1] // self.input_multiple
+            layer = _LeadingGroups(self, groups)
+        return type(self)._conv_forward(layer, x, weight, active['bias'])
 
-    def _forward_groups(self, x: Tensor, inputs: int) -> Tensor:
-        if self.is_widest or inputs == self.in_channels:
-            return super().forward(x)
-        group_width = self.in_channels // self.groups
-        groups, rest = divmod(inputs, group_width)
-        if rest:
+    def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
+        """Weight and bias, see :meth:`SlimLayer.narrowed`."""
+        rows = self.output_ranges(inputs, self.out_channels)
+        weight = take(self.weight, rows)
+        if self.groups == 1:
+            weight = take(weight, self.columns(inputs), 1)
+        elif not self.drops_groups:
+            weight = weight.narrow(1, 0, inputs // self.groups)
+        return dict(weight=weight, bias=taken(self.bias, rows))
+
+    def _rows_of_groups(self, columns: Ranges) -> Ranges:
+        width = self.input_multiple
+        if any(place % width for range_ in columns for place in range_):
             raise ConfigError(
-                f'an input of {inputs} channels does not fill whole groups of '
-                f'{group_width}: the layer before must round to a multiple'
+                f'an input of {count(columns)} channels does not fill whole '
+                f'groups of {width}: the layer before must round to a '
+                'multiple'
             )
-        outputs = groups * (self.out_channels // self.groups)
-        return type(self)._conv_forward(
-            _LeadingGroups(self, groups),
-            x,
-            self.weight[:outputs],
-            _head(self.bias, outputs),
+        each = self.out_channels // self.groups
+        return tuple(
+            (start // width * each, stop // width * each)
+            for start, stop in columns
         )
+
+    def output_ranges(self, inputs: int, outputs: int) -> Ranges:
+        """See :meth:`SlimLayer.output_ranges`."""
+        if self.drops_groups:
+            return self._rows_of_groups(self.columns(inputs))
+        return self.rows(outputs)
+
+    def set_channels(self, inputs: int, outputs: int) -> None:
+        """See :meth:`SlimLayer.set_channels`."""
+        if self.drops_groups:
+            self.groups = self.groups * inputs // self.in_channels
+        self.in_channels, self.out_channels = inputs, outputs
+
+    def blind(self, inputs: int) -> None:
+        """Zero the columns of all other inputs."""
+        if self.groups == 1:
+            zero_except(self.weight, self.columns(inputs))
+        elif not self.drops_groups:
+            self.weight.data[:, inputs // self.groups :] = 0
+
+
+def zero_except(weight: Tensor, columns: Ranges, dim: int = 1) -> None:
+    """Zero a weight in place but for what meets some input channels."""
+    kept = take(weight.detach(), columns, dim).clone()
+    index = channel_index(columns, weight.device)
+    weight.data.zero_().index_copy_(dim, index, kept)
 
 
 class SlimConv2d(_SlimConv, nn.Conv2d):
@@ -108,15 +261,28 @@ class SlimConv3d(_SlimConv, nn.Conv3d):
 class SlimLinear(SlimLayer, nn.Linear):
     """``nn.Linear`` at the active width."""
 
+    channel_dim = -1
+
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., active in)`` to ``(..., active out)``."""
         if self.is_widest:
             return super().forward(x)
-        outputs = self.active_out(self.out_features)
-        weight = slice_inputs(
-            self.weight[:outputs], x.shape[-1], self.slim_rule.input_tail
-        )
-        return F.linear(x, weight, _head(self.bias, outputs))
+        active = self.narrowed(x.shape[-1])
+        return F.linear(x, active['weight'], active['bias'])
+
+    def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
+        """Weight and bias, see :meth:`SlimLayer.narrowed`."""
+        rows = self.rows(self.out_features)
+        weight = take(take(self.weight, rows), self.columns(inputs), 1)
+        return dict(weight=weight, bias=taken(self.bias, rows))
+
+    def set_channels(self, inputs: int, outputs: int) -> None:
+        """See :meth:`SlimLayer.set_channels`."""
+        self.in_features, self.out_features = inputs, outputs
+
+    def blind(self, inputs: int) -> None:
+        """Zero the columns of all other inputs."""
+        zero_except(self.weight, self.columns(inputs))
 
 
 class SlimBatchNorm(SlimLayer):
@@ -136,6 +302,11 @@ class SlimBatchNorm(SlimLayer):
 
     subnet_stats: Optional[Tuple[Tensor, Tensor]] = None
     collector: Any = None
+
+    @property
+    def follows(self) -> bool:
+        """bool: Always, see :attr:`SlimLayer.follows`."""
+        return True
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(N, active channels, ...)``.
@@ -165,7 +336,30 @@ class SlimBatchNorm(SlimLayer):
             )
         if width == self.num_features:
             return super().forward(x)
-        return _stock_forward(self)(_LeadingChannels(self, width), x)
+        seen = _ActiveChannels(self, self.columns(width))
+        out = _stock_forward(self)(seen, x)
+        seen.write_back()
+        return out
+
+    def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
+        """Weight and bias, see :meth:`SlimLayer.narrowed`."""
+        weight, bias = self._active_affine(inputs)
+        return dict(weight=weight, bias=bias)
+
+    def active_statistics(
+        self, inputs: int
+    ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        """The running mean and variance of an input's channels."""
+        columns = self.columns(inputs)
+        return (
+            taken(self.running_mean, columns),
+            taken(self.running_var, columns),
+        )
+
+    def set_channels(self, inputs: int, outputs: int) -> None:
+        """See :meth:`SlimLayer.set_channels`."""
+        del outputs
+        self.num_features = inputs
 
     def _given_statistics(
         self, x: Tensor, mean: Tensor, var: Tensor
@@ -175,11 +369,11 @@ class SlimBatchNorm(SlimLayer):
                 f'a batch norm runs at {x.shape[1]} channels with statistics '
                 f'of {len(mean)}: they are of a subnet of another width'
             )
-        weight, bias = self._leading_affine(x)
+        weight, bias = self._active_affine(x.shape[1])
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
 
     def _batch_statistics(self, x: Tensor) -> Tensor:
-        weight, bias = self._leading_affine(x)
+        weight, bias = self._active_affine(x.shape[1])
         return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
 
     def _collected_statistics(self, x: Tensor) -> Tensor:
@@ -200,20 +394,17 @@ class SlimBatchNorm(SlimLayer):
             'inputs avoid it',
             stacklevel=2,
         )
-        width = x.shape[1]
-        return self._given_statistics(
-            x, self.running_mean[:width], self.running_var[:width]
-        )
+        return self._given_statistics(x, *self.active_statistics(x.shape[1]))
 
     def lacks_variance(self, count: int) -> bool:
         """Whether ``count`` values per channel are too few to normalise."""
         return count == 1 and self.running_mean is not None
 
-    def _leading_affine(
-        self, x: Tensor
+    def _active_affine(
+        self, inputs: int
     ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-        width = x.shape[1]
-        return _head(self.weight, width), _head(self.bias, width)
+        columns = self.columns(inputs)
+        return taken(self.weight, columns), taken(self.bias, columns)
 
 
 class SlimBatchNorm1d(SlimBatchNorm, nn.BatchNorm1d, _BatchNorm):
@@ -252,7 +443,7 @@ class SlimSyncBatchNorm(SlimBatchNorm, nn.SyncBatchNorm, _BatchNorm):
     def _batch_statistics(self, x: Tensor) -> Tensor:
         # Still synchronised: the stock forward, shown no running statistics.
         return nn.SyncBatchNorm.forward(
-            _LeadingChannels(self, x.shape[1], tracked=False), x
+            _ActiveChannels(self, self.columns(x.shape[1]), tracked=False), x
         )
 
     def _collected_statistics(self, x: Tensor) -> Tensor:
@@ -283,26 +474,35 @@ class _LeadingGroups:
         return getattr(self._layer, name)
 
 
-class _LeadingChannels:
-    """A batch norm seen through its leading ``width`` channels.
+class _ActiveChannels:
+    """A batch norm seen through the channels of ``columns``.
 
     Stands in for ``self`` in the stock ``forward``, so that momentum,
-    counters and synchronisation stay the stock ones. Slices are views: what
-    the stock forward writes to the running statistics lands in the layer.
+    counters and synchronisation stay the stock ones. What that writes to the
+    running statistics lands in the layer: leading channels are views, others
+    are copied back.
     """
 
     def __init__(
-        self, layer: nn.Module, width: int, tracked: bool = True
+        self, layer: nn.Module, columns: Ranges, tracked: bool = True
     ) -> None:
-        self._layer = layer
-        self.weight = _head(layer.weight, width)
-        self.bias = _head(layer.bias, width)
+        self._layer, self._columns = layer, columns
+        self.weight = taken(layer.weight, columns)
+        self.bias = taken(layer.bias, columns)
         self.running_mean = self.running_var = None
         if tracked:
-            self.running_mean = _head(layer.running_mean, width)
-            self.running_var = _head(layer.running_var, width)
+            self.running_mean = taken(layer.running_mean, columns)
+            self.running_var = taken(layer.running_var, columns)
         else:
             self.track_running_stats = False
+
+    def write_back(self) -> None:
+        """Hand running statistics that are copies to the layer."""
+        if len(self._columns) == 1 or self.running_mean is None:
+            return
+        index = channel_index(self._columns, self.running_mean.device)
+        self._layer.running_mean.index_copy_(0, index, self.running_mean)
+        self._layer.running_var.index_copy_(0, index, self.running_var)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._layer, name)

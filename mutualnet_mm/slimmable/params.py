@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Parameters of the narrow network inside, found on the meta device."""
 
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Optional
 
 from torch import nn
 
@@ -41,21 +41,9 @@ def count_module_params(
     with watch_channels(net) as seen:
         count_on_meta(net, *inputs, forward=forward)  # for its pass alone
     active: Dict[int, int] = {}
-    for layer, (width_in, width_out) in seen.items():
-        for parameter, number in _active(layer, width_in, width_out):
-            key = id(parameter)
-            active[key] = max(active.get(key, 0), number)
+    for layer, channels in seen.items():
+        for name, part in layer.narrowed(channels[0]).items():
+            if part is not None:
+                key = id(getattr(layer, name))
+                active[key] = max(active.get(key, 0), part.numel())
     return sum(active.get(id(p), p.numel()) for p in net.parameters())
-
-
-def _active(
-    layer: nn.Module, inputs: int, outputs: int
-) -> Iterator[Tuple[nn.Parameter, int]]:
-    """Parameters of a slim layer, and how many numbers of each it uses."""
-    for parameter in layer.parameters(recurse=False):
-        per_output = 1
-        if parameter.dim() > 1:  # a weight: (out, in, ...), not a bias
-            per_output = parameter[0].numel()
-            if getattr(layer, 'groups', 1) == 1:  # else the group width stays
-                per_output = per_output // parameter.shape[1] * inputs
-        yield parameter, outputs * per_output

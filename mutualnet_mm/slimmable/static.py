@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .channels import slice_inputs
 from .convert import restore
 from .layers import SlimLayer
 from .meta import run_on_meta
@@ -70,39 +69,27 @@ def _shrink(
 ) -> None:
     if channels is not None:
         inputs, outputs = channels
-        for name, parameter in [*layer.named_parameters(recurse=False)]:
-            part = parameter.detach()[:outputs]
-            if part.dim() > 1 and getattr(layer, 'groups', 1) == 1:
-                part = slice_inputs(part, inputs, layer.slim_rule.input_tail)
-            if part.shape != parameter.shape:
+        if isinstance(layer, _BatchNorm):
+            statistics = statistics or layer.active_statistics(inputs)
+        for name, part in layer.narrowed(inputs).items():
+            parameter = getattr(layer, name)
+            if part is not None and part.shape != parameter.shape:
                 # Cloned even if contiguous: it must not keep the whole alive.
-                part = nn.Parameter(part.clone(), parameter.requires_grad)
+                part = part.detach().clone()
+                part = nn.Parameter(part, parameter.requires_grad)
                 setattr(layer, name, part)
-        _resize(layer, inputs, outputs)
+        layer.set_channels(inputs, outputs)
     if isinstance(layer, _BatchNorm):
         _set_statistics(layer, statistics)
-
-
-def _resize(layer: Any, inputs: int, outputs: int) -> None:
-    """Say the new sizes where the stock layer says its own."""
-    if isinstance(layer, _BatchNorm):
-        layer.num_features = outputs
-    elif isinstance(layer, nn.Linear):
-        layer.in_features, layer.out_features = inputs, outputs
-    else:
-        layer.groups = max(1, layer.groups * inputs // layer.in_channels)
-        layer.in_channels, layer.out_channels = inputs, outputs
 
 
 def _set_statistics(
     layer: Any, statistics: Optional[Tuple[Tensor, Tensor]]
 ) -> None:
-    if statistics is None and layer.running_mean is not None:
-        size = layer.num_features
-        statistics = layer.running_mean[:size], layer.running_var[:size]
-    if statistics is not None:
+    own = statistics or (layer.running_mean, layer.running_var)
+    if own[0] is not None:
         # Copies: training would move those of the whole network.
-        layer.running_mean, layer.running_var = map(Tensor.clone, statistics)
+        layer.running_mean, layer.running_var = map(Tensor.clone, own)
     if layer.num_batches_tracked is not None:
         layer.num_batches_tracked = layer.num_batches_tracked.clone()
 

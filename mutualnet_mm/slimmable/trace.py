@@ -28,7 +28,7 @@ def watch_channels(module: nn.Module) -> Iterator[Dict[nn.Module, Channels]]:
     def record(
         layer: nn.Module, args: Tuple[Tensor, ...], out: Tensor
     ) -> None:
-        dim = -1 if isinstance(layer, nn.Linear) else 1
+        dim = layer.channel_dim
         before = seen.get(layer, (0, 0))
         seen[layer] = (
             max(before[0], args[0].shape[dim]),

@@ -24,23 +24,27 @@ from typing import (
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ConfigError, first_line
+from .channels import Ranges, active_ranges, count, take
 from .convert import stock_name
+from .joints import Joints, channel_axis, find_joints, tensors
 from .layers import SlimLayer
+from .meta import meta_copy
 from .state import active_width, set_width, slim_states
+from .trial import Shape, failing_forward, trial_shapes
 
 _is_verified: ContextVar[bool] = ContextVar('is_verified', default=False)
 
 
 @contextmanager
 def already_verified() -> Iterator[None]:
-    """Let :func:`verify_slicing` pass everything in a ``with`` block.
+    """Let :func:`verify_slicing` prove nothing in a ``with`` block.
 
-    For networks that were verified when they were built for the first time:
-    those of files that this package wrote. Networks that other threads build
-    meanwhile are verified as ever.
+    It only finds the joints then. For networks that were proven when they
+    were built for the first time, those of files that this package wrote, and
+    for parts of a network that is proven as a whole afterwards. Networks that
+    other threads build meanwhile are proven as ever.
     """
     token = _is_verified.set(True)
     try:
@@ -56,55 +60,87 @@ def verify_slicing(
     frames: int = 8,
     fractions: Sequence[float] = (0.3, 0.7),
     tolerance: float = 1e-5,
-) -> None:
-    """Check that a narrow pass equals the masked full pass, on random data.
+    input_shape: Optional[Sequence[int]] = None,
+) -> Joints:
+    """Find the joints of a network, and prove that it narrows.
 
-    The full pass runs the same weights with the columns beyond each layer's
-    recorded input width set to zero; the leading channels of every layer must
-    then be those of the narrow pass. ``module`` itself is not changed, nor is
-    the global random state.
+    The layers learn which channels they get (:func:`~.joints.find_joints`).
+    Then a narrow pass has to equal the masked full pass, on random data: that
+    runs the same weights, blind to what is not active in each layer's input;
+    the active channels of every layer, and of every output, must be those of
+    the narrow pass. Nothing else of ``module`` is changed, nor is the global
+    random state.
 
     Args:
-        module (nn.Module): Converted; its first convolution tells the
-            channels and dimensions of the input.
+        module (nn.Module): Converted; where no shape is given,
+            its first convolution tells the channels of the input.
         name (str, optional): What errors call it. Defaults to the name of the
             stock class.
-        size (int): Side of the square input in pixels. A network that takes
-            none so small is tried with seven and eight times that, or half
-            of it: two sizes, since one that flattens its map runs at a single
-            one. Defaults to 32.
-        frames (int): Frames of the input of a network over clips, which is
-            also tried with twice as many. Defaults to 8.
+        size (int): Side of the square input in pixels, see
+            :func:`~.trial.trial_shapes`. Defaults to 32.
+        frames (int): Frames of the input of a network over clips. Defaults to
+            8.
         fractions (Sequence[float]): Fractions of the widest width to try.
             Defaults to (0.3, 0.7).
         tolerance (float): Largest difference, relative to the largest value
             of the layer. Defaults to 1e-5.
+        input_shape (Sequence[int], optional): Shape of the input, in place of
+            ``size`` and ``frames``. Defaults to None.
+
+    Returns:
+        Joints: What was found, with the shape of an input that it takes.
 
     Raises:
         ConfigError: Names the first layer that goes wrong.
     """
-    if _is_verified.get():
-        return
     name = name or stock_name(module)
+    is_verified = _is_verified.get()
     with torch.device('cpu'):  # whatever the default device is
-        _verify(module, name, size, frames, fractions, tolerance)
+        if is_verified:
+            net = meta_copy(module)
+        else:
+            net = copy.deepcopy(module).double().cpu()
+            net.eval()  # not chained: stock backbones' ``train`` may not
+        set_width(net, slim_states(net)[0].max_width)
+        if input_shape is None:
+            shapes = trial_shapes(name, net, size, frames)
+        else:
+            shapes = [tuple(input_shape)]
+        joints = _give_joints(name, net, module, shapes[0])
+        if not is_verified:
+            _prove(net, name, joints, shapes, fractions, tolerance)
+    return joints
 
 
-def _verify(
-    module: nn.Module,
+def _give_joints(
+    name: str, net: nn.Module, module: nn.Module, shape: Shape
+) -> Joints:
+    """Find the joints of ``net``, a copy, and give them to ``module``."""
+    like = next(net.parameters())
+    x = torch.zeros(shape, dtype=like.dtype, device=like.device)
+    try:
+        joints = find_joints(net, x)
+    except ConfigError as error:
+        raise ConfigError(f'{name} cannot be slimmed: {error}') from error
+    for ours, theirs in zip(module.modules(), net.modules()):
+        if isinstance(ours, SlimLayer):
+            ours.slim_rule = theirs.slim_rule
+            ours.slim_inputs = theirs.slim_inputs
+            ours.slim_outputs = theirs.slim_outputs
+    return joints
+
+
+def _prove(
+    net: nn.Module,
     name: str,
-    size: int,
-    frames: int,
+    joints: Joints,
+    shapes: Sequence[Shape],
     fractions: Sequence[float],
     tolerance: float,
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    net = copy.deepcopy(module).double().cpu()
-    net.eval()  # not chained: stock backbones' ``train`` returns nothing
     _randomise(net, generator)
     widest = slim_states(net)[0].max_width
-    set_width(net, widest)  # whatever is active in ``module``
-    shapes = _input_shapes(name, net, size, frames)
     for fraction, shape in zip(fractions, cycle(shapes)):
         width = widest * fraction
         x = torch.randn(shape, generator=generator, dtype=torch.double)
@@ -112,16 +148,18 @@ def _verify(
         try:
             with active_width(net, width):
                 trace, outputs = _record(net, x)
-            _mask_inputs(name, masked, trace)
+            _mask_inputs(name, masked, trace, width)
             full_trace, full_outputs = _record(masked, x)
-        except ConfigError:
-            raise
+        except ConfigError as error:
+            raise ConfigError(
+                f'{name} cannot be slimmed: {error}{_not_understood(joints)}'
+            ) from error
         except Exception as error:  # whatever a stock forward may raise
             raise ConfigError(
                 f'{name} cannot be slimmed: at width {width:.2g}, or at the '
-                f'widest, {_failing_forward(error, net, masked)} fails with '
+                f'widest, {failing_forward(error, net, masked)} fails with '
                 f'"{first_line(error)}" on an input of '
-                f'{" x ".join(map(str, shape))}'
+                f'{" x ".join(map(str, shape))}{_not_understood(joints)}'
             ) from error
         ran = [call.name for call in trace], len(outputs)
         if ran != ([call.name for call in full_trace], len(full_outputs)):
@@ -130,21 +168,25 @@ def _verify(
                 'other layers, or returns another number of outputs, than at '
                 'the widest'
             )
-        pairs = [
-            (f'layer "{a.name}" ({a.kind})', a.output, b.output, a.channel_dim)
-            for a, b in zip(trace, full_trace)
-        ]
-        pairs += [
-            (f'output {i}', a, b, -1 if a.dim() in (2, 3) else 1)
-            for i, (a, b) in enumerate(zip(outputs, full_outputs))
-        ]
-        for place, narrow, full, dim in pairs:
-            if not _leads(narrow, full, dim, tolerance):
+        with active_width(net, width):
+            pairs = [
+                *_layer_pairs(net, trace, full_trace),
+                *_output_pairs(net, joints, outputs, full_outputs),
+            ]
+        for place, narrow, full in pairs:
+            if not _equal(narrow, full, tolerance):
                 raise ConfigError(
                     f'{name} cannot be slimmed: at width {width:.2g} the '
-                    f'result of {place} is not that of the leading channels '
-                    '(channels are concatenated, split or shuffled before it)'
+                    f'result of {place} is not that of its active channels '
+                    '(channels are joined, split or shuffled before it in a '
+                    f'way that is not understood){_not_understood(joints)}'
                 )
+
+
+def _not_understood(joints: Joints) -> str:
+    if not joints.unknown:
+        return ''
+    return f'; not understood: {", ".join(joints.unknown)}'
 
 
 class _Call(NamedTuple):
@@ -152,10 +194,10 @@ class _Call(NamedTuple):
     kind: str
     inputs: int
     output: Tensor
-    channel_dim: int
 
 
 Trace = List[_Call]
+_Pairs = Iterator[Tuple[str, Tensor, Optional[Tensor]]]
 
 
 def _record(net: nn.Module, x: Tensor) -> Tuple[Trace, List[Tensor]]:
@@ -167,48 +209,78 @@ def _record(net: nn.Module, x: Tensor) -> Tuple[Trace, List[Tensor]]:
             def hook(
                 layer: nn.Module, args: tuple, out: Tensor, name: str = name
             ) -> None:
-                dim = -1 if isinstance(layer, nn.Linear) else 1
                 # Cloned: an in-place activation may come next.
                 kind = type(layer).__name__
-                inputs = args[0].shape[dim]
-                trace.append(_Call(name, kind, inputs, out.clone(), dim))
+                inputs = args[0].shape[layer.channel_dim]
+                trace.append(_Call(name, kind, inputs, out.clone()))
 
             handles.append(layer.register_forward_hook(hook))
     try:
         with torch.no_grad():
-            outputs = list(_tensors(net(x)))
+            outputs = list(tensors(net(x)))
     finally:
         for handle in handles:
             handle.remove()
     return trace, outputs
 
 
-def _mask_inputs(name: str, net: nn.Module, trace: Trace) -> None:
+def _mask_inputs(
+    name: str, net: nn.Module, trace: Trace, width: float
+) -> None:
+    """Make every layer of ``net`` blind to inactive inputs."""
     seen: Dict[str, int] = {}
-    for call in trace:
-        inputs = call.inputs
-        if seen.setdefault(call.name, inputs) != inputs:
-            raise ConfigError(
-                f'{name} cannot be slimmed: layer "{call.name}"'
-                ' is shared by inputs of different widths'
+    with active_width(net, width):
+        for call in trace:
+            inputs = call.inputs
+            if call.name in seen:
+                if seen[call.name] != inputs:
+                    raise ConfigError(
+                        f'layer "{call.name}" is shared by inputs of '
+                        'different widths'
+                    )
+                continue
+            seen[call.name] = inputs
+            net.get_submodule(call.name).blind(inputs)
+
+
+def _layer_pairs(net: nn.Module, trace: Trace, full_trace: Trace) -> _Pairs:
+    """What each layer gave, and what it should have, at the active width."""
+    for call, full in zip(trace, full_trace):
+        layer: Any = net.get_submodule(call.name)
+        dim = layer.channel_dim
+        ranges = layer.output_ranges(call.inputs, full.output.shape[dim])
+        place = f'layer "{call.name}" ({call.kind})'
+        yield place, call.output, _taken(full.output, ranges, dim)
+
+
+def _output_pairs(
+    net: nn.Module,
+    joints: Joints,
+    outputs: List[Tensor],
+    full_outputs: List[Tensor],
+) -> _Pairs:
+    state = slim_states(net)[0]
+    for i, (narrow, full) in enumerate(zip(outputs, full_outputs)):
+        dim, layout = channel_axis(narrow), joints.outputs[i]
+        ranges: Ranges = ((0, narrow.shape[dim]),)
+        if layout is not None:
+            ranges = active_ranges(
+                layout, state.width, state.max_width, state.rounding
             )
-        layer = net.get_submodule(call.name)
-        if (
-            not isinstance(layer, _BatchNorm)
-            and getattr(layer, 'groups', 1) == 1
-        ):
-            tail = layer.slim_rule.input_tail
-            end = layer.weight.shape[1] - tail
-            layer.weight.data[:, inputs - tail : end] = 0
+        yield f'output {i}', narrow, _taken(full, ranges, dim)
 
 
-def _leads(narrow: Tensor, full: Tensor, dim: int, tolerance: float) -> bool:
-    if narrow.dim() != full.dim() or narrow.shape[dim] > full.shape[dim]:
-        return False
-    full = full.narrow(dim, 0, narrow.shape[dim])
-    return narrow.shape == full.shape and bool(
-        (narrow - full).abs().max() <= tolerance * full.abs().max() + 1e-12
+def _taken(full: Tensor, ranges: Ranges, dim: int) -> Optional[Tensor]:
+    return (
+        take(full, ranges, dim) if count(ranges) <= full.shape[dim] else None
     )
+
+
+def _equal(narrow: Tensor, full: Optional[Tensor], tolerance: float) -> bool:
+    if full is None or narrow.shape != full.shape:
+        return False
+    largest = full.abs().max()
+    return bool((narrow - full).abs().max() <= tolerance * largest + 1e-12)
 
 
 def _randomise(net: nn.Module, generator: torch.Generator) -> None:
@@ -223,92 +295,3 @@ def _randomise(net: nn.Module, generator: torch.Generator) -> None:
                 tensor.data.normal_(0, std, generator=generator)
             elif tensor.dim() == 1:
                 tensor.data.uniform_(0.5, 1.5, generator=generator)
-
-
-def input_channels(module: nn.Module) -> int:
-    """Channels of a network's input: those of its first convolution."""
-    return _first_convolution(module).in_channels
-
-
-def _first_convolution(module: nn.Module) -> nn.Module:
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
-            return layer
-    raise ConfigError(f'{stock_name(module)} has no convolution to slim')
-
-
-def _input_shapes(
-    name: str, net: nn.Module, size: int, frames: int
-) -> List[Tuple[int, ...]]:
-    """Inputs that the network takes at full width: one, or of two sizes."""
-    first = _first_convolution(net)
-    leads = _leading_axes(net, first, frames)
-    found: Optional[Exception] = None
-    for lead in leads:
-        for sides in ((size,), (7 * size, 8 * size), (3.5 * size, 4 * size)):
-            shapes = [(*lead, int(side), int(side)) for side in sides]
-            error = _error(net, shapes[0])
-            if error is None:
-                return shapes
-            # What the input that is most likely meant fails with.
-            if lead == leads[0] and len(sides) > 1:
-                found = found or error
-    assert found is not None
-    *others, last = [' x '.join(map(str, (*lead, 'H', 'W'))) for lead in leads]
-    shapes_tried = f'{", ".join(others)} or {last}' if others else last
-    raise ConfigError(
-        f'{name} does not run at full width on {size}, {int(3.5 * size)} or '
-        f'{7 * size} pixels, tried with inputs of {shapes_tried}: '
-        f'{_failing_forward(found, net)} fails with "{first_line(found)}"'
-    ) from found
-
-
-def _leading_axes(
-    net: nn.Module, first: nn.Module, frames: int
-) -> List[Tuple[int, ...]]:
-    """Axes before height and width, the most likely ones first."""
-    channels = first.in_channels
-    if isinstance(first, nn.Conv3d):
-        return [(1, channels, frames), (1, channels, 2 * frames)]
-    # A network of 2D layers may take clips (C2D), or frames as a batch (TSM).
-    segments = {
-        getattr(module, 'num_segments', None) for module in net.modules()
-    }
-    batches = [n for n in segments if isinstance(n, int)]
-    return [
-        (1, channels),
-        (1, channels, frames),
-        *((number, channels) for number in batches),
-    ]
-
-
-def _error(net: nn.Module, shape: Tuple[int, ...]) -> Optional[Exception]:
-    try:
-        with torch.no_grad():
-            net(torch.zeros(shape, dtype=torch.double))
-    except Exception as error:  # whatever the backbone makes of it
-        return error
-    return None
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _failing_forward(error: Exception, *nets: nn.Module) -> str:
-    """Name the innermost module on the error's way up."""
-    names = {id(m): name for net in nets for name, m in net.named_modules()}
-    place, step = 'its forward', error.__traceback__
-    while step is not None:
-        module = step.tb_frame.f_locals.get('self')
-        if names.get(id(module)):
-            name = names[id(module)]
-            place = f'the forward of layer "{name}" ({stock_name(module)})'
-        step = step.tb_next
-    return place

@@ -4,6 +4,7 @@ from mmengine.registry import MODELS
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import count_heads, count_macs, count_params
+from mutualnet_mm.cost import warn_of_equal_sizes
 from mutualnet_mm.slimmable import macs
 from mutualnet_mm.slimmable.verify import already_verified
 
@@ -200,3 +201,21 @@ def test_a_thread_that_runs_the_model_notices_nothing(
     assert count_macs(model, '0.5x-48') > 0
     assert count_params(model, '0.5x-48') > 0
     assert found == [True, True]
+
+
+def test_sizes_that_padding_makes_alike(build_detector, monkeypatch):
+    """Images of 48 pixels and of 64 have one size in a square of 64."""
+    lines = []
+    monkeypatch.setattr(
+        'mutualnet_mm.cost.macs.print_log',
+        lambda text, **settings: lines.append(text),
+    )
+    model = build_detector(dict(resolution=(128, 64, 48, 32)))
+    grid = model.space.grid()
+    warn_of_equal_sizes(model, grid, (128, 128))
+    (line,) = lines
+    assert line.startswith('resolutions 48 and 64 all have inputs of 64 x 64')
+    # Of a wider image, 48 x 64 and 64 x 96.
+    warn_of_equal_sizes(model, grid, (128, 170))
+    warn_of_equal_sizes(model, grid)
+    assert len(lines) == 1

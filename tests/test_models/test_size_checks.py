@@ -6,7 +6,6 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mutualnet_mm import ConfigError
-from mutualnet_mm.models import size_checks
 
 
 @MODELS.register_module(force=True)
@@ -91,18 +90,6 @@ class Shrink(nn.Module):
 
     def forward(self, maps):
         return tuple(self.pool(x).mean((2, 3)) for x in maps)
-
-
-def test_sizes_that_padding_makes_alike(build_detector, monkeypatch):
-    lines = []
-    monkeypatch.setattr(
-        size_checks, 'print_log', lambda text, **kwargs: lines.append(text)
-    )
-    build_detector(dict(resolution=(64, 48)))
-    assert not lines
-    build_detector(dict(resolution=(128, 126, 96)))
-    assert len(lines) == 1 and '126 and 128' in lines[0]
-    assert '128 x 192' in lines[0]
 
 
 def test_nothing_is_left_of_the_trial(build_classifier):

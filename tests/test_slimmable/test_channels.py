@@ -4,7 +4,13 @@ import torch
 
 from mutualnet_mm.errors import ConfigError
 from mutualnet_mm.slimmable import LayerRule, active_channels, make_divisible
-from mutualnet_mm.slimmable.channels import check_rounding, slice_inputs
+from mutualnet_mm.slimmable.channels import (
+    Piece,
+    active_ranges,
+    check_rounding,
+    count,
+    take,
+)
 
 
 @pytest.mark.parametrize(
@@ -141,20 +147,59 @@ def test_unknown_rounding_is_named():
         check_rounding('nearest')
 
 
+@pytest.mark.parametrize('dim', [0, 1])
 @pytest.mark.parametrize(
-    'inputs, tail, columns',
+    'ranges, numbers',
     [
-        (10, 0, range(10)),
-        (10, 3, range(10)),
-        (4, 0, range(4)),
-        (7, 3, [0, 1, 2, 3, 7, 8, 9]),
-        (3, 3, [7, 8, 9]),
+        (((0, 10),), range(10)),
+        (((0, 4),), range(4)),
+        (((0, 4), (7, 10)), [0, 1, 2, 3, 7, 8, 9]),
+        (((7, 10),), [7, 8, 9]),
     ],
 )
-def test_slice_inputs(inputs, tail, columns):
-    weight = torch.randn(5, 10, 3, 3)
-    sliced = slice_inputs(weight, inputs, tail)
-    assert np.array_equal(sliced.numpy(), weight.numpy()[:, list(columns)])
+def test_take(ranges, numbers, dim):
+    weight = torch.randn(10, 10, 3, 3)
+    with torch.inference_mode():
+        take(weight, ranges, dim)
+    weight.requires_grad_()  # what was made above serves training, too
+    taken = take(weight, ranges, dim)
+    expected = np.take(weight.detach().numpy(), list(numbers), dim)
+    assert np.array_equal(taken.detach().numpy(), expected)
+    assert count(ranges) == len(numbers)
+    taken.sum().backward()
+    assert weight.grad.sum() == expected.size
+
+
+PIECES = (
+    Piece(32, 32, LayerRule(), 32),
+    Piece(6, 6, LayerRule(fixed=True), 6),
+    Piece(64, 64, LayerRule(parts=2), 32, repeat=2),
+    Piece(16, 64, LayerRule(), 32, skip=16),
+)
+
+
+@pytest.mark.parametrize(
+    'width, ranges',
+    [
+        (1.0, ((0, 118),)),
+        (0.75, ((0, 24), (32, 86), (102, 110))),
+        (0.5, ((0, 16), (32, 70))),
+        (0.25, ((0, 8), (32, 54))),
+    ],
+)
+def test_active_ranges(width, ranges):
+    assert active_ranges(PIECES, width, 1.0, 'paper') == ranges
+    assert active_ranges(PIECES, 2 * width, 2.0, 'paper') == ranges
+
+
+@pytest.mark.parametrize('rounding', ['paper', 'hardware'])
+@pytest.mark.parametrize('parts', [2, 3, 4])
+def test_parts_are_rounded_apart(rounding, parts):
+    for width in np.linspace(0.05, 1, 40):
+        whole = active_channels(
+            parts * 40, width, rule=LayerRule(parts=parts), rounding=rounding
+        )
+        assert whole == parts * active_channels(40, width, rounding=rounding)
 
 
 @pytest.mark.parametrize('rounding', ['paper', 'hardware'])

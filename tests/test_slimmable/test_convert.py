@@ -143,19 +143,6 @@ def test_modules_that_cannot_follow_are_named(module):
     assert type(net[0]) is SlimConv2d
 
 
-def test_grouped_convolutions_are_named():
-    net = nn.Sequential(
-        nn.Conv2d(32, 32, 3, groups=32),
-        nn.Conv2d(32, 64, 3, groups=32),
-        nn.Conv2d(32, 32, 3, groups=4),
-    )
-    convert(net[:2], SlimState())
-    for rules in (None, {'2': LayerRule(divisor=12)}):
-        with pytest.raises(ConfigError, match='"2".*4 groups of 8 channels'):
-            convert(net, SlimState(), rules)
-    convert(net, SlimState(), {'2': LayerRule(divisor=16)})
-
-
 def test_trusted_forward_is_swapped():
     class Trusted(nn.Conv2d):
         def forward(self, x):

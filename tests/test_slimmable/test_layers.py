@@ -13,8 +13,13 @@ from mutualnet_mm.slimmable import (
     SlimSyncBatchNorm,
     convert,
 )
+from mutualnet_mm.slimmable.channels import Piece
 
-SPLIT = [*range(16), *range(20, 24)]  # of 24: 20 wide branch, 4 tail
+SPLIT = [*range(16), *range(20, 24)]  # of 24: 20 that narrow, 4 fixed
+JOINT = (
+    Piece(20, 20, LayerRule(), 20),
+    Piece(4, 4, LayerRule(fixed=True), 4),
+)
 
 # Stock layer, input shape, rule, width, expected outputs, input columns.
 CONVS = {
@@ -61,7 +66,7 @@ CONVS = {
     'split': (
         lambda: nn.Conv2d(24, 32, 3, padding=1),
         (2, 20, 5, 5),
-        LayerRule(input_tail=4),
+        LayerRule(),
         0.5,
         16,
         SPLIT,
@@ -85,7 +90,7 @@ CONVS = {
     '3d-split': (
         lambda: nn.Conv3d(24, 32, 3, stride=(1, 2, 2), bias=False),
         (2, 20, 3, 9, 9),
-        LayerRule(input_tail=4),
+        LayerRule(),
         0.5,
         16,
         SPLIT,
@@ -109,7 +114,7 @@ CONVS = {
     'linear-split': (
         lambda: nn.Linear(24, 32),
         (5, 20),
-        LayerRule(input_tail=4),
+        LayerRule(),
         0.5,
         16,
         SPLIT,
@@ -152,6 +157,8 @@ def test_narrow_dense(case):
     if layer.bias is not None:
         narrow.bias.data = layer.bias.data[:outputs].clone()
     slim(layer, width, rule)
+    if columns == SPLIT:
+        layer.slim_inputs = JOINT
     check_against(layer, narrow, torch.randn(shape), outputs, columns)
 
 

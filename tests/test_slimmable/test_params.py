@@ -9,6 +9,7 @@ from mutualnet_mm.slimmable import (
     convert,
     count_module_params,
 )
+from mutualnet_mm.slimmable.channels import Piece
 
 
 def numel(module):
@@ -66,7 +67,11 @@ def test_whole_groups_and_all_dimensions():
 def test_columns_of_a_branch_that_stays_wide():
     """Leading 8 of 16 channels and always the last 4."""
     layer = nn.Conv2d(20, 32, 3)
-    convert(layer, SlimState(), {'': LayerRule(input_tail=4)})
+    convert(layer, SlimState())
+    layer.slim_inputs = (
+        Piece(16, 16, LayerRule(), 16),
+        Piece(4, 4, LayerRule(fixed=True), 4),
+    )
     with active_width(layer, 0.5):
         found = count_module_params(layer, torch.empty(1, 12, 9, 9))
     assert found == 16 * 12 * 9 + 16

@@ -17,6 +17,7 @@ from mutualnet_mm.slimmable import (
     share_weights,
     use_statistics,
 )
+from mutualnet_mm.slimmable.joints import find_joints
 
 FIXED = LayerRule(fixed=True)
 
@@ -73,13 +74,12 @@ class TwoBranches(nn.Module):
 
 
 WHOLE = LayerRule(divisor=16)
-TAIL = {'fast': FIXED, 'fused': LayerRule(input_tail=4)}
 # Network, rules, shape of an input.
 CASES = {
     'images': (images, {'11': FIXED}, (2, 3, 9, 9)),
     'groups': (groups, {'0': WHOLE, '1': WHOLE}, (2, 3, 9, 9)),
     'video': (video, {}, (2, 3, 5, 9, 9)),
-    'two-branches': (TwoBranches, TAIL, (2, 3, 7, 7)),
+    'two-branches': (TwoBranches, {'fast': FIXED}, (2, 3, 7, 7)),
 }
 # Channels are multiples of 32 and need no rounding.
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
@@ -99,7 +99,9 @@ def build(case):
     full = randomise(make(lambda channels: channels))
     net = copy.deepcopy(full)
     convert(net, SlimState(), rules)
-    return full, net, torch.randn(shape).double()
+    x = torch.randn(shape).double()
+    find_joints(net, x)
+    return full, net, x
 
 
 def by_hand(case, full, width):

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from ...registry import MODELS
-from ...slimmable import LayerRule
+from ...slimmable import LayerRule, SlimLayer
+from ..wraps import Stock, mix
 from .slimmable import Rules, Slimmable, family
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
@@ -42,6 +43,47 @@ def resnet_rules(backbone: nn.Module) -> Rules:
         if stem and isinstance(layer, _CONVOLUTIONS):
             rules[name] = LayerRule(ratio=1 / expansion)
     return rules
+
+
+@family('ResNeSt')
+def resnest_rules(backbone: nn.Module) -> Rules:
+    """A ResNet whose radix groups all stay, and narrow each.
+
+    Attention weighs them against each other.
+    """
+    rules = resnet_rules(backbone)
+    for name, layer in backbone.named_modules():
+        if name.endswith('conv2.conv') and layer.groups > 1:
+            rules[name] = LayerRule(narrow_groups=True)
+    return rules
+
+
+class NarrowScales(Stock):
+    """Makes the Res2Net block that it is mixed into split what it has.
+
+    The stock block splits by the number of channels that it was built with.
+    """
+
+    prefix = 'Slim'
+
+    @property
+    def width(self) -> int:
+        """int: Channels of each scale, at the active width."""
+        layer = self.convs[0]
+        channels = layer.out_channels
+        if isinstance(layer, SlimLayer):
+            return layer.active_out(channels)
+        return channels  # the static form
+
+
+@family('Res2Net')
+def res2net_rules(backbone: nn.Module) -> Rules:
+    """A ResNet whose blocks split their channels into scales."""
+    for block in backbone.modules():
+        if hasattr(block, 'scales') and hasattr(block, 'convs'):
+            stock: Any = type(block)
+            block.__class__ = mix(NarrowScales, stock)
+    return resnet_rules(backbone)
 
 
 def _inner_rule(middle: nn.Module, expansion: int) -> LayerRule:

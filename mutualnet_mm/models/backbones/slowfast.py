@@ -1,7 +1,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """SlowFast with adaptive fusion (Sec. 4.2.2, Fig. 6)."""
 
-from dataclasses import replace
 from typing import Any, Tuple
 
 import torch
@@ -90,8 +89,8 @@ def fuse(slow: Tensor, lateral: Tensor) -> Tensor:
 def slowfast_rules(backbone: nn.Module) -> Rules:
     """Slim the Slow branch alone, as a ResNet.
 
-    The Fast branch and the lateral convolutions are fixed; the convolutions
-    that take a fused input always see the lateral channels, the last ones.
+    The Fast branch and the lateral convolutions are fixed, so that the
+    convolutions that take a fused input see all of the lateral channels.
     """
     slow = backbone.slow_path
     rules = {f'slow_path.{n}': r for n, r in resnet_rules(slow).items()}
@@ -100,11 +99,6 @@ def slowfast_rules(backbone: nn.Module) -> Rules:
             name.startswith('fast_path.') or '_lateral.' in name
         ):
             rules[name] = LayerRule(fixed=True)
-    for stage, tail in zip(slow.res_layers, slow.lateral_inplanes):
-        for conv in ('conv1', 'downsample') if tail else ():
-            name = f'slow_path.{stage}.0.{conv}.conv'
-            rule = rules.get(name, LayerRule())
-            rules[name] = replace(rule, input_tail=tail)
     return rules
 
 

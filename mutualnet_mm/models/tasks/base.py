@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...slimmable import slim_batch_norms
-from ...slimmable.verify import input_channels
 from ...subnet import Size, Subnet, SubnetSpace
 from .samples import Batch, Samples, carried_batch, carries, own_samples
 
@@ -298,8 +297,8 @@ class Task:
         raise NotImplementedError(type(self).__name__)
 
     def input_channels(self, model: nn.Module) -> int:
-        """Channels of an image, as the first convolution takes them."""
-        return input_channels(model.backbone)
+        """Channels of an image, as the backbone takes them."""
+        return model.backbone.slim_joints.input_shape[1]
 
     def meta_input(
         self,

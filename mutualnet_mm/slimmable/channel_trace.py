@@ -1,0 +1,378 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Follow every channel of a network from the layer that makes it.
+
+One recorded forward pass: beside each tensor goes another one of the same
+shape that says, place by place, which channel it holds. What only moves values
+about (views, concatenations, shuffles) is done to both.
+"""
+
+from contextlib import ExitStack
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from .layers import SlimLayer
+
+NOTHING = 0
+"""In place of a channel: a constant, or a mixture of all channels."""
+
+# Operators of ATen by what they do to channels. Those that compute each value
+# from values of the same place need no list: PyTorch tags them.
+_MOVING = frozenset(
+    """
+    alias as_strided cat channel_shuffle chunk clone constant_pad_nd
+    contiguous detach expand flip im2col index_select narrow
+    native_channel_shuffle permute pixel_shuffle pixel_unshuffle
+    reflection_pad1d reflection_pad2d reflection_pad3d repeat
+    replication_pad1d replication_pad2d replication_pad3d reshape
+    roll select slice split split_with_sizes squeeze stack t
+    transpose unbind unfold unsafe_split unsqueeze view
+    _reshape_alias _unsafe_view
+    """.split()  # noqa: SIM905
+)
+_IN_PLACE = frozenset(
+    """
+    _log_softmax _softmax _to_copy bernoulli cumsum
+    native_batch_norm native_dropout native_group_norm
+    native_layer_norm _native_batch_norm_legit
+    _native_batch_norm_legit_no_training _prelu_kernel
+    """.split()  # noqa: SIM905
+)
+_POOLING = ('_adaptive', 'adaptive', 'avg_pool', 'max_pool', 'upsample')
+_RESAMPLING = (*_POOLING, '_upsample', 'grid_sampler')
+_REDUCING = frozenset(
+    """
+    amax amin linalg_vector_norm logsumexp max mean min norm std sum
+    var var_mean
+    """.split()  # noqa: SIM905
+)
+_PRODUCTS = dict(mm=(0, 1), bmm=(0, 1), addmm=(1, 2), baddbmm=(1, 2))
+
+
+class Atom(NamedTuple):
+    """One channel: that of a layer, or of the network's input (no name)."""
+
+    layer: str
+    channel: int
+
+
+class ChannelTrace(TorchDispatchMode):
+    """Records a forward pass of ``module`` in a ``with`` block.
+
+    At the widest setting, on any device.
+
+    Args:
+        module (nn.Module): With slim layers.
+
+    Attributes:
+        atoms (list[Atom]): All channels seen. The first one is
+            :data:`NOTHING`.
+        inputs (dict): For each slim layer that ran the channels of its
+            inputs, run by run: indices of ``atoms``, or None where they are
+            not known.
+        runs (dict): Number of channels of each layer's output, by layer.
+        labels (dict): By the root of an atom, which parts of a tensor that
+            was split it lies in.
+        unknown (set[str]): Operators that were not understood.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.atoms: List[Atom] = [Atom('', -1)]
+        self.inputs: Dict[str, List[Optional[List[int]]]] = {}
+        self.made: Dict[str, range] = {}
+        self.labels: Dict[int, Tuple[Tuple[int, int], ...]] = {}
+        self.unknown: Set[str] = set()
+        self._splits = 0
+        self._parents: Dict[int, int] = {}
+        # Tensors are kept: the identity of a freed one is given anew.
+        self._seen: Dict[int, Tuple[Tensor, Tensor]] = {}
+        self._inside = 0
+        self._module = module
+        self._stack = ExitStack()
+
+    def __enter__(self) -> 'ChannelTrace':
+        for name, layer in self._module.named_modules():
+            if isinstance(layer, SlimLayer):
+                for handle in self._watch(name, layer):
+                    self._stack.callback(handle.remove)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._stack.close()
+
+    def start(self, x: Tensor) -> None:
+        """Number the channels of the network's input."""
+        self._set(x, self._new('', x.shape[1]), 1)
+
+    def channels(self, x: Tensor, dim: int) -> Optional[List[int]]:
+        """The channels along ``dim``; None where they are not known."""
+        found = self._of(x)
+        if found is None:
+            return None
+        found = found.movedim(dim, 0).flatten(1)
+        first = found.amax(1)
+        if ((found != first[:, None]) & (found != NOTHING)).any():
+            return None
+        return first.tolist()
+
+    def root(self, atom: int) -> int:
+        """One atom that stands for all that were added to each other."""
+        while atom in self._parents:
+            atom = self._parents[atom]
+        return atom
+
+    # ---- Layers
+
+    def _watch(self, name: str, layer: SlimLayer) -> Sequence[Any]:
+        dim = layer.channel_dim
+
+        def before(layer: Any, args: Tuple[Tensor, ...]) -> None:
+            runs = self.inputs.setdefault(name, [])
+            runs.append(self.channels(args[0], dim))
+            self._label_parts(runs[-1], layer.parts)
+            self._inside += 1
+
+        def after(layer: Any, args: Tuple[Tensor, ...], out: Tensor) -> None:
+            self._inside -= 1
+            channels = self.inputs[name][-1]
+            if not layer.follows:
+                channels = self._new(name, out.shape[dim])
+                self._label_parts(channels, layer.parts)
+            if channels is not None:
+                self._set(out, channels, dim)
+
+        return (
+            layer.register_forward_pre_hook(before),
+            layer.register_forward_hook(after),
+        )
+
+    def _new(self, name: str, number: int) -> List[int]:
+        if name not in self.made:  # a shared layer makes the same ones
+            first = len(self.atoms)
+            self.atoms += [Atom(name, channel) for channel in range(number)]
+            self.made[name] = range(first, first + number)
+        return list(self.made[name])
+
+    # ---- Tensors
+
+    def _of(self, x: Any) -> Optional[Tensor]:
+        return self._seen[id(x)][1] if id(x) in self._seen else None
+
+    def _set(self, x: Tensor, channels: List[int], dim: int) -> None:
+        shape = [1] * x.dim()
+        shape[dim] = -1
+        self._inside += 1  # what is done here is not of the network
+        row = torch.tensor(channels, device='cpu').view(shape)
+        self._seen[id(x)] = x, row.expand(x.shape).contiguous()
+        self._inside -= 1
+
+    # ---- Operators
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not self._inside:
+            self._follow(func, args, kwargs or {}, out)
+        return out
+
+    def _follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        flat: List[Tensor] = []
+        tree_map(
+            lambda x: flat.append(x) if isinstance(x, Tensor) else None,
+            (args, kwargs),
+        )
+        given = [found for found in map(self._of, flat) if found is not None]
+        if not given:
+            return
+        name = func.overloadpacket.__name__
+        stem = name[:-1] if name.endswith('_') else name
+        result: Any
+        if stem in _MOVING:
+            result = self._moved(func, stem, args, kwargs, given)
+        elif stem in _PRODUCTS:
+            result = self._product(*(args[i] for i in _PRODUCTS[stem]))
+        elif stem.startswith(_RESAMPLING) or _convolves_each(func, args):
+            result = _stretched(given[0], _first(out).shape)
+        elif stem in _REDUCING:
+            result = _reduced(given[0], _first(out).shape, args[1:])
+        elif torch.Tag.pointwise in func.tags or stem in (*_IN_PLACE, 'copy'):
+            result = self._merged(given, _first(out).shape)
+        else:
+            self.unknown.add(stem)
+            return
+        if result is None:
+            return
+        outs = out if isinstance(out, (list, tuple)) else (out,)
+        results = result if isinstance(result, (list, tuple)) else (result,)
+        for x, found in zip(outs, results):
+            old = self._of(x)
+            if name != stem and old is not None and old.shape == found.shape:
+                old.copy_(found)  # views of it change with it
+            else:
+                self._seen[id(x)] = x, found
+
+    def _moved(
+        self, func: Any, stem: str, args: Any, kwargs: Any, given: List[Tensor]
+    ) -> Any:
+        def channels(x: Any) -> Any:
+            if not isinstance(x, Tensor):
+                return x
+            found = self._of(x)
+            if found is None:
+                return torch.full(x.shape, NOTHING, device='cpu')
+            return found
+
+        args, kwargs = tree_map(channels, (args, kwargs))
+        kwargs = {k: v for k, v in kwargs.items() if k != 'memory_format'}
+        if stem == 'constant_pad_nd':
+            args = (*args[:2], NOTHING)
+        try:
+            result = func(*args, **kwargs)
+        except RuntimeError:  # strides of another kind than the tensor's
+            args = tree_map(
+                lambda x: x.contiguous() if isinstance(x, Tensor) else x, args
+            )
+            result = func(*args, **kwargs)
+        if stem.endswith('channel_shuffle'):
+            self._label([_atoms(part) for part in args[0].chunk(args[1], 1)])
+        else:
+            self._label(_parts(given[0], result))
+        return result
+
+    def _merged(self, given: List[Tensor], shape: torch.Size) -> Tensor:
+        """What is computed place by place has the channels of all."""
+        result = torch.full(shape, NOTHING, device='cpu')
+        for found in given:
+            found = found.expand(shape)
+            both = (result != found) & (result != NOTHING) & (found != NOTHING)
+            if both.any():
+                pairs = torch.stack((result[both], found[both]), 1)
+                for a, b in pairs.unique(dim=0).tolist():
+                    self._unite(a, b)
+            result = torch.where(result == NOTHING, found, result)
+        return result
+
+    def _product(self, a: Tensor, b: Tensor) -> Optional[Tensor]:
+        """Matrices: channels that are summed over have to be the same."""
+        left, right = self._of(a), self._of(b)
+        rows = columns = None
+        if left is not None:
+            rows = _reduced(left, (*left.shape[:-1], 1), ([-1],))
+        if right is not None:
+            columns = _reduced(right, (*right.shape[:-2], 1, -1), ([-2],))
+        if left is not None and right is not None:
+            self._merged(
+                [left[..., :1, :].mT, right[..., :, :1]],
+                torch.Size((*right.shape[:-1], 1)),
+            )
+        shape = torch.Size((*a.shape[:-1], b.shape[-1]))
+        parts = [p.expand(shape) for p in (rows, columns) if p is not None]
+        result = torch.full(shape, NOTHING, device='cpu')
+        for part in parts:
+            result = torch.where(result == NOTHING, part, result)
+        return result
+
+    def _unite(self, a: int, b: int) -> None:
+        a, b = self.root(a), self.root(b)
+        if a != b:
+            self._parents[b] = a
+            self.labels[a] = self.labels.get(a, ()) + self.labels.pop(b, ())
+
+    def _label_parts(self, channels: Optional[List[int]], parts: int) -> None:
+        """Note that channels are equal parts."""
+        if parts == 1 or channels is None:
+            return
+        size = len(channels) // parts
+        starts = range(0, len(channels), size)
+        self._label([{*channels[i : i + size]} - {NOTHING} for i in starts])
+
+    def _label(self, parts: List[Set[int]]) -> None:
+        """Note that channels are taken apart."""
+        self._splits += bool(parts)
+        for number, part in enumerate(parts):
+            for root in {self.root(atom) for atom in part}:
+                labels = self.labels.get(root, ())
+                self.labels[root] = (*labels, (self._splits, number))
+
+
+def _convolves_each(func: Any, args: Any) -> bool:
+    """Whether it is a convolution that keeps channels apart."""
+    if func.overloadpacket.__name__ != 'convolution':
+        return False
+    return args[8] == args[0].shape[1] == args[1].shape[0]
+
+
+def _first(out: Any) -> Tensor:
+    return out[0] if isinstance(out, (list, tuple)) else out
+
+
+def _stretched(found: Tensor, shape: torch.Size) -> Tensor:
+    """Other places, same channels: ``(N, C, ...)``."""
+    places = tuple(range(2, found.dim()))
+    kept = found.amax(places, keepdim=True) if places else found
+    return kept.expand(shape).contiguous()
+
+
+def _reduced(found: Tensor, shape: Sequence[int], given: Any) -> Tensor:
+    """Take some axes together.
+
+    Where each channel stays for itself, its number; where parts are summed
+    (radix attention), that of the first part; where all channels are mixed,
+    nothing.
+    """
+    axes = given[0] if given and given[0] is not None else None
+    if isinstance(axes, int):
+        axes = [axes]
+    if not isinstance(axes, (list, tuple)) or not axes:
+        axes = list(range(found.dim()))
+    axes = [axis % found.dim() for axis in axes]
+    kept = found.amax(axes, keepdim=True)
+    mixed = any(_varies(found, axis) for axis in axes)
+    others = [d for d in range(found.dim()) if d not in axes]
+    if mixed:
+        first = found
+        for axis in axes:
+            first = first.narrow(axis, 0, 1)
+        apart = any(_varies(found, d) for d in others)
+        kept = first if apart else torch.zeros_like(first)
+    if len(shape) != found.dim():
+        kept = kept.flatten().view(
+            [found.shape[d] for d in others]
+        )  # the axes are gone
+    return kept.contiguous()
+
+
+def _parts(whole: Tensor, result: Any) -> List[Set[int]]:
+    """The parts that an operator takes a tensor's channels into, if any."""
+    if isinstance(result, (list, tuple)):
+        parts = [_atoms(part) for part in result]
+        return [] if all(part == parts[0] for part in parts) else parts
+    if result.numel() < whole.numel():
+        kept, others = _atoms(result), _atoms(whole) - _atoms(result)
+        return [kept, others] if others else []
+    # In a view of more axes, the last one that tells channels apart is that
+    # of the parts' own channels.
+    axes = [dim for dim in range(result.dim()) if _varies(result, dim)]
+    before = [dim for dim in range(whole.dim()) if _varies(whole, dim)]
+    if len(axes) < 2 or len(axes) <= len(before):
+        return []
+    first = axes[:-1]
+    flat = result.movedim(first, tuple(range(len(first))))
+    return [_atoms(part) for part in flat.flatten(0, len(first) - 1)]
+
+
+def _varies(found: Tensor, dim: int) -> bool:
+    """Whether different channels lie along an axis."""
+    first = found.amax(dim, keepdim=True)
+    return bool(((found != first) & (found != NOTHING)).any())
+
+
+def _atoms(found: Tensor) -> Set[int]:
+    return set(found.unique().tolist()) - {NOTHING}

@@ -1,0 +1,262 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Joints of channels: concatenations, splits and shuffles, found by tracing.
+
+A layer behind a concatenation meets the leading part of *each* piece, and a
+layer whose output is split keeps the leading part of each part. One recorded
+pass (:mod:`.channel_trace`) tells which; nothing is believed because of that:
+the proof at build (:mod:`.verify`) judges.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import groupby
+from math import gcd, lcm
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from .channel_trace import ChannelTrace
+from .channels import LayerRule, Layout, Piece
+from .layers import SlimLayer
+
+
+@dataclass(frozen=True)
+class Joints:
+    """What one pass told.
+
+    Args:
+        input_shape (tuple[int]): Shape of the input that was run.
+        outputs (list): Layout of each tensor that the network returns, in
+            order; None where its active channels are the leading ones.
+        unknown (tuple[str]): Operators whose effect on channels is not
+            known, by name. What they return is taken for whole.
+    """
+
+    input_shape: Tuple[int, ...]
+    outputs: Tuple[Optional[Layout], ...]
+    unknown: Tuple[str, ...]
+
+    @property
+    def lead(self) -> bool:
+        """bool: Whether active channels of all outputs are the leading ones.
+
+        Otherwise layers that take the outputs and that no joint was found
+        for would meet the wrong ones.
+        """
+        return not any(self.outputs)
+
+
+def find_joints(module: nn.Module, x: Tensor) -> Joints:
+    """Tell each slim layer which channels it gets and keeps.
+
+    Sets ``slim_inputs`` and ``slim_outputs``, and where parts or groups have
+    to stay whole ``slim_rule``.
+
+    Args:
+        module (nn.Module): With slim layers, at the widest setting and in
+            evaluation mode. It is run once.
+        x (Tensor): An input that it takes; on the meta device nothing is
+            computed.
+
+    Raises:
+        ConfigError: Names a layer that several joints share.
+    """
+    with torch.no_grad(), ChannelTrace(module) as trace:
+        trace.start(x)
+        outputs = list(tensors(module(x)))
+    layers = {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, SlimLayer)
+    }
+    makers = _Makers(trace, layers)
+    for name in trace.inputs:
+        layers[name].slim_inputs = makers.input_layout(name)
+        layers[name].slim_outputs = makers.output_layout(name)
+    found = tuple(
+        makers.layout(trace.channels(out, channel_axis(out)))
+        for out in outputs
+    )
+    return Joints(tuple(x.shape), found, tuple(sorted(trace.unknown)))
+
+
+def tensors(value: Any) -> Any:
+    """Yield the tensors in what a network returns, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from tensors(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors(item)
+
+
+def channel_axis(output: Tensor) -> int:
+    """Axis of the channels in what a network returns."""
+    return -1 if output.dim() in (2, 3) else 1
+
+
+class _Place(NamedTuple):
+    """Where a channel lies in the layer that makes it."""
+
+    layer: str
+    block: int
+    rank: int
+
+
+class _Run(NamedTuple):
+    """Neighbouring channels: the place of the first one, and how many."""
+
+    place: Optional[_Place]
+    channels: int
+    repeat: int
+
+    def goes_on_with(self, other: '_Run') -> bool:
+        """Whether ``other`` holds the next channels of the same layer."""
+        if self.place is None or other.place is None:
+            return self.place is other.place
+        following = self.place.rank + self.channels
+        return (
+            other.place == self.place._replace(rank=following)
+            and other.repeat == self.repeat
+        )
+
+    def joined(self, other: '_Run') -> '_Run':
+        """Both as one."""
+        if self.place is None:
+            size = self.channels * self.repeat + other.channels * other.repeat
+            return _Run(None, size, 1)
+        return self._replace(channels=self.channels + other.channels)
+
+
+class _Makers:
+    """The layers that make channels, and the parts that these fall into."""
+
+    def __init__(
+        self, trace: ChannelTrace, layers: Dict[str, SlimLayer]
+    ) -> None:
+        self._trace, self._layers = trace, layers
+        self._members = self._together()
+        self._blocks: Dict[str, List[List[int]]] = {}
+        self._places: Dict[int, _Place] = {}
+        for name, made in trace.made.items():
+            self._part(name, list(made))
+        self._keep_multiples()
+
+    def input_layout(self, name: str) -> Optional[Layout]:
+        """Layout of a layer's input, alike in all of its runs."""
+        runs = self._trace.inputs[name]
+        found = {self.layout(run) for run in runs}
+        if len(found) > 1:
+            raise ConfigError(
+                f'layer "{name}" is shared by inputs whose channels come from '
+                'different layers: no part of its weights fits all'
+            )
+        return found.pop()
+
+    def output_layout(self, name: str) -> Optional[Layout]:
+        """Layout of what a layer makes; None if it narrows as one."""
+        made = self._trace.made.get(name)
+        if made is None or len(self._blocks[name]) == 1:
+            return None
+        return self.layout(list(made))
+
+    def layout(self, channels: Optional[List[int]]) -> Optional[Layout]:
+        """Layout of channels; None where the active ones are leading."""
+        if channels is None:
+            return None
+        runs: List[_Run] = []
+        for atom, same in groupby(channels):
+            run = _Run(self._places.get(atom), 1, len(list(same)))
+            if runs and runs[-1].goes_on_with(run):
+                runs[-1] = runs[-1].joined(run)
+            else:
+                runs.append(run)
+        pieces = tuple(map(self._piece, runs))
+        leading = len(pieces) == 1 and pieces[0].skip == 0
+        whole = all(piece.rule.fixed for piece in pieces)
+        return None if leading or whole else pieces
+
+    def _piece(self, run: '_Run') -> Piece:
+        size, place = run.channels * run.repeat, run.place
+        if place is None:  # constants, or the network's own input
+            return Piece(size, size, LayerRule(fixed=True), size)
+        return Piece(
+            size=size,
+            made=len(self._trace.made[place.layer]),
+            rule=self._layers[place.layer].slim_rule,
+            block=len(self._blocks[place.layer][place.block]),
+            skip=place.rank,
+            repeat=run.repeat,
+        )
+
+    def _together(self) -> Dict[int, frozenset]:
+        """The layers whose channels are added to each other, by root."""
+        members: Dict[int, set] = {}
+        for name, made in self._trace.made.items():
+            for atom in made:
+                members.setdefault(self._trace.root(atom), set()).add(name)
+        return {root: frozenset(names) for root, names in members.items()}
+
+    def _part(self, name: str, made: List[int]) -> None:
+        """Divide what a layer makes into the parts that stay apart."""
+        blocks: Dict[Any, List[int]] = {}
+        times: Counter = Counter()
+        for atom in made:
+            root = self._trace.root(atom)
+            labels = frozenset(self._trace.labels.get(root, ()))
+            # Of channels that are added to the same one each keeps its share.
+            times[root] += 1
+            part = labels, self._members[root], times[root]
+            blocks.setdefault(part, []).append(atom)
+        layer = self._layers.get(name)
+        if layer is None:  # the network's input
+            return
+        if layer.slim_rule.fixed:
+            blocks = {None: made}
+        self._blocks[name] = list(blocks.values())
+        for number, block in enumerate(self._blocks[name]):
+            for rank, atom in enumerate(block):
+                self._places[atom] = _Place(name, number, rank)
+        if len(blocks) > 1:
+            sizes = [len(block) for block in blocks.values()]
+            layer.slim_rule = _in_parts(name, layer.slim_rule, sizes)
+
+    def _keep_multiples(self) -> None:
+        """Round what grouped layers get to whole groups."""
+        for name, runs in self._trace.inputs.items():
+            multiple = self._layers[name].input_multiple
+            if multiple == 1:
+                continue
+            for run in runs:
+                found = (self._places.get(atom) for atom in run or ())
+                for maker in {place.layer for place in found if place}:
+                    layer = self._layers[maker]
+                    layer.slim_rule = _whole(layer.slim_rule, multiple)
+
+
+_LEAST = 8  # channels that a part is rounded to
+
+
+def _in_parts(name: str, rule: LayerRule, sizes: List[int]) -> LayerRule:
+    """Round so that every part can keep its share."""
+    total, shares = sum(sizes), sum(sizes) // gcd(*sizes)
+    if len(set(sizes)) == 1 and sizes[0] > _LEAST:
+        return replace(rule, ratio=1.0, parts=len(sizes))
+    divisor = lcm(_LEAST, shares)
+    if divisor >= total:
+        raise ConfigError(
+            f'layer "{name}" makes {total} channels that are taken apart into '
+            f'{len(sizes)} parts, as by repeated shuffles: no narrower one '
+            'has as many'
+        )
+    return replace(rule, ratio=1.0, divisor=divisor)
+
+
+def _whole(rule: LayerRule, multiple: int) -> LayerRule:
+    """Round to multiples of ``multiple`` channels."""
+    if rule.fixed or rule.ratio * rule.parts * rule.divisor % multiple == 0:
+        return rule
+    return replace(rule, ratio=1.0, divisor=lcm(rule.divisor, multiple))

@@ -1,0 +1,98 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Make any network of PyTorch slimmable in one call."""
+
+from dataclasses import replace
+from typing import Mapping, Optional, Sequence
+
+import torch
+from torch import nn
+
+from .channel_trace import ChannelTrace
+from .channels import LayerRule
+from .convert import convert, restore, stock_name
+from .joints import channel_axis, tensors
+from .layers import SlimLayer
+from .meta import meta_copy
+from .state import SlimState
+from .trial import trial_shapes
+from .verify import verify_slicing
+
+
+def slim(
+    module: nn.Module,
+    input_shape: Optional[Sequence[int]] = None,
+    keep_outputs: bool = True,
+    rules: Optional[Mapping[str, LayerRule]] = None,
+    max_width: float = 1.0,
+    rounding: str = 'paper',
+) -> nn.Module:
+    """Convert a network in place, find its joints and prove that it narrows.
+
+    For networks of plain PyTorch, torchvision or timm. Parameters and their
+    names stay as they are; at full width the network runs as before.
+    Afterwards :func:`~.state.set_width` or :func:`~.state.active_width`
+    switch the width, :class:`~.statistics.BatchNormCollector` calibrates it,
+    and :func:`~.static.make_static` cuts one width out.
+
+    Args:
+        module (nn.Module): A whole network, with one tensor for input.
+        input_shape (Sequence[int], optional): Shape of an input that it
+            takes, with the batch. Defaults to None: one is found by trying.
+        keep_outputs (bool): Whether the layers that make the outputs keep all
+            channels, as a classifier has to. Feature maps may narrow, too.
+            Defaults to True.
+        rules (Mapping[str, LayerRule], optional): How single layers narrow,
+            by name. Defaults to None.
+        max_width (float): Width that the network was built at, relative to
+            the base network. Defaults to 1.0.
+        rounding (str): Rounding policy. Defaults to ``'paper'``.
+
+    Returns:
+        nn.Module: ``module`` itself.
+
+    Raises:
+        ConfigError: If the network cannot be slimmed; names the layer. It is
+            as before then.
+
+    Example:
+        >>> net = slim(torchvision.models.resnet18())
+        >>> with active_width(net, 0.5):
+        ...     scores = net(images)
+    """
+    before = {
+        name: isinstance(layer, SlimLayer)
+        for name, layer in module.named_modules()
+    }
+    convert(module, SlimState(max_width, rounding), rules)
+    try:
+        if keep_outputs:
+            _keep_outputs(module, input_shape)
+        verify_slicing(module, input_shape=input_shape)
+    except Exception:
+        for name, layer in module.named_modules():
+            if isinstance(layer, SlimLayer) and not before[name]:
+                restore(layer)
+        raise
+    return module
+
+
+def _keep_outputs(
+    module: nn.Module, input_shape: Optional[Sequence[int]]
+) -> None:
+    """Fix the layers that the channels of the outputs come from."""
+    net = meta_copy(module)
+    shape = input_shape or trial_shapes(stock_name(net), net)[0]
+    like = next(net.parameters())
+    x = torch.empty(tuple(shape), dtype=like.dtype, device='meta')
+    with torch.no_grad(), ChannelTrace(net) as trace:
+        trace.start(x)
+        outputs = list(tensors(net(x)))
+    roots = {
+        trace.root(atom)
+        for out in outputs
+        for atom in trace.channels(out, channel_axis(out)) or ()
+    }
+    for name, made in trace.made.items():
+        if name and not roots.isdisjoint(map(trace.root, made)):
+            layer = module.get_submodule(name)
+            layer.slim_rule = replace(layer.slim_rule, fixed=True)

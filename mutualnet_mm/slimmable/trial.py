@@ -1,0 +1,102 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Inputs that a network takes, found by trying."""
+
+from typing import List, Optional, Tuple
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError, first_line
+from .convert import stock_name
+
+Shape = Tuple[int, ...]
+
+
+def trial_shapes(
+    name: str, net: nn.Module, size: int = 32, frames: int = 8
+) -> List[Shape]:
+    """Find inputs that a network takes at full width.
+
+    Args:
+        name (str): What errors call it.
+        net (nn.Module): At the widest setting, in evaluation mode; on the
+            meta device nothing is computed.
+        size (int): Side of a square in pixels. If it is too small, twice
+            that is tried, then seven and eight times, and half of these: two
+            sizes, since a network that flattens its map runs at a single
+            one. Defaults to 32.
+        frames (int): Frames of a clip; twice as many are tried, too. Defaults
+            to 8.
+
+    Returns:
+        list: Shapes of one size, or of two.
+
+    Raises:
+        ConfigError: If none does; names the layer that fails.
+    """
+    leads = _leading_axes(net, frames)
+    found: Optional[Exception] = None
+    for lead in leads:
+        for factors in ((1,), (2,), (7, 8), (3.5, 4)):
+            sides = [int(factor * size) for factor in factors]
+            shapes = [(*lead, side, side) for side in sides]
+            error = _error(net, shapes[0])
+            if error is None:
+                return shapes
+            # What the input that is most likely meant fails with.
+            if lead == leads[0] and len(factors) > 1:
+                found = found or error
+    assert found is not None
+    *others, last = [' x '.join(map(str, (*lead, 'H', 'W'))) for lead in leads]
+    shapes_tried = f'{", ".join(others)} or {last}' if others else last
+    raise ConfigError(
+        f'{name} does not run at full width on {size} to {8 * size} pixels, '
+        f'tried with inputs of {shapes_tried}: '
+        f'{failing_forward(found, net)} fails with "{first_line(found)}"'
+    ) from found
+
+
+def _leading_axes(net: nn.Module, frames: int) -> List[Shape]:
+    """Axes before height and width, the most likely ones first."""
+    for first in net.modules():
+        if isinstance(first, (nn.Conv2d, nn.Conv3d)):
+            break
+    else:
+        raise ConfigError(f'{stock_name(net)} has no convolution to slim')
+    channels = first.in_channels
+    if isinstance(first, nn.Conv3d):
+        return [(1, channels, frames), (1, channels, 2 * frames)]
+    # A network of 2D layers may take clips (C2D), frames as a batch (TSM), or
+    # put four neighbours behind each other first (the Focus of YOLOX).
+    segments = {
+        getattr(module, 'num_segments', None) for module in net.modules()
+    }
+    return [
+        (1, channels),
+        (1, channels, frames),
+        *((number, channels) for number in segments if number),
+        *([(1, channels // 4)] if channels % 4 == 0 else []),
+    ]
+
+
+def _error(net: nn.Module, shape: Shape) -> Optional[Exception]:
+    like = next(net.parameters())
+    try:
+        with torch.no_grad():
+            net(torch.zeros(shape, dtype=like.dtype, device=like.device))
+    except Exception as error:  # whatever the backbone makes of it
+        return error
+    return None
+
+
+def failing_forward(error: Exception, *nets: nn.Module) -> str:
+    """Name the innermost module on the error's way up."""
+    names = {id(m): name for net in nets for name, m in net.named_modules()}
+    place, step = 'its forward', error.__traceback__
+    while step is not None:
+        module = step.tb_frame.f_locals.get('self')
+        if names.get(id(module)):
+            name = names[id(module)]
+            place = f'the forward of layer "{name}" ({stock_name(module)})'
+        step = step.tb_next
+    return place

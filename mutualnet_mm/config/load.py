@@ -90,3 +90,5 @@ def _check_launched(launcher: str) -> None:
             f'environment: start the tool by {command}, or use --launcher '
             'none'
         )
+    if launcher == 'pytorch':  # as the stock tools: one process a machine
+        os.environ.setdefault('LOCAL_RANK', '0')

@@ -2,7 +2,7 @@
 """Test-time augmentation, subnet by subnet."""
 
 import copy
-from typing import Any, Callable
+from typing import Any, Callable, Dict
 
 from mmengine.model import BaseTTAModel
 from torch import nn
@@ -38,6 +38,16 @@ def merge_predictions(
             f'{type(merger).__name__} cannot merge these predictions '
             f'("{first_line(error)}"): test without test-time augmentation'
         ) from error
+
+
+def first_view(batch: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the batch of the first view of all images.
+
+    Args:
+        batch (dict): As the data loader gives it, each field a list with an
+            item for each view.
+    """
+    return {name: views[0] for name, views in batch.items()}
 
 
 class _Predictor(nn.Module):

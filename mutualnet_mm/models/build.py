@@ -6,7 +6,9 @@ from copy import deepcopy
 from typing import Any, Dict, List, Optional
 
 from mmengine.config import Config
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
 from ..config.stock_errors import named_stock_errors
 from ..errors import ConfigError
@@ -35,6 +37,21 @@ def build_model(cfg: Config) -> MutualLearningMixin:
             f'model.type={cfg.model.type!r} has no subnets: use type='
             "'mutualnet_mm.MutualLearning'"
         )
+    return model
+
+
+def unwrapped(model: nn.Module, keep_tta: bool = False) -> nn.Module:
+    """Return the model that a runner has wrapped.
+
+    Args:
+        model (nn.Module): ``runner.model``, in a parallel wrapper or in a
+            model of test-time augmentation or not.
+        keep_tta (bool): Whether the latter stays. Defaults to False.
+    """
+    while is_model_wrapper(model) or (
+        isinstance(model, BaseTTAModel) and not keep_tta
+    ):
+        model = model.module
     return model
 
 

@@ -203,10 +203,10 @@ class MutualLearningMixin(Stock):
         if self._depth == 0 and self.training and torch.is_grad_enabled():
             raise UsageError(
                 f'{type(self).__name__}.extract_feat is called for training '
-                'from outside, as wrappers do that call the heads themselves '
-                '(SoftTeacher): only the full network would learn. Wrap a '
-                'model that is trained by its loss(), or call extract_feat '
-                'in torch.no_grad()'
+                'from outside, as models around a detector do that call its '
+                'heads themselves (SoftTeacher, QDTrack): only the full '
+                'network would learn. Use one that calls loss() '
+                '(SemiBaseDetector, ByteTrack), or train the detector alone'
             )
         with self._own_call():
             return super().extract_feat(*args, **kwargs)

@@ -67,6 +67,18 @@ class DetectionTask(Task):
                 'train pipeline needs LoadAnnotations and PackDetInputs'
             )
 
+    def check_channels(self, model: nn.Module, inputs: Tensor) -> None:
+        """Refuse a detector that cannot pad its batches, as well.
+
+        Models around a detector may have a preprocessor in its place.
+        """
+        if not hasattr(model.data_preprocessor, 'pad_size_divisor'):
+            raise ConfigError(
+                f'{stock_name(model)} has no data_preprocessor that pads '
+                'images: give the detector, too, that of the model around it'
+            )
+        super().check_channels(model, inputs)
+
     def check_full(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:

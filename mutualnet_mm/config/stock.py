@@ -71,7 +71,9 @@ def read_stock_config(config: Union[str, Path, Config]) -> StockConfig:
         if not path.is_file():
             where = '' if name is None else f' in {config_folder(found[1])}'
             raise ConfigError(f'config {str(config)!r} does not exist{where}')
-        with as_usage_error(f'config {str(config)!r} cannot be read'):
+        with as_usage_error(
+            f'config {str(config)!r} cannot be read', ConfigError
+        ):
             cfg = Config.fromfile(path)
     model = cfg.get('model')
     if not isinstance(model, dict) or model.get('type') is None:

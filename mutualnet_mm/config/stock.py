@@ -69,7 +69,7 @@ def read_stock_config(config: Union[str, Path, Config]) -> StockConfig:
         else:
             path = Path(config)
         if not path.is_file():
-            where = '' if name is None else f' in {config_folder(found[1])}'
+            where = '' if found is None else f' in {config_folder(found[1])}'
             raise ConfigError(f'config {str(config)!r} does not exist{where}')
         with as_usage_error(
             f'config {str(config)!r} cannot be read', ConfigError

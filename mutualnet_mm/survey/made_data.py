@@ -20,7 +20,6 @@ _NUMBER = 4  # images, clips or skeletons
 _SIDES = (96, 128)  # height and width in pixels
 _CLIP = (48, 64)
 _FRAMES = 64
-_JOINTS = {'nturgb+d': 25}  # by the name of a skeleton; others have COCO's
 _THINGS = 3  # classes that are shown
 Leaf = Dict[str, Any]
 
@@ -378,29 +377,27 @@ def _several(dataset: Leaf) -> Leaf:
 
 def _skeletons(dataset: Leaf, root: Path, labels: int) -> Leaf:
     steps = dataset.get('pipeline') or ()
-    named = next((s['dataset'] for s in steps if 'dataset' in s), 'coco')
-    flat = not any(s['type'] == 'PreNormalize3D' for s in steps)
-    joints = _JOINTS.get(named, 17)
-    rng = np.random.default_rng(0)
-    shape = (1, _FRAMES, joints)
+    # Microsoft's cameras find 25 joints in space, pose estimators 17 of COCO.
+    in_space = any(step.get('dataset') == 'nturgb+d' for step in steps)
+    shape = (1, _FRAMES, 25 if in_space else 17)
     split = dataset.get('split') or 'all'
+    rng = np.random.default_rng(0)
     annotations = []
     for number in range(_NUMBER):
-        annotations.append(
-            dict(
-                frame_dir=str(number),
-                label=number % labels,
-                img_shape=_SIDES,
-                original_shape=_SIDES,
-                total_frames=_FRAMES,
-                keypoint=rng.uniform(5, 90, (*shape, 2 if flat else 3)).astype(
-                    np.float32
-                ),
-                keypoint_score=np.ones(shape, np.float32),
-                valid={0.1 * i: _FRAMES for i in range(10)},
-                box_score=np.ones(_FRAMES, np.float32),
-            )
+        places = rng.uniform(5, 90, (*shape, 3 if in_space else 2))
+        pose = dict(
+            frame_dir=str(number),
+            label=number % labels,
+            img_shape=_SIDES,
+            original_shape=_SIDES,
+            total_frames=_FRAMES,
+            keypoint=places.astype(np.float32),
+            valid={0.1 * i: _FRAMES for i in range(10)},
+            box_score=np.ones(_FRAMES, np.float32),
         )
+        if not in_space:
+            pose['keypoint_score'] = np.ones(shape, np.float32)
+        annotations.append(pose)
     content = dict(
         split={split: [a['frame_dir'] for a in annotations]},
         annotations=annotations,

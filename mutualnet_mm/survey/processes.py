@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 
 import torch
 
@@ -89,7 +89,9 @@ def _compare(
     def attempt(adaptive: bool, divisor: int) -> Tuple[str, str]:
         stem = name.replace('/', '--')[: -len('.py')]
         log = logs / f'{stem}-{"adaptive" if adaptive else "stock"}.txt'
-        arguments = (folder / name, adaptive, divisor, data)
+        arguments = dict(
+            path=folder / name, adaptive=adaptive, divisor=divisor, data=data
+        )
         return run_process(arguments, log, timeout)
 
     divisor, stage, reason = 1, '', ''
@@ -112,12 +114,12 @@ def _compare(
 
 
 def run_process(
-    arguments: Tuple[Any, ...], log: Path, timeout: float
+    arguments: Dict[str, Any], log: Path, timeout: float
 ) -> Tuple[str, str]:
     """Run :func:`~.one_config.try_config` in a process of its own.
 
     Args:
-        arguments (tuple): Of the function.
+        arguments (dict): Of the function.
         log (Path): Gets what the process prints.
         timeout (float): Seconds, after which it is killed.
 
@@ -151,7 +153,7 @@ def run_process(
     return result
 
 
-def _child(pipe: Any, log: Path, arguments: Tuple[Any, ...]) -> None:
+def _child(pipe: Any, log: Path, arguments: Dict[str, Any]) -> None:
     with log.open('w') as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
@@ -161,7 +163,7 @@ def _child(pipe: Any, log: Path, arguments: Tuple[Any, ...]) -> None:
 
     result: Optional[Tuple[str, str]] = ('', '')
     try:
-        try_config(*arguments, say=lambda stage: pipe.send(('stage', stage)))
+        try_config(**arguments, say=lambda stage: pipe.send(('stage', stage)))
     except TrialError as error:
         result = (error.stage, error.reason)
     pipe.send(('result', result))

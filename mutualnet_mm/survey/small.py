@@ -68,6 +68,6 @@ def divided(value: Any, divisor: int, stride: int) -> Any:
         return value
     if abs(value) <= _FEW:
         return value
-    if value % stride == 0:
+    if value > 0 and value % stride == 0:
         return max(1, round(value / divisor / stride)) * stride
     return int(value / divisor)

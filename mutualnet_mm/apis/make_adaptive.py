@@ -17,11 +17,11 @@ from ..config.adaptive import (
     is_stock_loop,
 )
 from ..config.delta_file import delta_source
-from ..config.stock import read_stock_config
+from ..config.stock import derived_name, read_stock_config
 from ..engine.trial import silenced, trial_stage, try_subnet, try_training
 from ..engine.trial_batch import random_batch
 from ..errors import ConfigError
-from ..files import atomic_write
+from ..files import atomic_write, make_folder
 from ..models import MutualLearningMixin
 from ..models.build import build_model, build_stock, without_weights
 from ..models.traits import StockTraits, read_traits
@@ -100,11 +100,40 @@ def make_adaptive(
     return made
 
 
+def write_adaptive(
+    config: Union[str, Path],
+    width: Optional[Sequence[float]] = None,
+    resolution: Optional[Sequence[int]] = None,
+    frames: Optional[Sequence[int]] = None,
+    work_dir: Optional[str] = None,
+) -> Path:
+    """Write the adaptive config of a stock one into a folder of its work dir.
+
+    MMEngine writes the whole config into the work dir itself.
+
+    Args:
+        config (str or Path): As for :func:`make_adaptive`, and so are the
+            next ones.
+        width (Sequence[float], optional): Defaults to None.
+        resolution (Sequence[int], optional): Defaults to None.
+        frames (Sequence[int], optional): Defaults to None.
+        work_dir (str, optional): Defaults to ``work_dirs/mutual-<name>``.
+
+    Returns:
+        Path: The file.
+    """
+    name = derived_name(read_stock_config(config))
+    folder = Path(work_dir or Path('work_dirs') / Path(name).stem)
+    path = make_folder(folder / 'adaptive') / name
+    make_adaptive(config, width, resolution, frames, path, check=False)
+    return path
+
+
 def _write(path: Path, source: str) -> None:
     if path.is_file() and path.read_text(encoding='utf-8') != source:
         raise ConfigError(
             f'config {str(path)!r} is there and says something else: delete '
-            'it, or name another file'
+            'it, or write elsewhere'
         )
     with atomic_write(path) as file:
         file.write(source.encode())

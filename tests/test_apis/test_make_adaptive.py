@@ -120,7 +120,7 @@ def test_the_tool(small, tmp_path):
     done = run_program(TOOL, *again)
     assert done.stderr.splitlines()[-1] == (
         "error: config 'mutual-small.py' is there and says something else: "
-        'delete it, or name another file'
+        'delete it, or write elsewhere'
     )
     done = run_program(TOOL, *again, '--resolution', '64,32', '--out', 'b.py')
     assert done.returncode == 0, done.stderr

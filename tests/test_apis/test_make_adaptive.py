@@ -1,6 +1,7 @@
 """Stock configs made adaptive, by name and in files."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
@@ -206,3 +207,37 @@ def test_proof_of_clips(slow_model, enter_scope):
     enter_scope('mmaction')
     model = slow_model(resolution=(32, 16), frames=(4, 2))
     prove(Config(dict(default_scope='mmaction', model=model)))
+
+
+def test_training_a_stock_config(small, tmp_path, monkeypatch):
+    """The tool trains what is derived, and leaves it in the work dir."""
+    small(
+        'train_dataloader, train_cfg, optim_wrapper = [dict()] * 3\n'
+        'test_evaluator = dict()'
+    )
+    trained = []
+    monkeypatch.setattr(
+        'mmengine.runner.Runner.from_cfg',
+        lambda cfg: SimpleNamespace(
+            model=None, train=lambda: trained.append(cfg)
+        ),
+    )
+    train = ROOT / 'tools/train.py'
+    options = ('--width', '0.5,1.0', '--resolution', '64,48')
+    done = run_program(train, 'small.py', '--adaptive', *options)
+    assert done.returncode == 0, done.stderr
+    (cfg,) = trained
+    assert cfg.model.mutual == dict(
+        width_range=(0.5, 1.0), resolution=(64, 48)
+    )
+    assert cfg.work_dir == 'work_dirs/mutual-small'
+    assert Path(cfg.filename).resolve() == (
+        tmp_path / 'work_dirs/mutual-small/adaptive/mutual-small.py'
+    )
+    # Resumed, the same; with other settings, not over the first.
+    again = (train, 'small.py', '--adaptive')
+    assert run_program(*again, *options, '--resume').returncode == 0
+    done = run_program(*again, '--width', '0.25,1.0')
+    assert 'is there and says something else' in done.stderr
+    done = run_program(train, 'small.py', *options)
+    assert done.stderr.splitlines()[-1].endswith('need --adaptive')

@@ -14,6 +14,7 @@ from .made_files import Leaf
 from .made_scenes import coco_scenes, dataset_class, panoptic_scenes
 from .made_videos import raw_frames, skeletons, videos
 
+NO_DATA = 'the survey makes no data for a'
 _THINGS = 3  # classes that are shown, at most
 
 
@@ -66,7 +67,7 @@ def _replaced(dataset: Any, root: Path, labels: int) -> Any:
     if make is None and _is_of_boxes(dataset['type']):
         make = coco_scenes
     if make is None:
-        raise UsageError(f'the survey makes no data for a {kind}')
+        raise UsageError(f'{NO_DATA} {kind}')
     kept = ('pipeline', 'test_mode', 'filter_cfg', '_scope_', 'lazy_init')
     settings = {key: dataset[key] for key in kept if key in dataset}
     return {**settings, **make(dict(dataset), root, labels)}

@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 import torch
 
 from ..engine.trial import TrialError
+from .made_data import NO_DATA
 
 # Sizes are divided by the first of these at which the stock model runs:
 # some networks are made for one size.
@@ -94,19 +95,17 @@ def _compare(
         )
         return run_process(arguments, log, timeout)
 
-    divisor, stage, reason = 1, '', ''
+    result, divisor, stage, reason = '', 1, '', ''
     for divisor in DIVISORS[project]:
         stage, reason = attempt(False, divisor)
-        if not stage or stage == 'build':
-            break
-    result = 'stock fails'
-    if stage == 'data' and 'the survey makes no data' in reason:
-        result = 'not tried'
+        result = 'not tried' if NO_DATA in reason else 'stock fails'
+        if not stage or stage == 'build' or result == 'not tried':
+            break  # which has nothing to do with sizes
     if not stage:
         stage, reason = attempt(True, divisor)
-        if stage not in ('', 'build') and divisor > 1:
-            # Of small images, maps may vanish that the config's have.
-            divisor = 1
+        if stage and divisor > 1:
+            # Maps may have vanished that larger images have.
+            divisor //= 2
             stage, reason = attempt(True, divisor)
         result = 'refused' if stage else 'works'
     seconds = round(time.monotonic() - start, 1)

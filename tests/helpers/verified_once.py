@@ -38,13 +38,13 @@ def verified_once():
     Verifying takes most of the time of a build, and tests build the same
     networks again and again. A network that fails is verified each time.
     """
-    original, proven = verify._verify, set()
+    original, proven = verify._prove, set()
 
-    def verify_new(network, *settings):
+    def prove_new(network, *settings):
         key = describe(network), repr(settings)
         if key[0] is None or key not in proven:
             original(network, *settings)
             proven.add(key)
 
-    with mock.patch.object(verify, '_verify', verify_new):
+    with mock.patch.object(verify, '_prove', prove_new):
         yield

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from mmengine.config import Config
 
 from ..errors import ConfigError
+from ..subnet import SubnetSpace
 from .full_size import clip_length, full_resolution
 from .pipelines import Step
 from .views import frame_stride
@@ -88,7 +89,8 @@ def derive(
 
     Raises:
         ConfigError: If the config is adaptive already, if its pipelines do not
-            say a size or a length, or if frames are given for images.
+            say a size or a length, if frames are given for images, or if
+            what is given is no range of subnets.
     """
     part: Any = cfg
     for key in traits.place.split('.'):
@@ -98,12 +100,14 @@ def derive(
             f'{traits.place} is of type MutualLearning already: give the '
             'stock config that it is derived from'
         )
-    changes = [_imports(cfg)]
     at = traits.place
-    changes += [
+    space = _space(cfg, traits, width, resolution, frames)
+    found = SubnetSpace(**{c.key.split('.')[-1]: c.value for c in space})
+    changes = [
+        _imports(cfg),
         Change(f'{at}.type', f'{_OURS}.MutualLearning', 'trains all subnets'),
         Change(f'{at}.wraps', part['type'], _was(part)),
-        *_space(cfg, traits, width, resolution, frames),
+        *space,
         Change(
             f'{at}.backbone.type', f'{_OURS}.Slimmable', 'runs at any width'
         ),
@@ -114,9 +118,8 @@ def derive(
         ),
         *_unfrozen(part, traits),
         *_synchronised(cfg, traits),
+        *_loops(cfg, [str(found.full), str(found.smallest)]),
     ]
-    space = {c.key.split('.')[-1]: c.value for c in changes}
-    changes += _loops(cfg, _ends(space))
     if traits.batch_norms:
         changes.append(
             Change(
@@ -306,19 +309,6 @@ def _synchronised(cfg: Config, traits: StockTraits) -> List[Change]:
             'torch',
             f'{size} {what}{"s" * (size > 1)} per GPU are few for batch norms',
         )
-    ]
-
-
-def _ends(space: Dict[str, Any]) -> List[str]:
-    """Names of the full and the smallest subnet."""
-    low, high = space['width_range']
-    ends = [(high, max), (low, min)]
-    return [
-        '-'.join(
-            [f'{float(width)!r}x', str(pick(space['resolution']))]
-            + ([str(pick(space['frames']))] if 'frames' in space else [])
-        )
-        for width, pick in ends
     ]
 
 

@@ -35,7 +35,7 @@ def read_traits(cfg: Config, model: nn.Module) -> StockTraits:
     place, part = _with_backbone(cfg, model)
     task = find_task(type(part))
     norms = [m for m in model.modules() if isinstance(m, _BATCH_NORM)]
-    preprocessor = getattr(model, 'data_preprocessor', None)
+    preprocessor = getattr(part, 'data_preprocessor', None)
     return StockTraits(
         place=place,
         task=task.name,

@@ -203,6 +203,8 @@ def test_changes_are_made_in_a_copy():
         (dict(type='mutualnet_mm.MutualLearning'), {}, 'already: give the st'),
         (dict(wraps='RetinaNet'), {}, 'is of type MutualLearning already'),
         ({}, dict(frames=[8, 4]), 'are for videos, but this is a model of d'),
+        ({}, dict(width=[0.5]), r'width_range=\(0.5,\): give the least and'),
+        ({}, dict(resolution=[320, 800]), 'name the full .largest. one first'),
     ],
 )
 def test_refusals(change, given, message):

@@ -5,10 +5,10 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, Sequence, Tuple
 
 import torch
 
@@ -160,14 +160,9 @@ def _child(pipe: Any, log: Path, arguments: Dict[str, Any]) -> None:
     torch.set_flush_denormal(True)
     from .one_config import try_config
 
-    result: Optional[Tuple[str, str]] = ('', '')
+    result = ('', '')
     try:
         try_config(**arguments, say=lambda stage: pipe.send(('stage', stage)))
     except TrialError as error:
         result = (error.stage, error.reason)
     pipe.send(('result', result))
-
-
-def as_record(outcome: Outcome) -> dict:
-    """An outcome as a line of JSON holds it."""
-    return asdict(outcome)

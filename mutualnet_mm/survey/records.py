@@ -2,11 +2,12 @@
 """Outcomes of a survey in a file, one a line: it goes on where it stopped."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Dict
 
 from ..errors import UsageError
-from .processes import Outcome, as_record
+from .processes import Outcome
 
 
 def read_outcomes(path: Path) -> Dict[str, Outcome]:
@@ -37,4 +38,4 @@ def read_outcomes(path: Path) -> Dict[str, Outcome]:
 def add_outcome(path: Path, outcome: Outcome) -> None:
     """Write an outcome behind the others."""
     with path.open('a', encoding='utf-8') as file:
-        file.write(json.dumps(as_record(outcome)) + '\n')
+        file.write(json.dumps(asdict(outcome)) + '\n')

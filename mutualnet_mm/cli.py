@@ -5,7 +5,7 @@ import argparse
 import os
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 from mmengine.config import Config, DictAction
 
@@ -265,6 +265,33 @@ class _Options(DictAction):
                 raise argparse.ArgumentError(
                     self, f'{value!r}: write KEY=VALUE, brackets in pairs'
                 ) from error
+
+
+def add_space(parser: argparse.ArgumentParser) -> None:
+    """Add ``--width``, ``--resolution``, ``--frames``: lists, or None."""
+    for name, kind, example, default in (
+        ('width', float, '0.25,1.0', "the paper's"),
+        ('resolution', int, '800,640,480,320', "the pipeline's and parts"),
+        ('frames', int, '8,5,3', "the pipeline's and parts; of videos"),
+    ):
+        parser.add_argument(
+            f'--{name}',
+            type=_list_of(kind, example),
+            metavar=example,
+            help=f'default: {default}',
+        )
+
+
+def _list_of(kind: type, example: str) -> Callable[[str], list]:
+    def parse(text: str) -> list:
+        try:
+            return [kind(item) for item in text.split(',')]
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(
+                f'{text!r}: write numbers with commas, as in {example}'
+            ) from error
+
+    return parse
 
 
 def add_image_shape(parser: argparse.ArgumentParser, video: str) -> None:

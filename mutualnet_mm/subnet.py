@@ -9,8 +9,9 @@ from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 from .errors import ConfigError, is_count
 
-Size = Tuple[int, int]
-"""Height and width in pixels."""
+Size = Tuple[int, ...]
+"""Height and width in pixels; before them the segments of a video, where a 2D
+network takes it apart."""
 
 COMMON_SHAPE: Size = (480, 640)
 """Of most images of COCO."""
@@ -32,8 +33,8 @@ class Subnet:
             full network sees, scaled by it over the full resolution: a side
             of the crops of a classifier or of clips, the short edge or a side
             of what a detector's test pipeline resizes images to.
-        frames (int, optional): Frames of the clip, for video only.
-            Defaults to None.
+        frames (int, optional): Frames of the clip, or segments of the video
+            where the network is 2D; for video only. Defaults to None.
     """
 
     width: float

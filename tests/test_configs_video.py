@@ -1,9 +1,7 @@
 """Every video config runs, made small; each recipe is the paper's."""
 
 import copy
-import csv
 import math
-import pickle
 import re
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import person_networks
 import pytest
 import torch
 from mmengine.config import Config
@@ -159,28 +158,7 @@ def clips(tmp_path_factory):
 @pytest.fixture(scope='module')
 def ava(tmp_path_factory):
     """Frames of two videos and their annotations, as AVADataset reads them."""
-    root = tmp_path_factory.mktemp('ava')
-    rng = np.random.default_rng(0)
-    rows, boxes = [], {}
-    for i, video in enumerate('ab'):
-        (root / video).mkdir()
-        for frame in range(1, 71):
-            image = rng.integers(0, 256, (48, 64, 3), np.uint8)
-            cv2.imwrite(str(root / f'{video}/img_{frame:05}.jpg'), image)
-        box = [0.1, 0.2, 0.6, 0.9]
-        rows += [[video, '0901', *box, label, i] for label in (1, 3 + i)]
-        boxes[f'{video},0901'] = np.array([[*box, 0.95]])
-    with (root / 'truth.csv').open('w', newline='') as file:
-        csv.writer(file).writerows(rows)
-    (root / 'excluded.csv').write_text('')
-    (root / 'boxes.pkl').write_bytes(pickle.dumps(boxes))
-    (root / 'labels.pbtxt').write_text(
-        ''.join(
-            f'item {{\n  name: "action {i}"\n  id: {i}\n}}\n'
-            for i in (1, 3, 4)
-        )
-    )
-    return root
+    return person_networks.write_ava(tmp_path_factory.mktemp('ava'))
 
 
 def use_clips(cfg, root):
@@ -191,22 +169,6 @@ def use_clips(cfg, root):
             data_root=None,
             data_prefix=dict(video=str(root)),
         )
-
-
-def use_ava(cfg, root):
-    files = dict(
-        ann_file=str(root / 'truth.csv'),
-        exclude_file=str(root / 'excluded.csv'),
-        label_file=str(root / 'labels.pbtxt'),
-    )
-    for stage in ('train', 'val', 'test'):
-        cfg[f'{stage}_dataloader'].dataset.update(
-            files,
-            proposal_file=str(root / 'boxes.pkl'),
-            data_prefix=dict(img=str(root)),
-        )
-    cfg.val_evaluator.update(files)
-    cfg.test_evaluator.update(files)
 
 
 class AtStart(Hook):
@@ -225,7 +187,8 @@ def make_runner(clips, tmp_path, request, monkeypatch):
         shrink_network(cfg.model)
         shrink_clips(cfg)
         if cfg.train_dataloader.dataset.type == 'AVADataset':
-            use_ava(cfg, request.getfixturevalue('ava'))
+            ava = request.getfixturevalue('ava')
+            person_networks.use_ava(cfg, ava)
         else:
             use_clips(cfg, clips)
             sampling(cfg, 'test').num_clips = 2

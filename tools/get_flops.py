@@ -71,7 +71,7 @@ def count(args) -> list:
         )
         if views.number is not None:
             row.update(
-                input_shape=row['input_shape'][1:],  # of one view
+                input_shape=list(shape[-4:]),  # of one view
                 views=views.number,
                 video_macs=views.number * row['macs'],
             )

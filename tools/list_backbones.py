@@ -1,9 +1,13 @@
 #!/usr/bin/env python
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Print docs/backbones.md: which backbones of mmpretrain can be slimmed."""
+"""Print docs/backbones.md: which backbones of a project can be slimmed.
 
+Those of mmaction2 are in docs/backbones_mmaction2.md.
+"""
+
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, NamedTuple, Tuple
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -14,59 +18,98 @@ from mutualnet_mm.errors import UsageError
 from mutualnet_mm.models import Slimmable
 from mutualnet_mm.progress_bars import track
 
-# Classes that no stock base config names; of BEiT one that is built quickly;
-# VGG without the stock classifier, which runs at one resolution only.
-_ARGUMENTS: Dict[str, dict] = dict(
-    BEiTViT=dict(arch='deit-tiny'),
-    CSPDarkNet=dict(depth=53),
-    CSPResNet=dict(depth=50),
-    CSPResNeXt=dict(depth=50),
-    SparseResNet=dict(depth=50),
-    VGG=dict(depth=16, norm_cfg=dict(type='BN')),
+
+class Project(NamedTuple):
+    """Where the backbones of a project are, and how they are built.
+
+    Args:
+        package (str): What is imported, which is also the scope.
+        arguments (dict): Of classes that no stock base config names, or
+            names as a network that takes long to build.
+        others (tuple[str]): Classes that are no backbones.
+    """
+
+    package: str
+    arguments: Dict[str, dict]
+    others: Tuple[str, ...]
+
+
+_SKELETON = dict(graph_cfg=dict(layout='coco', mode='spatial'))
+PROJECTS = dict(
+    mmpretrain=Project(
+        'mmpretrain',
+        dict(
+            BEiTViT=dict(arch='deit-tiny'),
+            CSPDarkNet=dict(depth=53),
+            CSPResNet=dict(depth=50),
+            CSPResNeXt=dict(depth=50),
+            SparseResNet=dict(depth=50),
+            # Without the stock classifier, which runs at one resolution only.
+            VGG=dict(depth=16, norm_cfg=dict(type='BN')),
+        ),
+        # An abstract base, and a wrapper of a library that is not needed here.
+        ('CSPNet', 'TIMMBackbone'),
+    ),
+    mmaction2=Project(
+        'mmaction',
+        dict(
+            AAGCN=_SKELETON,
+            ResNet3dCSN=dict(depth=50, pretrained=None, bottleneck_mode='ir'),
+            STGCN=_SKELETON,
+            TimeSformer=dict(num_frames=8, img_size=224, patch_size=16),
+            UniFormerV2=dict(clip_pretrained=False),
+            VisionTransformer=dict(img_size=224, num_frames=16),
+        ),
+        ('ResNet3dLayer',),  # one stage of a network
+    ),
 )
-# An abstract base, and a wrapper of a library that is not needed here.
-_NO_BACKBONES = ('CSPNet', 'TIMMBackbone')
 
 
-def stock_backbones() -> Dict[str, Dict[str, Any]]:
-    """Every backbone class of mmpretrain, with arguments that build one.
+def stock_backbones(project: str = 'mmpretrain') -> Dict[str, Dict[str, Any]]:
+    """Every backbone class of a project, with arguments that build one.
 
     Taken from the stock base configs: of several for one class, the first
-    by file name.
-    """
-    import mmpretrain
-    from mmpretrain.models import backbones
+    by file name. Nothing is downloaded.
 
-    found: Dict[str, Dict[str, Any]] = dict(_ARGUMENTS)
-    folder = Path(mmpretrain.__file__).parent / '.mim/configs/_base_/models'
+    Args:
+        project (str): One of ``PROJECTS``. Defaults to ``'mmpretrain'``.
+    """
+    package, arguments, others = PROJECTS[project]
+    stock = import_module(package)
+    backbones = import_module(f'{package}.models.backbones')
+    found: Dict[str, Dict[str, Any]] = dict(arguments)
+    folder = Path(stock.__file__ or '').parent / '.mim/configs/_base_/models'
     for file in sorted(folder.rglob('*.py')):
         config = Config.fromfile(file).get('model', {}).get('backbone') or {}
         if isinstance(config, dict) and 'type' in config:
-            arguments = {
+            own = {
                 k: v
                 for k, v in config.items()
-                if k not in ('type', 'init_cfg')
+                if k not in ('type', 'init_cfg', 'pretrained')
             }
-            found.setdefault(config['type'], arguments)
+            found.setdefault(config['type'], own)
     return {
         name: found.get(name, {})
         for name in sorted(backbones.__all__)
-        if name not in _NO_BACKBONES
+        if name not in others
     }
 
 
-def try_backbone(name: str, arguments: Dict[str, Any]) -> nn.Module:
-    """Build mmpretrain's backbone ``name``, slimmable.
+def try_backbone(
+    name: str, arguments: Dict[str, Any], project: str = 'mmpretrain'
+) -> nn.Module:
+    """Build a project's backbone ``name``, slimmable.
 
     Raises:
         UsageError: If it cannot be slimmed, with the reason.
     """
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return Slimmable(wraps=f'mmpretrain.{name}', **arguments)
+    package = PROJECTS[project].package
+    with DefaultScope.overwrite_default_scope(package):
+        return Slimmable(wraps=f'{package}.{name}', **arguments)
 
 
-def survey_backbones() -> Dict[str, str]:
-    """Try every backbone of the installed mmpretrain.
+def survey_backbones(project: str = 'mmpretrain') -> Dict[str, str]:
+    """Try every backbone of the installed release of a project.
 
     Returns:
         dict: By class name the reason why it cannot be slimmed, empty where
@@ -74,23 +117,22 @@ def survey_backbones() -> Dict[str, str]:
         of the full one.
     """
     reasons = {}
-    found = stock_backbones()
+    found = stock_backbones(project)
     for name, arguments in track(found.items(), 'building', len(found)):
         try:
-            try_backbone(name, arguments)
+            try_backbone(name, arguments, project)
             reasons[name] = ''
         except UsageError as error:
             reasons[name] = str(error)
     return reasons
 
 
-def survey_page(reasons: Dict[str, str]) -> str:
+def survey_page(reasons: Dict[str, str], project: str = 'mmpretrain') -> str:
     """Write what :func:`survey_backbones` found as Markdown."""
-    import mmpretrain
-
+    version = import_module(PROJECTS[project].package).__version__
     works = [name for name, reason in reasons.items() if not reason]
     lines = [
-        f'# Backbones of mmpretrain {mmpretrain.__version__}',
+        f'# Backbones of {project} {version}',
         '',
         'Written by `tools/list_backbones.py`, which builds each of them with',
         '`Slimmable(wraps=...)` and compares the narrow network with the',
@@ -114,9 +156,16 @@ def survey_page(reasons: Dict[str, str]) -> str:
 
 
 def main() -> None:
-    tool_parser(__doc__).parse_args()
+    parser = tool_parser(__doc__)
+    parser.add_argument(
+        '--project',
+        choices=sorted(PROJECTS),
+        default='mmpretrain',
+        help='whose backbones, default: %(default)s',
+    )
+    args = parser.parse_args()
     with one_line_errors():
-        page = survey_page(survey_backbones())
+        page = survey_page(survey_backbones(args.project), args.project)
     print(page, end='')
 
 

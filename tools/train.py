@@ -10,18 +10,37 @@ iteration.
 import torch
 
 from mutualnet_mm.apis import load_config
-from mutualnet_mm.cli import one_line_errors, set_training, training_parser
+from mutualnet_mm.apis.make_adaptive import write_adaptive
+from mutualnet_mm.cli import (
+    add_space,
+    one_line_errors,
+    set_training,
+    training_parser,
+)
 from mutualnet_mm.config import check_training, make_runner
 from mutualnet_mm.models.build import unwrapped
 from mutualnet_mm.models.checkpoints import check_resumed
 
 
 def main() -> None:
-    args = training_parser(__doc__).parse_args()
+    parser = training_parser(__doc__)
+    parser.add_argument(
+        '--adaptive',
+        action='store_true',
+        help='of a stock config, train what tools/make_adaptive.py makes of '
+        'it, at:',
+    )
+    add_space(parser)
+    args = parser.parse_args()
+    space = (args.width, args.resolution, args.frames)
+    if not args.adaptive and space != (None, None, None):
+        parser.error('--width, --resolution and --frames need --adaptive')
     torch.set_flush_denormal(True)  # of a fresh network's gradients on a CPU
     with one_line_errors():
+        if args.adaptive:
+            args.config = write_adaptive(args.config, *space, args.work_dir)
         cfg = load_config(
-            args.config,
+            str(args.config),
             args.cfg_options,
             args.work_dir,
             args.launcher,

@@ -9,7 +9,13 @@ from mmengine.config import Config
 
 from ..errors import ConfigError
 from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
-from .views import first_of, frame_stride, sampling_steps
+from .views import (
+    first_of,
+    frame_stride,
+    makes_segments,
+    sampled_segments,
+    sampling_steps,
+)
 
 # Data sets that fetch what their folder lacks.
 _DOWNLOADED = ('CIFAR10', 'CIFAR100', 'FashionMNIST', 'MNIST')
@@ -131,7 +137,8 @@ def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     """Refuse a pipeline whose clips are not as long as the full network's.
 
     A pipeline that trains on several clips of a video is refused, too: stock
-    heads have one label for each video.
+    heads have one label for each video. Of a 2D network the segments in
+    training count; how many it takes in testing is its own affair.
 
     Raises:
         ConfigError: Names the step, its value and the right one.
@@ -139,21 +146,40 @@ def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     frames = first_of(cfg, 'frames')
     if frames is None:
         return
-    stride = frame_stride(cfg)
-    times = '' if stride == 1 else f' x resample_rate={stride}'
     for place, dataset in stage_datasets(cfg, stages):
-        for step in sampling_steps(pipeline_steps(place, dataset)):
-            clips = step.settings.get('num_clips', 1)
-            if place.startswith('train') and clips != 1:
-                raise ConfigError(
-                    f'{step.place} is a {step.kind} of num_clips={clips}: '
-                    'train on one clip of a video, num_clips=1'
-                )
-            length = step.settings['clip_len']
-            if isinstance(length, int) and length != frames * stride:
-                raise ConfigError(
-                    f'{step.place} is a {step.kind} of clip_len='
-                    f'{length}, but the full network takes '
-                    f'mutual.frames[0]={frames}{times} frames: set clip_len='
-                    f'{frames * stride}'
-                )
+        steps = pipeline_steps(place, dataset)
+        trains = place.startswith('train')
+        for step in sampling_steps(steps):
+            if not makes_segments(steps):
+                _check_clip(step, trains, frames, frame_stride(cfg))
+            elif trains:
+                _check_segments(step, frames, dataset.get('modality'))
+
+
+def _check_clip(step: Step, trains: bool, frames: int, stride: int) -> None:
+    clips = step.settings.get('num_clips', 1)
+    if trains and clips != 1:
+        raise ConfigError(
+            f'{step.place} is a {step.kind} of num_clips={clips}: '
+            'train on one clip of a video, num_clips=1'
+        )
+    times = '' if stride == 1 else f' x resample_rate={stride}'
+    length = step.settings['clip_len']
+    if isinstance(length, int) and length != frames * stride:
+        raise ConfigError(
+            f'{step.place} is a {step.kind} of clip_len='
+            f'{length}, but the full network takes '
+            f'mutual.frames[0]={frames}{times} frames: set clip_len='
+            f'{frames * stride}'
+        )
+
+
+def _check_segments(step: Step, frames: int, modality: Optional[str]) -> None:
+    found = sampled_segments(step, modality)
+    if found not in (None, frames):
+        length = '' if modality == 'Flow' else 'clip_len=1, '
+        raise ConfigError(
+            f'{step.place} is a {step.kind} of {found} segments, but the full '
+            f'network takes mutual.frames[0]={frames}: set {length}num_clips='
+            f'{frames}, or another mutual.frames[0]'
+        )

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What the pipelines of a config deliver: images, or views of clips."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, List, Optional, Sequence, Tuple
 
@@ -21,10 +21,12 @@ class TestViews:
     """What the test pipeline delivers.
 
     Args:
-        number (int, optional): Clips times crops of a video; None for images.
+        number (int, optional): Clips times crops of a video, of a 2D network
+            crops times samplings; None for images.
         shape (tuple[int], optional): Height and width in pixels of what the
             full network gets: of an image before its batch is padded, or of
-            a view of a video. None where the config does not say.
+            a view of a video; of a 2D network over video segments, height and
+            width. None where the config does not say.
     """
 
     number: Optional[int] = None
@@ -50,15 +52,17 @@ def find_views(
     """
     if not takes_clips(cfg):
         return TestViews(shape=_image_shape(cfg, image_shape))
-    pipelines = (
-        pipeline_steps(*found) for found in stage_datasets(cfg, ('test',))
-    )
-    steps = next(filter(None, pipelines), [])
-    sized = sizing_step(steps)
-    shape = None if sized is None else sized[1]
-    if image_shape is not None:
-        shape = image_shape[0], image_shape[1]
-    return TestViews(number=prod(map(_multiplier, steps)), shape=shape)
+    for place, dataset in stage_datasets(cfg, ('test',)):
+        steps = pipeline_steps(place, dataset)
+        if steps:
+            full = both_sides(first_of(cfg, 'resolution'))
+            found = views_of(steps, dataset.get('modality'), full)
+            if image_shape is None:
+                return found
+            segments = (found.shape or ())[:-2]
+            return replace(found, shape=(*segments, *image_shape))
+    shape = None if image_shape is None else tuple(image_shape)
+    return TestViews(number=1, shape=shape)
 
 
 def _image_shape(
@@ -72,6 +76,56 @@ def _image_shape(
         return None
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     return delivered_shape(pipeline, image_shape)
+
+
+def views_of(
+    steps: Sequence[Step], modality: Optional[str], full: Optional[Size]
+) -> TestViews:
+    """Read from the steps of a test pipeline how videos are tested.
+
+    Args:
+        steps (Sequence[Step]): In the order that they run.
+        modality (str, optional): As the data set has it: frames of
+            ``'Flow'`` are stacked to channels for 2D networks.
+        full (tuple[int], optional): Full size, which segments of a 2D network
+            have where the steps do not say another one.
+    """
+    sized = sizing_step(steps)
+    size = None if sized is None else sized[1]
+    number = prod(map(_multiplier, steps))
+    if not makes_segments(steps):
+        return TestViews(number, size)
+    sampling = sampling_steps(steps)
+    clips = prod(step.settings.get('num_clips', 1) for step in sampling)
+    segments = prod(sampled_segments(s, modality) or 1 for s in sampling)
+    size = size or full
+    return TestViews(
+        number // clips, None if size is None else (segments, *size)
+    )
+
+
+def makes_segments(steps: Sequence[Step]) -> bool:
+    """Whether a pipeline makes frames for a 2D network, not clips."""
+    return any(
+        step.kind == 'FormatShape'
+        and step.settings.get('input_format') == 'NCHW'
+        for step in steps
+    )
+
+
+def sampled_segments(step: Step, modality: Optional[str]) -> Optional[int]:
+    """Count the segments that a 2D network gets of what a step samples once.
+
+    Args:
+        step (Step): One of :func:`sampling_steps`.
+        modality (str, optional): As for :func:`views_of`.
+
+    Returns:
+        int or None: None where the step counts otherwise.
+    """
+    length = 1 if modality == 'Flow' else step.settings['clip_len']
+    clips = step.settings.get('num_clips', 1)
+    return clips * length if isinstance(length, int) else None
 
 
 def takes_clips(cfg: Config) -> bool:

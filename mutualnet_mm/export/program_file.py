@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, first_line
 from ..models import MutualLearningMixin, static_model
+from ..models.draws import same_draws
 from ..models.tasks import Task
 from ..slimmable import Statistics
 from ..subnet import Subnet
@@ -39,7 +40,8 @@ class SubnetProgram:
     backbone and neck and return a map for each level. The input is named
     ``inputs``: a preprocessed batch of any length, of the subnet's own size.
     Detectors take images of any height and width that padding results in,
-    recognizers any number of views.
+    recognizers any number of views; 2D ones any number of segments, unless
+    the network needs a certain one.
 
     Args:
         model (MutualLearningMixin): Network on the CPU.
@@ -78,7 +80,8 @@ class SubnetProgram:
         self.params = sum(p.numel() for p in net.parameters())
         dynamic = torch.export.Dim.DYNAMIC
         try:
-            with torch.no_grad():
+            # What is drawn is traced as drawn; `verify` draws the same.
+            with torch.no_grad(), same_draws():
                 self.program = torch.export.export(
                     _ForwardCost(net, task),
                     (torch.zeros(_example(task, shape)),),

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..deploy.adaptive_model import AdaptiveModel
 from ..errors import UsageError, first_line
+from ..models.draws import same_draws
 from ..models.tasks.base import Batch
 from .program_file import Run, tensors_of
 
@@ -171,9 +172,11 @@ def _compare(
     net: AdaptiveModel, exported: Exported, batch: Batch
 ) -> Difference:
     resized = resize_batch(net, batch)
-    expected = tensors_of(net.model.task.forward_cost(net.model, resized))
+    with same_draws():
+        expected = tensors_of(net.model.task.forward_cost(net.model, resized))
     try:
-        found = exported.run(resized)
+        with same_draws():
+            found = exported.run(resized)
     except Exception as error:  # each format has its own
         raise UsageError(
             f'the exported subnet {net.current} does not run a batch of shape '
@@ -183,8 +186,9 @@ def _compare(
     if exported.network is not None:
         inputs, samples = batch
         copies = [sample.new() for sample in samples]
-        predicted = exported.network(inputs, copies, mode='predict')
-        with _heads_on(net.model, found):
+        with same_draws():
+            predicted = exported.network(inputs, copies, mode='predict')
+        with same_draws(), _heads_on(net.model, found):
             wanted = net.predict(inputs, samples)
         differences.append(compare_samples(predicted, wanted))
     return largest(differences)

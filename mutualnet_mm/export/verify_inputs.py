@@ -39,6 +39,8 @@ def verification_batches(
         batches = [(inputs[:1], samples[:1]), (inputs, samples)]
     shorten = net.model.task.shorten
     batches = [(shorten(inputs), samples) for inputs, samples in batches]
+    if net.model.task.predicts_one_by_one:
+        return batches[:1]
     inputs, samples = batches[1]
     if len(inputs) == 1:
         inputs = torch.cat((inputs, inputs.flip(-1)))

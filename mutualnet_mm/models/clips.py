@@ -27,14 +27,20 @@ def frame_indices(available: int, frames: int) -> List[int]:
     return [(2 * i + 1) * available // (2 * frames) for i in range(frames)]
 
 
-def pick_frames(clips: Tensor, frames: Optional[int]) -> Tensor:
-    """Keep ``frames`` frames (None: all) of ``(..., time, height, width)``."""
-    available = clips.shape[-3]
+def pick_frames(clips: Tensor, frames: Optional[int], dim: int = -3) -> Tensor:
+    """Keep ``frames`` frames (None: all) of ``(..., time, height, width)``.
+
+    Args:
+        clips (Tensor): Clips of any shape.
+        frames (int, optional): How many to keep, evenly spread.
+        dim (int): Axis of the time. Defaults to -3.
+    """
+    available = clips.shape[dim]
     if frames in (None, available):
         return clips
     # An index tensor would be copied to the device at every call.
-    picked = [clips.select(-3, i) for i in frame_indices(available, frames)]
-    return torch.stack(picked, -3)
+    picked = [clips.select(dim, i) for i in frame_indices(available, frames)]
+    return torch.stack(picked, dim)
 
 
 def resize_space(clips: Tensor, size: Tuple[int, int]) -> Tensor:

@@ -31,6 +31,8 @@ def check_frozen(
     remedy = 'do not freeze them'
     if frozen[0].startswith('backbone.'):
         remedy = 'set norm_eval=False and frozen_stages=-1 in model.backbone'
+        if getattr(model.backbone, 'partial_bn', False):
+            remedy = 'set partial_bn=False in model.backbone'
     elif '.shared_head.' in frozen[0]:
         part = frozen[0].split('.shared_head.')[0]
         remedy = f'set norm_eval=False in model.{part}.shared_head'

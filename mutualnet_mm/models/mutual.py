@@ -64,6 +64,7 @@ class MutualLearningMixin(Stock):
         check_backbone(type(self), args or kwargs.get('backbone'))
         with stock_arguments(self), already_verified():  # with the rest, below
             super().__init__(*args, **kwargs)
+        task = task.for_model(self)
         task.check_model(self)
         settings = MutualSettings.read(mutual)
         self.space = settings.space
@@ -109,6 +110,7 @@ class MutualLearningMixin(Stock):
                     module, state, default=LayerRule(fixed=True), strict=False
                 )
         state.set_width(self.space.max_width)
+        self.task.prepare(self)
         self._verify_rest()
         return state
 

@@ -13,6 +13,9 @@ from ..config.stock_errors import explain
 from ..errors import ConfigError, first_line
 from ..registry import MODELS
 
+# Which recognizers of mmaction2 take by these names.
+_UNREGISTERED = ('torchvision', 'timm')
+
 
 def find_class(wraps: Union[str, type, None], place: str) -> type:
     """Return the stock class that ``wraps`` names.
@@ -34,6 +37,12 @@ def find_class(wraps: Union[str, type, None], place: str) -> type:
             'or a class'
         )
     scope = wraps.partition('.')[0] if '.' in wraps else None
+    if scope in _UNREGISTERED:
+        raise ConfigError(
+            f'wraps={wraps!r}: networks of {scope} are not registered by '
+            'name: name one of mmpretrain, mmdet or mmaction, such as '
+            "'mmpretrain.ResNet'"
+        )
     if scope is not None:
         try:
             import_module(f'{scope}.registry')
@@ -116,6 +125,12 @@ def mix(mixin: Any, stock: Any) -> Any:
             'mixin_class': mixin,
         },
     )
+
+
+def swap(module: Any, mixin: Any) -> None:
+    """Put a mixin in front of the class of a built module, in place."""
+    stock: Any = type(module)
+    module.__class__ = mix(mixin, stock)
 
 
 def _reduce(self: Any, protocol: int) -> Tuple:

@@ -7,6 +7,7 @@ load this one by its path: the folder is on none.
 import copy
 import gc
 
+import segment_networks
 import torch
 from mmengine.config import Config
 from mmengine.structures import InstanceData
@@ -24,6 +25,7 @@ KINDS = dict(
     detector=('mmdet', ['1.0x-64', '0.5x-48', '0.25x-64']),
     slow=('mmaction', ['1.0x-32-4', '0.63x-25-3', '0.8x-21-2']),
     slowfast=('mmaction', ['1.0x-32-4', '0.63x-25-3', '0.8x-21-2']),
+    tsn=('mmaction', ['1.0x-32-4', '0.63x-25-3', '0.8x-21-2']),
 )
 
 
@@ -40,17 +42,19 @@ def config(kind, request):
         model.test_cfg.rcnn.score_thr = 0.0  # of random weights
         steps = request.getfixturevalue('detection_pipeline')(train=False)
     else:
-        model = _recognizer(kind)
+        is_2d = kind == 'tsn'
+        model = segment_networks.config() if is_2d else _recognizer(kind)
+        sampling = dict(clip_len=4 if kind == 'slow' else 16)
+        if is_2d:
+            sampling = dict(clip_len=1, num_clips=4)
         steps = [
             dict(type='OpenCVInit'),
-            dict(
-                type='SampleFrames',
-                clip_len=4 if kind == 'slow' else 16,
-                test_mode=True,
-            ),
+            dict(type='SampleFrames', **sampling, test_mode=True),
             dict(type='OpenCVDecode'),
             dict(type='Resize', scale=(32, 32), keep_ratio=False),
-            dict(type='FormatShape', input_format='NCTHW'),
+            dict(
+                type='FormatShape', input_format='NCHW' if is_2d else 'NCTHW'
+            ),
             dict(type='PackActionInputs'),
         ]
     steps = [dict(type=s) if isinstance(s, str) else s for s in steps]
@@ -170,14 +174,15 @@ def _network(cfg, subnets):
     return model, bank
 
 
-def adaptive_file(kind, request, **settings):
+def adaptive_file(kind, request, subnets=None, **settings):
     """Return an adaptive file with figures made up.
 
     ``settings`` are of its config.
     """
     cfg = config(kind, request)
     cfg.update(settings)
-    model, bank = _network(cfg, KINDS[kind][1])
+    subnets = subnets or KINDS[kind][1]
+    model, bank = _network(cfg, subnets)
     entries = [
         TableEntry(
             Subnet.parse(subnet),
@@ -185,7 +190,7 @@ def adaptive_file(kind, request, **settings):
             params=500 - 50 * i,
             metrics={'accuracy/top1': 90.0 - i},
         )
-        for i, subnet in enumerate(KINDS[kind][1])
+        for i, subnet in enumerate(subnets)
     ]
     return AdaptiveFile(
         config=cfg.pretty_text,

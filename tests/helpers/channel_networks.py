@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cv2
 import mmengine
 import numpy as np
+import segment_networks
 from mmengine.config import Config
 
 
@@ -35,6 +36,7 @@ KINDS = dict(
     alpha=Kind('mmdet', 4, ['1.0x-64', '0.5x-64', '0.25x-48'], 'BGRA'),
     poses=Kind('mmaction', 17, CLIPS, 'maps of poses'),
     flow=Kind('mmaction', 2, CLIPS, 'xy'),
+    stacked=Kind('mmaction', 10, CLIPS, 'xy'),
 )
 SIDE = 32
 FLOW_FRAMES = 'flow_{}_{:05d}.jpg'
@@ -204,6 +206,24 @@ def poses_config(request, root):
     return model, datasets, dict(type='AccMetric')
 
 
+def stacked_config(request, root):
+    """As a stock TSN takes flow: of each segment five frames as channels."""
+    _, datasets, metric = flow_config(request, root)
+    sampling = dict(num_clips=4, clip_len=5)
+    for dataset in datasets:
+        dataset['pipeline'][0].update(sampling)
+        dataset['pipeline'][-2]['input_format'] = 'NCHW'
+    model = segment_networks.config(
+        mutual=dict(
+            width_range=(0.5, 1.0), resolution=(SIDE, 24), frames=(4, 2)
+        ),
+        in_channels=10,
+    )
+    model['cls_head'].update(num_classes=3)
+    model['data_preprocessor'].update(mean=[128.0] * 10, std=[128.0] * 10)
+    return model, datasets, metric
+
+
 def flow_config(request, root):
     rng = np.random.default_rng(0)
     lines = []
@@ -267,6 +287,7 @@ def make_config(name, request, root):
         alpha=alpha_config,
         poses=poses_config,
         flow=flow_config,
+        stacked=stacked_config,
     )[name]
     model, (train, test), metric = make(request, root)
     loader = dict(batch_size=2, num_workers=0)

@@ -1,7 +1,8 @@
 """Networks of other than three channels, from training to an exported file.
 
 Grey images, images with an alpha channel, heat maps of 17 joints, and optical
-flow: what other tests try piece by piece is one run here.
+flow, in clips and stacked for a 2D network: what other tests try piece by
+piece is one run here.
 """
 
 import copy
@@ -112,8 +113,8 @@ def stock_settings(cfg, scope):
     model.update(type=model.pop('wraps'))
     del model['mutual']
     model.backbone.pop('wraps', None)
-    video = scope == 'mmaction'
-    model.backbone.type = 'ResNet3dSlowOnly' if video else 'ResNet'
+    clips = model.type == 'Recognizer3D'
+    model.backbone.type = 'ResNet3dSlowOnly' if clips else 'ResNet'
     return model
 
 
@@ -175,7 +176,11 @@ def resize_by_hand(subnet, inputs):
     shape = inputs.shape[:-2]
     if subnet.frames is not None:
         chosen = {4: [0, 1, 2, 3], 2: [1, 3]}[subnet.frames]
-        inputs = inputs[:, :, :, chosen]
+        if inputs.dim() == 6:
+            inputs = inputs[:, :, :, chosen]
+        else:  # of each view, one after the other
+            views = inputs.unflatten(1, (-1, 4))[:, :, chosen]
+            inputs = views.flatten(1, 2)
         shape = inputs.shape[:-2]
     images = F.interpolate(
         inputs.reshape(1, -1, *inputs.shape[-2:]),
@@ -213,8 +218,9 @@ def test_macs_are_those_of_a_pass(name, make_run):
             width = {64: 96, 48: 64}[entry.subnet.resolution]
             inputs = torch.zeros(1, 4, 64, width)
         else:
-            clip = (1, kind.channels, 4, 36, 36)  # as it is tested
-            shape = clip if kind.scope == 'mmaction' else (1, SIDE, SIDE)
+            shape = dict(  # as it is tested
+                grey=(1, SIDE, SIDE), stacked=(4, kind.channels, 36, 36)
+            ).get(name, (1, kind.channels, 4, 36, 36))
             inputs = resize_by_hand(entry.subnet, torch.zeros(1, *shape))
         with FlopCounterMode(display=False) as counter:
             run_by_hand(kind.scope, net.model, inputs)
@@ -236,7 +242,7 @@ def read_flow(folder):
 
 def files_and_arrays(name, folder):
     """The test set as a user has it, in its order."""
-    if name == 'flow':
+    if name in ('flow', 'stacked'):
         files = sorted(folder.glob('video*'))
         return files, [read_flow(file) for file in files]
     pattern = dict(grey='test/*/*.png', alpha='val*.png')[name]

@@ -102,6 +102,47 @@ def test_the_length_of_clips(write, split, backbone, length, times):
     load_config(path, stages=(other,))
 
 
+SEGMENTS = (
+    'dict(type="mutualnet_mm.ReadClip", transforms=[dict(type="X"), '
+    'dict(type="SampleFrames", clip_len={}, num_clips={})]), '
+    'dict(type="FormatShape", input_format="NCHW")'
+)
+
+
+@pytest.mark.parametrize(
+    'length, clips, wrong', [(1, 4, 3), (2, 2, 4), (4, 1, 2)]
+)
+def test_the_number_of_segments(write, length, clips, wrong):
+    """In training as many as the full network has, of one or more clips."""
+    load_config(write(recognizer(SEGMENTS.format(length, clips))))
+    path = write(recognizer(SEGMENTS.format(length, wrong)))
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert str(error.value) == (
+        'train_dataloader.dataset.pipeline.0.transforms.1 is a SampleFrames '
+        f'of {length * wrong} segments, but the full network takes '
+        'mutual.frames[0]=4: set clip_len=1, num_clips=4, or another '
+        'mutual.frames[0]'
+    )
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_other_numbers_of_segments_in_testing(write, split):
+    """As stock TSN has them."""
+    load_config(write(recognizer(SEGMENTS.format(1, 25), split)))
+
+
+def test_segments_of_flow(write):
+    """Of which one is several frames."""
+    steps = SEGMENTS.format(5, 4)
+    text = recognizer(steps).replace(
+        'dict(pipeline=', 'dict(modality="Flow", pipeline='
+    )
+    load_config(write(text))
+    with pytest.raises(ConfigError, match='of 20 segments'):
+        load_config(write(recognizer(steps)))
+
+
 def test_lengths_that_are_not_compared(write):
     """Those of a transform that counts otherwise."""
     for steps in (

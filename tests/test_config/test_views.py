@@ -107,6 +107,89 @@ def test_sizes_that_depend_on_the_video(sizes):
     assert found == TestViews(5, None)
 
 
+SEGMENTS = {
+    'segments': ([sample(clip_len=1, num_clips=3)], [resize(32, 28)], 1),
+    'ten crops': (
+        [sample(clip_len=1, num_clips=25)],
+        [SHORT_EDGE, crop('TenCrop', 32)],
+        10,
+    ),
+    'twice': (
+        [sample(clip_len=1, num_clips=4, twice_sample=True)],
+        [SHORT_EDGE, crop('ThreeCrop', 40)],
+        6,
+    ),
+    'dense': (
+        [
+            sample(
+                'DenseSampleFrames',
+                clip_len=1,
+                num_clips=4,
+                num_sample_positions=3,
+            )
+        ],
+        [crop('CenterCrop', 32)],
+        3,
+    ),
+    'uniform': (
+        [sample('UniformSample', clip_len=5, num_clips=1)],
+        [crop('CenterCrop', 32)],
+        1,
+    ),
+    'several frames of each': (
+        [sample(clip_len=2, num_clips=3)],
+        [crop('CenterCrop', 32)],
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize('modality', ['RGB', 'Flow'])
+@pytest.mark.parametrize(
+    'samples, sizes, number', SEGMENTS.values(), ids=SEGMENTS
+)
+def test_segments_are_those_of_the_stock_pipeline(
+    enter_scope, samples, sizes, number, modality
+):
+    """2D networks get the frames of all views in one axis."""
+    pytest.importorskip('mmaction')
+    enter_scope('mmaction')
+    shape = dict(type='FormatShape', input_format='NCHW')
+
+    def frames(results):  # as RawFrameDecode stacks flow
+        picked = results['array'][results['frame_inds'].reshape(-1)]
+        return dict(results, imgs=list(picked), img_shape=picked.shape[1:3])
+
+    pipeline = Compose([*samples, frames, *sizes, shape])
+    channels = 2 if modality == 'Flow' else 3
+    results = pipeline(
+        dict(
+            array=np.zeros((90, 48, 64, channels), np.uint8),
+            total_frames=90,
+            start_index=0,
+            modality=modality,
+        )
+    )
+    inputs = results['imgs']
+    cfg = video_config([*samples, *sizes, shape], modality=modality)
+    found = find_views(cfg)
+    assert found.number == number
+    segments, height, width = found.shape
+    assert inputs.shape[0] == number * segments
+    assert inputs.shape[2:] == (height, width)
+
+
+@pytest.mark.parametrize('sizes', [[], [SHORT_EDGE]])
+def test_segments_whose_size_depends_on_the_video(sizes):
+    """Their number is known, and the size is that of the network."""
+    shape = dict(type='FormatShape', input_format='NCHW')
+    steps = [sample(clip_len=1, num_clips=5), *sizes, shape]
+    cfg = video_config(steps)
+    assert find_views(cfg) == TestViews(1, None)
+    cfg.model.mutual.resolution = (32, 24)
+    assert find_views(cfg) == TestViews(1, (5, 32, 32))
+
+
 def test_what_says_nothing():
     cfg = video_config([sample(num_clips=5)], frames=None)
     assert find_views(cfg) == TestViews(None, None)

@@ -9,6 +9,7 @@ import pytest
 from mmengine.registry import MODELS
 
 from mutualnet_mm.apis import count_macs
+from mutualnet_mm.config import find_views
 from mutualnet_mm.slimmable.verify import already_verified
 
 RESOLUTIONS = (224, 192, 160, 128)
@@ -290,6 +291,35 @@ def test_recognizers_backbones(build_recognizer, kind, side, giga):
     if kind == 'x3d':
         macs -= x3d_m(1, side, full.frames)[1]
     assert macs / 1e9 == pytest.approx(giga, abs=0.005)
+
+
+def test_stock_tsn(enter_scope):
+    """Of 25 segments, as mmaction2 lists it, which counts batch norms too."""
+    pytest.importorskip('mmaction')
+    enter_scope('mmaction')
+    from mmengine.hub import get_config
+
+    cfg = get_config(
+        'mmaction::recognition/tsn/'
+        'tsn_imagenet-pretrained-r50_8xb32-1x1x3-100e_kinetics400-rgb.py'
+    )
+    cfg.model.update(
+        type='mutualnet_mm.MutualLearning',
+        wraps='Recognizer2D',
+        mutual=dict(resolution=(224, 160), frames=(3, 2)),
+    )
+    cfg.model.backbone.update(type='mutualnet_mm.Slimmable', wraps='ResNet')
+    with already_verified():
+        model = MODELS.build(cfg.model)
+    views = find_views(cfg)
+    assert (views.number, views.shape) == (10, (25, 224, 224))
+    macs = count_macs(model, model.space.full, views.shape)
+    # ResNet-50's convolutions and the pooling of each frame; a classifier.
+    of_frame = 4_087_136_256 + 2048 * 49
+    assert macs == 25 * of_frame + 2048 * 400
+    assert macs / 1e9 == pytest.approx(102.7, rel=0.005)
+    few = count_macs(model, '1.0x-224-2', views.shape)
+    assert few == 17 * of_frame + 2048 * 400
 
 
 @pytest.mark.parametrize('kind', ['slow', 'slowfast', 'x3d'])

@@ -5,6 +5,7 @@ import importlib.util
 import adaptive_networks as nets
 import numpy as np
 import pytest
+import segment_networks
 import torch
 
 from mutualnet_mm import UsageError
@@ -344,3 +345,26 @@ def test_files_of_the_user_stay(name, make_net, tmp_path):
     with pytest.raises(UsageError, match=f'{name}. exists and is not an exp'):
         export_subnet(*export, arrays('classifier'))
     assert [*tmp_path.iterdir()] == [file] and file.read_bytes() == before
+
+
+@pytest.mark.parametrize('format', ['torch', 'static'])
+def test_networks_that_draw(format, request, tmp_path):
+    """TRN relates frames that it draws: both sides draw the same."""
+    request.getfixturevalue('enter_scope')('mmaction')
+    head = dict(relation_type='TRNMultiScale')
+    subnets = ['1.0x-32-4', '0.63x-25-4']
+    model = segment_networks.config('trn', head=head)
+    net = AdaptiveModel(
+        nets.adaptive_file('tsn', request, subnets, model=model)
+    )
+    rng = np.random.default_rng(0)
+    clip = rng.integers(0, 255, (9, 32, 32, 3), np.uint8)
+    batch = net.prepare(clip)
+    found = [nets.outputs(net.predict(*batch)) for _ in range(4)]
+    assert not all(nets.same(found[0], other) for other in found[1:])
+    state = np.random.get_state()[1].tolist()
+    proof = export_subnet(
+        net, subnets[1], format, tmp_path / NAMES[format], clip
+    )
+    assert proof.difference.relative < TOLERANCE
+    assert np.random.get_state()[1].tolist() == state

@@ -8,7 +8,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 from torch import Tensor
 
-from ...config.views import sizing_step
+from ...config.views import views_of
 from ...datasets import ReadClip
 from ...errors import UsageError
 from ...models import MutualLearningMixin
@@ -23,14 +23,17 @@ class ClipReader(Reader):
 
     what = 'clip'
     array_dims = 4
-    tensor_dims = (4, 5, 6)
+    tensor_dims: Tuple[int, ...] = (4, 5, 6)
     tensor_shapes = '(C, T, H, W), (N, C, T, H, W) or (N, views, C, T, H, W)'
+    has_view_axis = True
 
     def __init__(self, dataset: dict, model: MutualLearningMixin) -> None:
         super().__init__(dataset, model)
         steps = list(steps_of(dataset['pipeline']))
-        sized = sizing_step(steps)
-        self._view = None if sized is None else sized[1]
+        modality, full = dataset.get('modality'), model.space.full.resolution
+        self._view = views_of(steps, modality, (full, full)).shape
+        if modality == 'Flow':
+            self.array_channels = 2  # 2D networks take several frames as one
         self._from_array: Any = None
         self._missing = ''
         if any(step.kind == 'PoseDecode' for step in steps):
@@ -42,7 +45,7 @@ class ClipReader(Reader):
             return
         if self.channels == 3:
             self.channel_order = 'RGB'  # as all decoders of mmaction2 give
-        elif dataset.get('modality') == 'Flow':
+        elif modality == 'Flow':
             self.channel_order = 'xy'
         decoding = [i for i, s in enumerate(steps) if 'Decode' in s.kind]
         if not decoding:
@@ -88,7 +91,8 @@ class ClipReader(Reader):
         """Shape of one clip as an array, in words."""
         kind = {2: 'of flow in x and y', 3: 'in RGB order'}
         return (
-            f'(T, H, W, {self.channels}) {kind.get(self.channels, "")}, '
+            f'(T, H, W, {self.array_channels}) '
+            f'{kind.get(self.array_channels, "")}, '
             'frames put together by np.stack'
         )
 
@@ -137,9 +141,27 @@ class ClipReader(Reader):
                 f'a clip of {height} x {width} pixels was given, but the full '
                 f'resolution is {full}: give {full} x {full} or larger views'
             )
-        if inputs.dim() == 5:
+        if inputs.dim() == 5 and self.has_view_axis:
             inputs = inputs[:, None]
         return inputs, [ActionDataSample() for _ in inputs]
+
+
+@register_reader('SegmentsTask')
+class SegmentReader(ClipReader):
+    """Reads videos for 2D recognizers, whose views share an axis."""
+
+    tensor_dims = (4, 5)
+    tensor_shapes = '(T, C, H, W) or (N, T, C, H, W)'
+    has_view_axis = False
+
+    def one_view(self, inputs: Tensor) -> Tensor:
+        """Drop all views, (N, views x segments, C, H, W), but the first."""
+        segments = self.tensor_shape(())[0]
+        return inputs[:, :segments].contiguous()
+
+
+# Boxes of persons come from a data set alone.
+register_reader('ActionDetectionTask')(Reader)
 
 
 class _ReadVideo(ReadClip):

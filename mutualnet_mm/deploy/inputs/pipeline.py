@@ -42,10 +42,11 @@ class InputPipeline:
       takes it. Where the data set itself holds arrays (CIFAR), images are in
       its order. A stacked array, (N, H, W, 3) or (N, T, H, W, 3), counts as a
       list. If the first convolution of a network takes C channels, other than
-      3, so do its arrays;
+      3, so do its arrays (of flow that is stacked to channels, 2);
     - a tensor as the data preprocessor delivers it: float, normalised. Images
       are (N, C, H, W), clips (N, C, T, H, W) or, with several views,
-      (N, views, C, T, H, W); N may be left out, except with several views. A
+      (N, views, C, T, H, W); N may be left out, except with several views.
+      2D recognizers take the frames of all views, (N, T, C, H, W). A
       classifier takes it at the size of the test pipeline; a recognizer also
       takes larger views. For a detector it is an original image of any
       size: it is scaled and padded as the test pipeline does it, and boxes
@@ -122,7 +123,7 @@ class InputPipeline:
 
     def _check_channels(self, inputs: Tensor) -> None:
         reader = self._reader
-        found = inputs.shape[-reader.array_dims]
+        found = inputs.shape[self._model.task.channel_axis]
         if found != reader.channels:
             raise UsageError(
                 f'the test pipeline makes {found} channels of what was given, '
@@ -155,7 +156,8 @@ class InputPipeline:
         reader, shape = self._reader, array.shape
         grey = reader.takes_grey and len(shape) == 2
         coloured = (
-            len(shape) == reader.array_dims and shape[-1] == reader.channels
+            len(shape) == reader.array_dims
+            and shape[-1] == reader.array_channels
         )
         if not (grey or coloured) or 0 in shape:
             raise UsageError(
@@ -177,17 +179,18 @@ class InputPipeline:
                 'pixel values as a numpy array'
             )
         reader, shape = self._reader, tuple(images.shape)
-        one = reader.array_dims
+        axis = self._model.task.channel_axis
         if (
             len(shape) not in reader.tensor_dims
-            or shape[-one] != reader.channels
+            or shape[axis] != reader.channels
             or 0 in shape
         ):
             raise UsageError(
                 f'a tensor of shape {shape} was given: give '
                 f'{reader.tensor_shapes.replace("C", str(reader.channels))}'
             )
-        images = images if len(shape) > one else images[None]
+        if len(shape) == reader.array_dims:
+            images = images[None]
         device = self._model.data_preprocessor.device
         return images.detach().to(device, torch.float32)
 

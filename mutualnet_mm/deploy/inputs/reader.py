@@ -33,6 +33,7 @@ class Reader:
         tensor_dims (tuple[int]): Dimensions of a batch, and of one input.
         tensor_shapes (str): The same in words, with ``C`` for the channels.
         channels (int): Channels that the network takes.
+        array_channels (int): Channels of one input as an array.
         takes_grey (bool): Whether arrays may lack the channel axis.
         channel_order (str, optional): Channel order of the arrays that
             :meth:`read_array` takes, such as ``'BGR'``; None where the data
@@ -49,13 +50,14 @@ class Reader:
         self.dataset = dataset
         self.model = model
         self.channels = model.task.input_channels(model)
+        self.array_channels = self.channels
         self.takes_grey = self.channels == 1
 
     @property
     def array_shape(self) -> str:
         """Shape of one input as an array, in words."""
         order = f' in {self.channel_order} order' if self.channel_order else ''
-        return f'(H, W, {self.channels}){order}'
+        return f'(H, W, {self.array_channels}){order}'
 
     def read_file(self, file: str) -> dict:
         """Return what the test set would deliver for a file."""

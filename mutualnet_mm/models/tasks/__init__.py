@@ -11,7 +11,7 @@ from .base import Task
 _TASKS: ClassTable = ClassTable()
 _SUPPORTED = (
     'ImageClassifier of mmpretrain, detectors of images of mmdet, '
-    'Recognizer3D of mmaction2, and what register_task() adds'
+    'Recognizer2D and Recognizer3D of mmaction2, and what register_task() adds'
 )
 
 
@@ -48,6 +48,7 @@ register_task(
 )
 register_task('BaseDetector', f'{__name__}.detection.DetectionTask')
 register_task('Recognizer3D', f'{__name__}.action.ActionTask')
+register_task('Recognizer2D', f'{__name__}.segments.SegmentsTask')
 
 
 def find_task(model_class: type) -> Type[Task]:

@@ -28,7 +28,11 @@ class ActionTask(Task):
 
     name = 'action'
     takes_frames = True
+    channel_axis = -4
     input_axes = {0: 'batch', 1: 'views'}
+    #: Axes of the inputs, and the step that makes them.
+    axes = 'batch, views, channels, time, height, width'
+    shaping = "FormatShape(input_format='NCTHW')"
 
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
         """Labels only where classes are not exclusive: KL has no meaning.
@@ -60,6 +64,16 @@ class ActionTask(Task):
         """The head."""
         return dict(head=self.head(model))
 
+    def check_channels(self, model: nn.Module, inputs: Tensor) -> None:
+        """Refuse a batch of another form, or of other channels."""
+        number = len(self.axes.split(', '))
+        if inputs.dim() != number:
+            raise ConfigError(
+                f'the pipeline delivers inputs of shape {tuple(inputs.shape)}'
+                f', but ({self.axes}) are needed: use {self.shaping}'
+            )
+        super().check_channels(model, inputs)
+
     def check_full(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
@@ -69,19 +83,17 @@ class ActionTask(Task):
                 'MultiResolution makes sizes of images, not of clips: leave '
                 'it out, clips are resized after the pipeline'
             )
-        if inputs.dim() != 6:
-            raise ConfigError(
-                f'the pipeline delivers inputs of shape {tuple(inputs.shape)}'
-                ', but clips of (batch, views, channels, time, height, width)'
-                " are needed: use FormatShape(input_format='NCTHW')"
-            )
+        self.check_channels(model, inputs)
+        self._check_frames(model, inputs)
+
+    def _check_frames(self, model: nn.Module, inputs: Tensor) -> None:
         length = self._clip_length(model)
-        if inputs.shape[3] != length:
+        if inputs.shape[-3] != length:
             raise ConfigError(
-                f'the pipeline delivers clips of {inputs.shape[3]} frames, '
+                f'the pipeline delivers clips of {inputs.shape[-3]} frames, '
                 f'but the full network, {self.space.full}, takes {length}: '
-                f'set SampleFrames(clip_len={length}), or another '
-                'mutual.frames[0]'
+                f'set clip_len={length} of the step that samples them, or '
+                'another mutual.frames[0]'
             )
 
     def _clip_length(self, model: nn.Module) -> int:
@@ -98,8 +110,11 @@ class ActionTask(Task):
         """Return the batch at the subnet's resolution and frames."""
         if model.backbone.resizes_inside:
             return inputs, own_samples(data_samples, with_truth)
-        clips = pick_frames(inputs, subnet.frames)
+        clips = self._thin_out(inputs, subnet)
         return super().resize(model, clips, data_samples, subnet, with_truth)
+
+    def _thin_out(self, inputs: Tensor, subnet: Subnet) -> Tensor:
+        return pick_frames(inputs, subnet.frames)
 
     def interpolate(
         self,

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What mutual learning has to know about a task."""
 
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple, Type
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,8 @@ class Task:
     It **may** override, where the defaults do not fit,
 
     - what it is: :attr:`takes_frames`, :attr:`cost_includes_head`,
-      :attr:`input_axes`, :meth:`check_model`;
+      :attr:`predicts_one_by_one`, :attr:`channel_axis`, :attr:`input_axes`,
+      :meth:`for_model`, :meth:`check_model`, :meth:`prepare`;
     - learning: :meth:`head`, :meth:`downstream`, :meth:`check_truth`;
     - batches: :meth:`check_full`, :meth:`check_test`, :meth:`resize`;
     - running: :meth:`forward_batch_norms` (every batch norm, without labels),
@@ -50,6 +51,9 @@ class Task:
         name (str): As a query table says it.
         takes_frames (bool): Whether subnets have a number of frames.
         cost_includes_head (bool): Whether :meth:`forward_cost` runs the heads.
+        channel_axis (int): Axis of the channels, counted from the last one.
+        predicts_one_by_one (bool): Whether heads refuse larger batches in
+            testing.
         input_axes (dict): Names of the axes of the inputs that may have any
             size, by their number; ``height`` and ``width`` as far as the
             padding leaves.
@@ -62,6 +66,8 @@ class Task:
     name: str
     takes_frames = False
     cost_includes_head = True
+    channel_axis = -3
+    predicts_one_by_one = False
     input_axes: Dict[int, str] = {0: 'batch'}
 
     def __init__(self, space: SubnetSpace) -> None:
@@ -77,6 +83,12 @@ class Task:
         self.space = space
 
     @classmethod
+    def for_model(cls, model: nn.Module) -> Type['Task']:
+        """Return the task of a built model: this one, or a special one."""
+        del model
+        return cls
+
+    @classmethod
     def check_model(cls, model: nn.Module) -> None:
         """Refuse a model of the base class that this task cannot serve.
 
@@ -85,6 +97,14 @@ class Task:
 
         Raises:
             ConfigError: Names the model, and what is supported.
+        """
+        del model
+
+    def prepare(self, model: nn.Module) -> None:
+        """Let parts of the model follow the active subnet, once.
+
+        Called while it is built: the backbone is slimmable, what follows it
+        takes any channels, and neither is verified yet.
         """
         del model
 
@@ -160,7 +180,7 @@ class Task:
             ConfigError: Names both.
         """
         takes = self.input_channels(model)
-        found = inputs.shape[-4 if self.takes_frames else -3]
+        found = inputs.shape[self.channel_axis]
         if found != takes:
             raise ConfigError(
                 f'the pipeline delivers inputs of {found} channels, but the '

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Object detection and instance segmentation with mmdet."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
 
 import torch
 import torch.nn.functional as F
@@ -35,24 +35,22 @@ class DetectionTask(Task):
     input_axes = {0: 'batch', 2: 'height', 3: 'width'}
 
     @classmethod
-    def check_model(cls, model: nn.Module) -> None:
-        """Refuse detectors of actions, which are over clips.
-
-        Raises:
-            ConfigError: Names the model.
-        """
-        backbone = model.backbone
+    def for_model(cls, model: nn.Module) -> Type[Task]:
+        """Return the task of AVA for a detector over clips."""
         convolutions = (nn.Conv2d, nn.Conv3d)
         first = next(
-            (m for m in backbone.modules() if isinstance(m, convolutions)),
+            (
+                m
+                for m in model.backbone.modules()
+                if isinstance(m, convolutions)
+            ),
             None,
         )
         if isinstance(first, nn.Conv3d):
-            raise ConfigError(
-                f'{stock_name(model)} over clips ({stock_name(backbone)}) '
-                'detects actions (AVA), which is not supported: use a '
-                'detector of images, or a Recognizer3D for whole clips'
-            )
+            from .action_detection import ActionDetectionTask
+
+            return ActionDetectionTask
+        return cls
 
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
         """The ground truth: the paper gives no other."""

@@ -258,8 +258,8 @@ def test_the_tool_shows_how_far_it_is(monkeypatch):
         return sequence
 
     monkeypatch.setattr(tool, 'track', track)
-    monkeypatch.setattr(tool, 'stock_backbones', lambda: {'ViT': {}})
-    monkeypatch.setattr(tool, 'try_backbone', lambda name, arguments: None)
+    monkeypatch.setattr(tool, 'stock_backbones', lambda project: {'ViT': {}})
+    monkeypatch.setattr(tool, 'try_backbone', lambda *arguments: None)
     assert tool.survey_backbones() == {'ViT': ''} and shown == [1]
 
 

@@ -207,21 +207,6 @@ def test_neck_and_missing_head(recognizer_config):
         MODELS.build(config)
 
 
-def test_recognizers_of_images(recognizer_config):
-    config = recognizer_config()
-    config.update(
-        wraps='Recognizer2D',
-        backbone=dict(
-            type='mutualnet_mm.Slimmable', wraps='mmaction.ResNet', depth=18
-        ),
-        cls_head=dict(type='TSNHead', num_classes=20, in_channels=512),
-    )
-    with pytest.raises(ConfigError) as caught:
-        MODELS.build(config)
-    assert "wraps='Recognizer2D'" in str(caught.value)
-    assert 'Recognizer3D of mmaction2' in str(caught.value)
-
-
 def test_predict_at_every_size(build_recognizer, clip_batch):
     model = build_recognizer().eval()
     clips, samples = clip_batch()

@@ -59,8 +59,8 @@ def test_trackers(enter_scope):
 
 
 @pytest.mark.parametrize('frames', [None, (4, 2)])
-def test_detectors_of_actions(enter_scope, slow_model, frames):
-    """AVA: a detector of mmdet over clips of mmaction2."""
+def test_detectors_of_objects_over_clips(enter_scope, slow_model, frames):
+    """AVA's detector has a head of mmaction2."""
     pytest.importorskip('mmaction')
     enter_scope('mmdet')
     enter_scope('mmaction')
@@ -94,5 +94,5 @@ def test_detectors_of_actions(enter_scope, slow_model, frames):
             test_cfg=ConfigDict(rcnn=None),
         )
     )
-    assert 'FastRCNN over clips' in message and 'AVA' in message
+    assert 'FastRCNN over clips' in message and 'AVARoIHead' in message
     assert 'Recognizer3D' in message and 'leave it out' not in message

@@ -1,0 +1,181 @@
+"""Every backbone of mmaction2: right at every width, or refused by name.
+
+As test_every_backbone.py does for mmpretrain. Narrow networks with the shifts
+of TSM, whose channels are not the leading ones, are in test_segments.py.
+"""
+
+import copy
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from mutualnet_mm import UsageError
+from mutualnet_mm.slimmable import active_width
+from mutualnet_mm.slimmable.layers import SlimLayer
+
+pytest.importorskip('mmaction')
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / 'docs/backbones_mmaction2.md'
+spec = spec_from_file_location('tool', ROOT / 'tools/list_backbones.py')
+tool = module_from_spec(spec)
+spec.loader.exec_module(tool)
+BACKBONES = tool.stock_backbones('mmaction2')
+# Its map is flattened at 112 pixels: half a minute, for the largest layers.
+del BACKBONES['C3D']
+THIN = dict(base_channels=8, stage_blocks=(1, 1, 1, 1))
+# The large ones with fewer channels, or with fewer of the same blocks.
+SMALLER = {
+    'C2D': dict(depth=18),
+    'MobileOneTSM': dict(
+        arch=dict(
+            num_blocks=[1, 2, 2, 1],
+            width_factor=[0.75, 1.0, 1.0, 1.0],
+            num_conv_branches=[1, 1, 1, 1],
+            num_se_blocks=[0, 0, 0, 0],
+        )
+    ),
+    'ResNet': dict(depth=18, partial_bn=False),
+    'ResNet2Plus1d': dict(depth=18, base_channels=16),
+    'ResNet3d': dict(
+        base_channels=8, stage_blocks=(1, 1, 1, 1), inflate=(1, 1, 1, 1)
+    ),
+    'ResNet3dCSN': THIN,
+    'ResNet3dSlowOnly': THIN,
+    'ResNetAudio': dict(depth=18, base_channels=16),
+    'ResNetTSM': dict(depth=18, out_indices=(2, 3)),
+}
+for class_name, smaller in SMALLER.items():
+    BACKBONES[class_name].update(smaller)
+# Batches that are not one clip of eight frames.
+INPUTS = dict(
+    MobileNetV2=(1, 3, 64, 64),
+    MobileNetV2TSM=(8, 3, 64, 64),
+    MobileOneTSM=(8, 3, 64, 64),
+    ResNet=(1, 3, 64, 64),
+    ResNetAudio=(1, 1, 64, 64),
+    ResNetTSM=(8, 3, 64, 64),
+    ResNet3dSlowFast=(1, 3, 32, 64, 64),
+)
+SHIFTED = {'MobileNetV2TSM', 'MobileOneTSM', 'ResNetTSM'}
+# Joints of two branches; test_slowfast.py has their narrow networks.
+JOINED = {'ResNet3dSlowFast'}
+REASONS = {}  # what the tests found
+
+
+def randomise(net):
+    for layer in net.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.running_mean, -0.5, 0.5)
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_right_or_refused(enter_scope, name):
+    enter_scope('mmaction')
+    try:
+        net = tool.try_backbone(name, BACKBONES[name], 'mmaction2')
+    except UsageError as error:
+        REASONS[name] = str(error)
+        assert '\n' not in str(error) and name in str(error)
+        return
+    REASONS[name] = ''
+    randomise(net)
+    shape = INPUTS.get(name, (1, 3, 8, 64, 64))
+    x = torch.randn(shape, dtype=torch.double)
+    stock = MODELS.build(dict(type=name, **copy.deepcopy(BACKBONES[name])))
+    assert isinstance(net, type(stock))
+    stock.load_state_dict(net.state_dict(), strict=True)
+    net.load_state_dict(stock.state_dict(), strict=True)
+    for network in (net, stock):
+        network.double().eval()  # `train` of stock backbones returns nothing
+    with torch.no_grad():
+        for ours, theirs in zip(maps(net(x)), maps(stock(x))):
+            assert torch.equal(ours, theirs)
+    narrow, outputs = narrow_copy(net, x, 0.45)
+    if name not in SHIFTED | JOINED:
+        with torch.no_grad():
+            for ours, theirs in zip(outputs, maps(narrow(x))):
+                torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+    count = sum(p.numel() for p in narrow.parameters())
+    assert count < 0.6 * sum(p.numel() for p in net.parameters())
+
+
+def maps(outputs):
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def narrow_copy(net, x, width):
+    """The network of plain layers that are as wide as ``net`` ran."""
+    shapes, handles = {}, []
+    for name, layer in net.named_modules():
+        if isinstance(layer, SlimLayer):
+
+            def record(layer, args, out, name=name):
+                shapes[name] = args[0].shape[1], out.shape[1]
+
+            handles.append(layer.register_forward_hook(record))
+    with torch.no_grad(), active_width(net, width):
+        outputs = maps(net(x))
+    for handle in handles:
+        handle.remove()
+    narrow = copy.deepcopy(net)
+    for name, (inputs, outputs_) in shapes.items():
+        *path, last = name.split('.')
+        parent = narrow.get_submodule('.'.join(path))
+        setattr(parent, last, plain(net.get_submodule(name), inputs, outputs_))
+    narrow.eval()
+    return narrow, outputs
+
+
+PLAIN = {
+    nn.Conv2d: nn.Conv2d,
+    nn.Conv3d: nn.Conv3d,
+    nn.BatchNorm2d: nn.BatchNorm2d,
+    nn.BatchNorm3d: nn.BatchNorm3d,
+    nn.SyncBatchNorm: nn.BatchNorm3d,  # the same in evaluation
+}
+
+
+def plain(layer, inputs, outputs):
+    """A stock layer with the leading part of what ``layer`` holds."""
+    kind = next(new for old, new in PLAIN.items() if isinstance(layer, old))
+    if issubclass(kind, nn.modules.batchnorm._BatchNorm):
+        new = kind(outputs, eps=layer.eps)
+    else:
+        groups = max(1, layer.groups * inputs // layer.in_channels)
+        new = kind(
+            inputs,
+            outputs,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            groups if layer.groups > 1 else 1,
+            bias=layer.bias is not None,
+        )
+    state = layer.state_dict()
+    new = new.double()
+    with torch.no_grad():
+        for key, value in new.state_dict().items():
+            value.copy_(state[key][tuple(slice(n) for n in value.shape)])
+    return new
+
+
+def test_the_page_lists_what_was_found():
+    """It is written by tools/list_backbones.py, not by hand."""
+    import mmaction
+
+    text = PAGE.read_text()
+    if f'mmaction2 {mmaction.__version__}\n' not in text:
+        pytest.skip('the page was written with another mmaction2')
+    if REASONS.keys() != BACKBONES.keys():
+        pytest.skip('it takes the tests of all backbones')
+    (of_c3d,) = (line for line in text.split('\n') if '| C3D |' in line)
+    found = dict(REASONS, C3D=of_c3d[len('| C3D | ') : -len(' |')])
+    found = {name: found[name] for name in sorted(found)}
+    assert tool.survey_page(found, 'mmaction2') == text

@@ -1,0 +1,217 @@
+"""What counts segments follows the active subnet, or is refused."""
+
+import copy
+import pickle
+
+import pytest
+import segment_networks as nets
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from mutualnet_mm import ConfigError, Subnet
+from mutualnet_mm.models import static_model
+from mutualnet_mm.models.segments import follow_segments
+from mutualnet_mm.slimmable import SlimState
+from mutualnet_mm.slimmable.verify import already_verified
+
+pytest.importorskip('mmaction')
+
+TSM = dict(type='TSMHead', num_segments=4, dropout_ratio=0)
+RESNET = dict(depth=50, pretrained2d=False, num_segments=4)
+BLOCKS = dict(
+    non_local=((0, 0, 0), (1, 0, 0, 0), (0,) * 6, (0, 0, 0)),
+    non_local_cfg=dict(sub_sample=True, mode='dot_product'),
+)
+# Of each: the backbone, and the channels of its map.
+SHIFTED = dict(
+    mobilenet=(
+        dict(
+            wraps='MobileNetV2TSM',
+            widen_factor=0.25,
+            num_segments=4,
+            pretrained2d=False,
+        ),
+        1280,
+    ),
+    resnet=(dict(RESNET, wraps='ResNetTSM', depth=18), 512),
+    non_local=(dict(RESNET, wraps='ResNetTSM', **BLOCKS), 2048),
+    blocks=(
+        dict(RESNET, wraps='ResNetTSM', depth=18, shift_place='block'),
+        512,
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def scope(enter_scope):
+    enter_scope('mmaction')
+
+
+def config(kind, frames=(4, 3, 2), slimmable=True, segments=4):
+    backbone, channels = SHIFTED[kind]
+    backbone = dict(backbone, num_segments=segments)
+    name = backbone.pop('wraps')
+    own = dict(type='mutualnet_mm.Slimmable', wraps=name)
+    head = dict(TSM, num_segments=segments, in_channels=channels)
+    head.update(num_classes=nets.CLASSES, average_clips='score')
+    made = dict(
+        type='Recognizer2D',
+        backbone=dict(backbone, **(own if slimmable else dict(type=name))),
+        cls_head=head,
+    )
+    if slimmable:
+        space = dict(width_range=(0.5, 1.0), resolution=(32, 24))
+        made.update(
+            type='mutualnet_mm.MutualLearning',
+            wraps='Recognizer2D',
+            mutual=dict(space, frames=frames),
+        )
+    return made
+
+
+def build(kind, **settings):
+    # Shifts do not narrow to the leading channels: here at full width alone.
+    with already_verified():
+        model = MODELS.build(config(kind, **settings))
+    nets.randomise(model)
+    nn.init.normal_(model.cls_head.fc_cls.weight, std=0.05)
+    return model.eval()
+
+
+def scores(samples):
+    return torch.stack([sample.pred_score for sample in samples])
+
+
+@pytest.mark.parametrize('kind', SHIFTED)
+def test_fewer_segments_are_a_stock_network_of_as_many(kind):
+    """With the same weights, bit by bit, of several views."""
+    model = build(kind)
+    frames, samples = nets.batch(2, frames=8)
+    stand_alone = []
+    for segments in (4, 3, 2):
+        stock = MODELS.build(config(kind, slimmable=False, segments=segments))
+        stock.load_state_dict(model.state_dict(), strict=True)
+        subnet = Subnet(1.0, 32, segments)
+        resized, copies = model.task.resize(model, frames, samples, subnet)
+        picked = {4: range(4), 3: (0, 2, 3), 2: (1, 3)}[segments]
+        both = [*picked, *(4 + i for i in picked)]
+        assert torch.equal(resized, frames[:, both])
+        with torch.no_grad(), model.activate(subnet):
+            model.slim_state.running_stats = True
+            found = scores(model(resized, copies, mode='predict'))
+            wanted = scores(
+                stock.eval()(frames[:, both], samples, mode='predict')
+            )
+        assert torch.equal(found, wanted)
+        stand_alone.append(found)
+        static = static_model(model, subnet)
+        with torch.no_grad():
+            own = scores(static(frames, samples, mode='predict'))
+        assert torch.equal(own, wanted)
+    assert not torch.allclose(*stand_alone[:2])
+    with torch.no_grad():  # back at the number that it was built for
+        again = scores(model(frames, samples, mode='predict'))
+    assert torch.equal(again, stand_alone[0])
+
+
+def test_a_step_of_several_numbers():
+    model = build('mobilenet').train()
+    frames, samples = nets.batch(2)
+    model.sampler.sample = lambda step: dict(
+        full=Subnet(1.0, 32, 4), rand1=Subnet(1.0, 32, 2)
+    )
+    torch.manual_seed(0)
+    found = model.loss(frames, samples)
+    with torch.no_grad():
+        (teacher, student) = (
+            plain_scores(model, segments, frames) for segments in (4, 2)
+        )
+    target = teacher.softmax(1)
+    expected = (target * (target.log() - student.log_softmax(1))).sum(1).mean()
+    torch.testing.assert_close(found['rand1/total'], expected)
+
+
+def plain_scores(model, segments, frames):
+    """The video's scores of a stock network, in training mode."""
+    stock = MODELS.build(
+        config('mobilenet', slimmable=False, segments=segments)
+    )
+    stock.load_state_dict(model.state_dict())
+    picked = {4: range(4), 2: (1, 3)}[segments]
+    return stock.train()(frames[:, [*picked]], stage='head')
+
+
+def test_copies():
+    model = build('mobilenet')
+    with model.activate('1.0x-32-2'):
+        for other in (
+            copy.deepcopy(model),
+            pickle.loads(pickle.dumps(model)),
+        ):
+            assert other.cls_head.num_segments == 2
+            other.slim_state.set(1.0, frames=3)
+            assert other.cls_head.num_segments == 3
+            assert model.cls_head.num_segments == 2
+            counting = [
+                m for m in other.backbone.modules() if hasattr(m, 'shift_div')
+            ]
+            assert len(counting) > 5  # and the backbone, as it was built
+            assert {m.num_segments for m in counting} == {3, 4}
+    assert model.cls_head.num_segments == 4
+
+
+FIXED = {
+    'TRNHead': (
+        dict(type='ResNet', depth=18),
+        dict(type='TRNHead', in_channels=512, num_segments=4, hidden_dim=8),
+    ),
+    'TABlock': (
+        dict(type='TANet', depth=50, num_segments=4),
+        dict(type='TSNHead', in_channels=2048),
+    ),
+    'TemporalInterlace': (
+        dict(RESNET, type='ResNetTIN', depth=18),
+        dict(type='TSNHead', in_channels=512),
+    ),
+}
+
+
+@pytest.mark.parametrize('name', FIXED)
+def test_weights_for_one_number(name):
+    """Nothing is changed before the error."""
+    backbone, head = FIXED[name]
+    stock = MODELS.build(
+        dict(
+            type='Recognizer2D',
+            backbone=backbone,
+            cls_head=dict(head, num_classes=3),
+        )
+    )
+    classes = [type(module) for module in stock.modules()]
+    with pytest.raises(ConfigError) as caught:
+        follow_segments(stock, (4, 2), SlimState())
+    text = str(caught.value)
+    assert name in text or 'TANet' in text
+    assert 'mutual.frames=(4,)' in text and '\n' not in text
+    assert [type(module) for module in stock.modules()] == classes
+    assert follow_segments(stock, (4,), SlimState())
+
+
+@pytest.mark.parametrize('place', ['backbone', 'cls_head'])
+def test_another_number_than_the_full_one(place):
+    settings = config('mobilenet')
+    settings[place]['num_segments'] = 8
+    with already_verified(), pytest.raises(ConfigError) as caught:
+        MODELS.build(settings)
+    text = str(caught.value)
+    assert f'model.{place} (' in text and 'built for 8 segments' in text
+    assert 'mutual.frames[0] is 4' in text and 'num_segments=4' in text
+
+
+def test_networks_that_do_not_count():
+    """TSN takes any number of frames."""
+    stock = MODELS.build(nets.config(slimmable=False))
+    classes = [type(module) for module in stock.modules()]
+    assert not follow_segments(stock, (4, 2), SlimState())
+    assert [type(module) for module in stock.modules()] == classes

@@ -4,7 +4,7 @@
 from typing import Sequence
 
 from mmaction.models import MobileNetV2TSM, MobileOneTSM, ResNetTSM, TSMHead
-from mmaction.models.backbones.resnet_tsm import NL3DWrapper, TemporalShift
+from mmaction.models.backbones.resnet_tsm import TemporalShift
 from torch import nn
 
 from ..errors import ConfigError
@@ -13,13 +13,8 @@ from ..slimmable.convert import stock_name
 from .wraps import Stock, swap
 
 # Their weights are the same for any number of segments.
-_ANY_NUMBER = {
-    stock.forward
-    for stock in (
-        *(TemporalShift, NL3DWrapper, TSMHead),
-        *(ResNetTSM, MobileNetV2TSM, MobileOneTSM),
-    )
-}
+_TSM = (TemporalShift, TSMHead, ResNetTSM, MobileNetV2TSM, MobileOneTSM)
+_ANY_NUMBER = {stock.forward for stock in _TSM}
 
 
 class ElasticMixin(Stock):
@@ -40,8 +35,8 @@ def follow_segments(
 ) -> bool:
     """Let what counts segments follow the active subnet.
 
-    Instances become ones of a made subclass: the shifts of TSM, non-local
-    blocks over time and TSM's head. Others keep what they were built for.
+    Instances become ones of a made subclass: the shifts of TSM, and TSM's
+    head. Others keep what they were built for.
 
     Args:
         model (nn.Module): Recognizer, changed in place.

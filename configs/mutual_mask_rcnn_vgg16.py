@@ -34,6 +34,8 @@ model = dict(
     neck=dict(in_channels=[128, 256, 512, 512]),
 )
 
+sync_bn = 'torch'  # two images per GPU are few for batch norms
+
 # The pipeline delivers the full resolution; smaller ones are made from it.
 resize = dict(type='Resize', scale=(1000, 600), keep_ratio=True)
 train_pipeline = [

@@ -2,12 +2,14 @@
 """The command line that our tools share."""
 
 import argparse
+import os
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 
+from .config import augment_tests, draw_predictions, options
 from .config.stock_errors import named_stock_errors
 from .errors import UsageError
 
@@ -53,9 +55,186 @@ def runner_parser(description: str) -> argparse.ArgumentParser:
         default='auto',
         help='job launcher; the default finds out',
     )
-    # torch.distributed.launch passes it, torchrun sets the variable instead.
-    parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
+    parser.add_argument(
+        *('--local_rank', '--local-rank'),
+        type=int,
+        action=_LocalRank,
+        help=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        '--no-pin-memory',
+        action='store_true',
+        help='no pinned memory in data loaders',
+    )
     return parser
+
+
+class _LocalRank(argparse.Action):
+    """Torch's launcher passes it, torchrun sets the variable instead."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: Any = None,
+    ) -> None:
+        os.environ.setdefault('LOCAL_RANK', str(values))
+
+
+def training_parser(description: str) -> argparse.ArgumentParser:
+    """:func:`runner_parser` with what the stock tools for training take.
+
+    Args:
+        description (str): As for :func:`tool_parser`.
+    """
+    parser = runner_parser(description)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint, by default the last of the work dir',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision (GPU)'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate from auto_scale_lr's batch size",
+    )
+    parser.add_argument(
+        '--no-validate', action='store_true', help='train without validation'
+    )
+    parser.add_argument(
+        '--seed', type=int, help='of weights and data; subnets: mutual.seed'
+    )
+    parser.add_argument(
+        '--diff-rank-seed',
+        action='store_true',
+        help='another seed for each process',
+    )
+    parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='only algorithms that repeat their results',
+    )
+    parser.add_argument(
+        '--no-persistent-workers',
+        action='store_true',
+        help='new data loading processes for every epoch',
+    )
+    return parser
+
+
+def set_training(cfg: Config, args: argparse.Namespace) -> None:
+    """Set in a config what :func:`training_parser` has read.
+
+    Args:
+        cfg (Config): Changed in place.
+        args (Namespace): Of the command line.
+
+    Raises:
+        ConfigError: If the config cannot be trained so.
+    """
+    if args.resume is not None:
+        options.resume_training(cfg, args.resume)
+    if args.amp:
+        options.use_mixed_precision(cfg)
+    if args.auto_scale_lr:
+        options.scale_learning_rate(cfg)
+    if args.no_validate:
+        options.skip_validation(cfg)
+    options.set_randomness(
+        cfg, args.seed, args.diff_rank_seed, args.deterministic
+    )
+    options.set_loaders(
+        cfg,
+        pin_memory=not args.no_pin_memory,
+        persistent_workers=not args.no_persistent_workers,
+    )
+
+
+def testing_parser(description: str) -> argparse.ArgumentParser:
+    """:func:`runner_parser` with what the stock tools for testing take.
+
+    Args:
+        description (str): As for :func:`tool_parser`.
+    """
+    parser = runner_parser(description)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--subnet',
+        nargs='+',
+        metavar='SUBNET',
+        help="such as 1.0x-600 0.25x-240; default: test_cfg's",
+    )
+    parser.add_argument(
+        *('--out', '--dump'),
+        metavar='FILE',
+        help='write the predictions to a pickle file, those of each further '
+        'subnet to one beside it (FILE.0.25x-240.pkl)',
+    )
+    parser.add_argument(
+        '--out-item',
+        choices=['pred', 'metrics'],
+        help='what to write: predictions (default), or the metrics of all '
+        'subnets in one file (.json, .yaml, .pkl)',
+    )
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='draw the predictions of each subnet into DIR/SUBNET',
+    )
+    parser.add_argument(
+        '--show', action='store_true', help='show the pictures in windows'
+    )
+    parser.add_argument(
+        '--interval',
+        type=_count,
+        metavar='N',
+        help='draw every N-th sample (mmpretrain), default: all',
+    )
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2.0,
+        metavar='SECONDS',
+        help='how long a window stays, default: 2',
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation, by the config's tta_model and "
+        'tta_pipeline, default: mirror images',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='test in mixed precision'
+    )
+    return parser
+
+
+def set_testing(cfg: Config, args: argparse.Namespace) -> None:
+    """Set in a config what :func:`testing_parser` has read.
+
+    Args:
+        cfg (Config): With a ``test_cfg``; changed in place.
+        args (Namespace): Of the command line.
+
+    Raises:
+        ConfigError: If the config cannot be tested so.
+    """
+    cfg.load_from = args.checkpoint
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir is not None:
+        draw_predictions(
+            cfg, args.show_dir, args.show, args.interval, args.wait_time
+        )
+    if args.tta:
+        augment_tests(cfg)
+    options.set_loaders(cfg, ['test'], pin_memory=not args.no_pin_memory)
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +267,33 @@ class _Options(DictAction):
                 ) from error
 
 
+def add_space(parser: argparse.ArgumentParser) -> None:
+    """Add ``--width``, ``--resolution``, ``--frames``: lists, or None."""
+    for name, kind, example, default in (
+        ('width', float, '0.25,1.0', "the paper's"),
+        ('resolution', int, '800,640,480,320', "the pipeline's and parts"),
+        ('frames', int, '8,5,3', "the pipeline's and parts; of videos"),
+    ):
+        parser.add_argument(
+            f'--{name}',
+            type=_list_of(kind, example),
+            metavar=example,
+            help=f'default: {default}',
+        )
+
+
+def _list_of(kind: type, example: str) -> Callable[[str], list]:
+    def parse(text: str) -> list:
+        try:
+            return [kind(item) for item in text.split(',')]
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(
+                f'{text!r}: write numbers with commas, as in {example}'
+            ) from error
+
+    return parse
+
+
 def add_image_shape(parser: argparse.ArgumentParser, video: str) -> None:
     """Add ``--image-shape``, two numbers, or None where it is not given.
 
@@ -101,14 +307,18 @@ def add_image_shape(parser: argparse.ArgumentParser, video: str) -> None:
         nargs=2,
         type=_pixels,
         metavar=('H', 'W'),
-        help='original image of a detector, which keeps the aspect ratio, '
+        help='original image, which the test pipeline resizes, '
         f'default: 480 640; {video}',
     )
 
 
 def _pixels(text: str) -> int:
+    return _count(text, 'pixels')
+
+
+def _count(text: str, what: str = 'a whole number') -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r}: use pixels, from 1')
+        raise argparse.ArgumentTypeError(f'{text!r}: use {what}, from 1')
     return int(text)
 
 

@@ -13,6 +13,9 @@ Size = Tuple[int, ...]
 """Height and width in pixels; before them the segments of a video, where a 2D
 network takes it apart."""
 
+COMMON_SHAPE: Size = (480, 640)
+"""Of most images of COCO."""
+
 _MAX_WIDTHS = 1000  # of a grid; each is tested
 _PATTERN = re.compile(
     r'(?P<width>\d+(?:\.\d+)?(?:e[+-]?\d+)?)x'
@@ -26,9 +29,10 @@ class Subnet:
 
     Args:
         width (float): Fraction of the base network's channels.
-        resolution (int): Spatial resolution in pixels, in the sense of the
-            task: the side of the square input for classification and video,
-            the short edge of ``Resize(scale=(L, resolution))`` for detection.
+        resolution (int): Spatial resolution in pixels. The input is what the
+            full network sees, scaled by it over the full resolution: a side
+            of the crops of a classifier or of clips, the short edge or a side
+            of what a detector's test pipeline resizes images to.
         frames (int, optional): Frames of the clip, or segments of the video
             where the network is 2D; for video only. Defaults to None.
     """

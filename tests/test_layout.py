@@ -19,6 +19,7 @@ FLOORS = [
     {'deploy'},
     {'export'},
     {'apis'},
+    {'survey'},
     {'cli'},  # of the tools, not of the library
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}

@@ -2,11 +2,14 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from mmengine.fileio import load
 from programs import run_program
 
 from mutualnet_mm import Subnet
@@ -319,6 +322,80 @@ def test_what_no_runner_takes(tool, options, message, tmp_path, monkeypatch):
     (tmp_path / 'a.pth').write_bytes(b'')
     code, line = run_tool(tool, options)
     assert code == 1 and line.startswith('error: ') and message in line
+
+
+def test_what_a_test_writes(make_config, checkpoint, tmp_path, monkeypatch):
+    """Of every subnet, with augmentation; the metrics are what is printed."""
+    monkeypatch.chdir(tmp_path)
+    cfg = make_config(
+        default_hooks=dict(visualization=dict(type='VisualizationHook')),
+        visualizer=dict(type='UniversalVisualizer'),
+        custom_imports=dict(imports=['mutualnet_mm']),
+    )
+    Path('a.py').write_text(cfg.pretty_text)
+    tool = ROOT / 'tools/test.py'
+    command = ['a.py', checkpoint, '--tta', '--subnet', '1.0x-32', '0.5x-16']
+    options = ['--dump', 'out/found.pkl', '--show-dir', 'shown']
+    done = run_program(tool, *command, *options, '--interval', '6')
+    assert done.returncode == 0, done.stderr
+    sums = [
+        sum((s['pred_score'].double() ** 2).sum().item() for s in load(file))
+        for file in ('out/found.pkl', 'out/found.0.5x-16.pkl')
+    ]
+    shown = {path.as_posix() for path in Path('shown').rglob('*.png')}
+    assert len(shown) == 4
+    assert {path.split('/')[1] for path in shown} == {'1.0x-32', '0.5x-16'}
+
+    # The stock tool does the same, since the loop does it.
+    stock = Path(import_module('mmpretrain').__file__).parent
+    done = run_program(
+        stock / '.mim/tools/test.py',
+        *('a.py', checkpoint, '--tta', '--out', 'stock/found.pkl'),
+        *('--show-dir', 'stock/shown', '--interval', '6', '--cfg-options'),
+        'test_cfg.subnets=1.0x-32,0.5x-16',
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ('found.pkl', 'found.0.5x-16.pkl'):
+        for ours, theirs in zip(load(f'out/{name}'), load(f'stock/{name}')):
+            assert torch.equal(ours['pred_score'], theirs['pred_score'])
+    names = {
+        path.relative_to('stock') for path in Path('stock').rglob('*.png')
+    }
+    assert {path.as_posix() for path in names} == shown
+
+    options = ['--out', 'out/found.json', '--out-item', 'metrics']
+    assert run_program(tool, *command, *options).returncode == 0
+    metrics = load('out/found.json')
+    for prefix, expected in zip(('', '0.5x-16/'), sums):
+        assert metrics[f'{prefix}sums/squares'] == pytest.approx(expected)
+        assert f'{prefix}accuracy/top1' in metrics
+
+    done = run_program(tool, *command, *options[2:])
+    assert 'error: --out-item metrics: name the file by --out' in done.stderr
+
+
+def test_training_without_validation(make_config, tmp_path, monkeypatch):
+    """Not even what it would validate has to be there."""
+    monkeypatch.chdir(tmp_path)
+    hook = dict(type='CheckpointHook', save_best='0.5x-16/accuracy/top1')
+    cfg = make_config(
+        default_hooks=dict(checkpoint=hook),
+        custom_imports=dict(imports=['mutualnet_mm']),
+        auto_scale_lr=dict(base_batch_size=1),
+        val_cfg=dict(),
+    )
+    cfg.val_dataloader = dict(cfg.test_dataloader)
+    cfg.val_dataloader.dataset = dict(type='CustomDataset', data_root='no')
+    cfg.val_evaluator = cfg.test_evaluator
+    Path('a.py').write_text(cfg.pretty_text)
+    tool = ROOT / 'tools/train.py'
+    options = ['--work-dir', 'out', '--auto-scale-lr', '--seed', '1']
+    done = run_program(tool, 'a.py', *options, '--no-validate')
+    assert done.returncode == 0, done.stderr
+    state = torch.load('out/epoch_1.pth', weights_only=True)
+    assert state['optimizer']['param_groups'][0]['lr'] == 4 * 0.01
+    done = run_program(tool, 'a.py', *options)
+    assert done.returncode == 1 and "'no' does not exist" in done.stderr
 
 
 def write_classifier(folder):

@@ -2,10 +2,10 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Count multiply-accumulates and parameters of subnets; no data needed.
 
-Detectors: MACs are those of backbone and neck. The heads are listed apart,
-with MACs for single-stage detectors only: behind proposals they depend on how
-many there are. Recognizers: MACs are those of one view as the test pipeline
-delivers it, and of all views of a video.
+All sizes are those that the test pipeline delivers. Detectors: MACs are those
+of backbone and neck. The heads are listed apart, with MACs for single-stage
+detectors only: behind proposals they depend on how many there are.
+Recognizers: MACs are those of one view, and of all views of a video.
 """
 
 import json
@@ -24,6 +24,7 @@ from mutualnet_mm.apis import (
 )
 from mutualnet_mm.cli import add_image_shape, config_parser, one_line_errors
 from mutualnet_mm.config import find_views
+from mutualnet_mm.cost import warn_of_equal_sizes
 from mutualnet_mm.models.build import listed_subnets
 
 
@@ -52,21 +53,20 @@ def count(args) -> list:
         args.config, args.cfg_options, launcher='none', stages=()
     )
     model = build_model(cfg)
-    views = find_views(cfg)
-    image_shape = views.shape
-    if args.image_shape:  # of as many segments, for 2D networks of video
-        image_shape = (*(views.shape or ())[:-2], *args.image_shape)
+    views = find_views(cfg, args.image_shape)
     rows = []
-    for subnet in args.subnet or listed_subnets(cfg, model):
-        subnet = model.space.check(subnet)
-        shape = model.task.input_shape(model, subnet, image_shape)
+    subnets = args.subnet or listed_subnets(cfg, model)
+    subnets = list(map(model.space.check, subnets))
+    warn_of_equal_sizes(model, subnets, views.shape)
+    for subnet in subnets:
+        shape = model.task.input_shape(model, subnet, views.shape)
         row = dict(
             subnet=str(subnet),
             width=subnet.width,
             resolution=subnet.resolution,
             frames=subnet.frames,
             input_shape=list(shape[1:]),
-            macs=count_macs(model, subnet, image_shape),
+            macs=count_macs(model, subnet, views.shape),
             params=count_params(model, subnet),
         )
         if views.number is not None:
@@ -75,7 +75,7 @@ def count(args) -> list:
                 views=views.number,
                 video_macs=views.number * row['macs'],
             )
-        heads = count_heads(model, subnet, image_shape)
+        heads = count_heads(model, subnet, views.shape)
         if heads is not None:
             row.update(head_macs=heads.macs, head_params=heads.params)
         rows.append(row)

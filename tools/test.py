@@ -1,27 +1,26 @@
 #!/usr/bin/env python
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Test a checkpoint at several subnets, with calibrated batch norms."""
+"""Test a checkpoint at several subnets, with calibrated batch norms.
 
+The options of the stock tools of mmpretrain, mmdet and mmaction2 are taken
+here, for the configs of all three. What they write is kept apart by subnet.
+"""
+
+import mmengine
 import torch
-from mmengine.model import is_model_wrapper
+from mmengine.dist import is_main_process
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import load_config
-from mutualnet_mm.cli import one_line_errors, runner_parser
+from mutualnet_mm.cli import one_line_errors, set_testing, testing_parser
 from mutualnet_mm.config import make_runner
+from mutualnet_mm.engine.prediction_files import check_out, dump_predictions
+from mutualnet_mm.models.build import unwrapped
 from mutualnet_mm.models.checkpoints import check_checkpoint, check_exists
 
 
 def main() -> None:
-    parser = runner_parser(__doc__)
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument(
-        '--subnet',
-        nargs='+',
-        metavar='SUBNET',
-        help="such as 1.0x-600 0.25x-240; default: test_cfg's",
-    )
-    args = parser.parse_args()
+    args = testing_parser(__doc__).parse_args()
     torch.set_flush_denormal(True)  # of a small network's tails on a CPU
     with one_line_errors():
         cfg = load_config(
@@ -32,7 +31,6 @@ def main() -> None:
             stages=('test',),
         )
         check_exists(args.checkpoint)
-        cfg.load_from = args.checkpoint
         for key in ('test_dataloader', 'test_evaluator'):
             if cfg.get(key) is None:
                 raise UsageError(f'the config has no {key}: nothing to test')
@@ -47,13 +45,21 @@ def main() -> None:
                 'the config has no test_cfg: name subnets by --subnet, or set '
                 "test_cfg=dict(type='mutualnet_mm.SubnetTestLoop')"
             )
+        item = args.out_item or 'pred'
+        if args.out is not None:
+            check_out(args.out, item)
+        elif args.out_item is not None:
+            raise UsageError(
+                f'--out-item {args.out_item}: name the file by --out'
+            )
+        set_testing(cfg, args)
         runner = make_runner(cfg)
-        model = runner.model
-        check_checkpoint(
-            args.checkpoint,
-            model.module if is_model_wrapper(model) else model,
-        )
-        runner.test()
+        check_checkpoint(args.checkpoint, unwrapped(runner.model))
+        if args.out is not None and item == 'pred':
+            dump_predictions(runner, args.out)
+        metrics = runner.test()
+        if args.out is not None and item == 'metrics' and is_main_process():
+            mmengine.dump(metrics, args.out)
 
 
 if __name__ == '__main__':

@@ -23,6 +23,7 @@ from rich.table import Table
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import build_model, count_macs, load_config
 from mutualnet_mm.cli import add_image_shape, config_parser, one_line_errors
+from mutualnet_mm.config import find_views, takes_clips
 from mutualnet_mm.cost import (
     closed_form_ratio,
     expected_macs,
@@ -60,6 +61,8 @@ def count(args) -> dict:
         launcher='none',
         stages=('train',) if args.measure else (),
     )
+    if not takes_clips(cfg):
+        shape = find_views(cfg, shape).shape
     # First, since it is what may fail.
     times = (
         measure_steps(cfg, track=partial(track, description='Timing'))

@@ -1,8 +1,8 @@
 """The paper's experiment with every size made in the data pipeline.
 
 Each size is resized from the original image by the stock transform instead
-of interpolated on the device: exact, but more work for the data loaders.
-Validation and testing interpolate.
+of interpolated on the device: exactly the paper's, 1000 x {600, 480, 360,
+240}, but more work for the data loaders. Validation and testing interpolate.
 """
 
 _base_ = ['../mutual_mask_rcnn_vgg16.py']

@@ -1,7 +1,7 @@
 """RetinaNet by mutual learning: a stock config and the lines that change.
 
-Nothing but the model and the loops differs from mmdet's config; the stock
-pipeline's 1333 x 800 is the full resolution.
+Nothing but the model, its batch norms and the loops differs from mmdet's
+config; the stock pipeline's 1333 x 800 is the full resolution.
 """
 
 _base_ = ['mmdet::retinanet/retinanet_r50_fpn_2x_coco.py']
@@ -18,6 +18,7 @@ model = dict(
         frozen_stages=-1,
     ),
 )
+sync_bn = 'torch'  # two images per GPU are few for batch norms
 val_cfg = dict(type='mutualnet_mm.SubnetValLoop')
 test_cfg = dict(
     type='mutualnet_mm.SubnetTestLoop',

@@ -19,6 +19,7 @@ from ..models.build import build_model
 from ..query_table import load_table
 from ..visualization import plot_tables
 from .build_table import build_table
+from .make_adaptive import make_adaptive
 
 __all__ = [
     'AdaptiveFile',
@@ -34,6 +35,7 @@ __all__ = [
     'load_config',
     'load_static',
     'load_table',
+    'make_adaptive',
     'measure_latencies',
     'plot_tables',
 ]

@@ -18,7 +18,7 @@ from ..config.runner import make_runner
 from ..config.source import config_source
 from ..config.stock_errors import named_stock_errors
 from ..config.views import find_views
-from ..cost.macs import count_macs, count_params
+from ..cost.macs import count_macs, count_params, warn_of_equal_sizes
 from ..deploy.adaptive_file import AdaptiveFile
 from ..deploy.inputs import InputPipeline
 from ..engine.table_loop import TableLoop
@@ -73,9 +73,9 @@ def build_table(
 
     Returns:
         QueryTable: Accuracies carry a 95 % interval, see
-        :func:`~mutualnet_mm.query_table.metric_interval`. MACs of video are
-        those of one view as the test pipeline delivers it (of the full
-        resolution where it names no size).
+        :func:`~mutualnet_mm.query_table.metric_interval`. MACs are those of
+        an image, or of one view of a video, as the test pipeline delivers it
+        (of the full resolution where it names no size).
 
     Raises:
         UsageError: If something given is wrong, in several processes, or if
@@ -104,6 +104,7 @@ def build_table(
     model = loop.model
     check_checkpoint(checkpoint, model)
     views = find_views(cfg)
+    warn_of_equal_sizes(model, loop.subnets, views.shape)
     costs = _Costs(model, views.shape)
     for subnet in loop.subnets:
         costs.of(subnet)
@@ -155,7 +156,8 @@ class _Costs:
 
     Args:
         model (MutualLearningMixin): Whose subnets they are.
-        shape (tuple[int], optional): Height and width of a view.
+        shape (tuple[int], optional): Height and width of what the test
+            pipeline delivers.
     """
 
     def __init__(

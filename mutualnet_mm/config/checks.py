@@ -3,19 +3,18 @@
 
 import os
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
 from ..errors import ConfigError
-from .pipelines import STAGES, Step, both_sides, pipeline_steps, stage_datasets
+from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
 from .views import (
+    first_of,
     frame_stride,
     makes_segments,
     sampled_segments,
     sampling_steps,
-    sizing_step,
-    takes_clips,
 )
 
 # Data sets that fetch what their folder lacks.
@@ -134,38 +133,6 @@ def check_colours(cfg: Config, stages: Sequence[str] = STAGES) -> None:
                 )
 
 
-def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
-    """Refuse a pipeline that does not deliver the full resolution.
-
-    The last step that sets a size counts: the short edge of a ``Resize`` that
-    keeps the ratio, else the side. For clips, both sides are compared, and
-    only in training: they may be tested on larger views.
-    Training and testing refuse other sizes, too, but only once an image of
-    that stage is there. Sizes that depend on the image, and pipelines of
-    other projects, are left to them.
-
-    Raises:
-        ConfigError: Names the step, its size and the full resolution.
-    """
-    full = _first(cfg, 'resolution')
-    if full is None:
-        return
-    if _scope(cfg) not in _SCOPES:
-        return
-    delivered = _image_size
-    if takes_clips(cfg):
-        delivered = _clip_size
-        stages = [stage for stage in stages if stage == 'train']
-    for place, dataset in stage_datasets(cfg, stages):
-        found = delivered(pipeline_steps(place, dataset), full)
-        if found is not None and not found.agrees:
-            raise ConfigError(
-                f'{found.step.place} is a {found.step.kind} of {found.size}, '
-                'but the full resolution, mutual.resolution[0], is '
-                f'{full}: they must agree'
-            )
-
-
 def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     """Refuse a pipeline whose clips are not as long as the full network's.
 
@@ -176,7 +143,7 @@ def check_clips(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     Raises:
         ConfigError: Names the step, its value and the right one.
     """
-    frames = _first(cfg, 'frames')
+    frames = first_of(cfg, 'frames')
     if frames is None:
         return
     for place, dataset in stage_datasets(cfg, stages):
@@ -216,62 +183,3 @@ def _check_segments(step: Step, frames: int, modality: Optional[str]) -> None:
             f'network takes mutual.frames[0]={frames}: set {length}num_clips='
             f'{frames}, or another mutual.frames[0]'
         )
-
-
-def _first(cfg: Config, name: str) -> Any:
-    """First value of a list in ``mutual``: the full network's."""
-    mutual = (cfg.get('model') or {}).get('mutual') or {}
-    values = mutual.get(name)
-    if not isinstance(values, (list, tuple)) or not values:
-        return None
-    # The model refuses lists in another order.
-    return values[0] if values[0] == max(values) else None
-
-
-# Projects whose steps are understood here; None if a config has no scope.
-_SCOPES = (None, 'mmengine', 'mmpretrain', 'mmdet', 'mmaction')
-
-
-def _scope(cfg: Config) -> Optional[str]:
-    """Project whose transforms the pipelines use."""
-    wraps = str(cfg.model.get('wraps'))
-    own = wraps.partition('.')[0] if '.' in wraps else None
-    return own or cfg.model.get('_scope_') or cfg.get('default_scope')
-
-
-class _Sized(NamedTuple):
-    """A step, the size that it names, and whether it is the full one."""
-
-    step: Step
-    size: Any
-    agrees: bool
-
-
-def _image_size(steps: Sequence[Step], full: int) -> Optional[_Sized]:
-    found = None
-    for step in steps:
-        settings = step.settings
-        if 'Crop' in step.kind:
-            size = settings.get('crop_size', settings.get('scale'))
-        elif step.kind == 'Resize':
-            size = settings.get('scale')
-        else:
-            continue
-        sides = both_sides(size)
-        found = None
-        if sides is None or not all(
-            isinstance(side, int) and side > 0 for side in sides
-        ):
-            continue  # random, or depends on the image
-        keeps = step.kind == 'Resize' and settings.get('keep_ratio')
-        agrees = min(sides) == full if keeps else full in sides
-        found = _Sized(step, size, agrees)
-    return found
-
-
-def _clip_size(steps: Sequence[Step], full: int) -> Optional[_Sized]:
-    found = sizing_step(steps)
-    if found is None:
-        return None
-    step, (height, width) = found
-    return _Sized(step, f'{width} x {height}', height == width == full)

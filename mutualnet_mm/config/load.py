@@ -9,13 +9,9 @@ from mmengine.config import Config
 from mmengine.dist import infer_launcher
 
 from ..errors import ConfigError, as_usage_error
-from .checks import (
-    check_clips,
-    check_colours,
-    check_files,
-    check_resolution,
-)
+from .checks import check_clips, check_colours, check_files
 from .pipelines import STAGES
+from .sizes import check_masks, check_multi_resolution, check_resolution
 
 # What launchers tell each process, and the command that starts them.
 _LAUNCHERS = dict(
@@ -49,9 +45,10 @@ def load_config(
         ConfigError: If the config cannot be read, or options do not fit it;
             if it has no model, or one without a type; if a launcher is named
             that did not start this process; if a file that the config names
-            does not exist; or if its pipeline does not deliver the full
+            does not exist; if its pipelines do not deliver the full
             resolution, clips as long as the full network's, or as many
-            channels as are normalised.
+            channels as are normalised; or if steps of the training do not
+            fit together.
     """
     if not Path(path).is_file():
         raise ConfigError(f'config {path!r} does not exist')
@@ -78,6 +75,9 @@ def load_config(
     check_files(cfg, stages)
     check_colours(cfg, stages)
     check_resolution(cfg, stages)
+    if 'train' in stages:
+        check_multi_resolution(cfg)
+        check_masks(cfg)
     check_clips(cfg, stages)
     return cfg
 
@@ -90,3 +90,5 @@ def _check_launched(launcher: str) -> None:
             f'environment: start the tool by {command}, or use --launcher '
             'none'
         )
+    if launcher == 'pytorch':  # as the stock tools: one process a machine
+        os.environ.setdefault('LOCAL_RANK', '0')

@@ -67,7 +67,17 @@ def pipeline_steps(place: str, dataset: dict) -> List[Step]:
         place (str): Place of the data set in the config.
         dataset (dict): As :func:`stage_datasets` yields it.
     """
-    return list(_steps(f'{place}.pipeline', dataset.get('pipeline')))
+    return listed_steps(f'{place}.pipeline', dataset.get('pipeline'))
+
+
+def listed_steps(place: str, transforms: Any) -> List[Step]:
+    """:func:`pipeline_steps` of a list of transforms.
+
+    Args:
+        place (str): Place of the list in the config.
+        transforms: The list; anything else has no steps.
+    """
+    return list(_steps(place, transforms))
 
 
 def _steps(place: str, transforms: Any) -> Iterator[Step]:

@@ -5,6 +5,7 @@ from typing import Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..errors import ConfigError
@@ -42,6 +43,8 @@ def make_runner(cfg: Config) -> Runner:
             )
     make_folder(cfg.work_dir)
     with named_stock_errors():
+        if 'runner_type' in cfg:
+            return RUNNERS.build(cfg)
         return Runner.from_cfg(cfg)
 
 
@@ -55,13 +58,15 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
 
     Raises:
         ConfigError: If a setting of the training is missing, if a hook waits
-            for a metric of a subnet that is not validated, or if mixed
-            precision is wanted without a GPU.
+            for a metric of a subnet that is not validated, if a teacher would
+            keep its first batch-norm statistics, or if mixed precision is
+            wanted without a GPU.
     """
     for name in needed:
         if cfg.get(name) is None:
             raise ConfigError(f'the config has no {name}: nothing to train')
     _check_watched(cfg)
+    _check_teacher(cfg)
     device, wrapper = get_device(), Step('', cfg.optim_wrapper).kind
     if wrapper == 'AmpOptimWrapper' and device in ('cpu', 'mps'):
         raise ConfigError(
@@ -71,12 +76,31 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
         )
 
 
+def _check_teacher(cfg: Config) -> None:
+    """Refuse a teacher whose batch norms do not follow the student's.
+
+    By default its hook averages weights alone: stock ones are frozen.
+    """
+    student = cfg.model.get('detector') if cfg.get('model') else None
+    if Step('', student or {}).kind != 'MutualLearning':
+        return
+    for hook in cfg.get('custom_hooks') or ():
+        if Step('', hook).kind == 'MeanTeacherHook' and (
+            hook.get('skip_buffer', True)
+        ):
+            raise ConfigError(
+                'MeanTeacherHook leaves the batch-norm statistics of the '
+                'teacher as they were at the start: set skip_buffer=False'
+            )
+
+
 def _check_watched(cfg: Config) -> None:
     """Refuse hooks that watch a subnet's metric of the stock validation.
 
     Our loop checks the names itself when it is built.
     """
-    if Step('', cfg.get('val_cfg') or {}).kind not in ('None', 'ValLoop'):
+    loop = cfg.get('val_cfg')
+    if loop is None or Step('', loop).kind not in ('None', 'ValLoop'):
         return
     hooks = dict(cfg.get('default_hooks') or {})
     hooks.update(enumerate(cfg.get('custom_hooks') or ()))

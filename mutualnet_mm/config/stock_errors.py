@@ -19,7 +19,11 @@ _NO_SUCH_TYPE = re.compile(r'(\S+) is not in the (\S+) registry')
 _WRONG_ARGUMENT = re.compile(r'\(\) (got an unexpected|missing \d+ required)')
 # A process that loads data puts its traceback, with this text, before it.
 _NO_IMAGE = re.compile(r'(?s:.*)failed to load image: (.+)')
+_NO_PACKAGE = re.compile(r'is not installed, please|Please try to install')
 _NO_FILES = re.compile(r'Found 0 files in subfolders of: (.+?)\. ')
+
+
+_TAKEN = (KeyError, TypeError, AssertionError, RuntimeError, ImportError)
 
 
 @contextmanager
@@ -31,7 +35,7 @@ def named_stock_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, TypeError, AssertionError, RuntimeError) as error:
+    except _TAKEN as error:
         text = explain(error)
         if text is None:
             raise
@@ -63,6 +67,10 @@ def explain(error: BaseException) -> Optional[str]:
             f'image {image[1]!r} cannot be read: replace the file, or take it '
             'out of the data set'
         )
+    if isinstance(error, (ImportError, RuntimeError)) and (
+        _NO_PACKAGE.search(text) is not None
+    ):
+        return first_line(error)
     folder = _NO_FILES.search(text)
     if isinstance(error, RuntimeError) and folder is not None:
         return (

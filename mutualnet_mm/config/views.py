@@ -1,13 +1,15 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""What the pipelines of a video config deliver: clips, and views of them."""
+"""What the pipelines of a config deliver: images, or views of clips."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from ..subnet import Size
+from .blank import delivered_shape
 from .pipelines import Step, both_sides, pipeline_steps, stage_datasets
 
 # Crops that a step makes of every clip.
@@ -16,38 +18,64 @@ _CROPS = dict(ThreeCrop=3, TenCrop=10)
 
 @dataclass(frozen=True)
 class TestViews:
-    """How a video is tested.
+    """What the test pipeline delivers.
 
     Args:
         number (int, optional): Clips times crops of a video, of a 2D network
             crops times samplings; None for images.
-        shape (tuple[int], optional): Height and width in pixels of the views
-            that the full network gets; None where the config does not say. Of
-            a 2D network segments, height and width.
+        shape (tuple[int], optional): Height and width in pixels of what the
+            full network gets: of an image before its batch is padded, or of
+            a view of a video; of a 2D network over video segments, height and
+            width. None where the config does not say.
     """
 
     number: Optional[int] = None
     shape: Optional[Size] = None
 
 
-def find_views(cfg: Config) -> TestViews:
-    """Read from the test pipeline of a config how videos are tested.
+def find_views(
+    cfg: Config, image_shape: Optional[Sequence[int]] = None
+) -> TestViews:
+    """Read from the test pipeline of a config what it delivers.
 
-    If there are several test sets, the first counts. A pipeline that says
-    nothing else delivers one view.
+    If there are several test sets, the first counts. A pipeline of videos
+    that says nothing else delivers one view. That of images is run on an
+    image of zeros.
 
     Args:
-        cfg (Config): Config of any task.
+        cfg (Config): Config of any task. Its ``default_scope`` becomes the
+            current one.
+        image_shape (Sequence[int], optional): Height and width of the
+            original image, of videos those of the delivered view. Defaults
+            to 480 x 640, COCO's most common size, and to what the config of
+            a video says.
     """
     if not takes_clips(cfg):
-        return TestViews()
+        return TestViews(shape=_image_shape(cfg, image_shape))
     for place, dataset in stage_datasets(cfg, ('test',)):
         steps = pipeline_steps(place, dataset)
         if steps:
-            full = cfg.model.mutual.get('resolution') or [None]
-            modality = dataset.get('modality')
-            return views_of(steps, modality, both_sides(full[0]))
-    return TestViews(number=1)
+            full = both_sides(first_of(cfg, 'resolution'))
+            found = views_of(steps, dataset.get('modality'), full)
+            if image_shape is None:
+                return found
+            segments = (found.shape or ())[:-2]
+            return replace(found, shape=(*segments, *image_shape))
+    shape = None if image_shape is None else tuple(image_shape)
+    return TestViews(number=1, shape=shape)
+
+
+def _image_shape(
+    cfg: Config, image_shape: Optional[Sequence[int]]
+) -> Optional[Size]:
+    """Height and width of an image behind the test pipeline."""
+    found = stage_datasets(cfg, ('test',))
+    pipelines = (dataset.get('pipeline') for _, dataset in found)
+    pipeline = next(filter(None, pipelines), None)
+    if pipeline is None:
+        return None
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    return delivered_shape(pipeline, image_shape)
 
 
 def views_of(
@@ -104,6 +132,18 @@ def takes_clips(cfg: Config) -> bool:
     """Whether a config is for videos: its subnets have numbers of frames."""
     mutual = (cfg.get('model') or {}).get('mutual') or {}
     return mutual.get('frames') is not None
+
+
+def first_of(cfg: Config, name: str) -> Any:
+    """First value of a list in ``mutual``: the full network's.
+
+    None where there is no list, or one in an order that the model refuses.
+    """
+    mutual = (cfg.get('model') or {}).get('mutual') or {}
+    values = mutual.get(name)
+    if not isinstance(values, (list, tuple)) or not values:
+        return None
+    return values[0] if values[0] == max(values) else None
 
 
 def frame_stride(cfg: Config) -> int:

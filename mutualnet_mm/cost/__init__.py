@@ -2,7 +2,13 @@
 """What a subnet costs to run and to train."""
 
 from .machine import machine_name
-from .macs import HeadCost, count_heads, count_macs, count_params
+from .macs import (
+    HeadCost,
+    count_heads,
+    count_macs,
+    count_params,
+    warn_of_equal_sizes,
+)
 from .step_times import StepTimes, measure_steps
 from .training_cost import closed_form_ratio, expected_macs, ways_of_sampling
 
@@ -16,5 +22,6 @@ __all__ = [
     'expected_macs',
     'machine_name',
     'measure_steps',
+    'warn_of_equal_sizes',
     'ways_of_sampling',
 ]

@@ -1,9 +1,21 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The cost of a subnet."""
 
+import logging
 from dataclasses import dataclass
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Optional,
+    Set,
+    Tuple,
+    Union,
+)
 
+from mmengine.logging import print_log
 from torch import nn
 
 from ..models import MutualLearningMixin
@@ -26,15 +38,17 @@ def count_macs(
     the same at every width (:func:`count_heads`). For video, it is the cost of
     one view.
 
+    The size is not known to the model: what a config's test pipeline delivers
+    is ``find_views(cfg).shape`` of :mod:`mutualnet_mm.config`.
+
     Args:
         model (MutualLearningMixin): As built from a config.
         subnet (str or Subnet): Such as ``'0.7x-160'``.
-        image_shape (tuple[int], optional): Height and width in pixels. For
-            detectors, of the original image, whose aspect ratio they keep;
-            None means (480, 640), COCO's most common size. For recognizers,
-            of the views that the pipeline delivers for the full network; None
-            means the full resolution. Does not matter to classifiers.
-            Defaults to None.
+        image_shape (tuple[int], optional): Height and width in pixels of the
+            images, or of the views of a video, that the pipeline delivers for
+            the full network. None means squares of the full resolution; for
+            detectors, images of 480 x 640, COCO's most common size, with that
+            short edge. Defaults to None.
 
     Returns:
         int: Multiply-accumulates.
@@ -67,6 +81,36 @@ def count_params(
             net.task.meta_input(net, subnet),
             forward=net.task.forward_sliced,
         )
+
+
+def warn_of_equal_sizes(
+    model: MutualLearningMixin,
+    subnets: Iterable[Subnet],
+    image_shape: Optional[Size] = None,
+) -> None:
+    """Log a warning if resolutions have inputs of one size, and cost the same.
+
+    Padding does that: images of 62 and of 41 pixels both fill 64.
+
+    Args:
+        model (MutualLearningMixin): As built from a config.
+        subnets (Iterable[Subnet]): Whose resolutions to compare.
+        image_shape (tuple[int], optional): As for :func:`count_macs`.
+            Defaults to None.
+    """
+    sizes: Dict[Tuple[int, ...], Set[int]] = {}
+    for subnet in subnets:
+        size = model.task.input_shape(model, subnet, image_shape)[-2:]
+        sizes.setdefault(size, set()).add(subnet.resolution)
+    for (height, width), resolutions in sizes.items():
+        if len(resolutions) > 1:
+            listed = ' and '.join(map(str, sorted(resolutions)))
+            print_log(
+                f'resolutions {listed} all have inputs of {height} x {width}, '
+                'padding included: they cost the same',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
 @dataclass(frozen=True)

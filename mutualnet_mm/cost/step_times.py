@@ -66,8 +66,7 @@ def measure_steps(
 
     Raises:
         UsageError: If there is no ``train_dataloader`` or ``optim_wrapper``,
-            if a batch is not at the full resolution, or if mixed precision is
-            wanted without a GPU.
+            or if mixed precision is wanted without a GPU.
     """
     check_training(cfg, ('train_dataloader', 'optim_wrapper'))
     model = build_model(cfg).to(get_device())
@@ -77,7 +76,10 @@ def measure_steps(
     for group in optimizer.param_groups:
         group['lr'] = 0.0
     sampler, full = model.sampler, model.space.full
-    count = lru_cache(maxsize=None)(lambda subnet: count_macs(model, subnet))
+    shape = tuple(batch['inputs'][0].shape[-2:])
+    count = lru_cache(maxsize=None)(
+        lambda subnet: count_macs(model, subnet, shape)
+    )
 
     def seconds(subnets: Dict[str, Subnet]) -> float:
         model.sampler = _Draw(subnets, sampler.primary)

@@ -27,11 +27,17 @@ class MultiResolution:
 
     Required keys: those of ``resize`` and ``transforms``.
 
+    The sizes are exactly the paper's: where ``scale`` is a long and a short
+    edge, between which an image keeps its ratio, the long edge stays as it
+    is. (By default, what the pipeline delivers shrinks as a whole.)
+
     Args:
         resolution (Sequence[int]): The same as ``mutual.resolution``, the
             full one first.
         resize (dict): Stock transform that gives the full resolution, with a
-            ``scale``: a number, or (long edge, full resolution).
+            ``scale``: a number, a pair of sides, one of which is the full
+            resolution, or, with ``keep_ratio=True``, (long edge, full
+            resolution).
         transforms (list[dict]): Steps that follow for each size: packing, and
             other transforms that are not random.
 
@@ -48,29 +54,41 @@ class MultiResolution:
         self, resolution: Sequence[int], resize: dict, transforms: List[dict]
     ) -> None:
         scale = resize.get('scale')
-        full = min(scale) if isinstance(scale, (list, tuple)) else scale
-        if not resolution or full != resolution[0]:
+        sides = scale if isinstance(scale, (list, tuple)) else (scale,)
+        keeps_ratio = bool(resize.get('keep_ratio'))
+        possible = {min(sides)} if keeps_ratio else {*sides}
+        if not resolution or resolution[0] not in possible:
             raise ConfigError(
                 f'MultiResolution(resolution={resolution!r}) with '
                 f'resize.scale={scale!r}: the first resolution must be the '
                 "one that resize's scale names"
             )
+        for step in transforms:
+            kind = str(step.get('type')).rpartition('.')[2]
+            if kind == 'Pad' and step.get('size') is not None:
+                raise ConfigError(
+                    f'MultiResolution(transforms=[...]) has a Pad of size='
+                    f'{step["size"]!r}, which would make one size of all: '
+                    'leave it out, batches are padded where that is needed'
+                )
         self.resolution = tuple(resolution)
         self.pipelines: Dict[int, Compose] = {
             r: Compose(
                 [
-                    dict(resize, scale=self._scale(scale, r)),
+                    dict(resize, scale=self._scale(scale, keeps_ratio, r)),
                     *copy.deepcopy(list(transforms)),
                 ]
             )
             for r in self.resolution
         }
 
-    @staticmethod
-    def _scale(scale: Any, resolution: int) -> Any:
-        if isinstance(scale, (list, tuple)):
-            return (max(scale), resolution)
-        return resolution
+    def _scale(self, scale: Any, keeps_ratio: bool, resolution: int) -> Any:
+        if not isinstance(scale, (list, tuple)):
+            return resolution
+        if keeps_ratio and min(scale) < max(scale):
+            return (max(scale), resolution)  # the paper's sizes
+        full = self.resolution[0]
+        return tuple(int(side * resolution / full + 0.5) for side in scale)
 
     def __call__(self, results: dict) -> Optional[dict]:
         """Return the packed full size; its data sample carries the others.

@@ -146,6 +146,12 @@ def _prepared(
     batch = next(batches, None)
     if batch is None:
         return None
+    if isinstance(batch['inputs'], dict):
+        branches = ', '.join(batch['inputs'])
+        raise ConfigError(
+            f'batches for calibration have branches ({branches}): give '
+            'BNCalibrationHook a dataloader of plain images'
+        )
     data = model.data_preprocessor(batch, False)
     inputs, samples = data['inputs'], data['data_samples']
     model.task.check_channels(model, inputs)

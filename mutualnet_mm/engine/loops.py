@@ -1,8 +1,10 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Validation and testing of many subnets."""
 
+from functools import partial
 from typing import (
     Any,
+    Callable,
     Dict,
     Iterable,
     Iterator,
@@ -16,34 +18,42 @@ from typing import (
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
+from ..config.sizes import check_resolution
 from ..errors import ConfigError, check_count
 from ..models import MutualLearningMixin
+from ..models.build import unwrapped
+from ..models.tasks.samples import Batch
 from ..models.wraps import Stock
 from ..registry import LOOPS
+from ..slimmable import Statistics
 from ..slimmable.ranks import agree
 from ..subnet import Subnet, names_subnet
+from .augmented import first_view, merge_predictions
 from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook
 from .metric_state import MetricState
-from .prediction_files import separate_files, writes_at_once
+from .pictures import Pictures
+from .prediction_files import separate_files
 
 
 class _SubnetLoop(Stock):
     """Runs an evaluation loop for several subnets.
+
+    Hooks that draw predictions (``--show-dir``) draw those of every subnet,
+    see :class:`~.pictures.Pictures`. A model in one of test-time augmentation
+    (``--tta``) predicts so at every subnet.
 
     Args:
         subnets (Sequence[str], optional): Such as ``['1.0x-600',
             '0.25x-240']``. Defaults to the full and the smallest one, or to
             the one that is trained alone.
         group_size (int): Subnets whose predictions are held in memory at the
-            same time; each group takes one pass over the data. Metrics that
-            write predictions to files at once are served one by one.
-            Defaults to 8.
+            same time; each group takes one pass over the data. Defaults to 8.
         **kwargs: Arguments of the stock loop.
     """
 
@@ -59,6 +69,7 @@ class _SubnetLoop(Stock):
         **kwargs: Any,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, **kwargs)
+        check_resolution(runner.cfg)
         check_count(group_size, 'group_size')
         sampler = self.model.sampler
         # The one with the stock names first, for `save_best='auto'`.
@@ -74,13 +85,26 @@ class _SubnetLoop(Stock):
                 'what subnets are calibrated on: leave one in custom_hooks'
             )
         self.group_size = group_size
+        self._pictures: Optional[Pictures] = None
 
     @property
     def model(self) -> MutualLearningMixin:
-        """The unwrapped model."""
-        model = self.runner.model
-        if is_model_wrapper(model):
-            model = model.module
+        """The unwrapped model.
+
+        Of a student and its teacher, the one that predicts.
+        """
+        model = unwrapped(self.runner.model)
+        if hasattr(model, 'semi_test_cfg'):
+            settings = model.semi_test_cfg or {}
+            model = getattr(model, settings.get('predict_on', 'teacher'))
+        if isinstance(getattr(model, 'detector', None), MutualLearningMixin):
+            raise ConfigError(
+                f'{type(self).__name__} tests networks by themselves, and '
+                f'{type(model).__name__} tracks what its detector finds: test '
+                'the detector alone; to track, export a subnet '
+                '(tools/export_subnet.py --format stock), use it as detector '
+                'and resize frames to its resolution'
+            )
         if not isinstance(model, MutualLearningMixin):
             raise ConfigError(
                 f'{type(self).__name__} evaluates subnets, and '
@@ -88,6 +112,11 @@ class _SubnetLoop(Stock):
                 f"'mutualnet_mm.MutualLearning'"
             )
         return model
+
+    @property
+    def _unwrapped(self) -> Any:
+        """The model, in what merges test-time augmentations if there are."""
+        return unwrapped(self.runner.model, keep_tta=True)
 
     def run(self) -> Dict[str, float]:
         """Calibrate and evaluate all subnets.
@@ -111,8 +140,9 @@ class _SubnetLoop(Stock):
     def _run_all(self) -> Dict[str, float]:
         bank = self._calibrate(self.subnets, self.recipe.batches(self.runner))
         found: Dict[Subnet, Dict[str, float]] = {}
-        for i, subnets in enumerate(self._groups(self.subnets)):
-            found.update(self._evaluate(subnets, bank, call_hooks=i == 0))
+        with Pictures(self.runner, self.subnets) as self._pictures:
+            for i, subnets in enumerate(self._groups(self.subnets)):
+                found.update(self._evaluate(subnets, bank, call_hooks=i == 0))
         primary = self.model.sampler.primary
         return {
             key if subnet == primary else f'{subnet}/{key}': value
@@ -143,9 +173,7 @@ class _SubnetLoop(Stock):
 
     def _groups(self, subnets: List[Subnet]) -> List[List[Subnet]]:
         """Split into groups of at most ``group_size`` and of similar cost."""
-        at_once = any(map(writes_at_once, self.evaluator.metrics))
-        size = 1 if at_once else self.group_size
-        count = -(-len(subnets) // size)
+        count = -(-len(subnets) // self.group_size)
         return [subnets[i::count] for i in range(count)]
 
     def _evaluate(
@@ -154,8 +182,7 @@ class _SubnetLoop(Stock):
         """Evaluate a group of subnets in one pass over the data.
 
         The hooks of an iteration are called in the first group alone, with
-        the first subnet's predictions: a second call would overwrite the
-        pictures of the first.
+        the first subnet's predictions; those that draw, for every subnet.
         """
         hook = self.runner.call_hook if call_hooks else lambda *_, **__: None
         states = {
@@ -165,49 +192,86 @@ class _SubnetLoop(Stock):
         error: Optional[Exception] = None
         try:
             for idx, batch in enumerate(self.dataloader):
-                of_iter = dict(batch_idx=idx, data_batch=batch)
+                of_iter = dict(batch_idx=idx, data_batch=self._shown(batch))
                 hook(f'before_{self.stage}_iter', **of_iter)
-                outputs = self._run_batch(batch, bank, states)
-                hook(f'after_{self.stage}_iter', **of_iter, outputs=outputs)
+                predictions = self._run_batch(batch, bank, subnets)
+                first = None
+                for subnet, outputs in predictions:
+                    with states[subnet], self._files_of(subnet):
+                        self.evaluator.process(outputs, batch)
+                    if self._pictures is not None:
+                        self._pictures.draw(
+                            subnet, self.stage, **of_iter, outputs=outputs
+                        )
+                    first = first or outputs
+                hook(f'after_{self.stage}_iter', **of_iter, outputs=first)
         except Exception as found:
             error = found
         agree(error=error)  # before the metrics gather what all ranks have
-        return {s: self._score(s, state) for s, state in states.items()}
+        # One by one, and gone then: predictions may take gigabytes.
+        return {s: self._score(s, states.pop(s)) for s in subnets}
 
     def _score(self, subnet: Subnet, state: MetricState) -> Dict[str, float]:
         """Metrics of a subnet, from what they kept of its predictions."""
         self.runner.logger.info(f'Evaluating {subnet}')
-        primary = self.model.sampler.primary
-        suffix = '' if subnet == primary else f'.{subnet}'
-        with state, separate_files(self.evaluator, suffix):
+        with state, self._files_of(subnet):
             return self.evaluator.evaluate(len(self.dataloader.dataset))
 
-    @torch.no_grad()
+    def _files_of(self, subnet: Subnet) -> separate_files:
+        primary = self.model.sampler.primary
+        suffix = '' if subnet == primary else f'.{subnet}'
+        return separate_files(self.evaluator, suffix)
+
+    def _shown(self, batch: Any) -> Any:
+        """What hooks see of a batch: the first view of each image."""
+        is_merged = isinstance(self._unwrapped, BaseTTAModel)
+        return first_view(batch) if is_merged else batch
+
     def _run_batch(
         self,
         batch: Any,
         bank: SubnetStatistics,
-        states: Dict[Subnet, MetricState],
-    ) -> list:
-        """Predict with each subnet; return the first one's predictions."""
+        subnets: Sequence[Subnet],
+    ) -> Iterator[Tuple[Subnet, list]]:
+        """Yield each subnet with its predictions."""
+        predict = self._predictor(batch)
+        for subnet in subnets:
+            yield subnet, predict(subnet, bank.get(str(subnet)))
+
+    def _predictor(
+        self, batch: Any
+    ) -> Callable[[Subnet, Optional[Statistics]], list]:
+        """Return what predicts on a batch with a subnet."""
+        merger = self._unwrapped
+        if not isinstance(merger, BaseTTAModel):
+            return partial(self._predict, self._prepared(batch))
+        return lambda subnet, statistics: merge_predictions(
+            merger,
+            batch,
+            lambda view: self._predict(
+                self._prepared(view), subnet, statistics
+            ),
+        )
+
+    @torch.no_grad()
+    def _prepared(self, batch: Any) -> Batch:
+        """Preprocess a batch as it was loaded, and check it."""
         model = self.model
-        first: list = []
         data = model.data_preprocessor(batch, False)
-        model.task.check_channels(model, data['inputs'])
-        model.task.check_test(model, data['inputs'], data['data_samples'])
-        for subnet, state in states.items():
-            # Samples of its own: stock models write predictions into them.
-            inputs, samples = model.task.resize(
-                model, data['inputs'], data['data_samples'], subnet
-            )
-            with autocast(enabled=self.fp16), model.activate(
-                subnet, bank.get(str(subnet))
-            ):
-                outputs = model(inputs, samples, mode='predict')
-            with state:
-                self.evaluator.process(data_samples=outputs, data_batch=batch)
-            first = first or outputs
-        return first
+        inputs, samples = data['inputs'], data['data_samples']
+        model.task.check_channels(model, inputs)
+        model.task.check_test(model, inputs, samples)
+        return inputs, samples
+
+    @torch.no_grad()
+    def _predict(
+        self, data: Batch, subnet: Subnet, statistics: Optional[Statistics]
+    ) -> list:
+        model = self.model
+        # Samples of its own: stock models write predictions into them.
+        inputs, samples = model.task.resize(model, *data, subnet)
+        with autocast(enabled=self.fp16), model.activate(subnet, statistics):
+            return model(inputs, samples, mode='predict')
 
 
 def _watched_metrics(runner: Runner) -> Iterator[Tuple[str, str]]:

@@ -23,7 +23,8 @@ class MetricState:
     One evaluator serves all, since it may hold gigabytes of ground truth.
     Attributes that a metric changes while it is shown predictions (its
     results, counters, arrays, tensors, containers of these) are kept for each
-    subnet. Those that it does not change, and other objects, are shared.
+    subnet, and so is what it makes in place of None. Those that it does not
+    change, and other objects, are shared.
 
     Args:
         metrics (Sequence): The evaluator's metrics, before any batch.
@@ -59,8 +60,11 @@ class MetricState:
         """
         for metric, own, fresh in zip(self._metrics, self._own, self._fresh):
             for name, value in [*vars(metric).items()]:
+                is_kept = isinstance(value, _KEPT) or (
+                    name in fresh and fresh[name] is None
+                )
                 if name in own or (
-                    isinstance(value, _KEPT)
+                    is_kept
                     and not (name in fresh and _same(value, fresh[name]))
                 ):
                     own[name] = value

@@ -1,20 +1,73 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Files that metrics write predictions to, one for each subnet."""
+"""Files that predictions are written to, one for each subnet."""
 
 from pathlib import Path
 from typing import Any
 
 from mmengine.evaluator import Evaluator
+from mmengine.registry import METRICS
+from mmengine.runner import Runner
+
+from ..errors import UsageError
+from ..files import make_folder
+
+_PICKLES = ('.pkl', '.pickle')
+# What mmengine writes by the name of a file.
+_SUFFIXES = dict(pred=_PICKLES, metrics=('.json', '.yaml', '.yml', *_PICKLES))
 
 
-def writes_at_once(metric: Any) -> bool:
-    """Whether predictions go to files of fixed names before evaluation."""
-    folders = ('seg_out_dir', 'output_dir')  # panoptic, Cityscapes, semantic
-    return any(getattr(metric, name, None) for name in folders)
+def check_out(path: str, item: str) -> None:
+    """Refuse a file that could not be written when all is tested.
+
+    Args:
+        path (str): Its folder is made.
+        item (str): ``'pred'`` or ``'metrics'``.
+
+    Raises:
+        UsageError: Names the suffixes that there are, or the folder.
+    """
+    suffixes = _SUFFIXES[item]
+    if Path(path).suffix not in suffixes or Path(path).is_dir():
+        what = 'predictions' if item == 'pred' else 'metrics'
+        raise UsageError(
+            f'--out {path}: {what} go to a file that ends in '
+            f'{" or ".join(suffixes)}'
+        )
+    make_folder(Path(path).parent)
+
+
+def dump_predictions(runner: Runner, path: str) -> None:
+    """Let a test write the predictions too: ``--out``, ``--dump``.
+
+    The full network's go to ``path``, those of a subnet to a file of its own
+    beside it: ``found.pkl``, ``found.0.5x-360.pkl``. Masks are written as
+    run-length codes for mmdet.
+
+    Args:
+        runner (Runner): Its test evaluator gets one more metric.
+        path (str): A pickle file.
+    """
+    is_mmdet = runner.cfg.get('default_scope') == 'mmdet'
+    kind = 'mmdet.DumpDetResults' if is_mmdet else 'DumpResults'
+    runner.test_evaluator.metrics.append(
+        METRICS.build(dict(type=kind, out_file_path=path))
+    )
+
+
+# Where metrics say it: prefixes and names of files, and folders.
+_PLACES = ('outfile_prefix', 'out_file_path', 'seg_out_dir', 'output_dir')
 
 
 class separate_files:
-    """Give a subnet's dumped predictions file names of their own."""
+    """Give what a subnet's predictions are written to names of its own.
+
+    Some metrics write when they are shown predictions, others at the end:
+    this is for both.
+
+    Args:
+        evaluator (Evaluator): Whose metrics write.
+        suffix (str): Such as ``'.0.5x-360'``; empty for the stock names.
+    """
 
     def __init__(self, evaluator: Evaluator, suffix: str) -> None:
         self.suffix = suffix
@@ -22,12 +75,15 @@ class separate_files:
         self.before: list = []
 
     def __enter__(self) -> None:
-        for metric in self.metrics:
-            for name in ('outfile_prefix', 'out_file_path'):
+        for metric in self.metrics if self.suffix else ():
+            for name in _PLACES:
                 path = getattr(metric, name, None)
-                if path and self.suffix:
+                if path:
                     self.before.append((metric, name, path))
-                    setattr(metric, name, self._named(str(path)))
+                    named = self._named(str(path))
+                    setattr(metric, name, named)
+                    if Path(path).is_dir():  # metrics expect it to be there
+                        Path(named).mkdir(exist_ok=True)
 
     def __exit__(self, *args: Any) -> None:
         for metric, name, path in self.before:
@@ -35,6 +91,6 @@ class separate_files:
 
     def _named(self, path: str) -> str:
         extension = Path(path).suffix
-        if extension in ('.pkl', '.pickle', '.json'):
+        if extension in (*_PICKLES, '.json', '.panoptic'):
             return f'{path[: -len(extension)]}{self.suffix}{extension}'
         return f'{path}{self.suffix}'

@@ -155,10 +155,9 @@ class TableLoop(SubnetTestLoop):
             recipe.batches(self.runner), 'calibrating', recipe.num_batches
         )
 
-    def _run_batch(self, *args: Any) -> list:
-        outputs = super()._run_batch(*args)
+    def _run_batch(self, *args: Any) -> Iterator[Any]:
+        yield from super()._run_batch(*args)
         self._advance()
-        return outputs
 
     def _score(self, subnet: Subnet, state: MetricState) -> Dict[str, float]:
         found = super()._score(subnet, state)

@@ -6,12 +6,15 @@ from copy import deepcopy
 from typing import Any, Dict, List, Optional
 
 from mmengine.config import Config
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
 from ..config.stock_errors import named_stock_errors
-from ..errors import ConfigError
+from ..errors import ConfigError, as_usage_error
 from ..subnet import Subnet
 from . import MutualLearningMixin
+from .checkpoints import split_pretrained
 
 
 def build_model(cfg: Config) -> MutualLearningMixin:
@@ -24,18 +27,83 @@ def build_model(cfg: Config) -> MutualLearningMixin:
         ConfigError: If the model has no subnets, or if a type or an argument
             does not exist.
     """
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    settings = deepcopy(cfg.model)
-    if cfg.get('data_preprocessor'):  # as the runner does
-        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with named_stock_errors():
-        model = MODELS.build(settings)
+    model = _build(cfg)
     if not isinstance(model, MutualLearningMixin):
         raise ConfigError(
             f'model.type={cfg.model.type!r} has no subnets: use type='
             "'mutualnet_mm.MutualLearning'"
         )
     return model
+
+
+def unwrapped(model: nn.Module, keep_tta: bool = False) -> nn.Module:
+    """Return the model that a runner has wrapped.
+
+    Args:
+        model (nn.Module): ``runner.model``, in a parallel wrapper or in a
+            model of test-time augmentation or not.
+        keep_tta (bool): Whether the latter stays. Defaults to False.
+    """
+    while is_model_wrapper(model) or (
+        isinstance(model, BaseTTAModel) and not keep_tta
+    ):
+        model = model.module
+    return model
+
+
+def build_stock(cfg: Config) -> nn.Module:
+    """Build the model of a stock config alone, without pretrained weights.
+
+    Args:
+        cfg (Config): It is not changed.
+
+    Raises:
+        ConfigError: If the model cannot be built, such as for a type that
+            does not exist; says why.
+    """
+    with as_usage_error('the stock model cannot be built', ConfigError):
+        return _build(without_weights(cfg))
+
+
+def _build(cfg: Config) -> nn.Module:
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    settings = deepcopy(cfg.model)
+    if cfg.get('data_preprocessor'):  # as the runner does
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with named_stock_errors():
+        return MODELS.build(settings)
+
+
+def without_weights(cfg: Config) -> Config:
+    """Return a copy of a config whose model loads and downloads no weights.
+
+    Other initialisations stay.
+    """
+    cfg = deepcopy(cfg)
+    cfg.load_from = None
+    _drop_weights(cfg.model)
+    return cfg
+
+
+def _drop_weights(part: Any) -> None:
+    if isinstance(part, (list, tuple)):
+        for item in part:
+            _drop_weights(item)
+    if not isinstance(part, dict):
+        return
+    for key, value in list(part.items()):
+        if key == 'init_cfg' and value is not None:
+            part[key] = split_pretrained(value)[0]
+        elif _names_weights(key, value):
+            part[key] = None
+        else:
+            _drop_weights(value)
+
+
+def _names_weights(key: str, value: Any) -> bool:
+    """Whether a setting is a checkpoint: a file, a URL, ``'torchvision://'``."""
+    named = key == 'pretrained' or key.endswith(('_ckpt', 'checkpoint'))
+    return named and isinstance(value, str)
 
 
 def listed_subnets(cfg: Config, model: MutualLearningMixin) -> List[Subnet]:

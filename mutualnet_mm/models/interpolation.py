@@ -19,3 +19,14 @@ def resize_images(images: Tensor, size: Size) -> Tensor:
         images.to(single), size, mode='bilinear', antialias=True
     )
     return resized.to(images.dtype)
+
+
+def scaled(size: Size, resolution: int, full: int) -> Size:
+    """Sides times ``resolution / full``, rounded half up; none vanishes.
+
+    In whole numbers, so that no machine rounds differently.
+    """
+    height, width = (
+        max(1, (2 * side * resolution + full) // (2 * full)) for side in size
+    )
+    return height, width

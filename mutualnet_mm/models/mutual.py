@@ -25,12 +25,14 @@ from ..slimmable import (
 from ..slimmable.channels import check_rounding
 from ..slimmable.convert import stock_name
 from ..slimmable.ranks import agree
+from ..slimmable.verify import already_verified
 from ..subnet import Subnet
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_state
 from .layer_checks import check_frozen, check_layers
 from .losses import detached, divergence, log_key
 from .settings import MutualSettings
+from .size_checks import check_sizes
 from .steps import StepCounter
 from .tasks import check_backbone, find_task
 from .wraps import Stock, find_class, mix, stock_arguments
@@ -60,7 +62,7 @@ class MutualLearningMixin(Stock):
     ) -> None:
         task = find_task(type(self))
         check_backbone(type(self), args or kwargs.get('backbone'))
-        with stock_arguments(self):
+        with stock_arguments(self), already_verified():  # with the rest, below
             super().__init__(*args, **kwargs)
         task = task.for_model(self)
         task.check_model(self)
@@ -81,6 +83,7 @@ class MutualLearningMixin(Stock):
         # What a loaded checkpoint was trained for, until this model trains.
         self._loaded_widths: Optional[Tuple[float, float]] = None
         self._register_state_dict_hook(_save_widths)
+        check_sizes(self)
 
     def _share_state(self, rounding: Optional[str]) -> SlimState:
         backbone = getattr(self, 'backbone', None)
@@ -112,19 +115,20 @@ class MutualLearningMixin(Stock):
         return state
 
     def _verify_rest(self) -> None:
-        """Refuse a neck or head that mixes up the channels that come."""
+        """Refuse a backbone, neck or head that mixes up channels."""
         rest = self.task.downstream(self)
         names = [stock_name(m) for m in rest.values() if [*m.parameters()]]
-        joints, last = self.backbone.joints, stock_name(self.backbone)
+        last, parts = stock_name(self.backbone), self.backbone
+        settings: Dict[str, Any] = dict(frames=self.backbone.trial_frames)
         if names:
-            parts = OrderedDict(backbone=self.backbone, **rest)
             last = ' or '.join(names)
-            joints = verify_slicing(
-                nn.Sequential(parts),
-                last,
-                size=64,
-                frames=self.backbone.trial_frames,
-            )
+            parts = nn.Sequential(OrderedDict(backbone=self.backbone, **rest))
+            settings.update(name=last, size=64)
+        try:
+            joints = verify_slicing(parts, **settings)
+        except ConfigError:
+            self.backbone.verify_slicing()  # says so if it is the one
+            raise
         if not joints.lead:
             raise ConfigError(
                 f'{last} hands on channels that several layers make, which '
@@ -199,10 +203,10 @@ class MutualLearningMixin(Stock):
         if self._depth == 0 and self.training and torch.is_grad_enabled():
             raise UsageError(
                 f'{type(self).__name__}.extract_feat is called for training '
-                'from outside, as wrappers do that call the heads themselves '
-                '(SoftTeacher): only the full network would learn. Wrap a '
-                'model that is trained by its loss(), or call extract_feat '
-                'in torch.no_grad()'
+                'from outside, as models around a detector do that call its '
+                'heads themselves (SoftTeacher, QDTrack): only the full '
+                'network would learn. Use one that calls loss() '
+                '(SemiBaseDetector, ByteTrack), or train the detector alone'
             )
         with self._own_call():
             return super().extract_feat(*args, **kwargs)

@@ -24,8 +24,10 @@ class MutualSettings:
     - width_range (Sequence[float]): Least and largest width. Defaults to
       ``(0.25, 1.0)``.
     - widths (Sequence[float]): In place of a range, a fixed list of widths.
-    - resolution (Sequence[int]): The full one first, which is what the
-      pipeline must deliver.
+    - resolution (Sequence[int]): The full one first: a side of the crops that
+      a pipeline of images or clips makes, of a detector the short edge (or
+      side) that its test pipeline resizes to. A subnet of another sees what
+      the pipeline delivers scaled by it over the full one.
     - frames (Sequence[int], optional): For video, the full one first.
     - num_random (int): Random widths of a step. Defaults to 2.
     - include_min (bool): Whether the narrowest width is in every step.

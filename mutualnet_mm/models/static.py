@@ -47,24 +47,26 @@ class StaticMixin(Stock):
         """Run as the stock model does.
 
         Args:
-            inputs (Tensor): Preprocessed, of the full resolution (and
-                frames). With ``mode='tensor'`` of the subnet's own size.
+            inputs (Tensor): Preprocessed, of the size (and frames) that the
+                full network sees. With ``mode='tensor'`` of the subnet's own.
             data_samples (list, optional): One for each input.
             mode (str): ``'tensor'``, ``'predict'`` or ``'loss'``. Defaults
                 to ``'tensor'``.
             **kwargs: Arguments of the stock model.
 
         Raises:
-            ConfigError: If the pipeline delivers another size.
+            ConfigError: If the pipeline delivers what cannot be resized.
         """
         if mode != 'tensor':
-            self.task.check_test(self, inputs, data_samples)
+            is_loss = mode == 'loss'
+            check = self.task.check_full if is_loss else self.task.check_test
+            check(self, inputs, data_samples)
             inputs, resized = self.task.resize(
                 self,
                 inputs,
                 data_samples,
                 self.subnet,
-                with_truth=mode == 'loss',
+                with_truth=is_loss,
             )
             data_samples = None if data_samples is None else resized
         return super().forward(inputs, data_samples, mode=mode, **kwargs)

@@ -41,9 +41,10 @@ _is_verified: ContextVar[bool] = ContextVar('is_verified', default=False)
 def already_verified() -> Iterator[None]:
     """Let :func:`verify_slicing` prove nothing in a ``with`` block.
 
-    For networks that were verified when they were built for the first time:
-    those of files that this package wrote. Networks that other threads build
-    meanwhile are verified as ever.
+    It only finds the joints then. For networks that were proven when they
+    were built for the first time, those of files that this package wrote, and
+    for parts of a network that is proven as a whole afterwards. Networks that
+    other threads build meanwhile are proven as ever.
     """
     token = _is_verified.set(True)
     try:

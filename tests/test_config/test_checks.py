@@ -148,104 +148,11 @@ def test_defects_keep_their_traceback():
         pass
 
 
-RESIZE = 'dict(type="Resize", scale={}, keep_ratio={})'
-
-
-def pipeline_config(resolution, *steps, split='train'):
-    return (
-        f'model = dict(type="M", mutual=dict(resolution={resolution}))\n'
-        f'{split}_dataloader = dict(dataset=dict('
-        f'pipeline=[{", ".join(steps)}]))\n'
-    )
-
-
-@pytest.mark.parametrize('split', ['train', 'val', 'test'])
-def test_pipeline_of_another_resolution(write, split):
-    resize = RESIZE.format((1000, 480), True)
-    path = write(pipeline_config((600, 480), resize, split=split))
-    with pytest.raises(ConfigError) as error:
-        load_config(path)
-    message = str(error.value)
-    assert '(1000, 480)' in message and '600' in message
-    assert f'{split}_dataloader.dataset.pipeline.0' in message
-
-
-@pytest.mark.parametrize(
-    'resolution, steps',
-    [
-        ((600, 480), [RESIZE.format((1000, 600), True)]),
-        ((224,), [RESIZE.format((256, 256), False), 'dict(type="XCrop")']),
-        (
-            (224,),
-            [RESIZE.format((256, 256), True), 'dict(type="RandomCrop")'],
-        ),
-        ((224,), [RESIZE.format((-1, 256), True)]),
-        (64, [RESIZE.format((1000, 600), True)]),
-    ],
-    ids=['agrees', 'cropped by others', 'crops', 'by height', 'no list'],
-)
-def test_pipelines_left_to_training(write, resolution, steps):
-    load_config(write(pipeline_config(resolution, *steps)))
-
-
-CLASSIFIER = (
-    'model = dict(type="M", wraps="ImageClassifier", '
-    'mutual=dict(resolution=(32, 16)))\n'
-    '{}_dataloader = dict(dataset=dict(pipeline=[{}]))\n'
-)
-LAST_SIZES = [
-    ('dict(type="RandomResizedCrop", scale={})', int),
-    ('dict(type="ResizeEdge", scale=64), dict(type="CenterCrop", '
-     'crop_size={})', int),
-    ('dict(type="RandomCrop", crop_size=48), dict(type="Resize", scale={})',
-     int),
-    ('dict(type="mmpretrain.RandomCrop", crop_size={}, padding=4)',
-     lambda side: (side, side)),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize('split', ['train', 'val', 'test'])
-@pytest.mark.parametrize('steps, size', LAST_SIZES, ids=range(4))
-def test_the_last_size_of_a_classifier(write, split, steps, size):
-    load_config(write(CLASSIFIER.format(split, steps.format(size(32)))))
-    path = write(CLASSIFIER.format(split, steps.format(size(28))))
-    with pytest.raises(ConfigError) as error:
-        load_config(path)
-    message = str(error.value)
-    assert '28' in message and '32' in message and '\n' not in message
-    assert f'{split}_dataloader.dataset.pipeline.' in message
-
-
-def test_sizes_that_nothing_names(write):
-    load_config(write(CLASSIFIER.format('val', 'dict(type="PackInputs")')))
-    step = 'dict(type="Resize", scale=(-1, 20), keep_ratio=True)'
-    load_config(write(CLASSIFIER.format('val', step)))
-
-
 def test_only_the_stage_that_runs_is_checked(write):
     path = write('train_dataloader = dict(dataset=dict(ann_file="no.json"))')
     load_config(path, stages=('test',))
     with pytest.raises(ConfigError, match='no.json'):
         load_config(path, stages=('train', 'test'))
-
-
-def test_pipelines_of_other_projects_are_left_to_their_task(write):
-    """A segmentor trains on crops, and is tested on larger images."""
-    steps = RESIZE.format((2048, 1024), True)
-    for scope, refused in (('mmseg', False), ('mmdet', True)):
-        text = pipeline_config((512, 256), steps, split='test')
-        path = write(f'default_scope = {scope!r}\n{text}')
-        if not refused:
-            load_config(path)
-            continue
-        with pytest.raises(ConfigError, match='2048'):
-            load_config(path)
-
-
-def test_a_square_is_compared_whatever_the_model(write):
-    text = pipeline_config((32, 16), 'dict(type="CenterCrop", crop_size=28)')
-    with pytest.raises(ConfigError, match='CenterCrop of 28'):
-        load_config(write(text))
 
 
 @pytest.mark.parametrize(

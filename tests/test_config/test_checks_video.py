@@ -41,8 +41,8 @@ def recognizer(steps, split='train', backbone=SLOW):
     [
         (CROP, 32, 28, '1 is a RandomCrop of 28 x 28'),
         (RESIZED_CROP, (32, 32), (28, 28), '2 is a Resize of 28 x 28'),
-        (RESIZED_CROP, (32, 32), (32, 28), '2 is a Resize of 32 x 28'),
-        (RESIZED_CROP, (32, 32), (28, 32), '2 is a Resize of 28 x 32'),
+        (RESIZED_CROP, (32, 28), (24, 28), '2 is a Resize of 24 x 28'),
+        (RESIZED_CROP, (40, 32), (40, 28), '2 is a Resize of 40 x 28'),
     ],
 )
 def test_the_size_of_training_clips(write, steps, right, wrong, message):
@@ -65,6 +65,13 @@ def test_larger_test_views(write, split):
     load_config(write(recognizer(steps, split)))
     with pytest.raises(ConfigError, match='ThreeCrop of 40 x 40'):
         load_config(write(recognizer(steps, 'train')))
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_smaller_test_views(write, split):
+    steps = f'{SHORT_EDGE}, dict(type="CenterCrop", crop_size=28)'
+    with pytest.raises(ConfigError, match='CenterCrop of 28 x 28'):
+        load_config(write(recognizer(steps, split)))
 
 
 @pytest.mark.parametrize('split', ['train', 'val', 'test'])

@@ -1,6 +1,7 @@
 """Slips in a config, and broken files, end in one line."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from programs import run_program
 from mutualnet_mm import ConfigError, UsageError
 from mutualnet_mm.apis import build_table
 from mutualnet_mm.config import make_runner
+from mutualnet_mm.config.stock_errors import named_stock_errors
 
 pytest.importorskip('mmpretrain')
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -88,6 +90,19 @@ def test_slips_of_a_runner(make_config):
     cfg.custom_hooks = [dict(type='BNCalibrationHook')]
     with pytest.raises(ConfigError, match=f"'{OURS}BNCalibrationHook'"):
         make_runner(cfg)
+
+
+def test_missing_packages(monkeypatch):
+    """As mmdet asks for one when a metric, or a step, is built."""
+    metrics = pytest.importorskip('mmdet.evaluation.metrics')
+    from mmdet.datasets.transforms import LoadPanopticAnnotations
+
+    monkeypatch.setattr(metrics.coco_panoptic_metric, 'panopticapi', None)
+    monkeypatch.setitem(sys.modules, 'panopticapi', None)
+    for kind in (metrics.CocoPanopticMetric, LoadPanopticAnnotations):
+        message = '^panopticapi is not installed'
+        with pytest.raises(ConfigError, match=message), named_stock_errors():
+            kind()
 
 
 def test_defects_are_no_slips(make_config):

@@ -4,6 +4,7 @@ from mmengine.registry import MODELS
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import count_heads, count_macs, count_params
+from mutualnet_mm.cost import warn_of_equal_sizes
 from mutualnet_mm.slimmable import macs
 from mutualnet_mm.slimmable.verify import already_verified
 
@@ -25,8 +26,9 @@ def test_published_numbers(enter_scope):
     assert count_macs(resnet50, '0.7x-128') / 1e6 == pytest.approx(
         661.9, abs=0.05
     )
-    # The original image does not matter to a classifier.
-    assert count_macs(resnet50, '1.0x-224', (30, 700)) == 4_089_284_608
+    # Two squares have twice the cost, but for the classifier.
+    twice = 2 * 4_089_284_608 - 2048 * 1000
+    assert count_macs(resnet50, '1.0x-224', (224, 448)) == twice
 
 
 def test_counting_leaves_no_trace(build_classifier):
@@ -110,11 +112,15 @@ def basic_resnet_macs(channels, stem, height, width):
 def test_detectors_count_backbone_and_neck(
     build_detector, subnet, channels, stem, padded
 ):
-    """At the padded size of a 480 x 640 image; 64 x 85 becomes 64 x 96."""
+    """At the padded size of a 480 x 640 image; 64 x 85 becomes 64 x 96.
+
+    At 48 pixels, that is 48 x 64, and padded 64 x 64.
+    """
     backbone, sizes = basic_resnet_macs(channels, stem, *padded)
     expected = backbone + fpn_macs(channels, sizes)
     model = build_detector()
-    assert count_macs(model, subnet, (480, 640)) == expected
+    assert count_macs(model, subnet) == expected
+    assert count_macs(model, subnet, (64, 85)) == expected
 
 
 def test_params_of_a_detector(build_detector):
@@ -169,7 +175,7 @@ def test_heads_of_a_single_stage(detector_config, subnet, padded):
     strides = (4, 8, 16, 32, 64)
     positions = sum(-(-padded[0] // s) * -(-padded[1] // s) for s in strides)
     each = 9 * 32 * (2 * 32 + 9 * 2 + 9 * 4)
-    heads = count_heads(model, subnet, (480, 640))
+    heads = count_heads(model, subnet, (64, 85))
     assert heads.macs == positions * each
     assert heads.params == each + 2 * 32 + 9 * 2 + 9 * 4
 
@@ -195,3 +201,21 @@ def test_a_thread_that_runs_the_model_notices_nothing(
     assert count_macs(model, '0.5x-48') > 0
     assert count_params(model, '0.5x-48') > 0
     assert found == [True, True]
+
+
+def test_sizes_that_padding_makes_alike(build_detector, monkeypatch):
+    """Images of 48 pixels and of 64 have one size in a square of 64."""
+    lines = []
+    monkeypatch.setattr(
+        'mutualnet_mm.cost.macs.print_log',
+        lambda text, **settings: lines.append(text),
+    )
+    model = build_detector(dict(resolution=(128, 64, 48, 32)))
+    grid = model.space.grid()
+    warn_of_equal_sizes(model, grid, (128, 128))
+    (line,) = lines
+    assert line.startswith('resolutions 48 and 64 all have inputs of 64 x 64')
+    # Of a wider image, 48 x 64 and 64 x 96.
+    warn_of_equal_sizes(model, grid, (128, 170))
+    warn_of_equal_sizes(model, grid)
+    assert len(lines) == 1

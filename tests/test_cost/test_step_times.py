@@ -111,7 +111,3 @@ def test_errors(config):
     cfg.train_dataloader = None
     with pytest.raises(UsageError, match='train_dataloader'):
         measure_steps(cfg)
-    cfg = config()
-    cfg.model.mutual.resolution = (SIZE * 2,)
-    with pytest.raises(UsageError, match=f'full resolution is {SIZE * 2}'):
-        measure_steps(cfg)

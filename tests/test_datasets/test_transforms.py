@@ -234,6 +234,85 @@ def test_batch_augmentation_is_the_same_at_all_sizes(
 
 
 @pytest.mark.parametrize(
+    'scale, keep_ratio, expected',
+    [
+        ((1000, 600), True, [(1000, 600), (1000, 480), (1000, 240)]),
+        ((600, 1000), True, [(1000, 600), (1000, 480), (1000, 240)]),
+        ((600, 600), True, [(600, 600), (480, 480), (240, 240)]),
+        ((600, 600), False, [(600, 600), (480, 480), (240, 240)]),
+        ((1001, 600), False, [(1001, 600), (801, 480), (400, 240)]),
+        (600, True, [600, 480, 240]),
+        (600, False, [600, 480, 240]),
+    ],
+)
+def test_scales_of_all_sizes(enter_scope, scale, keep_ratio, expected):
+    """A square stays one: two sizes must not be the same one in disguise."""
+    pytest.importorskip('mmdet')
+    enter_scope('mmdet')
+    transform = TRANSFORMS.build(
+        dict(
+            type='mutualnet_mm.MultiResolution',
+            resolution=(600, 480, 240),
+            resize=dict(type='Resize', scale=scale, keep_ratio=keep_ratio),
+            transforms=[],
+        )
+    )
+    found = [p.transforms[0].scale for p in transform.pipelines.values()]
+    plain = [(s, s) if isinstance(s, int) else s for s in expected]
+    assert found == plain
+
+
+def test_the_paper_s_sizes(enter_scope, monkeypatch):
+    """1000 x {600, 480, 360, 240}, at any ratio: exactly."""
+    import numpy as np
+
+    pytest.importorskip('mmdet')
+    enter_scope('mmdet')
+    sizes = (600, 480, 360, 240)
+    transform = TRANSFORMS.build(
+        dict(
+            type='mutualnet_mm.MultiResolution',
+            resolution=sizes,
+            resize=dict(type='Resize', scale=(1000, 600), keep_ratio=True),
+            transforms=[dict(type='PackDetInputs')],
+        )
+    )
+    # Without resampling: an image of zeros has the shape alone.
+    monkeypatch.setattr(
+        'mmcv.image.geometric.imresize',
+        lambda img, size, **kwargs: np.broadcast_to(
+            np.zeros((), np.uint8), (size[1], size[0], 3)
+        ),
+    )
+    rng = np.random.default_rng(0)
+    for h, w in np.exp(rng.uniform(4, 7.5, (40, 2))).astype(int).tolist():
+        image = np.broadcast_to(np.zeros((), np.uint8), (h, w, 3))
+        results = dict(img=image, img_shape=(h, w), ori_shape=(h, w))
+        packed = transform(results)
+        smaller = packed['data_samples'].get('multi_resolution')
+        for r in sizes:
+            made = packed if r == 600 else smaller[r]
+            factor = min(1000 / max(h, w), r / min(h, w))
+            assert tuple(made['inputs'].shape) == (
+                3,
+                int(h * factor + 0.5),
+                int(w * factor + 0.5),
+            )
+
+
+def test_padding_that_makes_one_size_of_all(enter_scope):
+    enter_scope('mmpretrain')
+    config = dict(
+        type='mutualnet_mm.MultiResolution',
+        resolution=(64, 32),
+        resize=dict(type='Resize', scale=(64, 64), keep_ratio=True),
+        transforms=[dict(type='mmdet.Pad', size=(64, 64))],
+    )
+    with pytest.raises(ConfigError, match=r'Pad of size=\(64, 64\)'):
+        TRANSFORMS.build(config)
+
+
+@pytest.mark.parametrize(
     'resolution, scale',
     [
         ((64, 48), (107, 56)),

@@ -47,12 +47,12 @@ def build(norm):
     return model.train()
 
 
-def batch(seed, size=64, number=1):
+def batch(seed, size=64, number=1, channels=3):
     from mmpretrain.structures import DataSample
 
     torch.manual_seed(seed)
     return dict(
-        inputs=torch.randn(number, 3, size, size) + seed,
+        inputs=torch.randn(number, channels, size, size) + seed,
         data_samples=[DataSample().set_gt_label(0) for _ in range(number)],
     )
 
@@ -114,13 +114,13 @@ def work(rank, folder):
     batches = [batch(10 * rank + i) for i in range(3 - rank)]
     bank = calibrate(sync, SUBNETS, batches)
     model = build('BN')
-    sizes = [(64, 48), (64, 64)][rank]
-    wrong = [batch(i, size, number=2) for i, size in enumerate(sizes)]
+    colours = [(3, 1), (3, 3)][rank]
+    wrong = [batch(i, number=2, channels=c) for i, c in enumerate(colours)]
     errors = [message(lambda: calibrate(model, SUBNETS, wrong))]
     bad = batch(3)
     bad['inputs'] *= float('nan') if rank else 1.0
     errors.append(message(lambda: calibrate(model, SUBNETS, [bad, bad])))
-    data = batch(3, size=64 if rank else 48)
+    data = batch(3, channels=3 if rank else 1)
     errors.append(message(lambda: model.loss(**data)))
     errors.append(message(lambda: model.loss(**batch(3, number=2)) and None))
     # Rank 1 fails at its last batch.
@@ -172,9 +172,9 @@ def test_sync_batch_norm_is_synchronised(ranks, enter_scope):
 @pytest.mark.parametrize(
     'case, text',
     [
-        (0, 'delivers 48 x 48'),
+        (0, 'inputs of 1 channels'),
         (1, 'batch 1 of the calibration data'),
-        (2, 'delivers 48 x 48'),
+        (2, 'inputs of 1 channels'),
         (4, 'delivers 48 x 48'),
         (6, 'no space left'),
         (7, 'no boxes'),

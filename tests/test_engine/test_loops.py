@@ -410,7 +410,7 @@ def test_pipeline_of_another_resolution(make_detector, coco_dataset):
     dataset['pipeline'][1]['scale'] = (107, 72)
     runner.cfg.test_dataloader.dataset = dataset
     runner._test_dataloader['dataset'] = dataset
-    with pytest.raises(ConfigError, match='full resolution is 64'):
+    with pytest.raises(ConfigError, match=r'\(107, 72\), but .* is 64'):
         runner.test()
 
 

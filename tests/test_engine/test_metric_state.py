@@ -23,6 +23,7 @@ class Counting(BaseMetric):
         self.nested = {'a': np.zeros(1), 'b': [torch.zeros(1), ({}, 0)]}
         self.pairs, self.recent = [('x', None)], deque([(1,)], maxlen=2)
         self.counted_late = torch.zeros(1)
+        self.made = None
 
     def process(self, data_batch, data_samples):
         for value in data_samples:
@@ -38,6 +39,8 @@ class Counting(BaseMetric):
             self.nested['b'][1][0][value] = 1
             self.pairs = [('y', None)]
             self.recent.append((value,))
+            self.made = self.made or SimpleNamespace(total=0)
+            self.made.total += value
             if self.number > 2:
                 self.counted_late += value
 
@@ -50,6 +53,7 @@ class Counting(BaseMetric):
             matrix=self.matrix.tolist(),
             sums=self.sums.tolist(),
             last=self.last,
+            made=self.made.total,
             nested=str(self.nested),
             late=(self.pairs, list(self.recent), self.counted_late.item()),
         )

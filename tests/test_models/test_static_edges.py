@@ -33,12 +33,12 @@ def test_refused_subnets(build_classifier, classifier_config, subnet, message):
         MODELS.build(dict(config, subnet=subnet))
 
 
-@pytest.mark.parametrize('mode', ['predict', 'loss'])
-def test_pipelines_of_another_size(build_classifier, image_batch, mode):
+def test_pipelines_of_another_size(build_classifier, image_batch):
     net = static_model(build_classifier(), '0.5x-48')
     inputs, samples = image_batch(size=48)
     with pytest.raises(ConfigError, match='delivers 48 x 48 .* is 64'):
-        net(inputs, samples, mode=mode)
+        net(inputs, samples, mode='predict')
+    assert torch.isfinite(net(inputs, samples, mode='loss')['loss'])
     assert net(inputs, mode='tensor').shape == (4, 4)
 
 

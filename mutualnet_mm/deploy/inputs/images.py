@@ -1,24 +1,21 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Prepare images by the steps of a test pipeline."""
 
-from typing import Tuple
+from functools import cached_property
+from typing import Optional, Tuple
 
 import numpy as np
 import torch.nn.functional as F
-from mmcv.image.geometric import rescale_size
-from mmengine.dataset import Compose
-from mmengine.model import stack_batch
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import TRANSFORMS
 from torch import Tensor
 
-from ...config.pipelines import both_sides, pipeline_steps
+from ...config.blank import BlankImages, after_loading, delivered_shape
 from ...errors import UsageError
 from ...models import MutualLearningMixin
 from ...models.tasks.samples import Batch
-from ...subnet import Size
+from ...subnet import COMMON_SHAPE, Size
 from .reader import Reader, naming, register_reader, steps_of
-
-_UNBOUND = 10**9  # a long edge that no image reaches
 
 
 @register_reader('ClassificationTask')
@@ -43,14 +40,7 @@ class ImageReader(Reader):
         ):
             self.channel_order = 'BGRA'
         self._from_file = Compose(self._load)
-        self._finish = Compose(
-            [
-                step.settings
-                for step in steps
-                # A new image has no annotations.
-                if step not in loading and 'Annotations' not in step.kind
-            ]
-        )
+        self._finish = Compose(after_loading(dataset['pipeline']))
 
     @property
     def array_shape(self) -> str:
@@ -87,14 +77,25 @@ class ImageReader(Reader):
         """Add empty data samples."""
         from mmpretrain.structures import DataSample
 
+        expected = self.tensor_shape(COMMON_SHAPE)[1:]
         height, width = inputs.shape[-2:]
-        full = self.model.space.full.resolution
-        if (height, width) != (full, full):
+        if (height, width) != expected:
             raise UsageError(
-                f'the tensor is {height} x {width}: give {full} x {full}, the '
-                'full resolution'
+                f'the tensor is {height} x {width}: give {expected[0]} x '
+                f'{expected[1]}, as the test pipeline makes it for the full '
+                'network'
             )
         return inputs, [DataSample() for _ in inputs]
+
+    def tensor_shape(self, image_shape: Size) -> Tuple[int, ...]:
+        """Shape of an image as the test pipeline delivers it."""
+        del image_shape
+        task, full = self.model.task, self.model.space.full
+        return task.input_shape(self.model, full, self._delivered)[1:]
+
+    @cached_property
+    def _delivered(self) -> Optional[Size]:
+        return delivered_shape(self.dataset['pipeline'], None, self.channels)
 
 
 @register_reader('DetectionTask')
@@ -109,14 +110,7 @@ class DetectionReader(ImageReader):
         self._from_array = TRANSFORMS.build(
             dict(settings, type='mmdet.LoadImageFromNDArray')
         )
-        self._scale = (_UNBOUND, model.space.full.resolution)
-        for step in pipeline_steps('', dataset):
-            resize = step.settings
-            if step.kind == 'MultiResolution':
-                resize = resize['resize']
-            sides = both_sides(resize.get('scale'))
-            if resize.get('keep_ratio') and sides is not None:
-                self._scale = sides
+        self._blank = BlankImages(dataset['pipeline'], self.channels)
 
     def read_array(self, array: np.ndarray) -> dict:
         """Return what the stock inferencer's pipeline makes of an array."""
@@ -131,22 +125,22 @@ class DetectionReader(ImageReader):
         from mmdet.structures import DetDataSample
 
         h, w = inputs.shape[2:]
-        new_w, new_h = rescale_size((w, h), self._scale)
-        images = F.interpolate(
-            inputs, (new_h, new_w), mode='bilinear', antialias=True
+        # The same steps on an image of zeros say where they put it, and what
+        # is around it.
+        packed = self._blank((h, w))
+        data = self.model.data_preprocessor(pseudo_collate([packed]), False)
+        canvas, meta = data['inputs'], data['data_samples'][0].metainfo
+        width, height = meta.get('scale_factor', (1.0, 1.0))
+        size = round(h * height), round(w * width)
+        top, _, left, _ = map(int, meta.get('border', (0, 0, 0, 0)))
+        batch = canvas.repeat(len(inputs), 1, 1, 1)
+        image = batch[..., top : top + size[0], left : left + size[1]]
+        if tuple(image.shape[2:]) != size:
+            raise UsageError(
+                'the test pipeline crops images, which cannot be done with '
+                'tensors: give files or arrays'
+            )
+        image.copy_(
+            F.interpolate(inputs, size, mode='bilinear', antialias=True)
         )
-        preprocessor = self.model.data_preprocessor
-        padded = stack_batch(
-            list(images),
-            preprocessor.pad_size_divisor,
-            preprocessor.pad_value,
-        )
-        shape = tuple(padded.shape[2:])
-        meta = dict(
-            ori_shape=(h, w),
-            img_shape=(new_h, new_w),
-            scale_factor=(new_w / w, new_h / h),
-            pad_shape=shape,
-            batch_input_shape=shape,
-        )
-        return padded, [DetDataSample(metainfo=meta) for _ in padded]
+        return batch, [DetDataSample(metainfo=meta) for _ in batch]

@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from ...config.pipelines import stage_datasets
+from ...config.sizes import check_resolution
 from ...errors import UsageError
 from ...models import MutualLearningMixin
 from ...models.tasks.samples import Batch
@@ -46,10 +47,10 @@ class InputPipeline:
       are (N, C, H, W), clips (N, C, T, H, W) or, with several views,
       (N, views, C, T, H, W); N may be left out, except with several views.
       2D recognizers take the frames of all views, (N, T, C, H, W). A
-      classifier takes it at the full resolution; a recognizer also takes
-      larger views. For a detector it is an original image of any size: it is
-      scaled as the test pipeline scales images, and padded, and boxes are in
-      its coordinates.
+      classifier takes it at the size of the test pipeline; a recognizer also
+      takes larger views. For a detector it is an original image of any
+      size: it is scaled and padded as the test pipeline does it, and boxes
+      are in its coordinates.
 
     Transforms are built once, here; calls are thread-safe.
 
@@ -60,7 +61,7 @@ class InputPipeline:
 
     Raises:
         UsageError: If the config has no test pipeline, or one that decodes
-            nothing.
+            nothing or does not deliver the full resolution.
 
     Example:
         >>> pipeline = InputPipeline(cfg, model)
@@ -69,6 +70,7 @@ class InputPipeline:
 
     def __init__(self, cfg: Config, model: MutualLearningMixin) -> None:
         dataset = _test_set(cfg)
+        check_resolution(cfg, ('test',))
         init_default_scope(cfg.get('default_scope') or 'mmengine')
         self._model = model
         self._reader = find_reader(type(model.task))(dataset, model)
@@ -86,7 +88,7 @@ class InputPipeline:
         Raises:
             UsageError: In one line, if a file cannot be read; if nothing,
                 inputs of several kinds or an input of a wrong type or shape
-                is given; or if the batch is not at the full resolution.
+                is given; or if the batch has no size that subnets can use.
         """
         model = self._model
         if isinstance(images, Tensor):

@@ -15,6 +15,7 @@ from ...slimmable import (
     trust_forward,
     verify_slicing,
 )
+from ...slimmable.joints import Joints
 from ..checkpoints import load_backbone, split_pretrained
 from ..wraps import Stock, find_class, mix, stock_arguments
 
@@ -40,7 +41,7 @@ class SlimmableMixin(Stock):
             class's own.
 
     Attributes:
-        joints (Joints): What was found of its channels, and an input.
+        slim_joints (Joints): What was found of its channels, and an input.
         resizes_inside (bool): Whether the backbone reduces resolution and
             frames of its input itself, as the active subnet says.
     """
@@ -65,8 +66,16 @@ class SlimmableMixin(Stock):
         state = SlimState(max_width, rounding)
         convert(self, state, find_family(type(self)).rules(self))
         self.slim_state = state
-        self.joints = verify_slicing(self, frames=self.trial_frames)
+        self.slim_joints = self.verify_slicing()
         self._register_state_dict_hook(_save_rounding)
+
+    def verify_slicing(self) -> Joints:
+        """Find the joints, and prove that the backbone narrows.
+
+        Raises:
+            ConfigError: If it does not; names the layer.
+        """
+        return verify_slicing(self, frames=self.trial_frames)
 
     @property
     def frame_stride(self) -> int:

@@ -66,6 +66,13 @@ def find_task(model_class: type) -> Type[Task]:
     found = _TASKS.find(model_class)
     if found is None:
         name = getattr(model_class, 'stock_class', model_class).__name__
+        if any(
+            base.__name__ == 'BaseMOTModel' for base in model_class.__mro__
+        ):
+            raise ConfigError(
+                f'wraps={name!r} follows what a detector finds: train that '
+                "one, type='mutualnet_mm.MutualLearning', and track with it"
+            )
         raise ConfigError(
             f'wraps={name!r} cannot be trained by mutual learning: use one '
             f'of {_SUPPORTED}'
@@ -89,8 +96,17 @@ def check_backbone(model_class: Any, backbone: Any) -> None:
         ConfigError: Names the model, and what is supported.
     """
     if backbone is None:
+        name = model_class.stock_class.__name__
+        if any(b.__name__ == 'SemiBaseDetector' for b in model_class.__mro__):
+            raise ConfigError(
+                f'wraps={name!r} holds a student and a teacher, and has no '
+                "backbone of its own: use type='SemiBaseDetector', which "
+                'trains its student by loss(), and make the detector inside '
+                "adaptive, detector=dict(type='mutualnet_mm.MutualLearning', "
+                'wraps=...)'
+            )
         raise ConfigError(
-            f'wraps={model_class.stock_class.__name__!r} is given no '
+            f'wraps={name!r} is given no '
             f'model.backbone, which is what gets slimmed: use one of '
             f'{_SUPPORTED}'
         )

@@ -18,10 +18,9 @@ from .samples import Batch, Samples, own_samples
 class ActionTask(Task):
     """Subnets match the full network's prediction on fewer, smaller frames.
 
-    Resolution ``r`` is the side of the square training clips, ``t`` the
-    frames of the network (of the Slow branch, where there are two). Views of
-    another size, as test pipelines make them, are scaled by the same factor,
-    ``r`` over the full resolution.
+    The full resolution is a side of the training clips, ``t`` the frames of
+    the network (of the Slow branch, where there are two). Clips and views of
+    any size are scaled by the same factor, ``r`` over the full resolution.
 
     Inputs are ``(clips, views, channels, time, height, width)``. A backbone
     of two branches takes them as they are and reduces its own Slow input.
@@ -78,14 +77,7 @@ class ActionTask(Task):
     def check_full(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
-        """Refuse clips that are not squares of the full resolution."""
-        self.check_test(model, inputs, data_samples)
-        self.check_square(inputs)
-
-    def check_test(
-        self, model: nn.Module, inputs: Tensor, data_samples: Samples
-    ) -> None:
-        """Refuse clips of another number of frames; views may be larger."""
+        """Refuse clips of another number of frames."""
         if data_samples and CARRIED in data_samples[0]:
             raise ConfigError(
                 'MultiResolution makes sizes of images, not of clips: leave '

@@ -23,7 +23,6 @@ class Task:
 
     - :attr:`name`;
     - :meth:`supervisions`: what subnets can learn from;
-    - :meth:`check_full`: which training batches are of the full resolution;
     - :meth:`interpolate`: how a batch is brought to another resolution;
     - :meth:`input_shape`: what the network sees of one input.
 
@@ -33,7 +32,7 @@ class Task:
       :attr:`predicts_one_by_one`, :attr:`channel_axis`, :attr:`input_axes`,
       :meth:`for_model`, :meth:`check_model`, :meth:`prepare`;
     - learning: :meth:`head`, :meth:`downstream`, :meth:`check_truth`;
-    - batches: :meth:`check_test`, :meth:`resize`;
+    - batches: :meth:`check_full`, :meth:`check_test`, :meth:`resize`;
     - running: :meth:`forward_batch_norms` (every batch norm, without labels),
       :meth:`forward_cost` (what a subnet's MACs are of),
       :meth:`forward_sliced` and :meth:`check_static` (every layer whose sizes
@@ -44,8 +43,9 @@ class Task:
     :func:`~mutualnet_mm.deploy.inputs.register_reader`.
 
     Args:
-        space (SubnetSpace): Names the full resolution, which the pipeline
-            delivers.
+        space (SubnetSpace): Names the full resolution. What the pipeline
+            delivers is seen by the full network; a subnet of resolution ``r``
+            sees it scaled by ``r`` over the full one.
 
     Attributes:
         name (str): As a query table says it.
@@ -157,17 +157,20 @@ class Task:
     def check_full(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
-        """Refuse a training batch that is not of the full resolution.
+        """Refuse a batch that cannot be brought to other resolutions.
+
+        Another size than the full resolution is no reason: training at
+        several scales, on crops or on mosaics delivers them.
 
         Raises:
-            ConfigError: Names the size that came and the one that should.
+            ConfigError: Names what came, and the step to change.
         """
-        raise NotImplementedError(type(self).__name__)
+        del model, inputs, data_samples
 
     def check_test(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
-        """Refuse a test batch of a wrong size, as :meth:`check_full`."""
+        """Refuse a test batch, as :meth:`check_full`."""
         self.check_full(model, inputs, data_samples)
 
     def check_channels(self, model: nn.Module, inputs: Tensor) -> None:
@@ -186,15 +189,18 @@ class Task:
                 f'in_channels={found} of the backbone'
             )
 
-    def check_square(self, inputs: Tensor) -> None:
-        """Refuse inputs that are not squares of the full resolution."""
-        full = self.space.full.resolution
-        if tuple(inputs.shape[-2:]) != (full, full):
+    def check_large(self, inputs: Tensor) -> None:
+        """Refuse test inputs that are smaller than the full resolution.
+
+        Larger ones are as good: networks are often tested on larger crops
+        than they were trained on.
+        """
+        full, size = self.space.full.resolution, inputs.shape[-2:]
+        if max(size) < full:
             raise ConfigError(
-                f'the pipeline delivers {inputs.shape[-2]} x '
-                f'{inputs.shape[-1]} inputs, but the full resolution is '
-                f'{full}: crop or resize to {full}, or set another '
-                'mutual.resolution[0]'
+                f'the test pipeline delivers {size[0]} x {size[1]} inputs, '
+                f'but the full resolution is {full}: crop or resize to '
+                f'{full}, or set another mutual.resolution[0]'
             )
 
     def resize(
@@ -303,14 +309,16 @@ class Task:
         Args:
             model (nn.Module): Whose task it is.
             subnet (Subnet): Names the resolution.
-            image_shape (tuple[int], optional): Size of the original image, or
-                of the views of a clip. None stands for the task's own default.
+            image_shape (tuple[int], optional): Height and width that the
+                pipeline delivers for the full network, of images without
+                the padding of the batch. None stands for the task's own
+                default.
         """
         raise NotImplementedError(type(self).__name__)
 
     def input_channels(self, model: nn.Module) -> int:
         """Channels of an image, as the backbone takes them."""
-        return model.backbone.joints.input_shape[1]
+        return model.backbone.slim_joints.input_shape[1]
 
     def meta_input(
         self,

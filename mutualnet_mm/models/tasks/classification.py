@@ -1,13 +1,13 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Image classification with mmpretrain."""
 
-from typing import Dict, Optional, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...subnet import Size, Subnet
-from ..interpolation import resize_images
+from ..interpolation import resize_images, scaled
 from .base import Task
 from .samples import Batch, Samples
 
@@ -15,7 +15,10 @@ from .samples import Batch, Samples
 class ClassificationTask(Task):
     """Subnets match the full network's prediction on the image, resized.
 
-    Resolution ``r`` is the side of the square input.
+    The full resolution is a side of the input that the pipeline delivers, in
+    training or in testing. A subnet of resolution ``r`` sees any input scaled
+    by ``r`` over the full one: of training crops that are smaller than the
+    test crops, that grow in mid-training, or that are no squares.
     """
 
     name = 'classification'
@@ -35,12 +38,12 @@ class ClassificationTask(Task):
         """Neck and head."""
         return dict(super().downstream(model), head=self.head(model))
 
-    def check_full(
+    def check_test(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
-        """Refuse inputs that are not squares of the full resolution."""
+        """Refuse inputs that are smaller than the full resolution."""
         del model, data_samples
-        self.check_square(inputs)
+        self.check_large(inputs)
 
     def interpolate(
         self,
@@ -50,18 +53,22 @@ class ClassificationTask(Task):
         resolution: int,
         with_truth: bool,
     ) -> Batch:
-        """Return squares of the resolution; labels hold at any."""
+        """Return scaled images; labels hold at any size."""
         del model, with_truth
-        resized = resize_images(inputs, (resolution, resolution))
-        return resized, list(data_samples)
+        size = self._scaled(inputs.shape[-2:], resolution)
+        return resize_images(inputs, size), list(data_samples)
+
+    def _scaled(self, size: Sequence[int], resolution: int) -> Size:
+        height, width = size
+        return scaled((height, width), resolution, self.space.full.resolution)
 
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
     ) -> Tuple[int, ...]:
-        """Shape of one square input; ``image_shape`` does not matter."""
-        del image_shape
-        channels = self.input_channels(model)
-        return (1, channels, subnet.resolution, subnet.resolution)
+        """Shape of one input, by default a square."""
+        full = self.space.full.resolution
+        size = self._scaled(image_shape or (full, full), subnet.resolution)
+        return (1, self.input_channels(model), *size)
 
 
 def _scores_apart(head: nn.Module) -> bool:

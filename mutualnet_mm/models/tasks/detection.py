@@ -1,57 +1,38 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Object detection and instance segmentation with mmdet."""
 
-from typing import (
-    Any,
-    Dict,
-    FrozenSet,
-    List,
-    Optional,
-    Sequence,
-    Tuple,
-    Type,
-)
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
 
 import torch
-from mmcv.image.geometric import rescale_size
+import torch.nn.functional as F
 from mmdet.models.detectors import MaskFormer, SingleStageDetector
 from mmdet.models.detectors.single_stage_instance_seg import (
     SingleStageInstanceSegmentor,
 )
 from mmdet.structures import DetDataSample
-from mmengine.model import stack_batch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...slimmable.convert import stock_name
-from ...subnet import Size, Subnet, SubnetSpace
-from ..interpolation import resize_images
+from ...subnet import COMMON_SHAPE, Size, Subnet
+from ..interpolation import resize_images, scaled
 from .base import Task
 from .rescaling import Rescaling
 from .samples import Batch, Samples
-
-_UNBOUND = 10**9  # a long edge that no image reaches
-_COMMON_SHAPE = (480, 640)
 
 
 class DetectionTask(Task):
     """Every subnet learns from the ground truth, rescaled with the image.
 
-    Resolution ``r`` means what ``Resize(scale=(L, r), keep_ratio=True)``
-    means, image by image from its original size. ``L`` is the long edge of
-    the config's own pipeline and need not be given: it shows in the images
-    whose long edge binds, and the others do not depend on it.
+    The full resolution is the short edge, or a side, that the test pipeline
+    resizes images to. A subnet of resolution ``r`` sees what any pipeline
+    delivers scaled by ``r`` over the full one: each image inside of its batch,
+    and the batch with its padding.
     """
 
     name = 'detection'
     cost_includes_head = False
     input_axes = {0: 'batch', 2: 'height', 3: 'width'}
-
-    def __init__(self, space: SubnetSpace) -> None:
-        super().__init__(space)
-        # Long edges seen in the stage that runs, one at most.
-        self._stage = ''
-        self._edges: FrozenSet[int] = frozenset()
 
     @classmethod
     def for_model(cls, model: nn.Module) -> Type[Task]:
@@ -86,53 +67,51 @@ class DetectionTask(Task):
                 'train pipeline needs LoadAnnotations and PackDetInputs'
             )
 
+    def check_channels(self, model: nn.Module, inputs: Tensor) -> None:
+        """Refuse a detector that cannot pad its batches, as well.
+
+        Models around a detector may have a preprocessor in its place.
+        """
+        if not hasattr(model.data_preprocessor, 'pad_size_divisor'):
+            raise ConfigError(
+                f'{stock_name(model)} has no data_preprocessor that pads '
+                'images: give the detector, too, that of the model around it'
+            )
+        super().check_channels(model, inputs)
+
     def check_full(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
-        """Refuse images that are not of the full resolution."""
-        del model, inputs
-        self._check_long_edges('training', data_samples)
+        """Refuse a batch whose samples do not say where its images are."""
+        del model
+        height, width = inputs.shape[2:]
+        for sample in data_samples:
+            h, w = sample.get('img_shape', (0, 0))[:2]
+            if not (0 < h <= height and 0 < w <= width):
+                raise ConfigError(
+                    f'a batch of {height} x {width} pixels has an image of '
+                    f'img_shape={sample.get("img_shape")}: PackDetInputs must '
+                    'pack img_shape (meta_keys), and the steps before it '
+                    'must keep it up to date'
+                )
 
     def check_test(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
-        """Refuse images as in training; test pipelines may have another L."""
-        del model, inputs
-        self._check_long_edges('testing', data_samples)
-
-    def _long_edge(self, sample: DetDataSample) -> Optional[int]:
-        """The pipeline's ``L`` where the image shows it, else None."""
-        full = self.space.full.resolution
-        h, w = sample.img_shape[:2]
-        for edge in (None, max(h, w)):
-            scale = (edge or _UNBOUND, full)
-            if scale[0] >= full and (h, w) == _rescaled(
-                sample.ori_shape, scale
-            ):
-                return edge
-        ori_h, ori_w = sample.ori_shape[:2]
-        raise ConfigError(
-            f'the pipeline made {h} x {w} of an image of {ori_h} x {ori_w}, '
-            f'but the full resolution is {full}: it needs Resize(scale=(L, '
-            f'{full}), keep_ratio=True) and no crop, or another '
-            'mutual.resolution[0]'
-        )
-
-    def _check_long_edges(self, stage: str, data_samples: Samples) -> None:
-        """Refuse two long edges in a stage: no single ``L`` explains them."""
-        full = self.space.full.resolution
-        shown = map(self._long_edge, data_samples)
-        edges = {edge for edge in shown if edge is not None}
-        if stage == self._stage:
-            edges |= self._edges
-        if len(edges) > 1:
-            raise ConfigError(
-                f'the pipeline delivers images with long edges {sorted(edges)}'
-                f' and short edges below {full}: Resize(scale=(L, {full}), '
-                'keep_ratio=True) with one L must deliver the full '
-                'resolution, mutual.resolution[0]'
-            )
-        self._stage, self._edges = stage, frozenset(edges)
+        """Refuse images that were resized by an unknown factor, as well."""
+        self.check_full(model, inputs, data_samples)
+        for sample in data_samples:
+            # An image with a border, in a canvas, is as large as it was.
+            if 'scale_factor' in sample or 'border' in sample:
+                continue
+            original, size = sample.get('ori_shape'), sample.img_shape
+            if original is None or _size(original) != _size(size):
+                raise ConfigError(
+                    f'an image of ori_shape={original} is tested at {size} '
+                    'without a scale_factor, by which boxes are found in the '
+                    'original image: PackDetInputs must pack ori_shape and '
+                    'scale_factor (meta_keys)'
+                )
 
     def interpolate(
         self,
@@ -142,31 +121,50 @@ class DetectionTask(Task):
         resolution: int,
         with_truth: bool,
     ) -> Batch:
-        """Return images as the pipeline makes them at the resolution."""
+        """Return the batch, and each image in it, scaled by one factor."""
         preprocessor = model.data_preprocessor
-        divisor = preprocessor.pad_size_divisor
-        sizes = [self._size(sample, resolution) for sample in data_samples]
-        images = []
-        for image, sample, size in zip(inputs, data_samples, sizes):
-            h, w = sample.img_shape[:2]
-            images.append(resize_images(image[None, :, :h, :w], size)[0])
-        batch = stack_batch(images, divisor, preprocessor.pad_value)
-        before, after = tuple(inputs.shape[2:]), tuple(batch.shape[2:])
-        for sample, size in zip(data_samples, sizes):
-            old = tuple(sample.img_shape[:2])
+        before = _size(inputs.shape[2:])
+        sizes = [_size(sample.img_shape) for sample in data_samples]
+        new = [self._scaled(size, resolution) for size in sizes]
+        after = self._canvas(model, before, sizes, resolution)
+        batch = _resized(inputs, sizes, new, after, preprocessor.pad_value)
+        for sample, old, size in zip(data_samples, sizes, new):
             Rescaling(old, size, before, after).sample(sample, with_truth)
+            # Of a fixed size where the batch is padded to one.
+            padded = _size(sample.get('pad_shape', old))
+            padded = after if padded == before else self._padded(model, size)
             sample.set_metainfo(
-                dict(pad_shape=_padded(size, divisor), batch_input_shape=after)
+                dict(pad_shape=padded, batch_input_shape=after)
             )
-        if with_truth and preprocessor.pad_mask:
-            preprocessor.pad_gt_masks(data_samples)
-        if with_truth and preprocessor.pad_seg:
-            preprocessor.pad_gt_sem_seg(data_samples)
+        if with_truth:
+            _pad_truth(preprocessor, data_samples)
         return batch, list(data_samples)
 
-    def _size(self, sample: DetDataSample, resolution: int) -> Size:
-        scale = (self._long_edge(sample) or _UNBOUND, resolution)
-        return _rescaled(sample.ori_shape, scale)
+    def _scaled(self, size: Size, resolution: int) -> Size:
+        return scaled(size, resolution, self.space.full.resolution)
+
+    @staticmethod
+    def _padded(model: nn.Module, size: Size) -> Size:
+        divisor = model.data_preprocessor.pad_size_divisor
+        h, w = (-(-side // divisor) * divisor for side in size)
+        return h, w
+
+    def _canvas(
+        self,
+        model: nn.Module,
+        canvas: Size,
+        sizes: Sequence[Size],
+        resolution: int,
+    ) -> Size:
+        """Height and width of the scaled batch.
+
+        Padding that the images ask for is made anew, as small as it can be. A
+        batch that is padded further, to a fixed size, is scaled as a whole.
+        """
+        least = max(h for h, _ in sizes), max(w for _, w in sizes)
+        if self._padded(model, least) == canvas:
+            canvas = least
+        return self._padded(model, self._scaled(canvas, resolution))
 
     def forward_batch_norms(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
@@ -228,15 +226,16 @@ class DetectionTask(Task):
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]
     ) -> Tuple[int, ...]:
-        """Padded shape of an image of ``image_shape`` (height, width).
+        """Padded shape of an image that the pipeline delivers at that size.
 
-        Short edges bind here: the pipeline's ``L`` is not known. Defaults to
-        480 x 640 pixels, COCO's most common size.
+        Defaults to an image of 480 x 640 pixels, COCO's most common size,
+        whose short edge is resized to the full resolution.
         """
-        divisor = model.data_preprocessor.pad_size_divisor
-        shape = image_shape or _COMMON_SHAPE
-        size = _rescaled(shape, (_UNBOUND, subnet.resolution))
-        return (1, self.input_channels(model), *_padded(size, divisor))
+        full = self.space.full.resolution
+        if image_shape is None:
+            image_shape = scaled(COMMON_SHAPE, full, min(COMMON_SHAPE))
+        size = self._scaled(image_shape, subnet.resolution)
+        return (1, self.input_channels(model), *self._padded(model, size))
 
     def describe_inputs(self, model: nn.Module) -> Dict[str, Any]:
         """How images are padded."""
@@ -297,12 +296,42 @@ def _enter_decoder(decoder: nn.Module, maps: Sequence[Tensor]) -> List[Tensor]:
     ]
 
 
-def _padded(size: Size, divisor: int) -> Size:
-    h, w = (-(-side // divisor) * divisor for side in size)
-    return h, w
+def _size(shape: Sequence[int]) -> Size:
+    return int(shape[0]), int(shape[1])
 
 
-def _rescaled(shape: Size, scale: Tuple[int, int]) -> Size:
-    """Height and width that ``Resize(scale, keep_ratio=True)`` gives."""
-    w, h = rescale_size((shape[1], shape[0]), scale)
-    return h, w
+def _resized(
+    inputs: Tensor,
+    sizes: Sequence[Size],
+    new: Sequence[Size],
+    canvas: Size,
+    pad_value: float,
+) -> Tensor:
+    """Resize each image of a padded batch, into a batch of another size.
+
+    Args:
+        inputs (Tensor): ``(N, C, height, width)``.
+        sizes (Sequence[tuple]): Height and width of each image.
+        new (Sequence[tuple]): Those that it gets.
+        canvas (tuple[int]): Height and width of the new batch.
+        pad_value (float): What fills it beside the images.
+    """
+    if {*sizes} == {_size(inputs.shape[2:])}:
+        (h, w), batch = new[0], resize_images(inputs, new[0])
+        margin = (0, canvas[1] - w, 0, canvas[0] - h)
+        return F.pad(batch, margin, value=pad_value)
+    batch = inputs.new_full((*inputs.shape[:2], *canvas), pad_value)
+    for i, ((h, w), (new_h, new_w)) in enumerate(zip(sizes, new)):
+        # Each alone: the padding must not bleed into its edge.
+        image = resize_images(inputs[i : i + 1, :, :h, :w], (new_h, new_w))
+        batch[i, :, :new_h, :new_w] = image[0]
+    return batch
+
+
+def _pad_truth(preprocessor: nn.Module, data_samples: Samples) -> None:
+    """Pad masks and maps if the preprocessor, or a step of it, pads them."""
+    parts = [preprocessor, *(preprocessor.batch_augments or ())]
+    if any(getattr(part, 'pad_mask', False) for part in parts):
+        preprocessor.pad_gt_masks(data_samples)
+    if any(getattr(part, 'pad_seg', False) for part in parts):
+        preprocessor.pad_gt_sem_seg(data_samples)

@@ -4,6 +4,7 @@
 import copy
 from typing import Any, Optional, Union
 
+import numpy as np
 import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import BaseBoxes
@@ -35,10 +36,14 @@ class Rescaling:
     def sample(self, sample: DetDataSample, with_truth: bool) -> None:
         """Make a sample fit the new size.
 
+        Its ``scale_factor`` is multiplied by what happened: after crops,
+        flips or mosaics it does not follow from the original shape.
+
         Args:
-            sample (DetDataSample): Its ``img_shape`` and ``scale_factor`` are
-                set, and the fields of the ground truth replaced. Masks and
-                segmentation maps are not padded.
+            sample (DetDataSample): Its sizes are set, and the fields of the
+                ground truth replaced. Masks and segmentation maps are not
+                padded. Instances whose boxes are a pixel or less wide or high
+                are dropped, as the stock ``FilterAnnotations`` drops them.
             with_truth (bool): Whether the ground truth is rescaled. In testing
                 it must not be: test pipelines load it in the coordinates of
                 the original image. Given proposals always are.
@@ -53,13 +58,19 @@ class Rescaling:
             elif with_truth:
                 if isinstance(value, InstanceData):
                     self._instances(name, value)
+                    if name in ('gt_instances', 'ignored_instances'):
+                        setattr(sample, name, _visible(value))
                 elif isinstance(value, PixelData):
                     setattr(sample, name, self._maps(name, value))
                 elif getattr(value, 'ndim', 0) > 1:
                     raise _refusal(name, value)
-        ori_h, ori_w = sample.ori_shape[:2]
-        factor = (self.new[1] / ori_w, self.new[0] / ori_h)
-        sample.set_metainfo(dict(img_shape=self.new, scale_factor=factor))
+        (x, y), (w, h) = self.factor, sample.get('scale_factor', (1.0, 1.0))
+        sample.set_metainfo(
+            dict(img_shape=self.new, scale_factor=(w * x, h * y))
+        )
+        if 'border' in sample:  # rows, then columns, of the image in a canvas
+            border = sample.border * np.array((y, y, x, x))
+            sample.set_metainfo(dict(border=border.astype(np.float32)))
 
     def _instances(self, place: str, instances: InstanceData) -> None:
         for name, value in list(instances.items()):
@@ -82,21 +93,37 @@ class Rescaling:
         self, masks: Union[BitmapMasks, PolygonMasks]
     ) -> Union[BitmapMasks, PolygonMasks]:
         h, w = self.old
+        if not self._is_of_image((masks.height, masks.width)):
+            raise ConfigError(
+                f'the ground truth has masks of {masks.height} x '
+                f'{masks.width} for an image of {h} x {w}: a step or a batch '
+                'augmentation (BatchSyncRandomResize) resized the image '
+                'without its masks, leave it out'
+            )
         if isinstance(masks, BitmapMasks):
             unpadded = BitmapMasks(masks.masks[:, :h, :w], h, w)
         else:
             unpadded = PolygonMasks(masks.masks, h, w)
         return unpadded.resize(self.new)
 
+    def _is_of_image(self, size: Size) -> bool:
+        """Whether masks or maps have the image's size, padded or not."""
+        return all(
+            side <= found <= padded
+            for side, found, padded in zip(self.old, size, self.old_batch)
+        )
+
     def _maps(self, place: str, maps: PixelData) -> PixelData:
         """Segmentation maps of the image, padded or not."""
         found = {}
         for name, value in maps.items():
-            inside = value[..., : self.old[0], : self.old[1]]
-            if not isinstance(value, Tensor) or inside.shape[-2:] != self.old:
+            if not isinstance(value, Tensor) or not self._is_of_image(
+                (value.shape[-2], value.shape[-1])
+            ):
                 raise _refusal(f'{place}.{name}', value)
+            inside = value[..., : self.old[0], : self.old[1]]
             found[name] = _nearest(inside, self.new)
-        return PixelData(**found)
+        return PixelData(metainfo=maps.metainfo, **found)
 
     def _stride(self, value: Any) -> Optional[int]:
         """Pixels for each place of a map of the padded batch; else None."""
@@ -117,6 +144,19 @@ class Rescaling:
         resized = _nearest(value[..., :h, :w], (new_h, new_w))
         margin = (0, padded[1] - new_w, 0, padded[0] - new_h)
         return F.pad(resized, margin)
+
+
+def _visible(instances: InstanceData) -> InstanceData:
+    """Those whose boxes are more than a pixel wide and high."""
+    boxes = instances.get('bboxes')
+    if boxes is None or len(boxes) == 0:
+        return instances
+    if isinstance(boxes, BaseBoxes):
+        sides = boxes.widths, boxes.heights
+    else:
+        sides = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    keep = (sides[0] > 1) & (sides[1] > 1)
+    return instances if keep.all() else instances[keep]
 
 
 def _nearest(maps: Tensor, size: Size) -> Tensor:

@@ -324,7 +324,12 @@ def test_pipeline_of_another_size(make_config, files):
         PIPELINE[-1],
     ]
     cfg = make_config(steps)
-    pipeline = InputPipeline(cfg, MODELS.build(cfg.model))
+    model = MODELS.build(cfg.model)
+    with pytest.raises(UsageError, match=r'CenterCrop of 48, but .* is 64'):
+        InputPipeline(cfg, model)
+    # A size that no step names shows in the images.
+    del cfg.model['mutual']
+    pipeline = InputPipeline(cfg, model)
     with pytest.raises(UsageError, match='48 x 48 .* full resolution is 64'):
         pipeline(files)
 

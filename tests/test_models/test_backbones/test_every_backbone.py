@@ -61,6 +61,13 @@ for class_name, smaller in SMALLER.items():
 REASONS = {}  # what the tests found
 # A network of a class that is to work, whatever else does.
 EXPECTED = {
+    'CSPDarkNet',
+    'CSPResNeXt',
+    'CSPResNet',
+    'DenseNet',
+    'InceptionV3',
+    'Res2Net',
+    'ResNeSt',
     'ResNet',
     'ResNetV1d',
     'ResNet_CIFAR',
@@ -84,13 +91,25 @@ def randomise(net):
 
 
 def narrow_copy(net, x, width):
-    """The network of plain layers that are as wide as ``net`` ran."""
-    shapes, handles = {}, []
+    """The network of plain layers that are as wide as ``net`` ran.
+
+    Each has the leading part of a layer's weights; where joints were found,
+    the part that these name.
+    """
+    places, handles = {}, []
     for name, layer in net.named_modules():
         if isinstance(layer, SlimLayer):
 
             def record(layer, args, out, name=name):
-                shapes[name] = args[0].shape[1], out.shape[1]
+                inputs = args[0].shape[1]
+                places[name] = (
+                    numbers(layer.columns(inputs)),
+                    numbers(layer.output_ranges(inputs, channels_of(layer))),
+                )
+                assert [len(part) for part in places[name]] == [
+                    inputs,
+                    out.shape[1],
+                ]
 
             handles.append(layer.register_forward_hook(record))
     with torch.no_grad(), active_width(net, width):
@@ -98,25 +117,40 @@ def narrow_copy(net, x, width):
     for handle in handles:
         handle.remove()
     narrow = copy.deepcopy(net)
-    for name, (inputs, width) in shapes.items():
+    for name, (columns, rows) in places.items():
         *path, last = name.split('.')
         parent = narrow.get_submodule('.'.join(path))
-        setattr(parent, last, plain(net.get_submodule(name), inputs, width))
+        setattr(parent, last, plain(net.get_submodule(name), columns, rows))
+    for block in narrow.modules():
+        if type(block).__name__ == 'SlimBottle2neck':  # splits by a number
+            block.__class__ = type(block).stock_class
+            block.width = block.convs[0].out_channels
     narrow.eval()  # not chained: stock backbones' ``train`` returns nothing
     return narrow, outputs
 
 
-def plain(layer, inputs, outputs):
-    """A stock layer with the leading part of what ``layer`` holds."""
+def numbers(ranges):
+    return [n for start, stop in ranges for n in range(start, stop)]
+
+
+def channels_of(layer):
+    names = ('num_features', 'out_channels', 'out_features')
+    return next(getattr(layer, n) for n in names if hasattr(layer, n))
+
+
+def plain(layer, columns, rows):
+    """A stock layer with some rows and columns of what ``layer`` holds."""
     if isinstance(layer, nn.BatchNorm2d):
-        new = nn.BatchNorm2d(outputs, eps=layer.eps)
+        new = nn.BatchNorm2d(len(rows), eps=layer.eps)
+    elif isinstance(layer, nn.Linear):
+        new = nn.Linear(len(columns), len(rows))
     else:
         groups = layer.groups
-        if groups > 1:
-            groups = groups * inputs // layer.in_channels
+        if groups > 1 and not layer.slim_rule.narrow_groups:
+            groups = groups * len(columns) // layer.in_channels
         new = nn.Conv2d(
-            inputs,
-            outputs,
+            len(columns),
+            len(rows),
             layer.kernel_size,
             layer.stride,
             layer.padding,
@@ -128,7 +162,16 @@ def plain(layer, inputs, outputs):
     new = new.double()
     with torch.no_grad():
         for key, value in new.state_dict().items():
-            value.copy_(state[key][tuple(slice(n) for n in value.shape)])
+            part = state[key]
+            if part.dim():
+                part = part[rows]
+            if part.dim() > 1:
+                whole = part.shape[1] == value.shape[1]
+                leading = list(range(value.shape[1]))
+                grouped = getattr(layer, 'groups', 1) > 1
+                chosen = leading if grouped else columns
+                part = part if whole else part[:, chosen]
+            value.copy_(part)
     return new
 
 
@@ -148,7 +191,7 @@ def test_right_or_refused(enter_scope, name):
     channels = next(
         m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d)
     )
-    size = 224 if name == 'AlexNet' else 64
+    size = max(64, net.slim_joints.input_shape[-1])
     x = torch.randn(1, channels, size, size, dtype=torch.double)
     check_full_width(name, net, x)
     narrow, outputs = narrow_copy(net, x, 0.45)
@@ -170,7 +213,8 @@ def check_full_width(name, net, x):
     with torch.no_grad():
         expected, found = stock(x), net(x)
     assert len(found) == len(expected)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+    for a, b in zip(found, expected):  # InceptionV3 returns a None, too
+        assert a is b or torch.equal(a, b)
 
 
 @contextmanager

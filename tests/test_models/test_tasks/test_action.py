@@ -111,20 +111,19 @@ def test_another_number_of_frames(build_recognizer, clip_batch, kind, wanted):
             assert f'clip_len={wanted}' in text and 'mutual.frames' in text
 
 
-def test_another_resolution(build_recognizer, clip_batch):
+@pytest.mark.parametrize('size', [(36, 36), (32, 24), (24, 40), (20, 20)])
+def test_clips_of_another_size(build_recognizer, clip_batch, size):
+    """Not squares, or of another size: scaled as clips of the full one."""
     model = build_recognizer()
-    clips, samples = clip_batch(1, size=36)
-    for wrong in (clips, clips[..., :32], clips[..., :32, :]):
-        with pytest.raises(ConfigError) as caught:
-            model.task.check_full(model, wrong, samples)
-        height, width = wrong.shape[-2:]
-        text = str(caught.value)
-        assert f'{height} x {width} inputs' in text
-        assert 'full resolution is 32' in text
-        assert 'mutual.resolution' in text
-        model.task.check_test(model, wrong, samples)
-    with pytest.raises(ConfigError, match='36 x 36'):
-        model.train().loss(clips, samples)
+    clips, samples = clip_batch(1, size=40)
+    clips = clips[..., : size[0], : size[1]].contiguous()
+    for check in (model.task.check_full, model.task.check_test):
+        check(model, clips, samples)
+    inputs, _ = model.task.resize(model, clips, samples, Subnet(0.63, 21, 3))
+    expected = tuple(round(side * 21 / 32) for side in size)
+    assert tuple(inputs.shape[-2:]) == expected
+    total, _ = model.parse_losses(model.train().loss(clips, samples))
+    assert torch.isfinite(total)
 
 
 def test_inputs_that_are_no_clips(build_recognizer, clip_batch):

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from passes import on_running_statistics
 
-from mutualnet_mm import Subnet
+from mutualnet_mm import ConfigError, Subnet
 
 
 @pytest.mark.parametrize('resolution', [48, 32, 40])
@@ -51,11 +51,39 @@ def test_predict_at_every_size(build_classifier, image_batch):
     assert not torch.allclose(scores[0], scores[1])
 
 
-def test_input_shape(build_classifier):
+@pytest.mark.parametrize(
+    'shape, small',
+    [
+        (None, (48, 48)),
+        ((64, 64), (48, 48)),
+        ((80, 80), (60, 60)),  # tested on larger crops than trained
+        ((64, 32), (48, 24)),
+        ((45, 91), (34, 68)),  # 33.75 and 68.25
+        ((2, 1), (2, 1)),
+    ],
+)
+def test_scaled_as_what_is_delivered(build_classifier, shape, small):
+    """A cost is that of the input that the network sees."""
+    model, subnet = build_classifier(), Subnet(0.5, 48)
+    assert model.task.input_shape(model, subnet, shape) == (1, 3, *small)
+    images = torch.zeros(2, 3, *(shape or (64, 64)))
+    inputs, _ = model.task.resize(model, images, [], subnet)
+    assert tuple(inputs.shape) == (2, 3, *small)
+
+
+def test_training_at_other_sizes(build_classifier, image_batch):
+    """Crops that grow in mid-training, or are smaller than in testing."""
+    model = build_classifier().train()
+    for size in (40, 64, 72):
+        total, _ = model.parse_losses(model.loss(*image_batch(size=size)))
+        assert torch.isfinite(total)
+
+
+def test_tests_are_no_smaller(build_classifier, image_batch):
     model = build_classifier()
-    assert model.task.input_shape(model, Subnet(0.5, 48), (480, 640)) == (
-        1,
-        3,
-        48,
-        48,
-    )
+    for size in (64, 80):
+        model.task.check_test(model, *image_batch(size=size))
+    images, samples = image_batch(size=64)
+    model.task.check_test(model, images[..., :32], samples)
+    with pytest.raises(ConfigError, match='48 x 56 .* full resolution is 64'):
+        model.task.check_test(model, images[..., :48, :56], samples)

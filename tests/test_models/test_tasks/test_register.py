@@ -72,7 +72,7 @@ class ToyTask(Task):
         return ('label',)
 
     def check_full(self, model, inputs, data_samples):
-        self.check_square(inputs)
+        self.check_large(inputs)
 
     def interpolate(self, model, inputs, data_samples, resolution, with_truth):
         size = (resolution, resolution)

@@ -42,8 +42,20 @@ def test_a_student_and_its_teacher(detector_config):
             detector=detector_config(),
         )
     )
-    assert 'SoftTeacher' in message and 'model.backbone' in message
-    assert 'detectors of images of mmdet' in message
+    assert "wraps='SoftTeacher' holds a student and a teacher" in message
+    assert "use type='SemiBaseDetector'" in message
+
+
+def test_trackers(enter_scope):
+    enter_scope('mmdet')
+    message = refusal(
+        dict(
+            type='mutualnet_mm.MutualLearning',
+            wraps='mmdet.ByteTrack',
+            mutual=dict(resolution=(64, 48)),
+        )
+    )
+    assert "wraps='ByteTrack' follows what a detector finds" in message
 
 
 @pytest.mark.parametrize('frames', [None, (4, 2)])

@@ -1,0 +1,206 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Any stock config, adaptive: derived, written and proven."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional, Sequence, Union
+
+import torch
+from mmengine.config import Config
+
+from ..config import check_clips, check_colours, check_resolution
+from ..config.adaptive import (
+    Change,
+    apply_changes,
+    derive,
+    is_stock_loop,
+)
+from ..config.delta_file import delta_source
+from ..config.stock import derived_name, read_stock_config
+from ..engine.trial import silenced, trial_stage, try_subnet, try_training
+from ..engine.trial_batch import random_batch
+from ..errors import ConfigError
+from ..files import atomic_write, make_folder
+from ..models import MutualLearningMixin
+from ..models.build import build_model, build_stock, without_weights
+from ..models.traits import StockTraits, read_traits
+from ..progress_bars import progress_bar
+
+
+@dataclass(frozen=True)
+class AdaptiveConfig:
+    """A config derived from a stock one.
+
+    Args:
+        cfg (Config): The whole of it.
+        changes (list[Change]): What differs from the stock config, and why.
+        notes (list[str]): What stays as it is although it may surprise.
+        path (Path, optional): The file that was written, or None.
+    """
+
+    cfg: Config
+    changes: List[Change]
+    notes: List[str]
+    path: Optional[Path] = None
+
+    def prove(self) -> None:
+        """Run one random batch through the network, see :func:`prove`."""
+        prove(self.cfg)
+
+
+def make_adaptive(
+    config: Union[str, Path, Config],
+    width: Optional[Sequence[float]] = None,
+    resolution: Optional[Sequence[int]] = None,
+    frames: Optional[Sequence[int]] = None,
+    out: Union[str, Path, None] = None,
+    check: bool = True,
+) -> AdaptiveConfig:
+    """Make a stock config adaptive.
+
+    Args:
+        config (str, Path or Config): File, name such as
+            ``'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py'``, or a config in
+            memory. It is not changed.
+        width (Sequence[float], optional): Least and largest width. Defaults
+            to the paper's, (0.25, 1.0), or (0.63, 1.0) of clips.
+        resolution (Sequence[int], optional): The full one, which the pipeline
+            delivers, first. Defaults to it and parts of it.
+        frames (Sequence[int], optional): Frames of a clip, the full number
+            first. Defaults to the pipeline's and parts of it.
+        out (str or Path, optional): File to write: a config of the stock
+            one's style that inherits it and names what changes. Defaults to
+            none.
+        check (bool): Whether to build the network and run one random batch
+            through it, see :func:`prove`. Defaults to True.
+
+    Returns:
+        AdaptiveConfig: The config, what differs and why.
+
+    Raises:
+        ConfigError: If the config cannot be read or derived from, or if
+            ``out`` is there and says something else.
+        TrialError: If the check fails; names the stage and the layer. The
+            file is written all the same.
+    """
+    stock = read_stock_config(config)
+    traits = read_traits(stock.cfg, build_stock(stock.cfg))
+    changes = derive(stock.cfg, traits, width, resolution, frames)
+    made = AdaptiveConfig(
+        apply_changes(stock.cfg, changes),
+        changes,
+        _notes(stock.cfg, traits),
+        None if out is None else Path(out),
+    )
+    if made.path is not None:
+        _write(made.path, delta_source(stock, changes, made.path))
+    if check:
+        prove(made.cfg)
+    return made
+
+
+def write_adaptive(
+    config: Union[str, Path],
+    width: Optional[Sequence[float]] = None,
+    resolution: Optional[Sequence[int]] = None,
+    frames: Optional[Sequence[int]] = None,
+    work_dir: Optional[str] = None,
+) -> Path:
+    """Write the adaptive config of a stock one into a folder of its work dir.
+
+    MMEngine writes the whole config into the work dir itself.
+
+    Args:
+        config (str or Path): As for :func:`make_adaptive`, and so are the
+            next ones.
+        width (Sequence[float], optional): Defaults to None.
+        resolution (Sequence[int], optional): Defaults to None.
+        frames (Sequence[int], optional): Defaults to None.
+        work_dir (str, optional): Defaults to ``work_dirs/mutual-<name>``.
+
+    Returns:
+        Path: The file.
+    """
+    name = derived_name(read_stock_config(config))
+    folder = Path(work_dir or Path('work_dirs') / Path(name).stem)
+    path = make_folder(folder / 'adaptive') / name
+    make_adaptive(config, width, resolution, frames, path, check=False)
+    return path
+
+
+def _write(path: Path, source: str) -> None:
+    if path.is_file() and path.read_text(encoding='utf-8') != source:
+        raise ConfigError(
+            f'config {str(path)!r} is there and says something else: delete '
+            'it, or write elsewhere'
+        )
+    with atomic_write(path) as file:
+        file.write(source.encode())
+
+
+def _notes(cfg: Config, traits: StockTraits) -> List[str]:
+    notes = []
+    for stage in ('val', 'test'):
+        if cfg.get(f'{stage}_cfg') is not None and not is_stock_loop(
+            cfg, stage
+        ):
+            notes.append(
+                f'{stage}_cfg stays {cfg[f"{stage}_cfg"]["type"]}: it runs '
+                'the full network alone'
+            )
+    if not traits.batch_norms:
+        notes.append('no batch norm: subnets need no calibration')
+    return notes
+
+
+def prove(cfg: Config) -> None:
+    """Build an adaptive config's network and run one batch through it.
+
+    Two random images (or clips) of the full size go through the data
+    preprocessor; the full and the smallest subnet are trained on them, without
+    a step of the optimizer, and after calibration the smallest one predicts.
+    Pretrained weights are left out; no data is read.
+
+    Args:
+        cfg (Config): It is not changed.
+
+    Raises:
+        TrialError: Names the stage and what stands in the way.
+    """
+    with progress_bar() as bar:
+        task = bar.add_task('building', total=3)
+        with trial_stage('build'):
+            for check in (check_colours, check_resolution, check_clips):
+                check(cfg)
+            model = build_trial_model(cfg)
+        with trial_stage('data'):
+            batch = random_batch(model)
+        bar.update(task, advance=1, description='one training step')
+        # Preprocessors may write into what they get.
+        try_training(model, deepcopy(batch))
+        model.zero_grad()
+        bar.update(task, advance=1, description='calibrating, predicting')
+        try_subnet(model, model.space.smallest, deepcopy(batch), batch)
+        bar.update(task, advance=1)
+
+
+def build_trial_model(cfg: Config) -> MutualLearningMixin:
+    """Build a network that trains the full and the smallest subnet alone.
+
+    Its weights are initialised as a stock model's without pretrained ones.
+
+    Args:
+        cfg (Config): Adaptive. It is not changed.
+
+    Raises:
+        ConfigError: If it cannot be built.
+    """
+    cfg = without_weights(cfg)
+    if 'mutual' in cfg.model:
+        cfg.model.mutual.update(num_random=0, include_min=True)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    with silenced():  # a line for each weight
+        model.init_weights()
+    return model

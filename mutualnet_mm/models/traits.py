@@ -1,0 +1,99 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What a built stock model tells about the way to make it adaptive."""
+
+import inspect
+from typing import Any, Dict, Tuple
+
+from mmengine.config import Config
+from torch import nn
+
+from ..config.adaptive import StockTraits
+from ..errors import ConfigError
+from .tasks import find_task
+
+# Arguments of backbones that keep parts from learning, and what undoes them.
+_FREEZING = dict(
+    norm_eval=False,
+    frozen_stages=-1,
+    partial_bn=False,
+    bn_frozen=False,
+)
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+def read_traits(cfg: Config, model: nn.Module) -> StockTraits:
+    """Look at a stock model.
+
+    Args:
+        cfg (Config): Its config.
+        model (nn.Module): As :func:`~.build.build_stock` returns it.
+
+    Raises:
+        ConfigError: If it is of no task that can be trained by mutual
+            learning, or has no backbone; names it.
+    """
+    place, part = _with_backbone(cfg, model)
+    task = find_task(type(part))
+    norms = [m for m in model.modules() if isinstance(m, _BATCH_NORM)]
+    preprocessor = getattr(part, 'data_preprocessor', None)
+    return StockTraits(
+        place=place,
+        task=task.name,
+        of_clips=task.takes_frames,
+        of_segments=any(
+            base.__name__ == 'Recognizer2D' for base in type(part).__mro__
+        ),
+        divisor=getattr(preprocessor, 'pad_size_divisor', None) or 1,
+        frozen=_freezing(cfg, place, type(part.backbone)),
+        batch_norms=bool(norms),
+        synchronised=bool(norms)
+        and all(isinstance(m, nn.SyncBatchNorm) for m in norms),
+    )
+
+
+def _with_backbone(cfg: Config, model: nn.Module) -> Tuple[str, nn.Module]:
+    """The part that has the backbone: the model, or what it wraps."""
+    if cfg.model.get('backbone') is not None:
+        return 'model', model
+    inside = cfg.model.get('detector')
+    if isinstance(inside, dict) and inside.get('backbone') is not None:
+        # Semi-supervised wrappers build a student and a teacher of it.
+        for name in ('detector', 'student'):
+            part = getattr(model, name, None)
+            if isinstance(part, nn.Module):
+                return 'model.detector', part
+    raise ConfigError(
+        f'{type(model).__name__} has no model.backbone, which is what gets '
+        'slimmed: give a config of a classifier, a detector or a recognizer'
+    )
+
+
+def _freezing(cfg: Config, place: str, backbone_class: type) -> Dict[str, Any]:
+    """Arguments that the backbone takes and that freeze it as it is set."""
+    settings: Any = cfg
+    for key in (*place.split('.'), 'backbone'):
+        settings = settings[key]
+    found = {}
+    for name, off in _FREEZING.items():
+        takes, default = _argument(backbone_class, name)
+        if not takes:
+            continue
+        if name == 'frozen_stages' and default == 0:
+            off = 0  # some families count from 1
+        if settings.get(name, default) != off:
+            found[name] = off
+    return found
+
+
+def _argument(cls: type, name: str) -> Tuple[bool, Any]:
+    """Whether a class's constructor takes an argument, and its default."""
+    for base in cls.__mro__:
+        if '__init__' not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)['__init__']).parameters
+        if name in parameters:
+            return True, parameters[name].default
+        kinds = [parameter.kind for parameter in parameters.values()]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break  # it passes on nothing that it does not name
+    return False, None

@@ -1,0 +1,115 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The page of a survey."""
+
+from collections import Counter
+from itertools import groupby
+from typing import List, Sequence
+
+from .processes import Outcome
+
+_TITLES = {
+    'works': 'works',
+    'refused': 'refused',
+    'stock fails': 'stock fails too',
+    'not tried': 'no data to try it on',
+}
+
+
+def coverage_page(
+    project: str,
+    version: str,
+    outcomes: Sequence[Outcome],
+    command: str,
+    date: str,
+) -> str:
+    """Write what became of each config as Markdown.
+
+    Args:
+        project (str): Such as ``'mmdet'``.
+        version (str): Its version.
+        outcomes (Sequence[Outcome]): In any order.
+        command (str): That made them.
+        date (str): When.
+    """
+    counts = Counter(outcome.result for outcome in outcomes)
+    runs = counts['works'] + counts['refused']
+    share = f' ({100 * counts["works"] / runs:.0f} %)' if runs else ''
+    lines = [
+        f'# Stock configs of {project} {version}, adaptive',
+        '',
+        f'Written by `{command}` on {date}, which takes one config of each',
+        'combination of model, backbone, neck, heads, norm layers and train',
+        'pipeline, makes it adaptive as `tools/make_adaptive.py` does, and',
+        'runs it on generated data through its own pipelines: a training',
+        'step of the full and the smallest subnet, calibration, and a',
+        'prediction of the smallest one. The untouched stock model runs',
+        'beside it. Weights are random; images are smaller where the stock',
+        'model runs on those.',
+        '',
+        f'Of {runs} configs that run as they are, {counts["works"]}{share} '
+        'run adaptive.',
+        '',
+        '| result | configs |',
+        '|---|---|',
+        *(f'| {_TITLES[key]} | {counts[key]} |' for key in _TITLES),
+        '',
+        '## Reasons',
+        '',
+        *_reasons(outcomes),
+    ]
+    ordered = sorted(outcomes, key=lambda outcome: outcome.config)
+    for folder, group in groupby(ordered, key=_folder):
+        lines += ['', f'## {folder}', '', '| config | result |', '|---|---|']
+        lines += [f'| {_stem(o)} | {_result(o)} |' for o in group]
+    return '\n'.join(lines) + '\n'
+
+
+def reasons(outcomes: Sequence[Outcome], result: str) -> List[tuple]:
+    """Count the reasons of a result, the most frequent one first.
+
+    What differs from config to config, the names of layers, is left out.
+
+    Returns:
+        list[tuple]: Reason and number.
+    """
+    found = Counter(
+        f'{o.stage}: {_general(o.reason)}'
+        for o in outcomes
+        if o.result == result
+    )
+    return sorted(found.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _reasons(outcomes: Sequence[Outcome]) -> List[str]:
+    lines = ['| configs | result | reason |', '|---|---|---|']
+    for result in ('refused', 'stock fails', 'not tried'):
+        for reason, number in reasons(outcomes, result):
+            title = _TITLES[result]
+            lines.append(f'| {number} | {title} | {_cell(reason)} |')
+    return lines
+
+
+def _general(reason: str) -> str:
+    return ' '.join(
+        '...' if any(c.isdigit() for c in word) or '.' in word[:-1] else word
+        for word in reason.split()
+    )
+
+
+def _folder(outcome: Outcome) -> str:
+    return outcome.config.rpartition('/')[0]
+
+
+def _stem(outcome: Outcome) -> str:
+    return outcome.config.rpartition('/')[2][: -len('.py')]
+
+
+def _result(outcome: Outcome) -> str:
+    title = _TITLES[outcome.result]
+    if not outcome.reason:
+        return title
+    return f'{title}: {outcome.stage}: {_cell(outcome.reason)}'
+
+
+def _cell(text: str) -> str:
+    return text.replace('|', '\\|').replace('<', '&lt;')

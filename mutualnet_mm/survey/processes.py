@@ -1,0 +1,168 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Each config in a process of its own, with a time limit."""
+
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Dict, Iterator, Sequence, Tuple
+
+import torch
+
+from ..engine.trial import TrialError
+from .made_data import NO_DATA
+
+# Sizes are divided by the first of these at which the stock model runs:
+# some networks are made for one size.
+DIVISORS = dict(mmdet=(4, 1), mmpretrain=(1,), mmaction=(2, 1))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a config.
+
+    Args:
+        config (str): Its name.
+        result (str): ``'works'``, ``'refused'``, ``'stock fails'``, or ``'not
+            tried'`` where the survey has no data for it.
+        stage (str): Where it ended, of
+            :data:`~mutualnet_mm.engine.trial.STAGES`; empty if it works.
+        reason (str): In one line; empty if it works.
+        divisor (int): What image sizes were divided by.
+        seconds (float): That it took.
+    """
+
+    config: str
+    result: str
+    stage: str
+    reason: str
+    divisor: int
+    seconds: float
+
+
+def survey(
+    project: str,
+    folder: Path,
+    names: Sequence[str],
+    data: Path,
+    logs: Path,
+    timeout: float,
+    jobs: int = 1,
+) -> Iterator[Outcome]:
+    """Try configs as they are and adaptive; yield what became of each.
+
+    Args:
+        project (str): Such as ``'mmdet'``.
+        folder (Path): Of its configs.
+        names (Sequence[str]): Of those to try.
+        data (Path): Where generated data go.
+        logs (Path): Where what each process prints goes.
+        timeout (float): Seconds of a process.
+        jobs (int): Processes at the same time. Defaults to 1.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        running = [
+            pool.submit(_compare, project, folder, name, data, logs, timeout)
+            for name in names
+        ]
+        try:
+            for done in as_completed(running):
+                yield done.result()
+        finally:  # an interruption waits for those that run, no more
+            for future in running:
+                future.cancel()
+
+
+def _compare(
+    project: str,
+    folder: Path,
+    name: str,
+    data: Path,
+    logs: Path,
+    timeout: float,
+) -> Outcome:
+    """Try the stock config, then the adaptive one at the same size."""
+    start = time.monotonic()
+
+    def attempt(adaptive: bool, divisor: int) -> Tuple[str, str]:
+        stem = name.replace('/', '--')[: -len('.py')]
+        log = logs / f'{stem}-{"adaptive" if adaptive else "stock"}.txt'
+        arguments = dict(
+            path=folder / name, adaptive=adaptive, divisor=divisor, data=data
+        )
+        return run_process(arguments, log, timeout)
+
+    result, divisor, stage, reason = '', 1, '', ''
+    for divisor in DIVISORS[project]:
+        stage, reason = attempt(False, divisor)
+        result = 'not tried' if NO_DATA in reason else 'stock fails'
+        if not stage or stage == 'build' or result == 'not tried':
+            break  # which has nothing to do with sizes
+    if not stage:
+        stage, reason = attempt(True, divisor)
+        if stage and divisor > 1:
+            # Maps may have vanished that larger images have.
+            divisor //= 2
+            stage, reason = attempt(True, divisor)
+        result = 'refused' if stage else 'works'
+    seconds = round(time.monotonic() - start, 1)
+    return Outcome(name, result, stage, reason, divisor, seconds)
+
+
+def run_process(
+    arguments: Dict[str, Any], log: Path, timeout: float
+) -> Tuple[str, str]:
+    """Run :func:`~.one_config.try_config` in a process of its own.
+
+    Args:
+        arguments (dict): Of the function.
+        log (Path): Gets what the process prints.
+        timeout (float): Seconds, after which it is killed.
+
+    Returns:
+        tuple[str]: Stage and reason of what failed; empty if nothing did.
+    """
+    # The server has imported what each process needs, and forks it.
+    context = get_context('forkserver')
+    context.set_forkserver_preload([f'{__package__}.imports'])
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(there, log, arguments))
+    process.start()
+    there.close()
+    stage, result = 'build', None
+    until = time.monotonic() + timeout
+    while result is None and here.poll(max(0.0, until - time.monotonic())):
+        try:
+            kind, said = here.recv()
+        except EOFError:  # it ended without a word
+            break
+        if kind == 'stage':
+            stage = said
+        else:
+            result = said
+    if result is None and process.is_alive() and time.monotonic() >= until:
+        process.kill()
+        result = (stage, f'takes more than {timeout:g} s')
+    process.join()
+    if result is None:
+        result = (stage, f'the process ended with code {process.exitcode}')
+    return result
+
+
+def _child(pipe: Any, log: Path, arguments: Dict[str, Any]) -> None:
+    with log.open('w') as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    from .one_config import try_config
+
+    result = ('', '')
+    try:
+        try_config(**arguments, say=lambda stage: pipe.send(('stage', stage)))
+    except TrialError as error:
+        result = (error.stage, error.reason)
+    pipe.send(('result', result))

@@ -1,0 +1,224 @@
+import pytest
+from mmengine.config import Config
+
+from mutualnet_mm import ConfigError
+from mutualnet_mm.config.adaptive import (
+    StockTraits,
+    apply_changes,
+    default_frames,
+    default_resolutions,
+    derive,
+)
+
+
+@pytest.mark.parametrize(
+    'full, task, divisor, expected',
+    [
+        # The paper's.
+        (224, 'classification', 1, (224, 192, 160, 128)),
+        (224, 'action', 1, (224, 178, 142)),
+        (800, 'detection', 32, (800, 640, 480, 320)),
+        # Padded to multiples: none in between.
+        (640, 'detection', 128, (640, 512, 384, 256)),
+        (300, 'detection', 1, (300, 256, 192, 128)),
+        (256, 'detection', 128, (256, 128)),
+        (384, 'classification', 1, (384, 320, 288, 224)),
+        (32, 'classification', 1, (32, 28, 24, 20)),
+        (56, 'action', 1, (56, 45, 36)),
+        (5, 'classification', 1, (5, 4, 3)),
+    ],
+)
+def test_default_resolutions(full, task, divisor, expected):
+    assert default_resolutions(full, task, divisor) == expected
+
+
+@pytest.mark.parametrize(
+    'full, expected',
+    [
+        (8, (8, 5, 3)),  # the paper's Slow and SlowFast
+        (4, (4, 3, 2)),
+        (16, (16, 10, 6)),
+        (3, (3, 2, 1)),
+        (1, (1,)),
+    ],
+)
+def test_default_frames(full, expected):
+    assert default_frames(full) == expected
+
+
+def stock(**settings):
+    """A detector that is never built."""
+    resize = dict(type='Resize', scale=(1333, 800), keep_ratio=True)
+    loader = dict(batch_size=2, dataset=dict(pipeline=[resize]))
+    settings = dict(
+        model=dict(
+            type='RetinaNet',
+            backbone=dict(type='ResNet', depth=50, frozen_stages=1),
+        ),
+        train_dataloader=loader,
+        test_dataloader=loader,
+        val_cfg=dict(type='ValLoop'),
+        test_cfg=dict(),
+        **settings,
+    )
+    return Config(settings)
+
+
+DETECTOR = StockTraits(
+    'model', 'detection', divisor=32, frozen=dict(frozen_stages=-1)
+)
+CLIPS = StockTraits('model', 'action', of_clips=True)
+
+
+def settings(cfg, traits=DETECTOR, **given):
+    """Derived settings by their places."""
+    return {c.key: c.value for c in derive(cfg, traits, **given)}
+
+
+def test_a_detector():
+    hook = dict(type='mutualnet_mm.BNCalibrationHook', num_batches=32)
+    assert settings(stock()) == {
+        'custom_imports': dict(
+            imports=['mutualnet_mm'], allow_failed_imports=False
+        ),
+        'model.type': 'mutualnet_mm.MutualLearning',
+        'model.wraps': 'RetinaNet',
+        'model.mutual.width_range': (0.25, 1.0),
+        'model.mutual.resolution': (800, 640, 480, 320),
+        'model.backbone.type': 'mutualnet_mm.Slimmable',
+        'model.backbone.wraps': 'ResNet',
+        'model.backbone.frozen_stages': -1,
+        'sync_bn': 'torch',
+        'val_cfg.type': 'mutualnet_mm.SubnetValLoop',
+        'test_cfg.type': 'mutualnet_mm.SubnetTestLoop',
+        'test_cfg.subnets': ['1.0x-800', '0.25x-320'],
+        'custom_hooks': hook,
+    }
+
+
+def test_what_is_given():
+    found = settings(stock(), width=[0.5, 2.0], resolution=[640, 320])
+    assert found['model.mutual.width_range'] == (0.5, 2.0)
+    assert found['model.mutual.resolution'] == (640, 320)
+    assert found['test_cfg.subnets'] == ['2.0x-640', '0.5x-320']
+
+
+def test_clips():
+    cfg = stock()
+    cfg.train_dataloader.dataset.pipeline.insert(
+        0, dict(type='SampleFrames', clip_len=32)
+    )
+    assert settings(cfg, CLIPS)['model.mutual.frames'] == (32, 20, 12)
+    found = settings(cfg, CLIPS, frames=[4, 2], resolution=[32])
+    assert found['model.mutual.width_range'] == (0.63, 1.0)
+    assert found['test_cfg.subnets'] == ['1.0x-32-4', '0.63x-32-2']
+    # Of two branches, what the Slow one sees.
+    cfg.model.backbone.resample_rate = 8
+    assert settings(cfg, CLIPS)['model.mutual.frames'] == (4, 3, 2)
+
+
+def test_a_wrapped_detector():
+    cfg = stock()
+    cfg.model = dict(type='Wrapper', detector=cfg.model)
+    found = settings(cfg, StockTraits('model.detector', 'detection'))
+    assert found['model.detector.wraps'] == 'RetinaNet'
+    assert not any(key.startswith('model.backbone') for key in found)
+
+
+@pytest.mark.parametrize(
+    'written, imports',
+    [
+        (dict(imports=['mine']), ['mutualnet_mm', 'mine']),
+        (dict(imports='mine'), ['mutualnet_mm', 'mine']),
+        (dict(imports=['a', 'mutualnet_mm']), ['mutualnet_mm', 'a']),
+    ],
+)
+def test_own_imports_stay(written, imports):
+    found = settings(stock(custom_imports=written))['custom_imports']
+    assert found == dict(imports=imports, allow_failed_imports=False)
+
+
+def test_synchronised_only_where_it_helps():
+    no_norms = StockTraits('model', 'detection', batch_norms=False)
+    own = StockTraits('model', 'detection', synchronised=True)
+    large = stock()
+    large.train_dataloader.batch_size = 32
+    for cfg, traits in (
+        (stock(), no_norms),
+        (stock(), own),
+        (large, DETECTOR),
+        (stock(sync_bn='mmcv'), DETECTOR),
+    ):
+        assert 'sync_bn' not in settings(cfg, traits)
+    assert 'custom_hooks' not in settings(stock(), no_norms)
+    assert 'custom_hooks' in settings(stock(), own)
+
+
+def test_frozen_parts_learn():
+    cfg = stock()
+    cfg.model.backbone.norm_cfg = dict(type='BN', requires_grad=False)
+    cfg.model.roi_head = dict(shared_head=dict(norm_eval=True))
+    found = settings(cfg)
+    assert found['model.backbone.norm_cfg.requires_grad'] is True
+    assert found['model.roi_head.shared_head.norm_eval'] is False
+
+
+def test_loops_of_other_kinds_stay():
+    cfg = stock()
+    cfg.val_cfg.type = 'TeacherStudentValLoop'
+    cfg.test_cfg = None
+    assert not [key for key in settings(cfg) if '_cfg.' in key]
+
+
+def test_changes_are_made_in_a_copy():
+    hook = dict(type='EMAHook')
+    cfg = stock(custom_hooks=[hook])
+    before = cfg.to_dict()
+    changes = derive(cfg, DETECTOR)
+    made = apply_changes(cfg, changes)
+    assert cfg.to_dict() == before
+    assert made.model.backbone == dict(
+        type='mutualnet_mm.Slimmable',
+        wraps='ResNet',
+        depth=50,
+        frozen_stages=-1,
+    )
+    assert made.custom_hooks[0] == hook and len(made.custom_hooks) == 2
+    # Nothing but what is listed differs.
+    for change in changes:
+        for tree in (made, before):
+            *parents, name = change.key.split('.')
+            node = tree
+            for parent in parents:
+                node = node.get(parent) or {}
+            node.pop(name, None)
+    made = made.to_dict()
+    assert made['model'].pop('mutual') == {}
+    assert made == before
+
+
+@pytest.mark.parametrize(
+    'change, given, message',
+    [
+        (dict(type='mutualnet_mm.MutualLearning'), {}, 'already: give the st'),
+        (dict(wraps='RetinaNet'), {}, 'is of type MutualLearning already'),
+        ({}, dict(frames=[8, 4]), 'are for videos, but this is a model of d'),
+        ({}, dict(width=[0.5]), r'width_range=\(0.5,\): give the least and'),
+        ({}, dict(resolution=[320, 800]), 'name the full .largest. one first'),
+    ],
+)
+def test_refusals(change, given, message):
+    cfg = stock()
+    cfg.model.update(change)
+    with pytest.raises(ConfigError, match=message):
+        derive(cfg, DETECTOR, **given)
+
+
+def test_unknown_sizes():
+    cfg = stock()
+    cfg.train_dataloader = cfg.test_dataloader = None
+    with pytest.raises(ConfigError, match='no step of the pipelines says a s'):
+        derive(cfg, DETECTOR)
+    with pytest.raises(ConfigError, match='says how long clips are'):
+        derive(cfg, CLIPS, resolution=[224])
+    assert derive(cfg, DETECTOR, resolution=[224])

@@ -1,0 +1,56 @@
+import pytest
+from mmengine.config import Config
+
+from mutualnet_mm import ConfigError
+from mutualnet_mm.config import draw_predictions, options
+
+
+@pytest.mark.parametrize('settings', [None, dict(enable=False)])
+def test_learning_rates_of_no_known_batch_size(settings):
+    cfg = Config(dict(auto_scale_lr=settings))
+    with pytest.raises(ConfigError, match='--auto-scale-lr needs the batch'):
+        options.scale_learning_rate(cfg)
+
+
+def test_optimizer_wrappers_that_would_be_replaced():
+    cfg = Config(dict(optim_wrapper=dict(type='ApexOptimWrapper')))
+    with pytest.raises(ConfigError, match='ApexOptimWrapper'):
+        options.use_mixed_precision(cfg)
+    assert cfg.optim_wrapper == dict(type='ApexOptimWrapper')
+
+
+def test_given_randomness_counts():
+    """The stock tool ignores it where the config has some, without a word."""
+    cfg = Config(dict(randomness=dict(seed=1, deterministic=True)))
+    options.set_randomness(cfg)
+    assert cfg.randomness == dict(seed=1, deterministic=True)
+    options.set_randomness(cfg, seed=0, diff_rank_seed=True)
+    assert cfg.randomness == dict(
+        seed=0, deterministic=True, diff_rank_seed=True
+    )
+
+
+def test_loaders_without_workers():
+    """Torch refuses to keep workers that there are not."""
+    loader = dict(num_workers=0)
+    cfg = Config(dict(default_scope='mmpretrain', test_dataloader=loader))
+    options.set_loaders(cfg)
+    assert 'persistent_workers' not in cfg.test_dataloader
+
+
+@pytest.mark.parametrize(
+    'scope, hook, interval, message',
+    [
+        ('mmdet', None, None, "visualization=dict.type='DetVisualizationHoo"),
+        ('mmpretrain', None, None, "=dict.type='VisualizationHook'"),
+        ('mmdet', 'DetVisualizationHook', 5, '--interval 5: DetVis'),
+        ('mmaction', 'VisualizationHook', None, "mmaction2's Visualization"),
+        ('mmdet', 'NoHook', None, "type='NoHook' is not in the hook registry"),
+    ],
+)
+def test_hooks_that_do_not_draw(scope, hook, interval, message):
+    pytest.importorskip(scope)
+    hooks = {} if hook is None else dict(visualization=dict(type=hook))
+    cfg = Config(dict(default_scope=scope, default_hooks=hooks))
+    with pytest.raises(ConfigError, match=message):
+        draw_predictions(cfg, 'shown', interval=interval)

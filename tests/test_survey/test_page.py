@@ -1,0 +1,100 @@
+import json
+
+import pytest
+
+from mutualnet_mm import UsageError
+from mutualnet_mm.survey import (
+    Outcome,
+    add_outcome,
+    coverage_page,
+    read_outcomes,
+    reasons,
+)
+
+OUTCOMES = [
+    Outcome('b/two.py', 'refused', 'build', 'layers.1.conv is odd', 4, 1.5),
+    Outcome('b/one.py', 'works', '', '', 4, 3.0),
+    Outcome('a/one.py', 'refused', 'build', 'layers.2.conv is odd', 1, 1.0),
+    Outcome('c/d/e.py', 'stock fails', 'data', 'a|b <c>', 1, 1.0),
+    Outcome('c/d/f.py', 'not tried', 'data', 'no data', 1, 1.0),
+]
+PAGE = """
+Of 3 configs that run as they are, 1 (33 %) run adaptive.
+
+| result | configs |
+|---|---|
+| works | 1 |
+| refused | 2 |
+| stock fails too | 1 |
+| no data to try it on | 1 |
+
+## Reasons
+
+| configs | result | reason |
+|---|---|---|
+| 2 | refused | build: ... is odd |
+| 1 | stock fails too | data: a\\|b &lt;c> |
+| 1 | no data to try it on | data: no data |
+
+## a
+
+| config | result |
+|---|---|
+| one | refused: build: layers.2.conv is odd |
+
+## b
+
+| config | result |
+|---|---|
+| one | works |
+| two | refused: build: layers.1.conv is odd |
+
+## c/d
+
+| config | result |
+|---|---|
+| e | stock fails too: data: a\\|b &lt;c> |
+| f | no data to try it on: data: no data |
+"""
+
+
+def test_the_page():
+    page = coverage_page('mmdet', '3.3.0', OUTCOMES, 'tool --x', '2024-01-02')
+    head, _, rest = page.partition('\nOf 3 configs')
+    assert head.startswith('# Stock configs of mmdet 3.3.0, adaptive\n')
+    assert '`tool --x` on 2024-01-02' in ' '.join(head.split())
+    assert max(map(len, head.splitlines())) < 80
+    assert f'\nOf 3 configs{rest}' == PAGE
+
+
+def test_a_page_of_nothing_that_runs():
+    page = coverage_page('mmdet', '3', OUTCOMES[3:], 'tool', 'today')
+    assert 'Of 0 configs that run as they are, 0 run adaptive.' in page
+
+
+def test_frequent_reasons_first():
+    assert reasons(OUTCOMES, 'refused') == [('build: ... is odd', 2)]
+    assert reasons(OUTCOMES, 'works') == [(': ', 1)]
+
+
+def test_outcomes_in_a_file(tmp_path):
+    path = tmp_path / 'mmdet.jsonl'
+    assert read_outcomes(path) == {}
+    for outcome in OUTCOMES:
+        add_outcome(path, outcome)
+    again = Outcome('a/one.py', 'works', '', '', 4, 2.0)
+    add_outcome(path, again)
+    expected = {o.config: o for o in OUTCOMES}
+    expected['a/one.py'] = again
+    assert read_outcomes(path) == expected
+    with path.open('a') as file:  # interrupted while it was written
+        file.write('{"config": "b/th')
+    assert read_outcomes(path) == expected
+
+
+@pytest.mark.parametrize('line', ['nothing', json.dumps(dict(config='a'))])
+def test_other_files(line, tmp_path):
+    path = tmp_path / 'mmdet.jsonl'
+    path.write_text(f'{line}\n')
+    with pytest.raises(UsageError, match='line 1 of .* is no outcome'):
+        read_outcomes(path)

@@ -1,0 +1,141 @@
+"""Whole stock configs in processes, and processes that fail."""
+
+import json
+from pathlib import Path
+
+import pytest
+from programs import run_program
+
+from mutualnet_mm.survey import survey
+from mutualnet_mm.survey.processes import run_process
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools/survey_configs.py'
+
+GOOD = """
+default_scope = 'mmpretrain'
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResNet', depth=18, base_channels=8),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=5, in_channels=64),
+    data_preprocessor=dict(mean=[127.0] * 3, std=[60.0] * 3))
+loader = dict(
+    batch_size=64, num_workers=4, persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='ImageNet', data_root='nowhere', pipeline=[
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(64, 64)),
+        dict(type='PackInputs')]))
+train_dataloader = test_dataloader = loader
+"""
+CONFIGS = {
+    'good.py': GOOD,
+    # Stock normalisation makes three channels of one, without a word.
+    'refused.py': GOOD.replace(
+        "'LoadImageFromFile'", "'LoadImageFromFile', color_type='grayscale'"
+    ),
+    'broken.py': GOOD + "model['backbone']['depth'] = 7\n",
+    'no_data.py': GOOD + "loader['dataset']['type'] = 'COCOCaption'\n",
+    'crash.py': GOOD + '__import__("os")._exit(3)\n',
+    'slow.py': GOOD + 'import time\ntime.sleep(60)\n',
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pytest.importorskip('mmpretrain')
+    for name, text in CONFIGS.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / 'logs').mkdir()
+    return tmp_path
+
+
+def outcomes(folder, names, timeout=100):
+    found = survey(
+        *('mmpretrain', folder, names, folder / 'data', folder / 'logs'),
+        timeout,
+    )
+    return {o.config: (o.result, o.stage, o.reason) for o in found}
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_what_becomes_of_configs(folder):
+    names = [name for name in CONFIGS if name != 'slow.py']
+    found = outcomes(folder, names)
+    assert found['good.py'] == ('works', '', '')
+    assert found['refused.py'][:2] == ('refused', 'build')
+    assert 'grayscale' in found['refused.py'][2]
+    assert found['broken.py'][:2] == ('stock fails', 'build')
+    assert found['broken.py'][2].startswith('the stock model cannot be buil')
+    assert found['no_data.py'] == (
+        *('not tried', 'data'),
+        'the survey makes no data for a COCOCaption',
+    )
+    assert found['crash.py'] == (
+        *('stock fails', 'build'),
+        'the process ended with code 3',
+    )
+    logs = {path.name for path in (folder / 'logs').iterdir()}
+    assert {'good-stock.txt', 'good-adaptive.txt', 'broken-stock.txt'} <= logs
+    assert 'broken-adaptive.txt' not in logs
+
+
+@pytest.mark.subprocess
+def test_a_time_limit(folder):
+    arguments = dict(
+        path=folder / 'slow.py', adaptive=False, divisor=1, data=folder
+    )
+    found = run_process(arguments, folder / 'logs/slow.txt', 3)
+    assert found == ('build', 'takes more than 3 s')
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+@pytest.mark.parametrize(
+    'project, config',
+    [
+        ('mmpretrain', 'resnet/resnet18_8xb16_cifar10.py'),
+        ('mmdet', 'retinanet/retinanet_r18_fpn_1x_coco.py'),
+        (
+            'mmaction',
+            'skeleton/posec3d/'
+            'slowonly_r50_8xb16-u48-240e_ntu60-xsub-keypoint.py',
+        ),
+    ],
+)
+def test_whole_configs(project, config, tmp_path, monkeypatch):
+    """The tool, and that it goes on from what there is."""
+    pytest.importorskip(project)
+    monkeypatch.chdir(tmp_path)
+    command = (TOOL, '--project', project, '--filter', config, '--out', 'out')
+    done = run_program(*command)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('1 of 1 configs work: ')
+    line = (tmp_path / f'out/{project}.jsonl').read_text()
+    assert json.loads(line)['result'] == 'works'
+    page = (tmp_path / f'out/{project}.md').read_text()
+    assert '1 (100 %) run adaptive' in page
+    monkeypatch.setattr(
+        'mutualnet_mm.survey.processes.run_process', None
+    )  # nothing is tried again
+    assert run_program(*command).returncode == 0
+    assert (tmp_path / f'out/{project}.jsonl').read_text() == line
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--project', 'mmseg'], "invalid choice: 'mmseg'"),
+        (['--project', 'mmdet', '--filter', 'no/such'], 'no config in'),
+        (['--project', 'mmdet', '--jobs', '0'], '--jobs=0: use a whole'),
+    ],
+)
+def test_refusals(arguments, message, tmp_path, monkeypatch):
+    pytest.importorskip('mmdet')
+    monkeypatch.chdir(tmp_path)
+    done = run_program(TOOL, *arguments)
+    assert done.returncode != 0
+    assert message in done.stderr.splitlines()[-1]

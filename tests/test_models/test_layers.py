@@ -1,0 +1,201 @@
+"""OpenMMLab's kinds of layers beside stock ones of the narrow sizes."""
+
+import pytest
+import torch
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
+from mmcv.cnn.bricks.conv_ws import ConvAWS2d, ConvWS2d
+from mmcv.ops import (
+    DeformConv2d,
+    DeformConv2dPack,
+    ModulatedDeformConv2d,
+    ModulatedDeformConv2dPack,
+)
+from mmdet.models.necks.ssd_neck import L2Norm
+from mmpretrain.models.backbones.hornet import HorNetLayerNorm
+from mmpretrain.models.utils import GRN, LayerScale
+from mmpretrain.models.utils.norm import LayerNorm2d
+from narrow_layers import Case, first, last, slim
+from torch import nn
+
+from mutualnet_mm.errors import ConfigError
+from mutualnet_mm.slimmable import (
+    SlimState,
+    active_width,
+    convert,
+    count_module_macs,
+    make_static,
+)
+
+
+def channels_last(layer, x):
+    return layer(x, data_format='channel_last')
+
+
+def moved(number):
+    """Run with offsets, and weights of each place if ``number`` is 3."""
+    generator = torch.Generator().manual_seed(0)
+    size = (2, number * 9, 6, 5)
+    given = torch.rand(size, generator=generator, dtype=torch.double)
+
+    def run(layer, x):
+        return layer(x, *given.to(x.device).split([18, 9][: number - 1], 1))
+
+    return run
+
+
+MAKES = {
+    'padded': Case(
+        lambda i, o: Conv2dAdaptivePadding(i, o, 3, 2), first(6, 5)
+    ),
+    'standardised': Case(
+        lambda i, o: ConvWS2d(i, o, 3, padding=1), first(6, 5)
+    ),
+    'standardised-aws': Case(
+        lambda i, o: ConvAWS2d(i, o, 3, 2, bias=False), first(6, 5)
+    ),
+    'deformed': Case(
+        lambda i, o: DeformConv2d(i, o, 3, padding=1),
+        first(6, 5),
+        run=moved(2),
+    ),
+    'deformed-pack': Case(
+        lambda i, o: DeformConv2dPack(i, o, 3, 2, 1), first(6, 5)
+    ),
+    'modulated': Case(
+        lambda i, o: ModulatedDeformConv2d(i, o, 3, padding=1),
+        first(6, 5),
+        run=moved(3),
+    ),
+    'modulated-pack': Case(
+        lambda i, o: ModulatedDeformConv2dPack(i, o, 3, 1, 2, 2), first(6, 5)
+    ),
+}
+FOLLOWS = {
+    'padded-depthwise': Case(
+        lambda c, _: Conv2dAdaptivePadding(c, c, 3, 2, groups=c),
+        first(6, 5),
+        follows=True,
+    ),
+    'standardised-groups': Case(
+        lambda c, _: ConvWS2d(c, c, 3, groups=c // 4),
+        first(6, 5),
+        follows=True,
+    ),
+    'aws-groups': Case(
+        lambda c, _: ConvAWS2d(c, c, 3, groups=c // 4),
+        first(6, 5),
+        follows=True,
+    ),
+    'modulated-groups': Case(
+        lambda c, _: ModulatedDeformConv2d(c, c, 3, padding=1, groups=c // 4),
+        first(6, 5),
+        follows=True,
+        run=moved(3),
+    ),
+    'layer-norm-2d': Case(
+        lambda c, _: LayerNorm2d(c), first(4, 3), follows=True
+    ),
+    'layer-norm-2d-last': Case(
+        lambda c, _: LayerNorm2d(c),
+        last(4, 3),
+        follows=True,
+        run=channels_last,
+    ),
+    'grn': Case(lambda c, _: GRN(c), first(4, 3), follows=True),
+    'grn-last': Case(
+        lambda c, _: GRN(c), last(4, 3), follows=True, run=channels_last
+    ),
+    'hornet': Case(
+        lambda c, _: HorNetLayerNorm(c, data_format='channels_first'),
+        first(4, 3),
+        follows=True,
+    ),
+    'hornet-last': Case(
+        lambda c, _: HorNetLayerNorm(c), last(4, 3), follows=True
+    ),
+    'l2': Case(lambda c, _: L2Norm(c), first(4, 3), follows=True),
+}
+CASES = {**MAKES, **FOLLOWS}
+# These compute in single precision, whatever comes.
+SINGLE = ('l2',)
+
+
+@pytest.mark.parametrize('joint', [False, True])
+@pytest.mark.parametrize('name', CASES)
+def test_narrow_layer(name, joint):
+    CASES[name].check_narrow(joint, 1e-5 if name in SINGLE else 1e-9)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_full_width_is_bit_equal(name):
+    CASES[name].check_full()
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_static_form_and_costs(name):
+    case = CASES[name]
+    macs, narrow = case.check_static()
+    x = case.input()
+    out = case.run(narrow, x)
+    weight = next(narrow.parameters())
+    expected = 0
+    if weight.dim() == 4:  # also of the convolution that makes offsets
+        rows = [p.numel() for p in narrow.parameters() if p.dim() == 4]
+        expected = out[:, 0].numel() * sum(rows)
+    assert macs == expected
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_copies_and_pickles(name):
+    CASES[name].check_copies()
+
+
+@pytest.mark.parametrize('kind', ['DeformConv2dPack', 'ModulatedDeformConv2d'])
+def test_channels_that_move_apart_are_refused(kind):
+    layer = dict(
+        DeformConv2dPack=DeformConv2dPack(8, 8, 3, deform_groups=2),
+        ModulatedDeformConv2d=ModulatedDeformConv2d(8, 8, 3, deform_groups=2),
+    )[kind]
+    with pytest.raises(ConfigError, match='moves 2 groups.*deform_groups=1'):
+        convert(nn.Sequential(layer), SlimState())
+
+
+def test_switchable_atrous_convolution_is_refused():
+    from mmcv.ops import SAConv2d
+
+    with pytest.raises(ConfigError, match='other than the ConvAWS2d'):
+        convert(nn.Sequential(SAConv2d(8, 8, 3)), SlimState())
+
+
+def test_batch_norm_is_not_folded_into_a_standardised_weight():
+    """Standardising would undo it; into a padded convolution it can be."""
+    x = torch.randn(2, 3, 6, 5, dtype=torch.double)
+    for make, folded in ((ConvWS2d, False), (Conv2dAdaptivePadding, True)):
+        net = nn.Sequential(make(3, 16, 3), nn.BatchNorm2d(16))
+        net[1].running_var.uniform_(0.5, 1.5)
+        net[1].weight.data.uniform_(0.5, 1.5)
+        net.double().eval()
+        convert(net, SlimState())
+        with active_width(net, 0.5), torch.no_grad():
+            expected = net(x)
+            make_static(net, x, fuse_bn=True)
+        assert isinstance(net[1], nn.Identity) is folded
+        torch.testing.assert_close(net(x), expected)
+
+
+@pytest.mark.parametrize('data_format', ['channels_first', 'channels_last'])
+def test_layer_scale_holds_a_vector(data_format):
+    layer = LayerScale(24, data_format=data_format)
+    net = nn.Sequential(nn.Conv2d(3, 24, 1), layer)
+    convert(net, SlimState())
+    assert list(net[1].narrowed()) == ['weight']
+
+
+def test_counting_does_not_need_the_operator():
+    """Deformable convolutions do not run on the meta device."""
+    net = slim(DeformConv2dPack(24, 32, 3, padding=1))
+    x = torch.empty(1, 24, 8, 8)
+    assert count_module_macs(net, x) == 64 * 9 * 24 * (32 + 18)
+    x = torch.empty(1, 16, 8, 8)
+    with active_width(net, 0.5):
+        assert count_module_macs(net, x) == 64 * 9 * 16 * (16 + 18)

@@ -213,7 +213,7 @@ def _problem(layer: nn.Module) -> str:
         return ''
     return (
         f'has parameters of its own ({", ".join(others)}), which cannot '
-        'follow a width: only layers of the kinds in docs/backbones.md and '
+        'follow a width: only layers of the kinds in docs/layers.md and '
         'vectors along the channels can'
     )
 

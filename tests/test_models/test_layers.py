@@ -4,16 +4,6 @@ import pytest
 import torch
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmcv.cnn.bricks.conv_ws import ConvAWS2d, ConvWS2d
-from mmcv.ops import (
-    DeformConv2d,
-    DeformConv2dPack,
-    ModulatedDeformConv2d,
-    ModulatedDeformConv2dPack,
-)
-from mmdet.models.necks.ssd_neck import L2Norm
-from mmpretrain.models.backbones.hornet import HorNetLayerNorm
-from mmpretrain.models.utils import GRN, LayerScale
-from mmpretrain.models.utils.norm import LayerNorm2d
 from narrow_layers import Case, first, last, slim
 from torch import nn
 
@@ -25,6 +15,11 @@ from mutualnet_mm.slimmable import (
     count_module_macs,
     make_static,
 )
+
+ops = pytest.importorskip('mmcv.ops')
+ssd_neck = pytest.importorskip('mmdet.models.necks.ssd_neck')
+hornet = pytest.importorskip('mmpretrain.models.backbones.hornet')
+norms = pytest.importorskip('mmpretrain.models.utils.norm')
 
 
 def channels_last(layer, x):
@@ -54,20 +49,21 @@ MAKES = {
         lambda i, o: ConvAWS2d(i, o, 3, 2, bias=False), first(6, 5)
     ),
     'deformed': Case(
-        lambda i, o: DeformConv2d(i, o, 3, padding=1),
+        lambda i, o: ops.DeformConv2d(i, o, 3, padding=1),
         first(6, 5),
         run=moved(2),
     ),
     'deformed-pack': Case(
-        lambda i, o: DeformConv2dPack(i, o, 3, 2, 1), first(6, 5)
+        lambda i, o: ops.DeformConv2dPack(i, o, 3, 2, 1), first(6, 5)
     ),
     'modulated': Case(
-        lambda i, o: ModulatedDeformConv2d(i, o, 3, padding=1),
+        lambda i, o: ops.ModulatedDeformConv2d(i, o, 3, padding=1),
         first(6, 5),
         run=moved(3),
     ),
     'modulated-pack': Case(
-        lambda i, o: ModulatedDeformConv2dPack(i, o, 3, 1, 2, 2), first(6, 5)
+        lambda i, o: ops.ModulatedDeformConv2dPack(i, o, 3, 1, 2, 2),
+        first(6, 5),
     ),
 }
 FOLLOWS = {
@@ -87,33 +83,35 @@ FOLLOWS = {
         follows=True,
     ),
     'modulated-groups': Case(
-        lambda c, _: ModulatedDeformConv2d(c, c, 3, padding=1, groups=c // 4),
+        lambda c, _: ops.ModulatedDeformConv2d(
+            c, c, 3, padding=1, groups=c // 4
+        ),
         first(6, 5),
         follows=True,
         run=moved(3),
     ),
     'layer-norm-2d': Case(
-        lambda c, _: LayerNorm2d(c), first(4, 3), follows=True
+        lambda c, _: norms.LayerNorm2d(c), first(4, 3), follows=True
     ),
     'layer-norm-2d-last': Case(
-        lambda c, _: LayerNorm2d(c),
+        lambda c, _: norms.LayerNorm2d(c),
         last(4, 3),
         follows=True,
         run=channels_last,
     ),
-    'grn': Case(lambda c, _: GRN(c), first(4, 3), follows=True),
+    'grn': Case(lambda c, _: norms.GRN(c), first(4, 3), follows=True),
     'grn-last': Case(
-        lambda c, _: GRN(c), last(4, 3), follows=True, run=channels_last
+        lambda c, _: norms.GRN(c), last(4, 3), follows=True, run=channels_last
     ),
     'hornet': Case(
-        lambda c, _: HorNetLayerNorm(c, data_format='channels_first'),
+        lambda c, _: hornet.HorNetLayerNorm(c, data_format='channels_first'),
         first(4, 3),
         follows=True,
     ),
     'hornet-last': Case(
-        lambda c, _: HorNetLayerNorm(c), last(4, 3), follows=True
+        lambda c, _: hornet.HorNetLayerNorm(c), last(4, 3), follows=True
     ),
-    'l2': Case(lambda c, _: L2Norm(c), first(4, 3), follows=True),
+    'l2': Case(lambda c, _: ssd_neck.L2Norm(c), first(4, 3), follows=True),
 }
 CASES = {**MAKES, **FOLLOWS}
 # These compute in single precision, whatever comes.
@@ -152,19 +150,14 @@ def test_copies_and_pickles(name):
 
 @pytest.mark.parametrize('kind', ['DeformConv2dPack', 'ModulatedDeformConv2d'])
 def test_channels_that_move_apart_are_refused(kind):
-    layer = dict(
-        DeformConv2dPack=DeformConv2dPack(8, 8, 3, deform_groups=2),
-        ModulatedDeformConv2d=ModulatedDeformConv2d(8, 8, 3, deform_groups=2),
-    )[kind]
+    layer = getattr(ops, kind)(8, 8, 3, deform_groups=2)
     with pytest.raises(ConfigError, match='moves 2 groups.*deform_groups=1'):
         convert(nn.Sequential(layer), SlimState())
 
 
 def test_switchable_atrous_convolution_is_refused():
-    from mmcv.ops import SAConv2d
-
     with pytest.raises(ConfigError, match='other than the ConvAWS2d'):
-        convert(nn.Sequential(SAConv2d(8, 8, 3)), SlimState())
+        convert(nn.Sequential(ops.SAConv2d(8, 8, 3)), SlimState())
 
 
 def test_batch_norm_is_not_folded_into_a_standardised_weight():
@@ -185,7 +178,7 @@ def test_batch_norm_is_not_folded_into_a_standardised_weight():
 
 @pytest.mark.parametrize('data_format', ['channels_first', 'channels_last'])
 def test_layer_scale_holds_a_vector(data_format):
-    layer = LayerScale(24, data_format=data_format)
+    layer = hornet.LayerScale(24, data_format=data_format)
     net = nn.Sequential(nn.Conv2d(3, 24, 1), layer)
     convert(net, SlimState())
     assert list(net[1].narrowed()) == ['weight']
@@ -193,7 +186,7 @@ def test_layer_scale_holds_a_vector(data_format):
 
 def test_counting_does_not_need_the_operator():
     """Deformable convolutions do not run on the meta device."""
-    net = slim(DeformConv2dPack(24, 32, 3, padding=1))
+    net = slim(ops.DeformConv2dPack(24, 32, 3, padding=1))
     x = torch.empty(1, 24, 8, 8)
     assert count_module_macs(net, x) == 64 * 9 * 24 * (32 + 18)
     x = torch.empty(1, 16, 8, 8)

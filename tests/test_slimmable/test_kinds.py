@@ -1,5 +1,8 @@
 """Every kind of layer of PyTorch beside a stock one of the narrow sizes."""
 
+import copy
+from importlib import import_module
+
 import pytest
 import torch
 from narrow_layers import Case, first, last, slim
@@ -9,13 +12,20 @@ from torch.testing import assert_close
 from mutualnet_mm.errors import ConfigError
 from mutualnet_mm.slimmable import (
     LayerRule,
+    PerChannel,
+    SlimLayer,
     SlimState,
     active_width,
     convert,
     count_module_macs,
     make_static,
+    register_layer,
+    verify_slicing,
 )
 from mutualnet_mm.slimmable.channels import Piece
+
+# The package has a function of this name.
+convert_module = import_module('mutualnet_mm.slimmable.convert')
 
 
 class Padded(nn.Conv2d):
@@ -195,3 +205,56 @@ def test_what_a_kind_refuses(layer, said):
     kind = type(layer)
     convert(net, SlimState(), strict=False)
     assert type(net[0]) is kind
+
+
+class RMSNorm(nn.Module):
+    """A kind of layer that nobody knows."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+        self.weight = nn.Parameter(torch.rand(channels))
+
+    def forward(self, x):
+        assert x.shape[1] == self.channels
+        size = x.square().mean(1, keepdim=True).sqrt()
+        return x / size * self.weight[:, None, None]
+
+
+class SlimRMSNorm(PerChannel):
+    tensor_names = ('weight',)
+    blind = PerChannel.blind_apart
+
+    def set_channels(self, inputs, outputs):
+        self.channels = inputs
+
+
+@pytest.mark.parametrize('by_name', [False, True])
+def test_a_kind_of_ones_own(monkeypatch, by_name):
+    """As docs/layers.md registers it."""
+    classes = dict(convert_module._SLIM_CLASSES)
+    monkeypatch.setattr(convert_module, '_SLIM_CLASSES', classes)
+    register_layer(f'{__name__}.RMSNorm' if by_name else RMSNorm, SlimRMSNorm)
+    Case(lambda c, _: RMSNorm(c), first(5, 4), follows=True).check_narrow()
+    net = nn.Sequential(nn.Conv2d(3, 64, 1), RMSNorm(64), nn.Conv2d(64, 8, 1))
+    verify_slicing(slim_copy(net))
+
+
+def test_pooling_over_channels_is_not_believed(monkeypatch):
+    """Without ``blind`` the norm would be proven against another one."""
+    classes = dict(convert_module._SLIM_CLASSES)
+    monkeypatch.setattr(convert_module, '_SLIM_CLASSES', classes)
+
+    class Unblinded(SlimRMSNorm):
+        blind = SlimLayer.blind
+
+    register_layer(RMSNorm, Unblinded)
+    net = nn.Sequential(nn.Conv2d(3, 64, 1), RMSNorm(64), nn.Conv2d(64, 8, 1))
+    with pytest.raises(ConfigError, match='"1" .RMSNorm. is not that'):
+        verify_slicing(slim_copy(net))
+
+
+def slim_copy(net):
+    net = copy.deepcopy(net)
+    convert(net, SlimState())
+    return net

@@ -181,6 +181,26 @@ def test_full_width(pair, x):
             assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize('name', CASES)
+def test_initial_weights(enter_scope, name):
+    """Those of the stock network: layers are found by their class."""
+    enter_scope('mmpretrain')
+    settings = CASES[name](1)
+    stock_class = settings.pop('type')
+    nets = []
+    for wrapped in (False, True):
+        kind = dict(type=stock_class)
+        if wrapped:
+            kind = dict(type='mutualnet_mm.Slimmable', wraps=stock_class)
+        torch.manual_seed(0)
+        nets.append(MODELS.build(dict(copy.deepcopy(settings), **kind)))
+        torch.manual_seed(1)
+        nets[-1].init_weights()
+    ours, theirs = nets[1].state_dict(), nets[0].state_dict()
+    for key, tensor in theirs.items():
+        assert torch.equal(ours[key], tensor), key
+
+
 def test_static_form_and_costs(pair, x):
     net, half, _ = pair
     net = copy.deepcopy(net)

@@ -144,7 +144,7 @@ class ChannelTrace(TorchDispatchMode):
             runs = self.inputs.setdefault(name, [])
             axis = layer.axis(args[1:], kwargs)
             runs.append(self.channels(args[0], axis))
-            self._label_parts(runs[-1], layer.parts)
+            self._label_parts(runs[-1], layer.input_parts)
             self._inside += 1
 
         def after(layer: Any, args: Any, kwargs: Any, out: Tensor) -> None:

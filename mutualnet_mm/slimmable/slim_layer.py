@@ -88,6 +88,11 @@ class SlimLayer(nn.Module):
         """int: Equal parts of input and output that narrow each."""
         return 1
 
+    @property
+    def input_parts(self) -> int:
+        """int: Those of the input, where the output has others."""
+        return self.parts
+
     @staticmethod
     def members(names: Sequence[str]) -> Dict[str, Any]:
         """Members of a class whose stock class has a ``forward`` of its own.

@@ -9,11 +9,13 @@ from torch import nn
 
 from mutualnet_mm.errors import ConfigError
 from mutualnet_mm.slimmable import (
+    LayerRule,
     SlimState,
     active_width,
     convert,
     count_module_macs,
     make_static,
+    verify_slicing,
 )
 
 ops = pytest.importorskip('mmcv.ops')
@@ -148,11 +150,42 @@ def test_copies_and_pickles(name):
     CASES[name].check_copies()
 
 
-@pytest.mark.parametrize('kind', ['DeformConv2dPack', 'ModulatedDeformConv2d'])
-def test_channels_that_move_apart_are_refused(kind):
-    layer = getattr(ops, kind)(8, 8, 3, deform_groups=2)
-    with pytest.raises(ConfigError, match='moves 2 groups.*deform_groups=1'):
+def test_groups_of_two_kinds_are_refused():
+    layer = ops.DeformConv2dPack(8, 8, 3, groups=4, deform_groups=2)
+    with pytest.raises(ConfigError, match='in 4 groups and moves .* in 2: '):
         convert(nn.Sequential(layer), SlimState())
+
+
+@pytest.mark.parametrize(
+    'kind', ['DeformConv2dPack', 'ModulatedDeformConv2dPack']
+)
+def test_groups_that_move_apart_narrow_each(kind):
+    """Every channel keeps the offsets of its group."""
+
+    def make(channels):
+        layer = getattr(ops, kind)(channels, 32, 3, padding=1, deform_groups=2)
+        return nn.Sequential(nn.Conv2d(3, channels, 3), layer).double()
+
+    net = make(64)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter)
+    narrow = make(32)
+    kept = [*range(16), *range(32, 48)]
+    for key, tensor in narrow.state_dict().items():
+        whole = net.state_dict()[key]
+        whole = whole[kept] if key.startswith('0.') else whole
+        tensor.copy_(
+            whole
+            if key.startswith('0.') or whole.dim() < 4
+            else whole[:, kept]
+        )
+    convert(net, SlimState(), {'1': LayerRule(fixed=True)})
+    verify_slicing(net)
+    x = torch.randn(2, 3, 7, 7, dtype=torch.double)
+    with active_width(net, 0.5):
+        torch.testing.assert_close(net(x), narrow(x), rtol=1e-9, atol=1e-9)
+        make_static(net, x)
+    assert torch.equal(net(x), narrow(x))
 
 
 def test_switchable_atrous_convolution_is_refused():

@@ -2,8 +2,7 @@
 """MMCV's deformable convolutions, of both versions.
 
 The offsets are found by a convolution of fixed outputs inside of the layer,
-or come from elsewhere. All input channels move alike; the operator itself is
-MMCV's.
+or come from elsewhere. The operator itself is MMCV's.
 """
 
 from typing import Any, Dict, Optional
@@ -25,13 +24,19 @@ class SlimDeformConv2d(_SlimConv):
 
     @classmethod
     def refusal(cls, layer: Any) -> str:
-        """Refuse groups of channels that move apart from each other."""
-        if layer.deform_groups == 1:
+        """Refuse groups of two kinds."""
+        if 1 in (layer.groups, layer.deform_groups):
             return ''
         return (
-            f'moves {layer.deform_groups} groups of channels apart from each '
-            'other, which no part of the channels keeps: use deform_groups=1'
+            f'convolves in {layer.groups} groups and moves channels in '
+            f'{layer.deform_groups}: only one of groups and deform_groups may '
+            'be above 1'
         )
+
+    @property
+    def input_parts(self) -> int:
+        """int: Groups of channels that move together; each one narrows."""
+        return self.deform_groups
 
     def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
         """Weight and bias, contiguous as the operator wants them."""

@@ -56,15 +56,38 @@ def test_misspelt_setting(classifier_config):
         MODELS.build(config)
 
 
-def test_neck_that_concatenates(detector_config):
+def test_neck_that_mixes_channels_up(detector_config):
+    from mmdet.models.necks import FPN
+    from mmengine.registry import MODELS
+
+    class Rolled(FPN):
+        def forward(self, inputs):
+            return super().forward([x.roll(1, 1) for x in inputs])
+
+    config = detector_config()
+    config.neck.type = Rolled
+    with pytest.raises(ConfigError, match='Rolled .*neck.lateral_convs'):
+        MODELS.build(config)
+
+
+def test_joints_that_heads_would_not_see(detector_config):
     from mmengine.registry import MODELS
 
     config = detector_config()
-    config.neck = dict(
-        type='HRFPN', in_channels=[16, 32, 64, 128], out_channels=32
+    config.neck = None
+    config.backbone = dict(
+        type='mutualnet_mm.Slimmable',
+        wraps='mmpretrain.DenseNet',
+        arch=dict(growth_rate=16, depths=[1, 1, 1, 1], init_channels=16),
+        out_indices=(0, 1, 2, 3),
     )
-    with pytest.raises(ConfigError, match='HRFPN .*neck.reduction_conv'):
+    pytest.importorskip('mmpretrain')
+    with pytest.raises(ConfigError, match='DenseNet hands on .* a neck'):
         MODELS.build(config)
+    config.neck = dict(
+        type='FPN', in_channels=[16, 16, 16, 32], out_channels=32, num_outs=5
+    )
+    MODELS.build(config)
 
 
 def test_classes_that_do_not_exclude_each_other(classifier_config):

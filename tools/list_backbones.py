@@ -6,6 +6,8 @@ Those of mmdet and mmaction2 are in docs/backbones_mmdet.md and
 docs/backbones_mmaction2.md.
 """
 
+import sys
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Tuple
@@ -244,7 +246,8 @@ def main() -> None:
         help='whose backbones, default: %(default)s',
     )
     args = parser.parse_args()
-    with one_line_errors():
+    # Standard output is the page's alone: stock code logs there, too.
+    with one_line_errors(), redirect_stdout(sys.stderr):
         page = survey_page(survey_backbones(args.project), args.project)
     print(page, end='')
 

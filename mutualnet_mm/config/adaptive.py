@@ -31,6 +31,8 @@ class StockTraits:
         task (str): Such as ``'detection'``.
         of_clips (bool): Whether it takes videos.
         of_segments (bool): Whether it takes them as segments (TSN).
+        of_one_length (bool): Whether it takes a single number of segments,
+            which all subnets share (TRN).
         divisor (int): To a multiple of which images are padded; 1 if they are
             not. Defaults to 1.
         frozen (dict): Arguments of the backbone that freeze parts of it, with
@@ -44,6 +46,7 @@ class StockTraits:
     task: str
     of_clips: bool = False
     of_segments: bool = False
+    of_one_length: bool = False
     divisor: int = 1
     frozen: Dict[str, Any] = field(default_factory=dict)
     batch_norms: bool = True
@@ -209,6 +212,8 @@ def _space(
         why = f'{length}, and parts'
         stride = 1 if traits.of_segments else frame_stride(cfg)
         frames = default_frames(length.value // stride)
+        if traits.of_one_length:
+            why, frames = f'{length}, which its weights are for', frames[:1]
     changes.append(Change(f'{at}.frames', tuple(frames), why))
     return changes
 
@@ -232,7 +237,7 @@ def default_resolutions(
         (800, 640, 480, 320)
     """
     parts: Sequence[float] = (0.8, 0.6, 0.4)
-    if task == 'action':
+    if task.startswith('action'):
         parts, divisor = (178 / 224, 142 / 224), 1
     else:
         if task == 'classification':

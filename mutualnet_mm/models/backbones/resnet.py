@@ -47,7 +47,10 @@ def resnet_rules(backbone: nn.Module) -> Rules:
 
 
 def _convolves(layer: nn.Module) -> bool:
-    return isinstance(layer, _CONVOLUTIONS) or hasattr(layer, 'deform_groups')
+    is_deformable = hasattr(layer, 'deform_groups') and hasattr(
+        layer, 'weight'
+    )
+    return is_deformable or isinstance(layer, _CONVOLUTIONS)
 
 
 @family('ResNeSt')

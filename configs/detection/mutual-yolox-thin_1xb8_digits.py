@@ -130,9 +130,7 @@ default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(interval=max_epochs)
 )
 custom_hooks = [
-    dict(
-        type='YOLOXModeSwitchHook', num_last_epochs=last_epochs, priority=48
-    ),
+    dict(type='YOLOXModeSwitchHook', num_last_epochs=last_epochs, priority=48),
     dict(type='mutualnet_mm.BNCalibrationHook', num_batches=25),
 ]
 randomness = dict(seed=0)

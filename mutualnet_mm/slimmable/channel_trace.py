@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from .layers import SlimLayer
+from .slim_layer import SlimLayer
+from .vectors import SlimVectors, vector_axis
 
 NOTHING = 0
 """In place of a channel: a constant, or a mixture of all channels."""
@@ -74,6 +75,9 @@ class ChannelTrace(TorchDispatchMode):
             inputs, run by run: indices of ``atoms``, or None where they are
             not known.
         runs (dict): Number of channels of each layer's output, by layer.
+        vectors (dict): Channels of each vector that follows the width, by the
+            module that holds it and its name there. They are united with
+            those that they meet.
         labels (dict): By the root of an atom, which parts of a tensor that
             was split it lies in.
         unknown (set[str]): Operators that were not understood.
@@ -84,6 +88,7 @@ class ChannelTrace(TorchDispatchMode):
         self.atoms: List[Atom] = [Atom('', -1)]
         self.inputs: Dict[str, List[Optional[List[int]]]] = {}
         self.made: Dict[str, range] = {}
+        self.vectors: Dict[Tuple[SlimVectors, str], List[int]] = {}
         self.labels: Dict[int, Tuple[Tuple[int, int], ...]] = {}
         self.unknown: Set[str] = set()
         self._splits = 0
@@ -99,6 +104,11 @@ class ChannelTrace(TorchDispatchMode):
             if isinstance(layer, SlimLayer):
                 for handle in self._watch(name, layer):
                     self._stack.callback(handle.remove)
+            elif isinstance(layer, SlimVectors):
+                for key, vector in layer.narrowed().items():
+                    made = self._new(f'{name}.{key}', vector.numel())
+                    self.vectors[layer, key] = made
+                    self._set(vector, made, vector_axis(vector) or 0)
         super().__enter__()
         return self
 
@@ -130,26 +140,26 @@ class ChannelTrace(TorchDispatchMode):
     # ---- Layers
 
     def _watch(self, name: str, layer: SlimLayer) -> Sequence[Any]:
-        dim = layer.channel_dim
-
-        def before(layer: Any, args: Tuple[Tensor, ...]) -> None:
+        def before(layer: Any, args: Any, kwargs: Any) -> None:
             runs = self.inputs.setdefault(name, [])
-            runs.append(self.channels(args[0], dim))
-            self._label_parts(runs[-1], layer.parts)
+            axis = layer.axis(args[1:], kwargs)
+            runs.append(self.channels(args[0], axis))
+            self._label_parts(runs[-1], layer.input_parts)
             self._inside += 1
 
-        def after(layer: Any, args: Tuple[Tensor, ...], out: Tensor) -> None:
+        def after(layer: Any, args: Any, kwargs: Any, out: Tensor) -> None:
             self._inside -= 1
             channels = self.inputs[name][-1]
+            axis = layer.axis(args[1:], kwargs)
             if not layer.follows:
-                channels = self._new(name, out.shape[dim])
+                channels = self._new(name, out.shape[axis])
                 self._label_parts(channels, layer.parts)
             if channels is not None:
-                self._set(out, channels, dim)
+                self._set(out, channels, axis)
 
         return (
-            layer.register_forward_pre_hook(before),
-            layer.register_forward_hook(after),
+            layer.register_forward_pre_hook(before, with_kwargs=True),
+            layer.register_forward_hook(after, with_kwargs=True),
         )
 
     def _new(self, name: str, number: int) -> List[int]:

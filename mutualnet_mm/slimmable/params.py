@@ -8,6 +8,7 @@ from torch import nn
 from .macs import count_on_meta
 from .meta import meta_copy
 from .trace import watch_channels
+from .vectors import SlimVectors
 
 
 def count_module_params(
@@ -46,4 +47,8 @@ def count_module_params(
             if part is not None:
                 key = id(getattr(layer, name))
                 active[key] = max(active.get(key, 0), part.numel())
+    for holder in net.modules():
+        if isinstance(holder, SlimVectors):
+            for name, part in holder.narrowed().items():
+                active[id(holder._parameters[name])] = part.numel()
     return sum(active.get(id(p), p.numel()) for p in net.parameters())

@@ -181,7 +181,10 @@ def prove(cfg: Config) -> None:
         try_training(model, deepcopy(batch))
         model.zero_grad()
         bar.update(task, advance=1, description='calibrating, predicting')
-        try_subnet(model, model.space.smallest, deepcopy(batch), batch)
+        tested = deepcopy(batch)
+        if model.task.predicts_one_by_one:
+            tested = {key: values[:1] for key, values in tested.items()}
+        try_subnet(model, model.space.smallest, batch, tested)
         bar.update(task, advance=1)
 
 

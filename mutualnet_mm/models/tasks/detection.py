@@ -229,11 +229,15 @@ class DetectionTask(Task):
         """Padded shape of an image that the pipeline delivers at that size.
 
         Defaults to an image of 480 x 640 pixels, COCO's most common size,
-        whose short edge is resized to the full resolution.
+        whose short edge is resized to the full resolution; where the data
+        preprocessor pads nothing, to a square, which networks get whose
+        pipeline pads (RTMDet).
         """
         full = self.space.full.resolution
         if image_shape is None:
             image_shape = scaled(COMMON_SHAPE, full, min(COMMON_SHAPE))
+            if model.data_preprocessor.pad_size_divisor == 1:
+                image_shape = full, full
         size = self._scaled(image_shape, subnet.resolution)
         return (1, self.input_channels(model), *self._padded(model, size))
 

@@ -63,7 +63,7 @@ SMALLER = {
         ),
     ),
     'ResNet3dSlowOnly': THIN,
-    'ResNetAudio': dict(base_channels=8),
+    'ResNetAudio': dict(base_channels=32),
     'ResNetTSM': dict(depth=18, out_indices=(2, 3)),
     'X3D': dict(gamma_d=0.5),
 }

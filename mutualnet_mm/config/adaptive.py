@@ -157,10 +157,11 @@ def _imports(cfg: Config) -> Change:
     names = stock.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
     others = [name for name in names if name != _OURS]
-    stock.setdefault('allow_failed_imports', False)
+    settings = dict(imports=[_OURS, *others], allow_failed_imports=False)
+    settings.update({k: v for k, v in stock.items() if k != 'imports'})
     return Change(
         'custom_imports',
-        dict(stock, imports=[_OURS, *others]),
+        settings,
         'registers our types',
     )
 
@@ -187,7 +188,7 @@ def _space(
                 'is not known: name the resolutions, the full one first, as '
                 'in --resolution 640,512,384'
             )
-        why = f'{full}, and parts'
+        why = f'full ({full}) and parts'
         resolution = default_resolutions(
             full.value, traits.task, traits.divisor
         )
@@ -209,7 +210,7 @@ def _space(
                 'no step of the pipelines says how long clips are: name the '
                 'frames, the full number first, as in --frames 8,5,3'
             )
-        why = f'{length}, and parts'
+        why = f'full ({length}) and parts'
         stride = 1 if traits.of_segments else frame_stride(cfg)
         frames = default_frames(length.value // stride)
         if traits.of_one_length:
@@ -264,7 +265,7 @@ def _unfrozen(part: dict, traits: StockTraits) -> List[Change]:
     at = traits.place
     why = {
         'frozen_stages': 'all stages have to learn',
-        'norm_eval': "the full network's fit no other",
+        'norm_eval': 'its statistics fit the full network alone',
     }
     changes = [
         Change(

@@ -21,6 +21,7 @@ from .layers import (
 )
 from .macs import count_module_macs
 from .moments import Moments
+from .norm_act import SlimBatchNormAct
 from .norms import PerChannel
 from .params import count_module_params
 from .share import share_weights
@@ -45,6 +46,7 @@ __all__ = [
     'SlimBatchNorm1d',
     'SlimBatchNorm2d',
     'SlimBatchNorm3d',
+    'SlimBatchNormAct',
     'SlimBatchNormXd',
     'SlimConv2d',
     'SlimConv3d',

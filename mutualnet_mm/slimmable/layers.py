@@ -178,10 +178,15 @@ class SlimBatchNorm(SlimLayer):
     A batch with a single value per channel has no variance to normalise
     with: there the layer uses its running statistics, and warns once; while
     statistics are collected, those of the batches so far.
+
+    Attributes:
+        folds (bool): Whether it does nothing but normalise, so that it can be
+            folded into the convolution before it.
     """
 
     subnet_stats: Optional[Tuple[Tensor, Tensor]] = None
     collector: Any = None
+    folds = True
 
     @property
     def follows(self) -> bool:
@@ -215,7 +220,7 @@ class SlimBatchNorm(SlimLayer):
                 'freeze batch norms'
             )
         if width == self.num_features:
-            return super().forward(x)
+            return _stock_forward(self)(self, x)
         seen = _ActiveChannels(self, self.columns(width))
         out = _stock_forward(self)(seen, x)
         seen.write_back()

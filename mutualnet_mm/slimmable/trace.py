@@ -66,7 +66,7 @@ class FoldFinder(TorchDispatchMode):
         for layer in self._module.modules():
             if isinstance(layer, (SlimConv2d, SlimConv3d)) and layer.folds:
                 handle = layer.register_forward_hook(self._after_convolution)
-            elif isinstance(layer, SlimBatchNorm):
+            elif isinstance(layer, SlimBatchNorm) and layer.folds:
                 handle = layer.register_forward_pre_hook(self._before_norm)
             else:
                 continue

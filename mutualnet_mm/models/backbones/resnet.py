@@ -47,9 +47,10 @@ def resnet_rules(backbone: nn.Module) -> Rules:
 
 
 def _convolves(layer: nn.Module) -> bool:
-    # The module of TIN that shifts says the same of its groups.
-    deformable = hasattr(layer, 'deform_groups') and hasattr(layer, 'weight')
-    return isinstance(layer, _CONVOLUTIONS) or deformable
+    is_deformable = hasattr(layer, 'deform_groups') and hasattr(
+        layer, 'weight'
+    )
+    return is_deformable or isinstance(layer, _CONVOLUTIONS)
 
 
 @family('ResNeSt')

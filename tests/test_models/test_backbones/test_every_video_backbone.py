@@ -80,8 +80,9 @@ INPUTS = dict(
     ResNet3dSlowFast=(1, 3, 32, 64, 64),
 )
 SHIFTED = {'MobileNetV2TSM', 'MobileOneTSM', 'ResNetTSM'}
-# Joints of two branches; test_slowfast.py has their narrow networks.
-JOINED = {'ResNet3dSlowFast'}
+# Layers behind joints, which take a part of each piece: of two branches
+# (test_slowfast.py has narrow networks) and of convolutions side by side.
+JOINED = {'ResNet3dSlowFast', 'ResNetAudio'}
 REASONS = {}  # what the tests found
 
 

@@ -63,7 +63,7 @@ SMALLER = {
         ),
     ),
     'ResNet3dSlowOnly': THIN,
-    'ResNetAudio': dict(base_channels=8),
+    'ResNetAudio': dict(base_channels=32),
     'ResNetTSM': dict(depth=18, out_indices=(2, 3)),
     'X3D': dict(gamma_d=0.5),
 }
@@ -80,8 +80,9 @@ INPUTS = dict(
     ResNet3dSlowFast=(1, 3, 32, 64, 64),
 )
 SHIFTED = {'MobileNetV2TSM', 'MobileOneTSM', 'ResNetTSM'}
-# Joints of two branches; test_slowfast.py has their narrow networks.
-JOINED = {'ResNet3dSlowFast'}
+# Layers behind joints, which take a part of each piece: of two branches
+# (test_slowfast.py has narrow networks) and of convolutions side by side.
+JOINED = {'ResNet3dSlowFast', 'ResNetAudio'}
 REASONS = {}  # what the tests found
 
 

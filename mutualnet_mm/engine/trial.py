@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional
 
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from torch import nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
@@ -103,6 +103,20 @@ def _watched(model: Optional[nn.Module], running: List[str]) -> Iterator[None]:
             handle.remove()
 
 
+@contextmanager
+def _first_iteration() -> Iterator[None]:
+    """Say what a runner says to heads and augmentations that count."""
+    info = MessageHub.get_current_instance().runtime_info
+    lacking = {n: 0 for n in ('iter', 'epoch') if info.get(n) is None}
+    info.update(lacking)
+    try:
+        yield
+    finally:
+        for name in lacking:
+            info.pop(name, None)
+
+
+@_first_iteration()
 def try_training(model: nn.Module, batch: Any) -> None:
     """Get the loss of a batch, and its gradients.
 

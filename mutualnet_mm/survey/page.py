@@ -12,6 +12,7 @@ _TITLES = {
     'refused': 'refused',
     'stock fails': 'stock fails too',
     'not tried': 'no data to try it on',
+    'too slow': 'takes too long here',
 }
 
 
@@ -82,7 +83,7 @@ def reasons(outcomes: Sequence[Outcome], result: str) -> List[tuple]:
 
 def _reasons(outcomes: Sequence[Outcome]) -> List[str]:
     lines = ['| configs | result | reason |', '|---|---|---|']
-    for result in ('refused', 'stock fails', 'not tried'):
+    for result in [*_TITLES][1:]:
         for reason, number in reasons(outcomes, result):
             title = _TITLES[result]
             lines.append(f'| {number} | {title} | {_cell(reason)} |')

@@ -20,14 +20,17 @@ from .made_data import NO_DATA
 DIVISORS = dict(mmdet=(4, 1), mmpretrain=(1,), mmaction=(2, 1))
 
 
+TOO_SLOW = 'takes more than'
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a config.
 
     Args:
         config (str): Its name.
-        result (str): ``'works'``, ``'refused'``, ``'stock fails'``, or ``'not
-            tried'`` where the survey has no data for it.
+        result (str): ``'works'``, ``'refused'``, ``'stock fails'``, ``'not
+            tried'`` where the survey has no data for it, or ``'too slow'``.
         stage (str): Where it ended, of
             :data:`~mutualnet_mm.engine.trial.STAGES`; empty if it works.
         reason (str): In one line; empty if it works.
@@ -108,6 +111,8 @@ def _compare(
             divisor //= 2
             stage, reason = attempt(True, divisor)
         result = 'refused' if stage else 'works'
+    if reason.startswith(TOO_SLOW):
+        result = 'too slow'
     seconds = round(time.monotonic() - start, 1)
     return Outcome(name, result, stage, reason, divisor, seconds)
 
@@ -145,7 +150,7 @@ def run_process(
             result = said
     if result is None and process.is_alive() and time.monotonic() >= until:
         process.kill()
-        result = (stage, f'takes more than {timeout:g} s')
+        result = (stage, f'{TOO_SLOW} {timeout:g} s')
     process.join()
     if result is None:
         result = (stage, f'the process ended with code {process.exitcode}')

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from torch import nn
 
 from mutualnet_mm import ConfigError
@@ -67,6 +68,23 @@ def test_a_step_and_a_prediction():
     assert model.training
     try_prediction(model, BATCH)
     assert not model.training
+
+
+class Counts(nn.Module):
+    """Asks the runner how far it is, as stock heads do."""
+
+    def forward(self, x):
+        hub = MessageHub.get_current_instance()
+        return x * (hub.get_info('iter') + hub.get_info('epoch') + 1)
+
+
+def test_layers_that_count():
+    hub = MessageHub.get_current_instance()
+    try_training(Model(Counts()), BATCH)
+    assert not hub.runtime_info
+    hub.update_info('iter', 7)
+    try_training(Model(Counts()), BATCH)
+    assert dict(hub.runtime_info) == dict(iter=7)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ OUTCOMES = [
     Outcome('a/one.py', 'refused', 'build', 'layers.2.conv is odd', 1, 1.0),
     Outcome('c/d/e.py', 'stock fails', 'data', 'a|b <c>', 1, 1.0),
     Outcome('c/d/f.py', 'not tried', 'data', 'no data', 1, 1.0),
+    Outcome('c/d/g.py', 'too slow', 'loss', 'takes more than 3 s', 1, 9.0),
 ]
 PAGE = """
 Of 3 configs that run as they are, 1 (33 %) run adaptive.
@@ -27,6 +28,7 @@ Of 3 configs that run as they are, 1 (33 %) run adaptive.
 | refused | 2 |
 | stock fails too | 1 |
 | no data to try it on | 1 |
+| takes too long here | 1 |
 
 ## Reasons
 
@@ -35,6 +37,7 @@ Of 3 configs that run as they are, 1 (33 %) run adaptive.
 | 2 | refused | build: ... is odd |
 | 1 | stock fails too | data: a\\|b &lt;c> |
 | 1 | no data to try it on | data: no data |
+| 1 | takes too long here | loss: takes more than ... s |
 
 ## a
 
@@ -55,6 +58,7 @@ Of 3 configs that run as they are, 1 (33 %) run adaptive.
 |---|---|
 | e | stock fails too: data: a\\|b &lt;c> |
 | f | no data to try it on: data: no data |
+| g | takes too long here: loss: takes more than 3 s |
 """
 
 

@@ -19,7 +19,12 @@ from ..config.adaptive import (
 from ..config.delta_file import delta_source
 from ..config.pipelines import Step
 from ..config.stock import derived_name, read_stock_config
-from ..engine.trial import silenced, trial_stage, try_subnet, try_training
+from ..engine.trial import (
+    init_from_scratch,
+    trial_stage,
+    try_subnet,
+    try_training,
+)
 from ..engine.trial_batch import random_batch
 from ..errors import ConfigError
 from ..files import atomic_write, make_folder
@@ -210,6 +215,5 @@ def build_trial_model(cfg: Config) -> MutualLearningMixin:
     cfg.model.mutual.update(num_random=0, include_min=True)
     torch.manual_seed(0)
     model = build_model(cfg)
-    with silenced():  # a line for each weight
-        model.init_weights()
+    init_from_scratch(model)
     return model

@@ -46,6 +46,22 @@ def silenced() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def init_from_scratch(model: nn.Module) -> None:
+    """Initialise a model that was built without pretrained weights.
+
+    Args:
+        model (nn.Module): Stock or adaptive. It is changed.
+    """
+    for layer in model.modules():
+        # mmaction2's 2D backbones would load weights that nobody named.
+        if getattr(layer, 'pretrained', None) is None and getattr(
+            layer, 'pretrained2d', False
+        ):
+            layer.pretrained2d = False
+    with silenced():  # a line for each weight
+        model.init_weights()
+
+
 @contextmanager
 def trial_stage(
     name: str, model: Optional[nn.Module] = None

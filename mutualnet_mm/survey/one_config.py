@@ -13,6 +13,7 @@ from ..apis.make_adaptive import build_trial_model
 from ..config import check_clips, check_colours, check_resolution
 from ..config.adaptive import apply_changes, derive
 from ..engine.trial import (
+    init_from_scratch,
     silenced,
     trial_stage,
     try_prediction,
@@ -60,7 +61,7 @@ def try_config(
                 check(cfg)
             model = build_trial_model(cfg)
         else:
-            model.init_weights()
+            init_from_scratch(model)
     say('data')
     with trial_stage('data'):
         use_made_data(cfg, data)

@@ -6,6 +6,7 @@ from torch import nn
 from mutualnet_mm import ConfigError
 from mutualnet_mm.engine.trial import (
     TrialError,
+    init_from_scratch,
     trial_stage,
     try_prediction,
     try_training,
@@ -151,3 +152,21 @@ def test_refusals_pass_in_one_line():
     with pytest.raises(TrialError) as error, trial_stage('build'):
         raise AssertionError
     assert error.value.reason == 'AssertionError'
+
+
+class Loads(nn.Module):
+    """As mmaction2's TSM does."""
+
+    pretrained, pretrained2d, done = None, True, False
+
+    def init_weights(self):
+        assert not self.pretrained2d or self.pretrained, 'which weights?'
+        self.done = True
+
+
+@pytest.mark.parametrize('path, is_2d', [(None, False), ('a.pth', True)])
+def test_weights_that_nobody_named(path, is_2d):
+    model = Loads()
+    model.pretrained = path
+    init_from_scratch(model)
+    assert model.done and model.pretrained2d == is_2d

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from .heads import SlimHeads
 from .layers import SlimLayer
 
 NOTHING = 0
@@ -35,12 +36,14 @@ _MOVING = frozenset(
 )
 _IN_PLACE = frozenset(
     """
-    _log_softmax _softmax _to_copy bernoulli cumsum
+    _log_softmax _softmax _to_copy bernoulli cumsum hardswish
     native_batch_norm native_dropout native_group_norm
     native_layer_norm _native_batch_norm_legit
     _native_batch_norm_legit_no_training _prelu_kernel
     """.split()  # noqa: SIM905
 )
+# Those of them that compute each value from that of one place alone.
+_OF_ONE = frozenset(('_to_copy', 'bernoulli', 'hardswish', 'native_dropout'))
 _POOLING = ('_adaptive', 'adaptive', 'avg_pool', 'max_pool', 'upsample')
 _RESAMPLING = (*_POOLING, '_upsample', 'grid_sampler')
 _REDUCING = frozenset(
@@ -74,6 +77,10 @@ class ChannelTrace(TorchDispatchMode):
             inputs, run by run: indices of ``atoms``, or None where they are
             not known.
         runs (dict): Number of channels of each layer's output, by layer.
+        heads (list[str]): Attention modules that ran. What happens in them
+            is not followed: their heads stay apart.
+        mixed (set[int]): Channels that something but a layer computes with
+            others, or with a tensor that has numbers for all of them.
         labels (dict): By the root of an atom, which parts of a tensor that
             was split it lies in.
         unknown (set[str]): Operators that were not understood.
@@ -86,6 +93,8 @@ class ChannelTrace(TorchDispatchMode):
         self.made: Dict[str, range] = {}
         self.labels: Dict[int, Tuple[Tuple[int, int], ...]] = {}
         self.unknown: Set[str] = set()
+        self.heads: List[str] = []
+        self.mixed: Set[int] = set()
         self._splits = 0
         self._parents: Dict[int, int] = {}
         # Tensors are kept: the identity of a freed one is given anew.
@@ -98,6 +107,9 @@ class ChannelTrace(TorchDispatchMode):
         for name, layer in self._module.named_modules():
             if isinstance(layer, SlimLayer):
                 for handle in self._watch(name, layer):
+                    self._stack.callback(handle.remove)
+            elif isinstance(layer, SlimHeads):
+                for handle in self._watch_heads(name, layer):
                     self._stack.callback(handle.remove)
         super().__enter__()
         return self
@@ -120,6 +132,11 @@ class ChannelTrace(TorchDispatchMode):
         if ((found != first[:, None]) & (found != NOTHING)).any():
             return None
         return first.tolist()
+
+    def all_channels(self, x: Tensor) -> Set[int]:
+        """All channels that lie anywhere in a tensor."""
+        found = self._of(x)
+        return set() if found is None else _atoms(found)
 
     def root(self, atom: int) -> int:
         """One atom that stands for all that were added to each other."""
@@ -150,6 +167,22 @@ class ChannelTrace(TorchDispatchMode):
         return (
             layer.register_forward_pre_hook(before),
             layer.register_forward_hook(after),
+        )
+
+    def _watch_heads(self, name: str, heads: SlimHeads) -> Sequence[Any]:
+        def before(*_: Any) -> None:
+            self._inside += 1
+
+        def after(*_: Any) -> None:
+            self._inside -= 1
+            self.heads.append(name)
+            for path, parts in heads.heads.makers.items():
+                made = self.made.get(f'{name}.{path}')
+                self._label_parts(made and list(made), parts)
+
+        return (
+            heads.register_forward_pre_hook(before),
+            heads.register_forward_hook(after),
         )
 
     def _new(self, name: str, number: int) -> List[int]:
@@ -197,15 +230,25 @@ class ChannelTrace(TorchDispatchMode):
         if stem in _MOVING:
             result = self._moved(func, stem, args, kwargs, given)
         elif stem in _PRODUCTS:
+            self._mix(given)
             result = self._product(*(args[i] for i in _PRODUCTS[stem]))
-        elif stem.startswith(_RESAMPLING) or _convolves_each(func, args):
+        elif stem.startswith(_RESAMPLING):
+            result = _stretched(given[0], _first(out).shape)
+        elif _convolves_each(func, args):
+            self._mix(given)
             result = _stretched(given[0], _first(out).shape)
         elif stem in _REDUCING:
             result = _reduced(given[0], _first(out).shape, args[1:])
+            if _atoms(result) != _atoms(given[0]):
+                self._mix(given)
         elif torch.Tag.pointwise in func.tags or stem in (*_IN_PLACE, 'copy'):
             result = self._merged(given, _first(out).shape)
+            whole = stem in _IN_PLACE - _OF_ONE
+            if whole or self._meets_others(flat, result):
+                self._mix(given)
         else:
             self.unknown.add(stem)
+            self._mix(given)
             return
         if result is None:
             return
@@ -233,6 +276,9 @@ class ChannelTrace(TorchDispatchMode):
         kwargs = {k: v for k, v in kwargs.items() if k != 'memory_format'}
         if stem == 'constant_pad_nd':
             args = (*args[:2], NOTHING)
+        if stem == 'im2col':  # not for whole numbers
+            x, *others = args
+            return func(x.double(), *others, **kwargs).to(x.dtype)
         try:
             result = func(*args, **kwargs)
         except RuntimeError:  # strides of another kind than the tensor's
@@ -278,6 +324,18 @@ class ChannelTrace(TorchDispatchMode):
         for part in parts:
             result = torch.where(result == NOTHING, part, result)
         return result
+
+    def _mix(self, given: List[Tensor]) -> None:
+        self.mixed.update(*map(_atoms, given))
+
+    def _meets_others(self, flat: List[Tensor], result: Tensor) -> bool:
+        """Whether a tensor without channels has numbers along theirs."""
+        plain = [x for x in flat if self._of(x) is None and x.numel() > 1]
+        return any(
+            x.shape[-axis] > 1 and _varies(result, result.dim() - axis)
+            for x in plain
+            for axis in range(1, x.dim() + 1)
+        )
 
     def _unite(self, a: int, b: int) -> None:
         a, b = self.root(a), self.root(b)

@@ -54,6 +54,27 @@ test_cfg = dict(
     type='mutualnet_mm.SubnetTestLoop', subnets=['1.0x-64-4', '0.5x-32-2'])
 """
 
+# A network of the same layers over 6 segments of 3 crops, trained on 4.
+TSN_18 = """
+default_scope = 'mmaction'
+custom_imports = dict(imports=['mutualnet_mm'], allow_failed_imports=False)
+model = dict(
+    type='mutualnet_mm.MutualLearning',
+    wraps='Recognizer2D',
+    mutual=dict(width_range=(0.5, 1.0), resolution=(64, 32), frames=(4, 2)),
+    backbone=dict(
+        type='mutualnet_mm.Slimmable', wraps='mmpretrain.ResNet', depth=18,
+        base_channels=16, stem_channels=16),
+    cls_head=dict(type='TSNHead', num_classes=10, in_channels=128))
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='SampleFrames', clip_len=1, num_clips=6, test_mode=True),
+    dict(type='Resize', scale=(-1, 128)),
+    dict(type='ThreeCrop', crop_size=128),
+    dict(type='FormatShape', input_format='NCHW')]))
+test_cfg = dict(
+    type='mutualnet_mm.SubnetTestLoop', subnets=['1.0x-64-4', '0.5x-32-2'])
+"""
+
 
 # A Slow network of two stages.
 RECOGNIZER = """
@@ -486,6 +507,33 @@ def test_get_flops_of_videos(tmp_path, monkeypatch, capsys, options, height):
             macs=macs,
             views=6,
             video_macs=6 * macs,
+        )
+        assert {name: row[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    'options, height', [('', 128), ('--image-shape 64 128', 64)]
+)
+def test_get_flops_of_segments(tmp_path, monkeypatch, capsys, options, height):
+    """Of those that a test samples, thinned out as those of the training."""
+    pytest.importorskip('mmaction')
+    pytest.importorskip('mmpretrain')
+    path = tmp_path / 'segments.py'
+    path.write_text(TSN_18)
+    command = f'get_flops.py {path} --json {options}'
+    monkeypatch.setattr(sys, 'argv', command.split())
+    load_tool('get_flops').main()
+    rows = json.loads(capsys.readouterr().out)['subnets']
+    for row, channels, scale, segments in zip(
+        rows, [(16, 32, 64, 128), (8, 16, 32, 64)], [1, 2], [6, 3]
+    ):
+        square = slow_18(channels, 128 // scale, segments)
+        macs = square * height // 128 + 10 * channels[-1]
+        expected = dict(
+            input_shape=[segments, 3, height // scale, 128 // scale],
+            macs=macs,
+            views=3,
+            video_macs=3 * macs,
         )
         assert {name: row[name] for name in expected} == expected
 

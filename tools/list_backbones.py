@@ -2,9 +2,12 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Print docs/backbones.md: which backbones of a project can be slimmed.
 
-Those of mmaction2 are in docs/backbones_mmaction2.md.
+Those of mmdet and mmaction2 are in docs/backbones_mmdet.md and
+docs/backbones_mmaction2.md.
 """
 
+import sys
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Tuple
@@ -34,6 +37,16 @@ class Project(NamedTuple):
     others: Tuple[str, ...]
 
 
+_HRNET = {
+    f'stage{number}': dict(
+        num_modules=1,
+        num_branches=number,
+        block='BOTTLENECK' if number == 1 else 'BASIC',
+        num_blocks=(2,) * number,
+        num_channels=(64,) if number == 1 else (16, 32, 64, 128)[:number],
+    )
+    for number in (1, 2, 3, 4)
+}
 _SKELETON = dict(graph_cfg=dict(layout='coco', mode='spatial'))
 PROJECTS = dict(
     mmpretrain=Project(
@@ -43,12 +56,81 @@ PROJECTS = dict(
             CSPDarkNet=dict(depth=53),
             CSPResNet=dict(depth=50),
             CSPResNeXt=dict(depth=50),
+            DaViT=dict(
+                arch=dict(
+                    embed_dims=48,
+                    depths=[1, 1, 1, 1],
+                    num_heads=[3, 6, 12, 24],
+                )
+            ),
+            MlpMixer=dict(
+                arch=dict(
+                    embed_dims=64,
+                    num_layers=2,
+                    tokens_mlp_dims=32,
+                    channels_mlp_dims=128,
+                ),
+                img_size=32,
+            ),
+            RepMLPNet=dict(
+                arch=dict(
+                    channels=[96, 192, 384, 768],
+                    depths=[1, 1, 1, 1],
+                    sharesets_nums=[1, 4, 32, 128],
+                )
+            ),
             SparseResNet=dict(depth=50),
+            SVT=dict(
+                arch=dict(
+                    embed_dims=[32, 64, 96, 128],
+                    depths=[1, 1, 1, 1],
+                    num_heads=[1, 2, 3, 4],
+                    patch_sizes=[4, 2, 2, 2],
+                    strides=[4, 2, 2, 2],
+                    mlp_ratios=[4, 4, 4, 4],
+                    sr_ratios=[8, 4, 2, 1],
+                    window_sizes=[7, 7, 7, 7],
+                )
+            ),
             # Without the stock classifier, which runs at one resolution only.
             VGG=dict(depth=16, norm_cfg=dict(type='BN')),
         ),
         # An abstract base, and a wrapper of a library that is not needed here.
         ('CSPNet', 'TIMMBackbone'),
+    ),
+    mmdet=Project(
+        'mmdet',
+        dict(
+            DetectoRS_ResNet=dict(
+                depth=50,
+                num_stages=4,
+                conv_cfg=dict(type='ConvAWS'),
+                sac=dict(type='SAC', use_deform=True),
+                stage_with_sac=(False, True, True, True),
+            ),
+            DetectoRS_ResNeXt=dict(
+                depth=50, num_stages=4, groups=32, base_width=4
+            ),
+            EfficientNet=dict(arch='b0'),
+            HRNet=dict(extra=_HRNET),
+            RegNet=dict(arch='regnetx_400mf'),
+            Res2Net=dict(depth=50),
+            ResNeSt=dict(depth=50, stem_channels=64),
+            ResNeXt=dict(depth=50, groups=32, base_width=4),
+            ResNetV1d=dict(depth=50),
+            SSDVGG=dict(depth=16, out_feature_indices=(22, 34)),
+            TridentResNet=dict(
+                depth=50,
+                num_stages=3,
+                strides=(1, 2, 2),
+                dilations=(1, 1, 1),
+                trident_dilations=(1, 2, 3),
+                num_branch=3,
+                test_branch_idx=1,
+                out_indices=(2,),
+            ),
+        ),
+        (),
     ),
     mmaction2=Project(
         'mmaction',
@@ -164,7 +246,8 @@ def main() -> None:
         help='whose backbones, default: %(default)s',
     )
     args = parser.parse_args()
-    with one_line_errors():
+    # Standard output is the page's alone: stock code logs there, too.
+    with one_line_errors(), redirect_stdout(sys.stderr):
         page = survey_page(survey_backbones(args.project), args.project)
     print(page, end='')
 

@@ -17,6 +17,7 @@ from ..config.adaptive import (
     is_stock_loop,
 )
 from ..config.delta_file import delta_source
+from ..config.pipelines import Step
 from ..config.stock import derived_name, read_stock_config
 from ..engine.trial import silenced, trial_stage, try_subnet, try_training
 from ..engine.trial_batch import random_batch
@@ -181,7 +182,10 @@ def prove(cfg: Config) -> None:
         try_training(model, deepcopy(batch))
         model.zero_grad()
         bar.update(task, advance=1, description='calibrating, predicting')
-        try_subnet(model, model.space.smallest, deepcopy(batch), batch)
+        tested = deepcopy(batch)
+        if model.task.predicts_one_by_one:
+            tested = {key: values[:1] for key, values in tested.items()}
+        try_subnet(model, model.space.smallest, batch, tested)
         bar.update(task, advance=1)
 
 
@@ -197,8 +201,13 @@ def build_trial_model(cfg: Config) -> MutualLearningMixin:
         ConfigError: If it cannot be built.
     """
     cfg = without_weights(cfg)
-    if 'mutual' in cfg.model:
-        cfg.model.mutual.update(num_random=0, include_min=True)
+    if 'mutual' not in cfg.model:
+        raise ConfigError(
+            f'a {Step("", cfg.model).kind} holds the adaptive detector one '
+            'level deeper and trains it in its own way, which is not tried '
+            'here: try the config of the detector itself, or train this one'
+        )
+    cfg.model.mutual.update(num_random=0, include_min=True)
     torch.manual_seed(0)
     model = build_model(cfg)
     with silenced():  # a line for each weight

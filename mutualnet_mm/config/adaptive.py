@@ -31,6 +31,8 @@ class StockTraits:
         task (str): Such as ``'detection'``.
         of_clips (bool): Whether it takes videos.
         of_segments (bool): Whether it takes them as segments (TSN).
+        of_one_length (bool): Whether it takes a single number of segments,
+            which all subnets share (TRN).
         divisor (int): To a multiple of which images are padded; 1 if they are
             not. Defaults to 1.
         frozen (dict): Arguments of the backbone that freeze parts of it, with
@@ -44,6 +46,7 @@ class StockTraits:
     task: str
     of_clips: bool = False
     of_segments: bool = False
+    of_one_length: bool = False
     divisor: int = 1
     frozen: Dict[str, Any] = field(default_factory=dict)
     batch_norms: bool = True
@@ -154,10 +157,11 @@ def _imports(cfg: Config) -> Change:
     names = stock.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
     others = [name for name in names if name != _OURS]
-    stock.setdefault('allow_failed_imports', False)
+    settings = dict(imports=[_OURS, *others], allow_failed_imports=False)
+    settings.update({k: v for k, v in stock.items() if k != 'imports'})
     return Change(
         'custom_imports',
-        dict(stock, imports=[_OURS, *others]),
+        settings,
         'registers our types',
     )
 
@@ -184,7 +188,7 @@ def _space(
                 'is not known: name the resolutions, the full one first, as '
                 'in --resolution 640,512,384'
             )
-        why = f'{full}, and parts'
+        why = f'full ({full}) and parts'
         resolution = default_resolutions(
             full.value, traits.task, traits.divisor
         )
@@ -206,9 +210,11 @@ def _space(
                 'no step of the pipelines says how long clips are: name the '
                 'frames, the full number first, as in --frames 8,5,3'
             )
-        why = f'{length}, and parts'
+        why = f'full ({length}) and parts'
         stride = 1 if traits.of_segments else frame_stride(cfg)
         frames = default_frames(length.value // stride)
+        if traits.of_one_length:
+            why, frames = f'{length}, which its weights are for', frames[:1]
     changes.append(Change(f'{at}.frames', tuple(frames), why))
     return changes
 
@@ -232,7 +238,7 @@ def default_resolutions(
         (800, 640, 480, 320)
     """
     parts: Sequence[float] = (0.8, 0.6, 0.4)
-    if task == 'action':
+    if task.startswith('action'):
         parts, divisor = (178 / 224, 142 / 224), 1
     else:
         if task == 'classification':
@@ -259,7 +265,7 @@ def _unfrozen(part: dict, traits: StockTraits) -> List[Change]:
     at = traits.place
     why = {
         'frozen_stages': 'all stages have to learn',
-        'norm_eval': "the full network's fit no other",
+        'norm_eval': 'its statistics fit the full network alone',
     }
     changes = [
         Change(

@@ -91,6 +91,8 @@ def _side(step: Step) -> Optional[int]:
     written = next(
         (step.settings[k] for k in _SIZES if step.settings.get(k)), None
     )
+    if step.kind == 'FixShapeResize':
+        written = step.settings.get('width'), step.settings.get('height')
     sides = [min(pair) for pair in _pairs(written)]
     # Of several sizes, as multi-scale training has, the largest is full.
     return max(sides, default=None)

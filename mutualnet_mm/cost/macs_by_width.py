@@ -7,8 +7,10 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ..models import MutualLearningMixin
+from ..models.layers.deformable import SlimDeformConv2d
 from ..slimmable.macs import count_on_meta, skip_free_layers
 from ..slimmable.meta import meta_copy
 from ..subnet import Size, Subnet
@@ -108,12 +110,14 @@ def _watch(net: nn.Module) -> Iterator[List[_Run]]:
             inputs, outputs = args[0].shape[-1], out.shape[-1]
             runs.append((inputs * outputs, out.numel() // outputs))
             return
-        inputs, outputs = args[0].shape[1], out.shape[1]
-        kernel = prod(layer.kernel_size)
-        if layer.groups > 1:  # the width of a group stays
-            kernel *= layer.weight.shape[1]
-            inputs = 1
-        runs.append((inputs * outputs, out.numel() // outputs * kernel))
+        x = args[0]
+        if layer.transposed:  # the kernel is applied at the input's places
+            x, out = out, x
+        inputs, outputs, groups = x.shape[1], out.shape[1], layer.groups
+        others = out.numel() // outputs * prod(layer.kernel_size)
+        if getattr(layer, 'drops_groups', False):  # their width stays
+            inputs, groups, others = 1, 1, others * layer.weight.shape[1]
+        runs.append((inputs * outputs // groups, others))
 
     def pool_run(_: nn.Module, args: Tuple[Tensor, ...], out: Tensor) -> None:
         if all(size == 1 for size in out.shape[2:]):
@@ -125,7 +129,7 @@ def _watch(net: nn.Module) -> Iterator[List[_Run]]:
             hook: Any = None
             if isinstance(layer, nn.modules.pooling._AdaptiveAvgPoolNd):
                 hook = pool_run
-            elif isinstance(layer, (nn.Conv2d, nn.Conv3d, nn.Linear)):
+            elif isinstance(layer, (_ConvNd, SlimDeformConv2d, nn.Linear)):
                 hook = layer_run
             if hook is not None:
                 stack.callback(layer.register_forward_hook(hook).remove)

@@ -6,8 +6,6 @@ from itertools import product
 from statistics import fmean
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from ..models import MutualLearningMixin
 from ..sampler import SubnetSampler
 from ..slimmable import SlimLayer, active_channels
@@ -123,12 +121,12 @@ def width_pieces(model: MutualLearningMixin) -> Pieces:
     """
     space, state = model.space, model.slim_state
     kinds = {
-        (layer.weight.shape[0], layer.slim_rule)
+        (layer.built, layer.slim_rule)
         for layer in model.modules()
         if isinstance(layer, SlimLayer)
-        # Batch norms and grouped convolutions follow their input.
-        and not isinstance(layer, _BatchNorm)
-        and getattr(layer, 'groups', 1) == 1
+        # Norms and convolutions that drop groups follow their input.
+        and not layer.follows
+        and not getattr(layer, 'drops_groups', False)
     }
 
     @lru_cache(maxsize=None)

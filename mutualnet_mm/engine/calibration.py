@@ -53,8 +53,8 @@ def calibrate(
             resolution.
 
     Returns:
-        dict: Statistics by ``str(subnet)``; empty where the model has no
-        batch norm.
+        dict: Statistics by ``str(subnet)``. Those of a model without batch
+        norms are empty, and no batch is loaded.
 
     Raises:
         ConfigError: If a subnet is outside of what the model is trained for,
@@ -62,12 +62,12 @@ def calibrate(
         UsageError: If values are not finite, or if a layer gets a single one
             per channel; names the layer and the batch.
     """
-    if not subnets or not any(slim_batch_norms(model)):
+    if not subnets:
         return {}
-    collectors = {
-        subnet: BatchNormCollector(model)
-        for subnet in model.space.choose(subnets)
-    }
+    chosen = model.space.choose(subnets)
+    if not any(slim_batch_norms(model)):
+        return {str(subnet): {} for subnet in chosen}
+    collectors = {subnet: BatchNormCollector(model) for subnet in chosen}
     with evaluating(model):  # dropout off; collectors see to the batch norms
         _collect(model, collectors, batches)
     # Not before all ranks have met: one without data must not stop alone.

@@ -89,9 +89,5 @@ class _NamedVisualizer:
         return f'{self._subnet}_{name}'
 
     def _path(self, path: str) -> str:
-        folder, _, name = str(path).replace('\\', '/').rpartition('/')
-        return (
-            f'{folder}/{self._subnet}/{name}'
-            if folder
-            else (f'{self._subnet}/{name}')
-        )
+        folder, slash, name = str(path).replace('\\', '/').rpartition('/')
+        return f'{folder}{slash}{self._subnet}/{name}'

@@ -110,8 +110,27 @@ def _action(model: MutualLearningMixin) -> _Made:
     return clips, [ActionDataSample().set_gt_label(label) for _ in clips]
 
 
-_MAKERS: Dict[str, Callable[[MutualLearningMixin], _Made]] = dict(
-    classification=_classification,
-    detection=_detection,
-    action=_action,
-)
+def _action_detection(model: MutualLearningMixin) -> _Made:
+    from mmaction.structures import ActionDataSample
+    from mmengine.structures import InstanceData
+
+    shape = model.task.input_shape(model, model.space.full, None)[1:]
+    size = tuple(shape[-2:])
+    box = torch.tensor([[0.1, 0.1, 0.7, 0.9]]) * size[0]
+    labels = torch.zeros(1, model.roi_head.bbox_head.num_classes)
+    labels[:, -1] = 1  # the first one is the background
+    clips, samples = _pixels(*shape), []
+    for _ in clips:
+        sample = ActionDataSample(metainfo=dict(img_shape=size))
+        sample.gt_instances = InstanceData(bboxes=box.clone(), labels=labels)
+        sample.proposals = InstanceData(bboxes=box.clone())
+        samples.append(sample)
+    return clips, samples
+
+
+_MAKERS: Dict[str, Callable[[MutualLearningMixin], _Made]] = {
+    'classification': _classification,
+    'detection': _detection,
+    'action': _action,
+    'action detection': _action_detection,
+}

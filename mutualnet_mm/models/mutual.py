@@ -4,7 +4,7 @@
 import logging
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Union
 
 import torch
 from mmengine.logging import print_log
@@ -35,10 +35,11 @@ from .settings import MutualSettings
 from .size_checks import check_sizes
 from .steps import StepCounter
 from .tasks import check_backbone, find_task
-from .wraps import Stock, find_class, mix, stock_arguments
+from .trained_widths import TrainedWidths, save_widths
+from .wraps import find_class, mix, stock_arguments
 
 
-class MutualLearningMixin(Stock):
+class MutualLearningMixin(TrainedWidths):
     """Trains the stock model that it is mixed into by mutual learning.
 
     ``loss()`` draws the subnets of the step, gets the stock model's loss of
@@ -80,9 +81,7 @@ class MutualLearningMixin(Stock):
         self._steps = StepCounter()
         self._first_batch_checked = False
         self._depth = 0  # of the own calls that run
-        # What a loaded checkpoint was trained for, until this model trains.
-        self._loaded_widths: Optional[Tuple[float, float]] = None
-        self._register_state_dict_hook(_save_widths)
+        self._register_state_dict_hook(save_widths)
         check_sizes(self)
 
     def _share_state(self, rounding: Optional[str]) -> SlimState:
@@ -210,48 +209,6 @@ class MutualLearningMixin(Stock):
             )
         with self._own_call():
             return super().extract_feat(*args, **kwargs)
-
-    def check_trained(self, subnets: Iterable[Subnet]) -> None:
-        """Refuse widths that the loaded checkpoint was never trained for.
-
-        Raises:
-            UsageError: Names the first such subnet. Checkpoints that do not
-                say what they were trained for pass.
-        """
-        low, high = self._loaded_widths or (0.0, float('inf'))
-        for subnet in subnets:
-            if not low <= subnet.width <= high:
-                raise UsageError(
-                    f'the checkpoint was trained at widths from {low} to '
-                    f'{high}, so {subnet} has no trained weights: leave it '
-                    'out, and set mutual.width_range (or widths) as in the '
-                    'training'
-                )
-
-    def _load_from_state_dict(
-        self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
-    ) -> None:
-        """Refuse weights of which none fits: loaders only log what does not.
-
-        Raises:
-            UsageError: If so.
-        """
-        own = [f'{prefix}{name}' for name in self.state_dict()]
-        # As the whole model, on its own or in a parallel wrapper.
-        is_whole = prefix in ('', 'module.')
-        if is_whole and set(own).isdisjoint(state_dict):
-            found = next(iter(state_dict), 'none')
-            raise UsageError(
-                f'no weight of the checkpoint ({found}, ...) '
-                f'is one of the {type(self).__name__} ({own[0]}, ...): '
-                'training or testing would start from random weights; give a '
-                'checkpoint of this model, or load a backbone by '
-                "backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
-            )
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, *args
-        )
-        self._loaded_widths = local_metadata.get('widths')
 
     @contextmanager
     def _own_call(self) -> Iterator[None]:
@@ -384,18 +341,6 @@ class MutualLearningMixin(Stock):
                 "class scores to match by KL: use mutual.supervision='label'"
             )
         return seen[-1]
-
-
-def _save_widths(
-    model: MutualLearningMixin,
-    state_dict: dict,
-    prefix: str,
-    local_metadata: dict,
-) -> None:
-    """Note beside the weights what they are trained for."""
-    del state_dict, prefix
-    space = model.space
-    local_metadata['widths'] = space.min_width, space.max_width
 
 
 @MODELS.register_module()

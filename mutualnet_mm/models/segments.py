@@ -1,10 +1,10 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Modules of 2D video networks that count the segments of a video."""
 
-from typing import Sequence
+from typing import Dict, Sequence
 
 from mmaction.models import MobileNetV2TSM, MobileOneTSM, ResNetTSM, TSMHead
-from mmaction.models.backbones.resnet_tsm import NL3DWrapper, TemporalShift
+from mmaction.models.backbones.resnet_tsm import TemporalShift
 from torch import nn
 
 from ..errors import ConfigError
@@ -13,13 +13,8 @@ from ..slimmable.convert import stock_name
 from .wraps import Stock, swap
 
 # Their weights are the same for any number of segments.
-_ANY_NUMBER = {
-    stock.forward
-    for stock in (
-        *(TemporalShift, NL3DWrapper, TSMHead),
-        *(ResNetTSM, MobileNetV2TSM, MobileOneTSM),
-    )
-}
+_TSM = (TemporalShift, TSMHead, ResNetTSM, MobileNetV2TSM, MobileOneTSM)
+_ANY_NUMBER = {stock.forward for stock in _TSM}
 
 
 class ElasticMixin(Stock):
@@ -35,13 +30,21 @@ class ElasticMixin(Stock):
         return self.slim_state.frames or vars(self)['num_segments']
 
 
+def takes_one_number(model: nn.Module) -> bool:
+    """Whether a recognizer has weights for a single number of segments."""
+    return any(
+        type(module).forward not in _ANY_NUMBER
+        for module in _counting(model).values()
+    )
+
+
 def follow_segments(
     model: nn.Module, frames: Sequence[int], state: SlimState
 ) -> bool:
     """Let what counts segments follow the active subnet.
 
-    Instances become ones of a made subclass: the shifts of TSM, non-local
-    blocks over time and TSM's head. Others keep what they were built for.
+    Instances become ones of a made subclass: the shifts of TSM, and TSM's
+    head. Others keep what they were built for.
 
     Args:
         model (nn.Module): Recognizer, changed in place.
@@ -56,11 +59,7 @@ def follow_segments(
         ConfigError: If a module was built for another number than the full
             one, or if one needs a single number and there are several.
     """
-    counting = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, 'num_segments', None), int)
-    }
+    counting = _counting(model)
     for name, module in counting.items():
         place, built = f'model.{name}', module.num_segments
         if built != frames[0]:
@@ -82,3 +81,12 @@ def follow_segments(
             swap(module, ElasticMixin)
             module.slim_state = state
     return bool(counting)
+
+
+def _counting(model: nn.Module) -> Dict[str, nn.Module]:
+    """The modules that say a number of segments, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, 'num_segments', None), int)
+    }

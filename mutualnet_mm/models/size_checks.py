@@ -8,6 +8,7 @@ from ..slimmable.convert import stock_name
 from ..slimmable.macs import skip_free_layers
 from ..slimmable.meta import run_on_meta
 from ..subnet import Subnet
+from .draws import same_draws
 
 
 def check_sizes(model: Any) -> None:
@@ -51,7 +52,7 @@ def _failure(model: Any, subnet: Subnet) -> Optional[Exception]:
 
     inputs = task.meta_input(model, subnet, (full, full))
     try:
-        with model.activate(subnet), skip_free_layers(model):
+        with model.activate(subnet), skip_free_layers(model), same_draws():
             run_on_meta(model, inputs, forward=forward)
     except Exception as error:  # whatever a stock forward may raise
         return error

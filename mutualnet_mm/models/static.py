@@ -108,7 +108,7 @@ def static_model(
         fuse_bn=fuse_bn,
     )
     for name in _OF_LEARNING:
-        del net.__dict__[name]
+        net.__dict__.pop(name, None)
     net.__class__ = mix(StaticMixin, type(model).stock_class)
     net.subnet = subnet
     return net

@@ -33,22 +33,30 @@ def read_traits(cfg: Config, model: nn.Module) -> StockTraits:
             learning, or has no backbone; names it.
     """
     place, part = _with_backbone(cfg, model)
-    task = find_task(type(part))
+    task = find_task(type(part)).for_model(part)
+    of_segments = any(
+        base.__name__ == 'Recognizer2D' for base in type(part).__mro__
+    )
     norms = [m for m in model.modules() if isinstance(m, _BATCH_NORM)]
     preprocessor = getattr(part, 'data_preprocessor', None)
     return StockTraits(
         place=place,
         task=task.name,
         of_clips=task.takes_frames,
-        of_segments=any(
-            base.__name__ == 'Recognizer2D' for base in type(part).__mro__
-        ),
+        of_segments=of_segments,
+        of_one_length=of_segments and _has_one_length(part),
         divisor=getattr(preprocessor, 'pad_size_divisor', None) or 1,
         frozen=_freezing(cfg, place, type(part.backbone)),
         batch_norms=bool(norms),
         synchronised=bool(norms)
         and all(isinstance(m, nn.SyncBatchNorm) for m in norms),
     )
+
+
+def _has_one_length(recognizer: nn.Module) -> bool:
+    from .segments import takes_one_number  # which imports mmaction2
+
+    return takes_one_number(recognizer)
 
 
 def _with_backbone(cfg: Config, model: nn.Module) -> Tuple[str, nn.Module]:

@@ -21,6 +21,7 @@ from .layers import (
 )
 from .macs import count_module_macs
 from .moments import Moments
+from .norms import PerChannel
 from .params import count_module_params
 from .share import share_weights
 from .slim import slim
@@ -40,6 +41,7 @@ __all__ = [
     'BuiltLayers',
     'LayerRule',
     'Moments',
+    'PerChannel',
     'SlimBatchNorm1d',
     'SlimBatchNorm2d',
     'SlimBatchNorm3d',

@@ -12,10 +12,11 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from .heads import SlimHeads
-from .layers import SlimLayer
+from .slim_layer import SlimLayer
+from .vectors import SlimVectors, vector_axis
 
 NOTHING = 0
 """In place of a channel: a constant, or a mixture of all channels."""
@@ -77,8 +78,9 @@ class ChannelTrace(TorchDispatchMode):
             inputs, run by run: indices of ``atoms``, or None where they are
             not known.
         runs (dict): Number of channels of each layer's output, by layer.
-        heads (list[str]): Attention modules that ran. What happens in them
-            is not followed: their heads stay apart.
+        vectors (dict): Channels of each vector that follows the width, by the
+            module that holds it and its name there. They are united with
+            those that they meet.
         mixed (set[int]): Channels that something but a layer computes with
             others, or with a tensor that has numbers for all of them.
         labels (dict): By the root of an atom, which parts of a tensor that
@@ -91,9 +93,9 @@ class ChannelTrace(TorchDispatchMode):
         self.atoms: List[Atom] = [Atom('', -1)]
         self.inputs: Dict[str, List[Optional[List[int]]]] = {}
         self.made: Dict[str, range] = {}
+        self.vectors: Dict[Tuple[SlimVectors, str], List[int]] = {}
         self.labels: Dict[int, Tuple[Tuple[int, int], ...]] = {}
         self.unknown: Set[str] = set()
-        self.heads: List[str] = []
         self.mixed: Set[int] = set()
         self._splits = 0
         self._parents: Dict[int, int] = {}
@@ -111,6 +113,11 @@ class ChannelTrace(TorchDispatchMode):
             elif isinstance(layer, SlimHeads):
                 for handle in self._watch_heads(name, layer):
                     self._stack.callback(handle.remove)
+            elif isinstance(layer, SlimVectors):
+                for key, vector in layer.narrowed().items():
+                    made = self._new(f'{name}.{key}', vector.numel())
+                    self.vectors[layer, key] = made
+                    self._set(vector, made, vector_axis(vector) or 0)
         super().__enter__()
         return self
 
@@ -147,41 +154,44 @@ class ChannelTrace(TorchDispatchMode):
     # ---- Layers
 
     def _watch(self, name: str, layer: SlimLayer) -> Sequence[Any]:
-        dim = layer.channel_dim
-
-        def before(layer: Any, args: Tuple[Tensor, ...]) -> None:
+        def before(layer: Any, args: Any, kwargs: Any) -> None:
             runs = self.inputs.setdefault(name, [])
-            runs.append(self.channels(args[0], dim))
-            self._label_parts(runs[-1], layer.parts)
+            axis = layer.axis(args[1:], kwargs)
+            runs.append(self.channels(args[0], axis))
+            self._label_parts(runs[-1], layer.input_parts)
             self._inside += 1
 
-        def after(layer: Any, args: Tuple[Tensor, ...], out: Tensor) -> None:
+        def after(layer: Any, args: Any, kwargs: Any, out: Tensor) -> None:
             self._inside -= 1
             channels = self.inputs[name][-1]
+            axis = layer.axis(args[1:], kwargs)
             if not layer.follows:
-                channels = self._new(name, out.shape[dim])
+                channels = self._new(name, out.shape[axis])
                 self._label_parts(channels, layer.parts)
             if channels is not None:
-                self._set(out, channels, dim)
+                self._set(out, channels, axis)
 
         return (
-            layer.register_forward_pre_hook(before),
-            layer.register_forward_hook(after),
+            layer.register_forward_pre_hook(before, with_kwargs=True),
+            layer.register_forward_hook(after, with_kwargs=True),
         )
 
     def _watch_heads(self, name: str, heads: SlimHeads) -> Sequence[Any]:
-        def before(*_: Any) -> None:
+        """Keep heads apart: what happens inside is not followed."""
+
+        def before(heads: Any, args: Any, kwargs: Any) -> None:
+            given = map(self._of, _tensors((args, kwargs)))
+            self._mix([found for found in given if found is not None])
             self._inside += 1
 
         def after(*_: Any) -> None:
             self._inside -= 1
-            self.heads.append(name)
             for path, parts in heads.heads.makers.items():
                 made = self.made.get(f'{name}.{path}')
                 self._label_parts(made and list(made), parts)
 
         return (
-            heads.register_forward_pre_hook(before),
+            heads.register_forward_pre_hook(before, with_kwargs=True),
             heads.register_forward_hook(after),
         )
 
@@ -216,11 +226,7 @@ class ChannelTrace(TorchDispatchMode):
         return out
 
     def _follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        flat: List[Tensor] = []
-        tree_map(
-            lambda x: flat.append(x) if isinstance(x, Tensor) else None,
-            (args, kwargs),
-        )
+        flat = _tensors((args, kwargs))
         given = [found for found in map(self._of, flat) if found is not None]
         if not given:
             return
@@ -365,6 +371,10 @@ def _convolves_each(func: Any, args: Any) -> bool:
     if func.overloadpacket.__name__ != 'convolution':
         return False
     return args[8] == args[0].shape[1] == args[1].shape[0]
+
+
+def _tensors(values: Any) -> List[Tensor]:
+    return [x for x in tree_flatten(values)[0] if isinstance(x, Tensor)]
 
 
 def _first(out: Any) -> Tensor:

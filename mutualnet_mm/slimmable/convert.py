@@ -1,52 +1,79 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Make a built module tree slimmable, in place, by class swaps."""
 
-from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Type, Union
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ConfigError
 from .channels import PLAIN, LayerRule
+from .derived import derive, underived
 from .layers import (
     SlimBatchNorm1d,
     SlimBatchNorm2d,
     SlimBatchNorm3d,
     SlimBatchNormXd,
+    SlimConv1d,
     SlimConv2d,
     SlimConv3d,
     SlimLayer,
     SlimLinear,
     SlimSyncBatchNorm,
 )
+from .norms import (
+    SlimGroupNorm,
+    SlimInstanceNorm1d,
+    SlimInstanceNorm2d,
+    SlimInstanceNorm3d,
+    SlimLayerNorm,
+    SlimPReLU,
+)
 from .state import SlimState
+from .transposed import (
+    SlimConvTranspose1d,
+    SlimConvTranspose2d,
+    SlimConvTranspose3d,
+)
+from .vectors import SlimVectors, vector_axis
 
-_SLIM_CLASSES: Dict[type, type] = {}
-_KNOWN_FORWARDS: Set[Any] = set()
+_SLIM_CLASSES: Dict[Union[type, str], Type[SlimLayer]] = {}
+_TRUSTED_FORWARDS: Set[Any] = set()
 
 
-def register_layer(stock: Any, slim: type) -> None:
+def register_layer(stock: Union[type, str], slim: Type[SlimLayer]) -> None:
     """Say which slim class the instances of a stock layer class become.
 
     Args:
-        stock (type): Subclasses are swapped too, unless they have a
-            ``forward`` of their own. Of two registered bases the one
-            registered last counts.
-        slim (type): A :class:`~.layers.SlimLayer` and a subclass of
-            ``stock``, without ``__init__`` or parameters of its own.
+        stock (type or str): Instances of subclasses are swapped too; the
+            nearest registered base counts. As text, such as
+            ``'project.module.Class'``, it need not be installed.
+        slim (type): A :class:`~.layers.SlimLayer` without ``__init__`` or
+            parameters of its own. Where it is no subclass of ``stock``, or
+            the instance's class has a ``forward`` of its own, one is derived
+            from both.
     """
     _SLIM_CLASSES[stock] = slim
-    _KNOWN_FORWARDS.add(stock.forward)
 
 
 for _stock, _slim in (
+    (nn.Conv1d, SlimConv1d),
     (nn.Conv2d, SlimConv2d),
     (nn.Conv3d, SlimConv3d),
+    (nn.ConvTranspose1d, SlimConvTranspose1d),
+    (nn.ConvTranspose2d, SlimConvTranspose2d),
+    (nn.ConvTranspose3d, SlimConvTranspose3d),
     (nn.Linear, SlimLinear),
     (nn.BatchNorm1d, SlimBatchNorm1d),
     (nn.BatchNorm2d, SlimBatchNorm2d),
     (nn.BatchNorm3d, SlimBatchNorm3d),
     (nn.SyncBatchNorm, SlimSyncBatchNorm),
+    (nn.GroupNorm, SlimGroupNorm),
+    (nn.LayerNorm, SlimLayerNorm),
+    (nn.InstanceNorm1d, SlimInstanceNorm1d),
+    (nn.InstanceNorm2d, SlimInstanceNorm2d),
+    (nn.InstanceNorm3d, SlimInstanceNorm3d),
+    (nn.PReLU, SlimPReLU),
 ):
     register_layer(_stock, _slim)
 
@@ -59,28 +86,52 @@ def stock_name(module: nn.Module) -> str:
 def trust_forward(layer_class: Any) -> None:
     """Declare that ``layer_class.forward`` computes what its base's does.
 
-    For library subclasses of stock layers that only work around old
-    releases. A subclass with a ``forward`` of its own is otherwise never
-    swapped: the swap would silently drop what it does.
+    For library subclasses of stock layers that only work around old releases:
+    they become the slim class of their base, which takes less time than to
+    run their ``forward``.
     """
-    _KNOWN_FORWARDS.add(layer_class.forward)
+    _TRUSTED_FORWARDS.add(layer_class.forward)
 
 
-def slim_class(module: nn.Module) -> Optional[type]:
-    """Return the slim class for ``module``, or None if it has none."""
-    if type(module).forward not in _KNOWN_FORWARDS:
+def slim_class(module: nn.Module) -> Optional[Type[SlimLayer]]:
+    """Return the slim class for ``module``, or None if it has none.
+
+    A subclass with a ``forward`` of its own keeps it. It is run with the
+    active part of the parameters, and the proof of :mod:`.verify` judges;
+    one that has parameters, buffers or children that its stock base has not
+    is no layer that we know.
+    """
+    own: Any = type(module)
+    base, slim = _registered(own)
+    if slim is None:
         return None
-    convolve = getattr(type(module), '_conv_forward', None)
-    if convolve not in (
-        None,
-        nn.Conv2d._conv_forward,
-        nn.Conv3d._conv_forward,
+    if _runs_as(own, base):
+        return slim if issubclass(slim, base) else derive(slim, own)
+    if not slim.any_forward or module._modules:
+        return None
+    tensors = {**module._parameters, **module._buffers}
+    for name, tensor in tensors.items():
+        if tensor is not None and name not in slim.tensor_names:
+            return None
+    return derive(slim, own, ('forward',))
+
+
+def _registered(own: Any) -> Tuple[Any, Optional[Type[SlimLayer]]]:
+    """The nearest base of a class that is registered, and for what."""
+    for base in own.__mro__:
+        for key in (base, f'{base.__module__}.{base.__qualname__}'):
+            if key in _SLIM_CLASSES:
+                return base, _SLIM_CLASSES[key]
+    return None, None
+
+
+def _runs_as(own: Any, base: Any) -> bool:
+    """Whether a class computes what one of its bases does."""
+    if getattr(own, '_conv_forward', None) is not getattr(
+        base, '_conv_forward', None
     ):
-        return None
-    for stock, slim in reversed(_SLIM_CLASSES.items()):
-        if isinstance(module, stock):
-            return slim
-    return None
+        return False
+    return own.forward is base.forward or own.forward in _TRUSTED_FORWARDS
 
 
 def convert(
@@ -90,7 +141,10 @@ def convert(
     default: LayerRule = PLAIN,
     strict: bool = True,
 ) -> None:
-    """Swap every convolution, batch norm and linear layer in ``module``.
+    """Swap every layer in ``module`` that is of a registered kind.
+
+    And modules that hold vectors along the channels themselves
+    (:mod:`.vectors`), where ``strict``.
 
     Parameters, buffers, names and attributes stay as they are, so the
     ``state_dict`` does not change. Layers that are slim already are kept as
@@ -110,23 +164,23 @@ def convert(
             that names no layer.
     """
     rules = dict(rules or {})
-    swaps = []
+    swaps: List[Tuple[Any, Any, LayerRule]] = []
     for name, layer in module.named_modules():
-        if isinstance(layer, SlimLayer):
+        if isinstance(layer, (SlimLayer, SlimVectors)):
             continue
         target = slim_class(layer)
-        if target is not None:
-            swaps.append((layer, target, rules.pop(name, default)))
-            continue
-        own = [k for k, v in layer._parameters.items() if v is not None]
-        if strict and own:
+        problem = target.refusal(layer) if target else _problem(layer)
+        if problem and strict:
             place = '.'.join(filter(None, (stock_name(module), name)))
-            raise ConfigError(
-                f'{place} ({stock_name(layer)}) has parameters of its own '
-                f'({", ".join(own)}), which cannot follow a width: only '
-                'convolutions, batch norms and linear layers with the stock '
-                'forward can'
-            )
+            raise ConfigError(f'{place} ({stock_name(layer)}) {problem}')
+        if target is not None and not problem:
+            swaps.append((layer, target, rules.pop(name, default)))
+            for key, rule in target.inner_rules.items():
+                if key in layer._modules:
+                    rules['.'.join(filter(None, (name, key)))] = rule
+        elif strict and _large(layer):
+            holder = derive(SlimVectors, type(layer), _large(layer))
+            swaps.append((layer, holder, default))
     if rules:
         raise ConfigError(
             f'rules for {sorted(rules)} name no layer of '
@@ -134,11 +188,50 @@ def convert(
         )
     for layer, target, rule in swaps:
         layer.__class__ = target
-        layer.slim_state, layer.slim_rule = state, rule
+        layer.slim_state = state
+        if isinstance(layer, SlimLayer):
+            layer.slim_rule = rule
+        else:
+            layer.slim_vectors = {}
+
+
+def _problem(layer: nn.Module) -> str:
+    """Why a module of no known kind cannot follow a width, if so."""
+    base, slim = _registered(type(layer))
+    if slim is not None and _large(layer):
+        return (
+            f'computes other than the {base.__name__} that it is made from, '
+            'with statistics, tensors or layers of its own, which cannot '
+            'follow a width'
+        )
+    others = [
+        name
+        for name in _large(layer)
+        if vector_axis(layer._parameters[name]) is None
+    ]
+    if not others:
+        return ''
+    return (
+        f'has parameters of its own ({", ".join(others)}), which cannot '
+        'follow a width: only layers of the kinds in docs/layers.md and '
+        'vectors along the channels can'
+    )
+
+
+def _large(layer: nn.Module) -> Tuple[str, ...]:
+    """Names of a module's own parameters of more than one number."""
+    return tuple(
+        name
+        for name, value in layer._parameters.items()
+        if value is not None and value.numel() > 1
+    )
 
 
 # What the swap and the joints add to a layer; a pass adds more.
-_OF_SWAP = ('slim_state', 'slim_rule', 'slim_inputs', 'slim_outputs')
+_OF_SWAP = (
+    *('slim_state', 'slim_rule', 'slim_inputs', 'slim_outputs'),
+    'slim_vectors',
+)
 _OF_PASS = ('subnet_stats', 'collector')
 
 
@@ -146,9 +239,11 @@ def restore(layer: nn.Module) -> None:
     """Swap a slim layer back to the stock class, as it stands."""
     if type(layer) is SlimBatchNormXd:  # it was a SyncBatchNorm once
         layer.__class__, layer.process_group = nn.SyncBatchNorm, None
+    cls: Any = underived(type(layer))
     for stock, slim in _SLIM_CLASSES.items():
-        if type(layer) is slim:
-            layer.__class__ = stock
+        if cls is slim:
+            cls = stock
+    layer.__class__ = cls
     for name in (*_OF_SWAP, *_OF_PASS):
         layer.__dict__.pop(name, None)
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from .channels import LayerRule, Ranges, active_channels, take
-from .layers import zero_except
+from .slim_layer import zero_except
 from .state import SlimState
 
 

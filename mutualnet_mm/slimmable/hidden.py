@@ -7,14 +7,14 @@ squeezed one of channel attention, the middle ones of a bottleneck.
 """
 
 from collections import defaultdict
-from typing import DefaultDict, List, Set
+from typing import DefaultDict, List, Optional, Set
 
 import torch
 from torch import Tensor, nn
 
 from .channel_trace import ChannelTrace
 from .joints import tensors
-from .layers import SlimLayer
+from .slim_layer import SlimLayer
 
 
 def hidden_layers(module: nn.Module, x: Tensor) -> List[str]:
@@ -52,16 +52,17 @@ def hidden_layers(module: nn.Module, x: Tensor) -> List[str]:
     for name, made in trace.made.items():
         for atom in made:
             makers[trace.root(atom)].add(name)
+    layers = dict(module.named_modules())
     return [
         name
         for name, made in trace.made.items()
         if name
-        and _is_dense(module.get_submodule(name))
+        and _is_dense(layers.get(name))
         and {trace.root(atom) for atom in made} <= taken - whole
         and all(makers[trace.root(atom)] == {name} for atom in made)
     ]
 
 
-def _is_dense(layer: nn.Module) -> bool:
+def _is_dense(layer: Optional[nn.Module]) -> bool:
     # Groups would follow what comes in, which is whole.
     return isinstance(layer, SlimLayer) and getattr(layer, 'groups', 1) == 1

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import gcd, lcm
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from .channel_trace import ChannelTrace
 from .channels import LayerRule, Layout, Piece
-from .layers import SlimLayer
+from .slim_layer import SlimLayer
+from .vectors import SlimVectors
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def find_joints(module: nn.Module, x: Tensor) -> Joints:
     for name in trace.inputs:
         layers[name].slim_inputs = makers.input_layout(name)
         layers[name].slim_outputs = makers.output_layout(name)
+    for holder, key in trace.vectors:
+        holder.slim_vectors[key] = makers.vector_layout(holder, key)
     found = tuple(
         makers.layout(trace.channels(out, channel_axis(out)))
         for out in outputs
@@ -141,8 +144,11 @@ class _Makers:
         self._members = self._together()
         self._blocks: Dict[str, List[List[int]]] = {}
         self._places: Dict[int, _Place] = {}
+        self._owners: Dict[int, int] = {}
         for name, made in trace.made.items():
             self._part(name, list(made))
+        for channels in trace.vectors.values():
+            self._own(channels)
         self._keep_multiples()
 
     def input_layout(self, name: str) -> Optional[Layout]:
@@ -167,6 +173,17 @@ class _Makers:
         """Layout of channels; None where the active ones are leading."""
         if channels is None:
             return None
+        pieces = self._pieces(channels)
+        leading = len(pieces) == 1 and pieces[0].skip == 0
+        whole = all(piece.rule.fixed for piece in pieces)
+        return None if leading or whole else pieces
+
+    def vector_layout(self, holder: SlimVectors, key: str) -> Layout:
+        """Layout of the channels that a vector lies along."""
+        return self._pieces(list(self._trace.vectors[holder, key]))
+
+    def _pieces(self, channels: List[int]) -> Layout:
+        """Layout of channels that are known."""
         runs: List[_Run] = []
         for atom, same in groupby(channels):
             run = _Run(self._places.get(atom), 1, len(list(same)))
@@ -174,10 +191,7 @@ class _Makers:
                 runs[-1] = runs[-1].joined(run)
             else:
                 runs.append(run)
-        pieces = tuple(map(self._piece, runs))
-        leading = len(pieces) == 1 and pieces[0].skip == 0
-        whole = all(piece.rule.fixed for piece in pieces)
-        return None if leading or whole else pieces
+        return tuple(map(self._piece, runs))
 
     def _piece(self, run: '_Run') -> Piece:
         size, place = run.channels * run.repeat, run.place
@@ -212,7 +226,7 @@ class _Makers:
             part = labels, self._members[root], times[root]
             blocks.setdefault(part, []).append(atom)
         layer = self._layers.get(name)
-        if layer is None:  # the network's input
+        if layer is None:  # the network's input, or a vector
             return
         if layer.slim_rule.fixed:
             blocks = {None: made}
@@ -220,21 +234,32 @@ class _Makers:
         for number, block in enumerate(self._blocks[name]):
             for rank, atom in enumerate(block):
                 self._places[atom] = _Place(name, number, rank)
+                self._owners.setdefault(self._trace.root(atom), atom)
         if len(blocks) > 1:
             sizes = [len(block) for block in blocks.values()]
             layer.slim_rule = _in_parts(name, layer.slim_rule, sizes)
 
+    def _own(self, channels: Sequence[int]) -> None:
+        """Place the channels of a vector where those that it meets are."""
+        for atom in channels:
+            owner = self._owners.get(self._trace.root(atom))
+            if owner is not None:
+                self._places[atom] = self._places[owner]
+
     def _keep_multiples(self) -> None:
-        """Round what grouped layers get to whole groups."""
+        """Round what grouped layers get to whole groups.
+
+        And what is added to that, to stay equal.
+        """
         for name, runs in self._trace.inputs.items():
             multiple = self._layers[name].input_multiple
             if multiple == 1:
                 continue
-            for run in runs:
-                found = (self._places.get(atom) for atom in run or ())
-                for maker in {place.layer for place in found if place}:
-                    layer = self._layers[maker]
-                    layer.slim_rule = _whole(layer.slim_rule, multiple)
+            roots = {self._trace.root(a) for run in runs for a in run or ()}
+            makers = {n for r in roots for n in self._members.get(r, ())}
+            for maker in makers & self._layers.keys():
+                layer = self._layers[maker]
+                layer.slim_rule = _whole(layer.slim_rule, multiple)
 
 
 _LEAST = 8  # channels that a part is rounded to

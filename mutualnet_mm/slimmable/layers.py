@@ -1,8 +1,9 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Convolution, batch norm and linear layers that run at any width.
 
-Each is a subclass without own parameters or ``__init__``: an existing stock
-layer becomes one by a class swap (:mod:`.convert`), which adds
+Other kinds of layers are in :mod:`.norms`, :mod:`.transposed` and
+:mod:`.vectors`. Each is a subclass without own parameters or ``__init__``: an
+existing stock layer becomes one by a class swap (:mod:`.convert`), which adds
 
 - ``slim_state`` (:class:`~.state.SlimState`): the active subnet, shared;
 - ``slim_rule`` (:class:`~.channels.LayerRule`): how its output is rounded.
@@ -20,137 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import ConfigError, UsageError
-from .channels import (
-    PLAIN,
-    LayerRule,
-    Layout,
-    Ranges,
-    active_channels,
-    active_ranges,
-    channel_index,
-    count,
-    take,
-)
+from ..errors import UsageError
+from .channels import Ranges, channel_index, take
 from .moments import pooled_over_ranks, values_per_channel
 from .ranks import world_size
-from .state import SlimState
-
-
-class SlimLayer(nn.Module):
-    """Mixin of all slim layers: the attributes that the swap sets.
-
-    A kind of layer **must** define :meth:`narrowed` and :meth:`set_channels`,
-    and a ``forward`` that runs at any width; :attr:`follows` where its output
-    has its input's channels.
-
-    Attributes:
-        channel_dim (int): Axis of the channels, in input and output.
-        slim_inputs (tuple, optional): Which layers the channels of the input
-            come from, see :class:`~.channels.Piece`; None if the active ones
-            are the leading ones.
-        slim_outputs (tuple, optional): The same of its output: parts that
-            narrow for themselves.
-    """
-
-    slim_state: SlimState
-    slim_rule: LayerRule = PLAIN
-    slim_inputs: Optional[Layout] = None
-    slim_outputs: Optional[Layout] = None
-    channel_dim = 1
-
-    @property
-    def follows(self) -> bool:
-        """bool: Whether its output has the channels of its input.
-
-        Otherwise it makes channels of its own.
-        """
-        return False
-
-    @property
-    def is_widest(self) -> bool:
-        """Whether the stock ``forward``, with its own checks, is due."""
-        return self.slim_state.width >= self.slim_state.max_width
-
-    @property
-    def input_multiple(self) -> int:
-        """int: The input's channels have to be a multiple of it."""
-        return 1
-
-    @property
-    def parts(self) -> int:
-        """int: Equal parts of input and output that narrow each."""
-        return 1
-
-    def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
-        """Parameters at the active width, for ``inputs`` channels.
-
-        Returns:
-            dict: Views or copies, by name; None where the layer has none.
-        """
-        raise NotImplementedError(type(self).__name__)
-
-    def set_channels(self, inputs: int, outputs: int) -> None:
-        """Say new numbers of channels where the stock layer says its own."""
-        raise NotImplementedError(type(self).__name__)
-
-    def blind(self, inputs: int) -> None:
-        """Make the layer, run at full width, see the active inputs alone.
-
-        For the proof of :mod:`.verify`; the layer is a copy that nobody else
-        uses. Layers that take each channel for itself need not do anything.
-        """
-
-    def columns(self, inputs: int) -> Ranges:
-        """Places of an input's channels among those at the widest setting.
-
-        Raises:
-            ConfigError: If they are not as many as the joints say.
-        """
-        if self.slim_inputs is None:
-            return ((0, inputs),)
-        ranges = self._active(self.slim_inputs)
-        if count(ranges) != inputs:
-            raise ConfigError(
-                f'an input of {inputs} channels came where '
-                f'{count(ranges)} are active: something before the layer '
-                'joins or splits channels in a way that was not understood'
-            )
-        return ranges
-
-    def rows(self, channels: int) -> Ranges:
-        """Places of the active output channels among ``channels`` built."""
-        if self.slim_outputs is None or self.is_widest:
-            return ((0, self.active_out(channels)),)
-        return self._active(self.slim_outputs)
-
-    def output_ranges(self, inputs: int, outputs: int) -> Ranges:
-        """Places of the output's channels among ``outputs`` built."""
-        return self.columns(inputs) if self.follows else self.rows(outputs)
-
-    def active_out(self, channels: int) -> int:
-        """Output channels at the active width, of ``channels`` built."""
-        state = self.slim_state
-        return active_channels(
-            channels,
-            state.width,
-            state.max_width,
-            self.slim_rule,
-            state.rounding,
-        )
-
-    def _active(self, layout: Layout) -> Ranges:
-        state = self.slim_state
-        return active_ranges(
-            layout, state.width, state.max_width, state.rounding
-        )
-
-
-def taken(
-    vector: Optional[Tensor], ranges: Ranges, dim: int = 0
-) -> Optional[Tensor]:
-    """:func:`~.channels.take` of what may be missing, such as a bias."""
-    return None if vector is None else take(vector, ranges, dim)
+from .slim_layer import SlimLayer, check_groups, taken, zero_except
 
 
 class _SlimConv(SlimLayer):
@@ -162,6 +37,8 @@ class _SlimConv(SlimLayer):
     every group narrows like a dense convolution instead.
     """
 
+    folds = True
+    any_forward = True
     groups: int
     in_channels: int
 
@@ -169,6 +46,11 @@ class _SlimConv(SlimLayer):
     def drops_groups(self) -> bool:
         """bool: Whether whole groups are kept or dropped."""
         return self.groups > 1 and not self.slim_rule.narrow_groups
+
+    @property
+    def built(self) -> int:
+        """int: Its output channels."""
+        return self.out_channels
 
     @property
     def follows(self) -> bool:
@@ -211,12 +93,7 @@ class _SlimConv(SlimLayer):
 
     def _rows_of_groups(self, columns: Ranges) -> Ranges:
         width = self.input_multiple
-        if any(place % width for range_ in columns for place in range_):
-            raise ConfigError(
-                f'an input of {count(columns)} channels does not fill whole '
-                f'groups of {width}: the layer before must round to a '
-                'multiple'
-            )
+        check_groups(columns, width)
         each = self.out_channels // self.groups
         return tuple(
             (start // width * each, stop // width * each)
@@ -243,11 +120,8 @@ class _SlimConv(SlimLayer):
             self.weight.data[:, inputs // self.groups :] = 0
 
 
-def zero_except(weight: Tensor, columns: Ranges, dim: int = 1) -> None:
-    """Zero a weight in place but for what meets some input channels."""
-    kept = take(weight.detach(), columns, dim).clone()
-    index = channel_index(columns, weight.device)
-    weight.data.zero_().index_copy_(dim, index, kept)
+class SlimConv1d(_SlimConv, nn.Conv1d):
+    """``nn.Conv1d`` at the active width; its length stays whole."""
 
 
 class SlimConv2d(_SlimConv, nn.Conv2d):
@@ -261,7 +135,13 @@ class SlimConv3d(_SlimConv, nn.Conv3d):
 class SlimLinear(SlimLayer, nn.Linear):
     """``nn.Linear`` at the active width."""
 
+    any_forward = True
     channel_dim = -1
+
+    @property
+    def built(self) -> int:
+        """int: Its output features."""
+        return self.out_features
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., active in)`` to ``(..., active out)``."""

@@ -9,6 +9,7 @@ from .heads import SlimHeads
 from .macs import count_on_meta
 from .meta import meta_copy
 from .trace import watch_channels
+from .vectors import SlimVectors
 
 
 def count_module_params(
@@ -51,4 +52,8 @@ def count_module_params(
         if isinstance(heads, SlimHeads):
             for path, part in heads.narrowed().items():
                 active[id(heads.get_parameter(path))] = part.numel()
+    for holder in net.modules():
+        if isinstance(holder, SlimVectors):
+            for name, part in holder.narrowed().items():
+                active[id(holder._parameters[name])] = part.numel()
     return sum(active.get(id(p), p.numel()) for p in net.parameters())

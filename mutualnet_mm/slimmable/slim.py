@@ -15,6 +15,7 @@ from .layers import SlimLayer
 from .meta import meta_copy
 from .state import SlimState
 from .trial import trial_shapes
+from .vectors import SlimVectors
 from .verify import verify_slicing
 
 
@@ -60,7 +61,7 @@ def slim(
         ...     scores = net(images)
     """
     before = {
-        name: isinstance(layer, SlimLayer)
+        name: isinstance(layer, (SlimLayer, SlimVectors))
         for name, layer in module.named_modules()
     }
     convert(module, SlimState(max_width, rounding), rules)
@@ -70,7 +71,8 @@ def slim(
         verify_slicing(module, input_shape=input_shape)
     except Exception:
         for name, layer in module.named_modules():
-            if isinstance(layer, SlimLayer) and not before[name]:
+            slim_now = isinstance(layer, (SlimLayer, SlimVectors))
+            if slim_now and not before[name]:
                 restore(layer)
         raise
     return module

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The static form of one subnet: stock layers of its own, narrow sizes."""
 
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Mapping, Optional, Tuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -13,6 +13,7 @@ from .layers import SlimLayer
 from .meta import run_on_meta
 from .statistics import Statistics, check_statistics
 from .trace import Channels, FoldFinder, watch_channels
+from .vectors import SlimVectors
 
 
 def make_static(
@@ -55,6 +56,10 @@ def make_static(
             restore(layer)
         elif isinstance(layer, SlimHeads):
             layer.settle()
+        elif isinstance(layer, SlimVectors):
+            vectors = layer.narrowed()
+            restore(layer)
+            _set_narrow(layer, vectors)
     if fuse_bn:
         pairs = finder.pairs(outputs)
         folded = [norm for conv, norm in pairs if _fold(conv, norm)]
@@ -74,16 +79,25 @@ def _shrink(
         inputs, outputs = channels
         if isinstance(layer, _BatchNorm):
             statistics = statistics or layer.active_statistics(inputs)
-        for name, part in layer.narrowed(inputs).items():
-            parameter = getattr(layer, name)
-            if part is not None and part.shape != parameter.shape:
-                # Cloned even if contiguous: it must not keep the whole alive.
-                part = part.detach().clone()
-                part = nn.Parameter(part, parameter.requires_grad)
-                setattr(layer, name, part)
+        _set_narrow(layer, layer.narrowed(inputs))
         layer.set_channels(inputs, outputs)
     if isinstance(layer, _BatchNorm):
         _set_statistics(layer, statistics)
+
+
+def _set_narrow(
+    module: nn.Module, narrow: Mapping[str, Optional[Tensor]]
+) -> None:
+    """Put copies in place of the parameters and buffers that are wider."""
+    for name, part in narrow.items():
+        whole = getattr(module, name)
+        if part is None or part.shape == whole.shape:
+            continue
+        # Cloned even if contiguous: it must not keep the whole alive.
+        part = part.detach().clone()
+        if name in module._parameters:
+            part = nn.Parameter(part, whole.requires_grad)
+        setattr(module, name, part)
 
 
 def _set_statistics(

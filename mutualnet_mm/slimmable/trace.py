@@ -25,10 +25,8 @@ def watch_channels(module: nn.Module) -> Iterator[Dict[nn.Module, Channels]]:
     """
     seen: Dict[nn.Module, Channels] = {}
 
-    def record(
-        layer: nn.Module, args: Tuple[Tensor, ...], out: Tensor
-    ) -> None:
-        dim = layer.channel_dim
+    def record(layer: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+        dim = layer.axis(args[1:], kwargs)
         before = seen.get(layer, (0, 0))
         seen[layer] = (
             max(before[0], args[0].shape[dim]),
@@ -38,7 +36,7 @@ def watch_channels(module: nn.Module) -> Iterator[Dict[nn.Module, Channels]]:
     with ExitStack() as stack:
         for layer in module.modules():
             if isinstance(layer, SlimLayer):
-                handle = layer.register_forward_hook(record)
+                handle = layer.register_forward_hook(record, with_kwargs=True)
                 stack.callback(handle.remove)
         yield seen
 
@@ -66,7 +64,7 @@ class FoldFinder(TorchDispatchMode):
 
     def __enter__(self) -> 'FoldFinder':
         for layer in self._module.modules():
-            if isinstance(layer, (SlimConv2d, SlimConv3d)):
+            if isinstance(layer, (SlimConv2d, SlimConv3d)) and layer.folds:
                 handle = layer.register_forward_hook(self._after_convolution)
             elif isinstance(layer, SlimBatchNorm):
                 handle = layer.register_forward_pre_hook(self._before_norm)

@@ -30,10 +30,11 @@ from .channels import Ranges, active_ranges, count, take
 from .convert import stock_name
 from .heads import SlimHeads
 from .joints import Joints, channel_axis, find_joints, tensors
-from .layers import SlimLayer
 from .meta import meta_copy
+from .slim_layer import SlimLayer
 from .state import active_width, set_width, slim_states
 from .trial import Shape, failing_forward, trial_shapes
+from .vectors import SlimVectors
 
 _is_verified: ContextVar[bool] = ContextVar('is_verified', default=False)
 
@@ -147,6 +148,8 @@ def _give_joints(
             ours.slim_rule = theirs.slim_rule
             ours.slim_inputs = theirs.slim_inputs
             ours.slim_outputs = theirs.slim_outputs
+        elif isinstance(ours, SlimVectors):
+            ours.slim_vectors = theirs.slim_vectors
     return joints
 
 
@@ -213,6 +216,7 @@ class _Call(NamedTuple):
     name: str
     kind: str
     inputs: int
+    axis: int
     output: Tensor
 
 
@@ -227,14 +231,20 @@ def _record(net: nn.Module, x: Tensor) -> Tuple[Trace, List[Tensor]]:
         if isinstance(layer, SlimLayer):
 
             def hook(
-                layer: nn.Module, args: tuple, out: Tensor, name: str = name
+                layer: Any,
+                args: tuple,
+                kwargs: Any,
+                out: Tensor,
+                name: str = name,
             ) -> None:
                 # Cloned: an in-place activation may come next.
                 kind = type(layer).__name__
-                inputs = args[0].shape[layer.channel_dim]
-                trace.append(_Call(name, kind, inputs, out.clone()))
+                axis = layer.axis(args[1:], kwargs)
+                inputs = args[0].shape[axis]
+                trace.append(_Call(name, kind, inputs, axis, out.clone()))
 
-            handles.append(layer.register_forward_hook(hook))
+            handle = layer.register_forward_hook(hook, with_kwargs=True)
+            handles.append(handle)
     try:
         with torch.no_grad():
             outputs = list(tensors(net(x)))
@@ -270,7 +280,7 @@ def _layer_pairs(net: nn.Module, trace: Trace, full_trace: Trace) -> _Pairs:
     """What each layer gave, and what it should have, at the active width."""
     for call, full in zip(trace, full_trace):
         layer: Any = net.get_submodule(call.name)
-        dim = layer.channel_dim
+        dim = call.axis
         ranges = layer.output_ranges(call.inputs, full.output.shape[dim])
         place = f'layer "{call.name}" ({call.kind})'
         yield place, call.output, _taken(full.output, ranges, dim)
@@ -311,7 +321,7 @@ def _randomise(net: nn.Module, generator: torch.Generator) -> None:
     # zero at first: both would hide a mix-up of channels.
     for layer in net.modules():
         tensors: Tuple[Any, ...] = ()
-        if isinstance(layer, SlimLayer):
+        if isinstance(layer, (SlimLayer, SlimVectors)):
             tensors = (*layer.parameters(), *layer.buffers())
         elif isinstance(layer, SlimHeads):
             tensors = tuple(layer.parameters(recurse=False))

@@ -180,7 +180,8 @@ def adaptive_file(kind, request, subnets=None, **settings):
     ``settings`` are of its config.
     """
     cfg = config(kind, request)
-    cfg.update(settings)
+    for name, value in settings.items():
+        cfg[name] = value  # not merged with what is there
     subnets = subnets or KINDS[kind][1]
     model, bank = _network(cfg, subnets)
     entries = [

@@ -43,6 +43,11 @@ KINDS = dict(
         dict(type='TSNHead', in_channels=128),
         FRAMES,
     ),
+    tsm=(
+        dict(wraps='ResNetTSM', depth=18, num_segments=4, pretrained2d=False),
+        dict(type='TSMHead', in_channels=512, num_segments=4),
+        FRAMES,
+    ),
     trn=(
         dict(_SHAPE, wraps='ResNet', depth=18),
         dict(
@@ -134,8 +139,8 @@ class Residual(nn.Module):
         return (out + (self.downsample or nn.Identity())(x)).relu()
 
 
-def resnet(narrow, bottleneck):
-    """The first two stages of ResNet-18 or -50."""
+def resnet(narrow, bottleneck, stages_=2):
+    """The first stages of ResNet-18 or -50."""
     ratio = 4 if bottleneck else 1
     channels = narrow(64 * ratio) // ratio
     stages = OrderedDict(
@@ -143,7 +148,7 @@ def resnet(narrow, bottleneck):
         maxpool=nn.MaxPool2d(3, 2, 1),
     )
     full = 64
-    for i, number in enumerate((3, 4) if bottleneck else (2, 2)):
+    for i, number in enumerate((3, 4) if bottleneck else (2,) * stages_):
         outer = ratio * 64 * 2**i
         layers = []
         for j in range(number):
@@ -220,3 +225,54 @@ class PlainRecognizer(nn.Module):
         if self.relates:
             return self.cls_head['consensus'](self.cls_head['fc_cls'](pooled))
         return self.cls_head['fc_cls'](pooled.mean(1))
+
+
+class Shifted(nn.Module):
+    """A convolution that sees an eighth of the channels a frame later."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.segments = net, None
+
+    def forward(self, x):
+        frames = x.unflatten(0, (-1, self.segments))
+        shifted, part = torch.zeros_like(frames), x.shape[1] // 8
+        shifted[:, :-1, :part] = frames[:, 1:, :part]
+        shifted[:, 1:, part : 2 * part] = frames[:, :-1, part : 2 * part]
+        shifted[:, :, 2 * part :] = frames[:, :, 2 * part :]
+        return self.net(shifted.flatten(0, 1))
+
+
+class PlainShifted(PlainRecognizer):
+    """TSM: the scores of all frames, averaged."""
+
+    def __init__(self, kind, width, size, frames):
+        nn.Module.__init__(self)
+        self.backbone = resnet(lambda c: rounded(c * width), False, 4)
+        self.scale, self.frames, self.relates = size / SIZES[0], frames, False
+        for block in self.modules():
+            if isinstance(block, Residual):
+                block.conv1.conv = Shifted(block.conv1.conv)
+                block.conv1.conv.segments = frames
+        linear = nn.Linear(rounded(512 * width), CLASSES)
+        self.cls_head = nn.ModuleDict(dict(fc_cls=linear))
+
+
+def parts(full, narrow):
+    """Channels that a narrow layer keeps, of each part that is shifted."""
+    starts = (0, full // 8, full // 4)
+    sizes = (narrow // 8, narrow // 8, narrow - narrow // 4)
+    return [
+        start + i for start, size in zip(starts, sizes) for i in range(size)
+    ]
+
+
+def place_of_shifted(name, full, part):
+    """Where a tensor of a narrow TSM lies in the full one."""
+    index = [torch.arange(size) for size in part.shape]
+    inner_out = '.conv1.' in name and 'layer' in name
+    if not inner_out and 'fc_cls' not in name:  # what blocks add up
+        index[0] = torch.tensor(parts(full.shape[0], part.shape[0]))
+    if part.dim() > 1 and '.conv2.' not in name and full.shape[1] > 3:
+        index[1] = torch.tensor(parts(full.shape[1], part.shape[1]))
+    return torch.meshgrid(*index, indexing='ij')

@@ -23,7 +23,7 @@ TINY = {
         dict(
             arch=dict(VIT, global_attn_indexes=[1]),
             window_size=2,
-            out_channels=16,
+            out_channels=0,
             use_rel_pos=True,
         ),
         (1, 3, 48, 48),

@@ -23,6 +23,7 @@ from mutualnet_mm.apis import (
     export_subnet,
     load_static,
 )
+from mutualnet_mm.apis.make_adaptive import prove
 from mutualnet_mm.query_table import QueryTable
 
 pytest.importorskip('mmaction')
@@ -192,6 +193,15 @@ def test_predictions_within_a_budget(run):
     for given in ('clip.mp4', np.zeros((9, 48, 64, 3), np.uint8)):
         with pytest.raises(UsageError, match='register a Reader'):
             net(given)
+
+
+def test_the_proof_of_a_config(make_config, tmp_path):
+    """On random clips with a person each."""
+    prove(make_config(tmp_path))
+    cfg = make_config(tmp_path)
+    cfg.model.roi_head.bbox_head.in_channels = 128
+    with pytest.raises(UsageError, match='bbox_head'):
+        prove(cfg)
 
 
 @pytest.mark.parametrize('format', ['static', 'torch', 'stock'])

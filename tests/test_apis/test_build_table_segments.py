@@ -24,6 +24,7 @@ from mutualnet_mm.apis import (
     export_subnet,
     load_static,
 )
+from mutualnet_mm.apis.make_adaptive import prove
 from mutualnet_mm.deploy.latency import measure_latencies
 from mutualnet_mm.export.program_file import load_program
 from mutualnet_mm.models import static_model
@@ -305,6 +306,11 @@ def test_predictions_within_a_budget(run, clips):
 def test_inputs_that_are_refused(run, given, match):
     with pytest.raises(UsageError, match=match):
         run.net(given)
+
+
+def test_the_proof_of_a_config(make_config):
+    """On random frames."""
+    prove(make_config())
 
 
 def test_latencies(run):

@@ -135,7 +135,7 @@ def test_the_tool(small, tmp_path):
         (['no.py'], "error: config 'no.py' does not exist"),
         (['small.py', '--width', 'a'], "--width: 'a': write numbers with c"),
         (['small.py', '--frames', '8,4'], 'error: frames=(8, 4) are for v'),
-        (['small.py', '--resolution', '32'], 'but the full resolution, mut'),
+        (['small.py', '--resolution', '128'], 'but the full resolution, mut'),
         (['small.py', '--width', '1,0.5'], 'give the least and the largest'),
         (['small.py', '--out', 'no/a.py'], "make the folder '"),
     ],
@@ -241,3 +241,9 @@ def test_training_a_stock_config(small, tmp_path, monkeypatch):
     assert 'is there and says something else' in done.stderr
     done = run_program(train, 'small.py', *options)
     assert done.stderr.splitlines()[-1].endswith('need --adaptive')
+
+
+def test_wrapped_detectors_are_not_proven():
+    cfg = Config(dict(model=dict(type='SoftTeacher', detector=dict())))
+    with pytest.raises(TrialError, match='build: a SoftTeacher holds the ad'):
+        prove(cfg)

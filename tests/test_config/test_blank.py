@@ -34,6 +34,7 @@ CENTER = dict(
 DETECTION = {
     'short edge': [resize(1333, 800), TRUTH, PACK],
     'long edge': [resize(600, 600), PACK],
+    'by chance as it was': [resize(640, 640), PACK],
     'square': [resize(640, 640), dict(type='Pad', size=(640, 640)), PACK],
     'to square': [resize(640, 640), dict(type='Pad', pad_to_square=1), PACK],
     'divisor': [resize(640, 300), dict(type='Pad', size_divisor=32), PACK],

@@ -40,6 +40,7 @@ RESIZE = step('Resize', scale=(1333, 800), keep_ratio=True)
             224,
         ),
         (dict(test=[step('torchvision/Resize', size=176)]), 176),
+        (dict(test=[step('FixShapeResize', width=640, height=512)]), 512),
         # Testing counts, whatever is trained on.
         (
             dict(

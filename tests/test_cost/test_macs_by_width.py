@@ -1,7 +1,10 @@
 """Many widths from few traces: equal to counting each on its own."""
 
 import pytest
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS
+from torch import nn
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import count_macs
@@ -62,6 +65,57 @@ def test_classifiers(enter_scope, traces, backbone, channels):
     )
     equal_counts(model)
     assert len(traces) == 4  # the widest and the narrowest at two sizes
+
+
+@MODELS.register_module(force=True)
+class OtherKinds(BaseModule):
+    """Transposed, deformable and padded convolutions, in groups too."""
+
+    def __init__(self):
+        from mmcv.ops import ModulatedDeformConv2dPack
+
+        super().__init__()
+        self.layers = nn.Sequential(
+            Conv2dAdaptivePadding(3, 64, 5, 2),
+            nn.ConvTranspose2d(64, 64, 4, 2, groups=8),
+            nn.GroupNorm(4, 64),
+            ModulatedDeformConv2dPack(64, 64, 3, 1, 1, groups=4),
+            nn.ConvTranspose2d(64, 96, 3),
+            nn.Conv2d(96, 64, 1),
+        )
+
+    def forward(self, x):
+        return (self.layers(x),)
+
+
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(wraps='OtherKinds'),
+        dict(
+            wraps='ConvNeXt',
+            arch=dict(depths=[1, 1, 1, 1], channels=[16, 32, 48, 64]),
+            gap_before_final_norm=False,
+            use_grn=True,
+        ),
+    ],
+    ids=lambda backbone: backbone['wraps'],
+)
+def test_other_kinds_of_layers(enter_scope, traces, backbone):
+    enter_scope('mmpretrain')
+    pytest.importorskip('mmcv.ops')
+    model = MODELS.build(
+        dict(
+            type='mutualnet_mm.MutualLearning',
+            wraps='ImageClassifier',
+            mutual=dict(width_range=(0.25, 1.0), resolution=(64, 48)),
+            backbone=dict(backbone, type='mutualnet_mm.Slimmable'),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=9, in_channels=64),
+        )
+    )
+    equal_counts(model)
+    assert len(traces) == 4
 
 
 def test_each_size_is_traced_once(build_classifier, traces):

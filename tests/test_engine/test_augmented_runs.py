@@ -1,5 +1,7 @@
 """Test-time augmentation at every subnet, against merging by hand."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -81,9 +83,45 @@ def suppressed(boxes, scores, labels, threshold=0.5):
     return kept[:100]
 
 
+KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+PACKING = dict(
+    type='PackDetInputs', meta_keys=(*KEYS, 'flip', 'flip_direction')
+)
+FLIPS = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+SIZES = [
+    dict(type='Resize', scale=scale, keep_ratio=True)
+    for scale in ((107, 64), (80, 48))
+]
+# What mmdet's tool makes of a pipeline, and one of several sizes.
+MIRRORED = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    SIZES[0],
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='TestTimeAug', transforms=[FLIPS, [PACKING]]),
+]
+SEVERAL_SIZES = [
+    dict(type='LoadImageFromFile'),
+    dict(type='TestTimeAug', transforms=[SIZES, FLIPS, [PACKING]]),
+]
+PIPELINES = pytest.mark.parametrize(
+    'pipeline', [None, SEVERAL_SIZES], ids=['mirrored', 'sizes']
+)
+
+
+def in_original_image(sample):
+    """Boxes of a view, in double precision."""
+    boxes = sample.pred_instances.bboxes.double().numpy()
+    if sample.flip:
+        boxes[:, [2, 0]] = sample.ori_shape[1] - boxes[:, [0, 2]]
+    return boxes
+
+
 @torch.no_grad()
-def test_boxes_are_merged(box_detector, tmp_path):
+@PIPELINES
+def test_boxes_are_merged(box_detector, tmp_path, pipeline):
     cfg = box_detector()
+    if pipeline:
+        cfg.tta_pipeline = copy.deepcopy(pipeline)
     augment_tests(cfg)
     runner = Runner.from_cfg(cfg)
     runner.model.module.init_weights()
@@ -96,7 +134,7 @@ def test_boxes_are_merged(box_detector, tmp_path):
         found = iter(load(file))
         for batch in runner.test_dataloader:
             views = []
-            for i in range(2):
+            for i in range(4 if pipeline else 2):
                 data = model.data_preprocessor(
                     {name: values[i] for name, values in batch.items()}
                 )
@@ -105,16 +143,13 @@ def test_boxes_are_merged(box_detector, tmp_path):
                 )
                 with model.activate(subnet, statistics[subnet]):
                     views.append(model(*inputs, mode='predict'))
-            for plain, mirrored in zip(*views):
-                width = plain.ori_shape[1]
-                boxes = mirrored.pred_instances.bboxes.double().numpy()
-                boxes[:, [2, 0]] = width - boxes[:, [0, 2]]
-                plain, mirrored = plain.pred_instances, mirrored.pred_instances
-                boxes = np.concatenate([plain.bboxes.double().numpy(), boxes])
+            for samples in zip(*views):
+                boxes = np.concatenate([*map(in_original_image, samples)])
                 scores, labels = (
-                    torch.cat([plain[name], mirrored[name]]).numpy()
+                    torch.cat([s.pred_instances[name] for s in samples])
                     for name in ('scores', 'labels')
                 )
+                scores, labels = scores.numpy(), labels.numpy()
                 kept = suppressed(boxes, scores, labels)
                 assert 0 < len(kept) < len(boxes)
                 got = next(found)['pred_instances']
@@ -125,16 +160,10 @@ def test_boxes_are_merged(box_detector, tmp_path):
         assert next(found, None) is None
 
 
-def stock_views(cfg):
-    """What mmdet's tool sets where a config has no ``tta_model``."""
-    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-    packing = dict(
-        type='PackDetInputs', meta_keys=(*keys, 'flip', 'flip_direction')
-    )
-    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
-    cfg.test_dataloader.dataset.pipeline[-1] = dict(
-        type='TestTimeAug', transforms=[flips, [packing]]
-    )
+def augment_by_stock(cfg):
+    """What mmdet's tool sets in a config without ``tta_model``."""
+    steps = cfg.get('tta_pipeline', copy.deepcopy(MIRRORED))
+    cfg.test_dataloader.dataset.pipeline = steps
     nms = dict(type='nms', iou_threshold=0.5)
     cfg.model = ConfigDict(
         type='DetTTAModel',
@@ -143,13 +172,18 @@ def stock_views(cfg):
     )
 
 
-def test_the_full_network_as_by_the_stock_loop(box_detector, tmp_path):
+@PIPELINES
+def test_the_full_network_as_by_the_stock_loop(
+    box_detector, tmp_path, pipeline
+):
     found = []
     for augment, loop in (
         (augment_tests, 'mutualnet_mm.SubnetTestLoop'),
-        (stock_views, 'TestLoop'),
+        (augment_by_stock, 'TestLoop'),
     ):
         cfg = box_detector(test_cfg=dict(type=loop))
+        if pipeline:
+            cfg.tta_pipeline = copy.deepcopy(pipeline)
         augment(cfg)
         cfg.experiment_name = loop
         torch.manual_seed(0)

@@ -161,7 +161,10 @@ def test_a_network_without_batch_norm(build_classifier, batches):
         if isinstance(layer, nn.BatchNorm2d):
             parent, _, child = name.rpartition('.')
             setattr(model.get_submodule(parent), child, nn.Identity())
-    assert calibrate(model, SUBNETS, iter(batches)) == {}
+    iterator = iter(batches)
+    bank = calibrate(model, SUBNETS, iterator)
+    assert bank == {str(subnet): {} for subnet in SUBNETS}
+    assert len(list(iterator)) == len(batches)
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])

@@ -368,3 +368,26 @@ def test_networks_that_draw(format, request, tmp_path):
     )
     assert proof.difference.relative < TOLERANCE
     assert np.random.get_state()[1].tolist() == state
+
+
+@pytest.mark.parametrize('format', ['onnx', 'static'])
+def test_networks_that_count_segments(format, request, tmp_path):
+    """A program of TSM takes views of exactly the subnet's number."""
+    request.getfixturevalue('enter_scope')('mmaction')
+    model = segment_networks.config('tsm')
+    net = AdaptiveModel(nets.adaptive_file('tsn', request, model=model))
+    subnet = nets.KINDS['tsn'][1][1]
+    rng = np.random.default_rng(0)
+    clip = rng.integers(0, 255, (9, 32, 32, 3), np.uint8)
+    path = tmp_path / NAMES[format]
+    assert export_subnet(net, subnet, format, path, clip)
+    net.use(subnet)
+    frames = torch.randn(3, 3, 3, 25, 25)
+    with torch.no_grad():
+        expected = net.model(frames, stage='head')
+    if format == 'static':
+        with torch.no_grad():
+            found = load_static(path)(frames, stage='head')
+    else:
+        (found,) = load_onnx(path)(frames)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

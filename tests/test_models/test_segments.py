@@ -1,4 +1,7 @@
-"""What counts segments follows the active subnet, or is refused."""
+"""What counts segments follows the active subnet, or is refused.
+
+Networks with the shifts of TSM narrow by the parts that are shifted.
+"""
 
 import copy
 import pickle
@@ -7,35 +10,30 @@ import pytest
 import segment_networks as nets
 import torch
 from mmengine.registry import MODELS
+from passes import on_running_statistics
 from torch import nn
 
 from mutualnet_mm import ConfigError, Subnet
+from mutualnet_mm.apis import count_params
 from mutualnet_mm.models import static_model
 from mutualnet_mm.models.segments import follow_segments
 from mutualnet_mm.slimmable import SlimState
-from mutualnet_mm.slimmable.verify import already_verified
 
 pytest.importorskip('mmaction')
 
 TSM = dict(type='TSMHead', num_segments=4, dropout_ratio=0)
 RESNET = dict(depth=50, pretrained2d=False, num_segments=4)
-BLOCKS = dict(
-    non_local=((0, 0, 0), (1, 0, 0, 0), (0,) * 6, (0, 0, 0)),
-    non_local_cfg=dict(sub_sample=True, mode='dot_product'),
-)
 # Of each: the backbone, and the channels of its map.
 SHIFTED = dict(
     mobilenet=(
         dict(
             wraps='MobileNetV2TSM',
-            widen_factor=0.25,
+            widen_factor=0.5,
             num_segments=4,
             pretrained2d=False,
         ),
         1280,
     ),
-    resnet=(dict(RESNET, wraps='ResNetTSM', depth=18), 512),
-    non_local=(dict(RESNET, wraps='ResNetTSM', **BLOCKS), 2048),
     blocks=(
         dict(RESNET, wraps='ResNetTSM', depth=18, shift_place='block'),
         512,
@@ -71,9 +69,7 @@ def config(kind, frames=(4, 3, 2), slimmable=True, segments=4):
 
 
 def build(kind, **settings):
-    # Shifts do not narrow to the leading channels: here at full width alone.
-    with already_verified():
-        model = MODELS.build(config(kind, **settings))
+    model = MODELS.build(config(kind, **settings))
     nets.randomise(model)
     nn.init.normal_(model.cls_head.fc_cls.weight, std=0.05)
     return model.eval()
@@ -115,31 +111,13 @@ def test_fewer_segments_are_a_stock_network_of_as_many(kind):
     assert torch.equal(again, stand_alone[0])
 
 
-def test_a_step_of_several_numbers():
-    model = build('mobilenet').train()
-    frames, samples = nets.batch(2)
-    model.sampler.sample = lambda step: dict(
-        full=Subnet(1.0, 32, 4), rand1=Subnet(1.0, 32, 2)
-    )
-    torch.manual_seed(0)
-    found = model.loss(frames, samples)
-    with torch.no_grad():
-        (teacher, student) = (
-            plain_scores(model, segments, frames) for segments in (4, 2)
-        )
-    target = teacher.softmax(1)
-    expected = (target * (target.log() - student.log_softmax(1))).sum(1).mean()
-    torch.testing.assert_close(found['rand1/total'], expected)
-
-
-def plain_scores(model, segments, frames):
-    """The video's scores of a stock network, in training mode."""
-    stock = MODELS.build(
-        config('mobilenet', slimmable=False, segments=segments)
-    )
-    stock.load_state_dict(model.state_dict())
-    picked = {4: range(4), 2: (1, 3)}[segments]
-    return stock.train()(frames[:, [*picked]], stage='head')
+def test_non_local_blocks():
+    """Of the full channels alone."""
+    blocks = ((0, 0, 0), (1, 0, 0, 0), (0,) * 6, (0, 0, 0))
+    settings = dict(RESNET, type='mutualnet_mm.Slimmable', wraps='ResNetTSM')
+    settings.update(non_local=blocks, non_local_cfg=dict(sub_sample=True))
+    with pytest.raises(ConfigError, match='layer2.0.non_local_block'):
+        MODELS.build(settings)
 
 
 def test_copies():
@@ -202,7 +180,7 @@ def test_weights_for_one_number(name):
 def test_another_number_than_the_full_one(place):
     settings = config('mobilenet')
     settings[place]['num_segments'] = 8
-    with already_verified(), pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         MODELS.build(settings)
     text = str(caught.value)
     assert f'model.{place} (' in text and 'built for 8 segments' in text
@@ -215,3 +193,86 @@ def test_networks_that_do_not_count():
     classes = [type(module) for module in stock.modules()]
     assert not follow_segments(stock, (4, 2), SlimState())
     assert [type(module) for module in stock.modules()] == classes
+
+
+def plain_shifted(state, subnet):
+    """The plain network of a subnet, with its parts of the weights."""
+    net = nets.PlainShifted(
+        'tsm', subnet.width, subnet.resolution, subnet.frames
+    ).double()
+    own = net.state_dict()
+    assert own.keys() == state.keys()
+    for name, tensor in own.items():
+        if tensor.dim():
+            where = nets.place_of_shifted(name, state[name], tensor)
+            tensor.copy_(state[name][where])
+    return net
+
+
+@pytest.mark.parametrize('subnet', ['1.0x-32-3', '0.63x-25-2'])
+def test_narrow_shifts(subnet):
+    """Forward and gradients: an eighth of what is left is shifted."""
+    model = nets.build('tsm').double().eval()
+    subnet = Subnet.parse(subnet)
+    state = model.state_dict()
+    net = plain_shifted(state, subnet).eval()
+    frames, samples = nets.batch(2, frames=4)
+    frames = frames.double()
+    inputs, _ = model.task.resize(model, frames, samples, subnet)
+    with on_running_statistics(model, subnet):
+        found = model(inputs, mode='tensor', stage='head')
+    expected = net(frames)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    for scores_ in (found, expected):
+        scores_.pow(2).sum().backward()
+    gradients = {n: p.grad for n, p in model.named_parameters()}
+    for name, parameter in net.named_parameters():
+        where = nets.place_of_shifted(name, state[name], parameter)
+        torch.testing.assert_close(
+            gradients[name][where], parameter.grad, rtol=1e-8, atol=1e-11
+        )
+        rest = gradients[name].clone()
+        rest[where] = 0
+        assert not rest.any(), name
+    number = sum(p.numel() for p in net.parameters())
+    assert count_params(model, subnet) == number
+
+
+def test_one_step(plain):
+    """Eq. 5: losses and gradients of networks of different segments."""
+    model = nets.build('tsm').double().train()
+    frames, samples = nets.batch(2)
+    frames = frames.double()
+    labels = torch.stack([sample.gt_label for sample in samples])
+    subnets = dict(
+        full=Subnet(1.0, 32, 4),
+        min=Subnet(0.63, 21, 2),
+        rand1=Subnet(0.8, 32, 3),
+    )
+    model.sampler.sample = lambda step: subnets
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    gradients = {name: torch.zeros_like(v) for name, v in state.items()}
+    losses = {}
+    for tag, subnet in subnets.items():
+        net = plain_shifted(state, subnet).train()
+        logits = net(frames)
+        if tag == 'full':
+            losses[tag] = -logits.log_softmax(1).gather(1, labels).mean()
+            teacher = logits.detach()
+        else:
+            losses[tag] = plain.divergence(logits, teacher)
+        losses[tag].backward()
+        for name, parameter in net.named_parameters():
+            where = nets.place_of_shifted(name, state[name], parameter)
+            gradients[name][where] += parameter.grad
+    logged = model.loss(frames, samples)
+    for tag, loss in losses.items():
+        key = 'loss_cls' if tag == 'full' else f'{tag}/total'
+        assert logged[key].item() == pytest.approx(loss.item(), 1e-9)
+    total, _ = model.parse_losses(logged)
+    total.backward()
+    for name, parameter in model.named_parameters():
+        wanted = gradients[name]
+        error = (parameter.grad - wanted).norm()
+        assert error <= 1e-9 * wanted.norm() + 1e-12, name

@@ -3,6 +3,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mutualnet_mm import ConfigError
+from mutualnet_mm.config.adaptive import derive
 from mutualnet_mm.models.build import build_stock, without_weights
 from mutualnet_mm.models.traits import _argument, read_traits
 
@@ -188,3 +189,36 @@ def test_no_backbone():
     cfg = Config(dict(model=dict(type='Linear', backbone=dict())))
     with pytest.raises(ConfigError, match="wraps='Linear' cannot be trained"):
         read_traits(cfg, nn.Linear(1, 1))
+
+
+VIDEOS = {
+    'recognition/tsn/tsn_imagenet-pretrained-r50_8xb32-1x1x8-100e_'
+    'kinetics400-rgb.py': ((8, 5, 3), (224, 178, 142)),
+    'recognition/trn/trn_imagenet-pretrained-r50_8xb16-1x1x8-50e_'
+    'sthv1-rgb.py': ((8,), (224, 178, 142)),
+    'recognition/tsm/tsm_imagenet-pretrained-mobilenetv2_8xb16-1x1x8-100e_'
+    'kinetics400-rgb.py': ((8, 5, 3), (224, 178, 142)),
+    'detection/slowonly/slowonly_kinetics400-pretrained-r50_8xb16-4x16x1-20e_'
+    'ava21-rgb.py': ((4, 3, 2), (256, 203, 162)),
+}
+
+
+@pytest.mark.parametrize('name', VIDEOS)
+def test_videos(enter_scope, name):
+    """Weights for a certain number of segments leave no other."""
+    pytest.importorskip('mmaction')
+    if 'ava' in name:
+        pytest.importorskip('mmdet')
+        enter_scope('mmdet')
+    enter_scope('mmaction')
+    from mmengine.hub import get_config
+
+    cfg = get_config(f'mmaction::{name}')
+    traits = read_traits(cfg, build_stock(cfg))
+    changes = {c.key: c.value for c in derive(cfg, traits)}
+    frames, resolution = VIDEOS[name]
+    assert changes['model.mutual.frames'] == frames
+    assert changes['model.mutual.resolution'] == resolution
+    assert ('trn' in name) == bool(
+        changes.get('model.backbone.partial_bn') is False
+    )

@@ -34,7 +34,8 @@ def resnet_rules(backbone: nn.Module) -> Rules:
                 for path, layer in block.named_modules()
                 # Of 3D blocks the convolutions are wrapped: `conv1.conv`.
                 if path.split('.')[0] in ('conv1', 'conv2')
-                and isinstance(layer, _CONVOLUTIONS)
+                and _convolves(layer)
+                and not path.endswith('conv_offset')
             }
             *_, middle = inner.values()
             rules.update(dict.fromkeys(inner, _inner_rule(middle, expansion)))
@@ -43,6 +44,13 @@ def resnet_rules(backbone: nn.Module) -> Rules:
         if stem and isinstance(layer, _CONVOLUTIONS):
             rules[name] = LayerRule(ratio=1 / expansion)
     return rules
+
+
+def _convolves(layer: nn.Module) -> bool:
+    is_deformable = hasattr(layer, 'deform_groups') and hasattr(
+        layer, 'weight'
+    )
+    return is_deformable or isinstance(layer, _CONVOLUTIONS)
 
 
 @family('ResNeSt')

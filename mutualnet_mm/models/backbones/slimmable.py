@@ -3,7 +3,6 @@
 
 from typing import Any, Callable, Dict, List, NamedTuple, Union
 
-from mmcv.cnn.bricks import wrappers
 from torch import nn
 
 from ...errors import ConfigError
@@ -12,16 +11,12 @@ from ...slimmable import (
     LayerRule,
     SlimState,
     convert,
-    trust_forward,
     verify_slicing,
 )
 from ...slimmable.joints import Joints
+from .. import layers as layers  # registers them
 from ..checkpoints import load_backbone, split_pretrained
 from ..wraps import Stock, find_class, mix, stock_arguments
-
-# mmcv's subclasses only work around PyTorch releases before 1.4.
-for _wrapper in (wrappers.Conv2d, wrappers.Conv3d, wrappers.Linear):
-    trust_forward(_wrapper)
 
 Rules = Dict[str, LayerRule]
 

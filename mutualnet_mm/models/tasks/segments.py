@@ -25,8 +25,7 @@ class SegmentsTask(ActionTask):
 
     A 2D network runs on frames; its head (TSN, TSM, TRN), and the shifts of
     TSM, bring them together. ``t`` is the number of segments that the network
-    is trained on, ``r`` the side of the square frames in training. Test
-    pipelines may deliver larger frames, which are scaled as clips are, and
+    is trained on; frames are scaled as clips are. Test pipelines may deliver
     several views, one after the other. A network that averages over any
     number of frames may also be tested on more segments than it is trained
     on, as stock TSN is. They are thinned out by the same factor, ``t`` over
@@ -95,9 +94,15 @@ class SegmentsTask(ActionTask):
     def check_full(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
     ) -> None:
-        """Refuse anything but one view, of squares of the full resolution."""
+        """Refuse anything but one view: heads have one label for each."""
         super().check_full(model, inputs, data_samples)
         self._refuse(inputs, inputs.shape[1] != self.space.full.frames)
+
+    def check_test(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
+        """Refuse parts of a view, where the network needs whole ones."""
+        super().check_full(model, inputs, data_samples)
 
     def _check_frames(self, model: nn.Module, inputs: Tensor) -> None:
         if self.has_fixed_views:

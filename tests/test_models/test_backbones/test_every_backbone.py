@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -25,8 +26,12 @@ spec.loader.exec_module(tool)
 BACKBONES = tool.stock_backbones()
 RESNET = dict(depth=50, base_channels=16, stem_channels=16)
 RESNEXT = dict(RESNET, groups=8)
+POOLING = dict(layers=[1, 1, 2, 1], embed_dims=[24, 48, 96, 160])
 # The large ones with fewer channels, and with fewer of the same blocks.
 SMALLER = {
+    'ConvNeXt': dict(
+        arch=dict(depths=[1, 1, 2, 1], channels=[24, 48, 96, 160])
+    ),
     'ConvMixer': dict(
         arch=dict(embed_dims=128, depth=3, patch_size=14, kernel_size=9)
     ),
@@ -36,6 +41,15 @@ SMALLER = {
             width_factor=[0.75, 1.0, 1.0, 1.0],
             num_conv_branches=[4, 4, 4, 4],
             num_se_blocks=[0, 0, 0, 0],
+        )
+    ),
+    'PoolFormer': dict(arch=POOLING),
+    'RIFormer': dict(arch=POOLING),
+    'VAN': dict(
+        arch=dict(
+            embed_dims=[24, 48, 96, 160],
+            depths=[1, 1, 2, 1],
+            ffn_ratios=[8, 8, 4, 4],
         )
     ),
     'RepLKNet': dict(
@@ -64,8 +78,13 @@ EXPECTED = {
     'CSPDarkNet',
     'CSPResNeXt',
     'CSPResNet',
+    'ConvNeXt',
     'DenseNet',
+    'EfficientNet',
+    'EfficientNetV2',
     'InceptionV3',
+    'PoolFormer',
+    'RIFormer',
     'Res2Net',
     'ResNeSt',
     'ResNet',
@@ -76,6 +95,7 @@ EXPECTED = {
     'RegNet',
     'MobileNetV2',
     'MobileNetV3',
+    'VAN',
     'VGG',
     'RepVGG',
     'HRNet',
@@ -84,8 +104,10 @@ EXPECTED = {
 
 def randomise(net):
     for layer in net.modules():
+        for vector in layer._parameters.values():  # scales and biases
+            if vector is not None and vector.dim() == 1:
+                nn.init.uniform_(vector, 0.5, 1.5)
         if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.uniform_(layer.running_mean, -0.5, 0.5)
             nn.init.uniform_(layer.running_var, 0.5, 1.5)
 
@@ -96,22 +118,32 @@ def narrow_copy(net, x, width):
     Each has the leading part of a layer's weights; where joints were found,
     the part that these name.
     """
-    places, handles = {}, []
+    places, scales, handles = {}, {}, []
     for name, layer in net.named_modules():
         if isinstance(layer, SlimLayer):
 
-            def record(layer, args, out, name=name):
-                inputs = args[0].shape[1]
+            def record(layer, args, kwargs, out, name=name):
+                # Of maps a norm is told the axis, of tokens it is the last.
+                last = 'channel_last' in kwargs.values() or args[0].dim() == 3
+                axis = -1 if last or isinstance(layer, nn.Linear) else 1
+                inputs = args[0].shape[axis]
                 places[name] = (
                     numbers(layer.columns(inputs)),
                     numbers(layer.output_ranges(inputs, channels_of(layer))),
                 )
                 assert [len(part) for part in places[name]] == [
                     inputs,
-                    out.shape[1],
+                    out.shape[axis],
                 ]
 
-            handles.append(layer.register_forward_hook(record))
+            handle = layer.register_forward_hook(record, with_kwargs=True)
+            handles.append(handle)
+        elif any(v is not None for v in layer._parameters.values()):
+
+            def measure(layer, args, out, name=name):
+                scales[name] = out.shape[1]
+
+            handles.append(layer.register_forward_hook(measure))
     with torch.no_grad(), active_width(net, width):
         outputs = net(x)
     for handle in handles:
@@ -125,8 +157,26 @@ def narrow_copy(net, x, width):
         if type(block).__name__ == 'SlimBottle2neck':  # splits by a number
             block.__class__ = type(block).stock_class
             block.width = block.convs[0].out_channels
+    for name, channels in scales.items():
+        cut_vectors(narrow.get_submodule(name), channels)
     narrow.eval()  # not chained: stock backbones' ``train`` returns nothing
     return narrow, outputs
+
+
+def cut_vectors(block, channels):
+    """Make a block a stock one again, with the leading part of its scales."""
+    block.__class__ = next(
+        stock
+        for stock in type(block).__mro__
+        if stock.__module__.startswith('mmpretrain.')
+        and getattr(sys.modules[stock.__module__], stock.__name__) is stock
+    )
+    for key, vector in block._parameters.items():
+        if vector is not None:
+            part = vector.detach()[:channels].clone()
+            setattr(block, key, nn.Parameter(part))
+    if 'out_channels' in vars(block):  # the network reshapes by it
+        block.out_channels = channels
 
 
 def numbers(ranges):
@@ -134,7 +184,9 @@ def numbers(ranges):
 
 
 def channels_of(layer):
-    names = ('num_features', 'out_channels', 'out_features')
+    names = ('num_features', 'num_channels', 'out_channels', 'out_features')
+    if isinstance(layer, nn.LayerNorm):
+        return layer.normalized_shape[0]
     return next(getattr(layer, n) for n in names if hasattr(layer, n))
 
 
@@ -144,11 +196,22 @@ def plain(layer, columns, rows):
         new = nn.BatchNorm2d(len(rows), eps=layer.eps)
     elif isinstance(layer, nn.Linear):
         new = nn.Linear(len(columns), len(rows))
+    elif isinstance(layer, nn.GroupNorm):
+        assert layer.num_groups == 1
+        new = nn.GroupNorm(1, len(rows), eps=layer.eps)
+    elif isinstance(layer, nn.LayerNorm):
+        from mmpretrain.models.utils.norm import LayerNorm2d
+
+        of_maps = isinstance(layer, LayerNorm2d)
+        new = (LayerNorm2d if of_maps else nn.LayerNorm)(
+            len(rows), eps=layer.eps
+        )
     else:
         groups = layer.groups
         if groups > 1 and not layer.slim_rule.narrow_groups:
             groups = groups * len(columns) // layer.in_channels
-        new = nn.Conv2d(
+        padded = isinstance(layer, Conv2dAdaptivePadding)
+        new = (Conv2dAdaptivePadding if padded else nn.Conv2d)(
             len(columns),
             len(rows),
             layer.kernel_size,

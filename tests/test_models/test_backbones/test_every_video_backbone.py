@@ -38,15 +38,34 @@ SMALLER = {
             num_se_blocks=[0, 0, 0, 0],
         )
     ),
+    'OmniResNet': dict(layers=[1, 1, 1, 1]),
     'ResNet': dict(depth=18, partial_bn=False),
     'ResNet2Plus1d': dict(depth=18, base_channels=16),
     'ResNet3d': dict(
         base_channels=8, stage_blocks=(1, 1, 1, 1), inflate=(1, 1, 1, 1)
     ),
     'ResNet3dCSN': THIN,
+    'ResNet3dSlowFast': dict(
+        slow_pathway=dict(
+            type='resnet3d',
+            depth=50,
+            lateral=True,
+            conv1_kernel=(1, 7, 7),
+            inflate=(0, 0, 1, 1),
+            **dict(THIN, base_channels=16),
+        ),
+        fast_pathway=dict(
+            type='resnet3d',
+            depth=50,
+            lateral=False,
+            conv1_kernel=(5, 7, 7),
+            **dict(THIN, base_channels=2),
+        ),
+    ),
     'ResNet3dSlowOnly': THIN,
     'ResNetAudio': dict(depth=18, base_channels=16),
     'ResNetTSM': dict(depth=18, out_indices=(2, 3)),
+    'X3D': dict(gamma_d=0.5),
 }
 for class_name, smaller in SMALLER.items():
     BACKBONES[class_name].update(smaller)

@@ -277,10 +277,6 @@ def test_batches_that_are_refused(build, kind):
         ):
             with pytest.raises(ConfigError, match=text):
                 check(inputs)
-    wide, others = nets.batch(2, LENGTH[kind], size=(64, 80))
-    model.task.check_test(model, wide, others)
-    with pytest.raises(ConfigError, match='64 x 80 inputs'):
-        model.loss(wide, others)
     del samples[1].proposals
     with pytest.raises(ConfigError, match='no boxes .proposals.'):
         model.loss(clips, samples)

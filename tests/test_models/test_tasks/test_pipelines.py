@@ -77,7 +77,7 @@ PIPELINES = {
         [
             dict(
                 type='BatchSyncRandomResize',
-                random_size_range=(32, 96),
+                random_size_range=(96, 96),
                 interval=1,
             )
         ],

@@ -114,14 +114,6 @@ def test_views_of_a_network_that_counts():
             model.task.check_test(model, *nets.batch(1, frames=number))
 
 
-def test_another_resolution():
-    model = nets.build()
-    frames, samples = nets.batch(1, size=36)
-    model.task.check_test(model, frames, samples)
-    with pytest.raises(ConfigError, match='36 x 36 inputs'):
-        model.task.check_full(model, frames, samples)
-
-
 def test_inputs_of_another_form():
     """Of clips, and without the axis of segments; grey frames."""
     model = nets.build()

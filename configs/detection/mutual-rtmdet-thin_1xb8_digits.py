@@ -1,0 +1,149 @@
+"""RTMDet with a quarter of its channels, on handwritten digits, for a CPU.
+
+python tools/train.py configs/detection/mutual-rtmdet-thin_1xb8_digits.py
+
+What a detector trains with today: Mosaic, random sizes and crops, switched off
+for the last epochs. Scenes of digits on photographs, which
+tools/quickstart.sh makes, in squares of 192 pixels, from scratch.
+"""
+
+_base_ = ['mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py']
+custom_imports = dict(imports=['mutualnet_mm'], allow_failed_imports=False)
+
+size, channels = 192, 64
+model = dict(
+    type='mutualnet_mm.MutualLearning',
+    wraps='RTMDet',
+    mutual=dict(
+        width_range=(0.25, 1.0), resolution=(192, 160, 128), num_random=1
+    ),
+    backbone=dict(
+        type='mutualnet_mm.Slimmable',
+        wraps='CSPNeXt',
+        widen_factor=0.25,
+        norm_cfg=dict(type='BN'),
+        init_cfg=None,
+    ),
+    neck=dict(
+        in_channels=[64, 128, 256],
+        out_channels=channels,
+        norm_cfg=dict(type='BN'),
+    ),
+    bbox_head=dict(
+        num_classes=10,
+        in_channels=channels,
+        feat_channels=channels,
+        norm_cfg=dict(type='BN'),
+    ),
+    test_cfg=dict(nms_pre=1000, max_per_img=30),
+)
+
+data_root = 'data/digit_scenes/'
+pad = dict(type='Pad', size=(size, size), pad_val=dict(img=(114, 114, 114)))
+load = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+]
+# No flip: a mirrored digit is not a digit.
+crop = [
+    dict(
+        type='RandomResize',
+        scale=(size, size),
+        ratio_range=(0.8, 1.6),
+        keep_ratio=True,
+    ),
+    dict(type='RandomCrop', crop_size=(size, size)),
+    dict(type='YOLOXHSVRandomAug'),
+    pad,
+    dict(type='PackDetInputs'),
+]
+train_pipeline = [
+    *load,
+    dict(
+        type='CachedMosaic',
+        img_scale=(size, size),
+        pad_val=114.0,
+        max_cached_images=20,
+        random_pop=False,
+    ),
+    *crop,
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(size, size), keep_ratio=True),
+    pad,
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+        ),
+    ),
+]
+metainfo = dict(classes=tuple('0123456789'))
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    persistent_workers=False,
+    pin_memory=False,
+    dataset=dict(
+        data_root=data_root,
+        ann_file='annotations/instances_train.json',
+        data_prefix=dict(img='train/'),
+        metainfo=metainfo,
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        data_root=data_root,
+        ann_file='annotations/instances_val.json',
+        data_prefix=dict(img='val/'),
+        metainfo=metainfo,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+test_evaluator = val_evaluator
+
+max_epochs = 16
+train_cfg = dict(
+    _delete_=True, type='EpochBasedTrainLoop', max_epochs=max_epochs
+)
+val_cfg = dict(type='mutualnet_mm.SubnetValLoop')
+test_cfg = dict(
+    type='mutualnet_mm.SubnetTestLoop',
+    subnets=['1.0x-192', '0.5x-160', '0.25x-128'],
+)
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        begin=max_epochs // 2,
+        end=max_epochs,
+        T_max=max_epochs // 2,
+        eta_min=1e-4,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(interval=max_epochs)
+)
+custom_hooks = [
+    dict(
+        type='PipelineSwitchHook',
+        switch_epoch=max_epochs - 4,
+        switch_pipeline=[*load, *crop],
+    ),
+    dict(type='mutualnet_mm.BNCalibrationHook', num_batches=25),
+]
+randomness = dict(seed=0)

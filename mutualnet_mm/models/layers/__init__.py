@@ -1,0 +1,9 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Layers of OpenMMLab's projects that run at any width.
+
+They are registered by name, so that none of the projects need be installed.
+"""
+
+from . import convolutions, deformable, norms
+
+__all__ = ['convolutions', 'deformable', 'norms']

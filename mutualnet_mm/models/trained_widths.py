@@ -1,0 +1,72 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""The widths that a checkpoint was trained for, noted beside its weights."""
+
+from typing import Any, Iterable, Optional, Tuple
+
+from ..errors import UsageError
+from ..subnet import Subnet
+from .wraps import Stock
+
+
+class TrainedWidths(Stock):
+    """Refuses checkpoints, and widths of them, that hold no trained weights.
+
+    A part of :class:`~.mutual.MutualLearningMixin`.
+    """
+
+    # What a loaded checkpoint was trained for, until this model trains.
+    _loaded_widths: Optional[Tuple[float, float]] = None
+
+    def check_trained(self, subnets: Iterable[Subnet]) -> None:
+        """Refuse widths that the loaded checkpoint was never trained for.
+
+        Raises:
+            UsageError: Names the first such subnet. Checkpoints that do not
+                say what they were trained for pass.
+        """
+        low, high = self._loaded_widths or (0.0, float('inf'))
+        for subnet in subnets:
+            if not low <= subnet.width <= high:
+                raise UsageError(
+                    f'the checkpoint was trained at widths from {low} to '
+                    f'{high}, so {subnet} has no trained weights: leave it '
+                    'out, and set mutual.width_range (or widths) as in the '
+                    'training'
+                )
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
+    ) -> None:
+        """Refuse weights of which none fits: loaders only log what does not.
+
+        Raises:
+            UsageError: If so.
+        """
+        own = [f'{prefix}{name}' for name in self.state_dict()]
+        # As the whole model, on its own or in a parallel wrapper.
+        is_whole = prefix in ('', 'module.')
+        if is_whole and set(own).isdisjoint(state_dict):
+            found = next(iter(state_dict), 'none')
+            raise UsageError(
+                f'no weight of the checkpoint ({found}, ...) '
+                f'is one of the {type(self).__name__} ({own[0]}, ...): '
+                'training or testing would start from random weights; give a '
+                'checkpoint of this model, or load a backbone by '
+                "backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
+            )
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, *args
+        )
+        self._loaded_widths = local_metadata.get('widths')
+
+
+def save_widths(
+    model: Any,
+    state_dict: dict,
+    prefix: str,
+    local_metadata: dict,
+) -> None:
+    """Note beside the weights what they are trained for."""
+    del state_dict, prefix
+    space = model.space
+    local_metadata['widths'] = space.min_width, space.max_width

@@ -1,0 +1,287 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What all layers have in common that follow a width."""
+
+from typing import (
+    Any,
+    ClassVar,
+    Dict,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from .channels import (
+    PLAIN,
+    LayerRule,
+    Layout,
+    Ranges,
+    active_channels,
+    active_ranges,
+    channel_index,
+    count,
+    take,
+)
+from .state import SlimState
+
+
+class SlimLayer(nn.Module):
+    """Mixin of all slim layers: the attributes that the swap sets.
+
+    A kind of layer **must** define :meth:`narrowed` and :meth:`set_channels`;
+    :attr:`follows` where its output has its input's channels, else
+    :attr:`built`. Where it mixes channels other than by weighted sums (a norm
+    over all of them), its :meth:`blind` is :meth:`blind_apart`. Its
+    ``forward`` need not be touched: the stock one is run on
+    :meth:`stand_in`.
+
+    Attributes:
+        tensor_names (tuple[str]): Parameters and buffers that
+            :meth:`narrowed` knows.
+        inner_rules (dict): Rules of child layers, by name.
+        folds (bool): Whether a batch norm behind the layer can be folded into
+            its weight.
+        any_forward (bool): Whether subclasses of the stock class with a
+            ``forward`` of their own become slim, too.
+        channel_dim (int): Axis of the channels, in input and output.
+        slim_inputs (tuple, optional): Which layers the channels of the input
+            come from, see :class:`~.channels.Piece`; None if the active ones
+            are the leading ones.
+        slim_outputs (tuple, optional): The same of its output: parts that
+            narrow for themselves.
+    """
+
+    slim_state: SlimState
+    slim_rule: LayerRule = PLAIN
+    slim_inputs: Optional[Layout] = None
+    slim_outputs: Optional[Layout] = None
+    tensor_names: ClassVar[Tuple[str, ...]] = ('weight', 'bias')
+    inner_rules: ClassVar[Mapping[str, LayerRule]] = {}
+    folds: ClassVar[bool] = False
+    any_forward: ClassVar[bool] = False
+    channel_dim = 1
+
+    @property
+    def follows(self) -> bool:
+        """bool: Whether its output has the channels of its input.
+
+        Otherwise it makes channels of its own.
+        """
+        return False
+
+    @property
+    def is_widest(self) -> bool:
+        """Whether the stock ``forward``, with its own checks, is due."""
+        return self.slim_state.width >= self.slim_state.max_width
+
+    @property
+    def input_multiple(self) -> int:
+        """int: The input's channels have to be a multiple of it."""
+        return 1
+
+    @property
+    def parts(self) -> int:
+        """int: Equal parts of input and output that narrow each."""
+        return 1
+
+    @property
+    def input_parts(self) -> int:
+        """int: Those of the input, where the output has others."""
+        return self.parts
+
+    @staticmethod
+    def members(names: Sequence[str]) -> Dict[str, Any]:
+        """Members of a class whose stock class has a ``forward`` of its own.
+
+        Args:
+            names (Sequence[str]): ``['forward']``, or empty if it has not.
+        """
+        return dict(forward=SlimLayer.forward, folds=False) if names else {}
+
+    @property
+    def built(self) -> int:
+        """int: Channels that the layer makes at the widest setting."""
+        raise NotImplementedError(type(self).__name__)
+
+    @classmethod
+    def refusal(cls, layer: Any) -> str:
+        """Why a stock layer of this kind cannot narrow; empty if it can."""
+        del layer
+        return ''
+
+    def axis(self, args: Tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+        """Axis of the channels in one run.
+
+        Args:
+            args (tuple): What ``forward`` is given after the input.
+            kwargs (dict): The same by name.
+        """
+        del args, kwargs
+        return self.channel_dim
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Run the stock ``forward`` at the active width.
+
+        Args:
+            x (Tensor): The active channels alone.
+            *args: As the stock layer takes them.
+            **kwargs: As the stock layer takes them.
+        """
+        layer = self
+        if not self.is_widest:
+            layer = self.stand_in(x.shape[self.axis(args, kwargs)])
+        return super(SlimLayer, layer).forward(x, *args, **kwargs)
+
+    def stand_in(self, inputs: int) -> 'SlimLayer':
+        """Return a layer of the active sizes, to run its stock ``forward``.
+
+        It shares all but sizes, parameters and buffers, and is this layer
+        itself where those are whole. Nothing of this layer is changed:
+        another thread may be running it.
+
+        Args:
+            inputs (int): Channels of the input.
+        """
+        active = self.narrowed(inputs)
+        shapes = [
+            (part.shape, getattr(self, name).shape)
+            for name, part in active.items()
+            if part is not None
+        ]
+        if shapes and all(part == whole for part, whole in shapes):
+            return self
+        outputs = inputs
+        if not self.follows:
+            outputs = count(self.output_ranges(inputs, self.built))
+        layer: Any = object.__new__(type(self))
+        own = vars(layer)
+        own.update(vars(self))
+        for group in ('_parameters', '_buffers'):
+            tensors = own[group]
+            own[group] = {
+                name: active.get(name, tensors[name]) for name in tensors
+            }
+        layer.set_channels(inputs, outputs)
+        return layer
+
+    def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
+        """Parameters and buffers at the active width.
+
+        Args:
+            inputs (int): Channels of the input.
+
+        Returns:
+            dict: Views or copies, by name; None where the layer has none.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def set_channels(self, inputs: int, outputs: int) -> None:
+        """Say new numbers of channels where the stock layer says its own."""
+        raise NotImplementedError(type(self).__name__)
+
+    def blind(self, inputs: int) -> None:
+        """Make the layer, run at full width, see the active inputs alone.
+
+        For the proof of :mod:`.verify`; the layer is a copy that nobody else
+        uses. Layers that take each channel for itself need not do anything.
+        """
+
+    def blind_apart(self, inputs: int) -> None:
+        """Be :meth:`blind` by running the active channels apart.
+
+        What the layer gives in other places is zero.
+        """
+        layer = self.stand_in(inputs)
+        if layer is self:
+            return
+        columns, places = self.columns(inputs), self.columns(inputs)
+        if not self.follows:
+            places = self.output_ranges(inputs, self.built)
+
+        def apart(
+            _: nn.Module, args: Tuple[Any, ...], kwargs: Any, out: Tensor
+        ) -> Tensor:
+            x, *others = args
+            axis = self.axis(tuple(others), kwargs)
+            part = super(SlimLayer, layer).forward(
+                take(x, columns, axis), *others, **kwargs
+            )
+            index = channel_index(places, out.device)
+            return torch.zeros_like(out).index_copy(axis, index, part)
+
+        self.register_forward_hook(apart, with_kwargs=True)
+
+    def columns(self, inputs: int) -> Ranges:
+        """Places of an input's channels among those at the widest setting.
+
+        Raises:
+            ConfigError: If they are not as many as the joints say.
+        """
+        if self.slim_inputs is None:
+            return ((0, inputs),)
+        ranges = self._active(self.slim_inputs)
+        if count(ranges) != inputs:
+            raise ConfigError(
+                f'an input of {inputs} channels came where '
+                f'{count(ranges)} are active: something before the layer '
+                'joins or splits channels in a way that was not understood'
+            )
+        return ranges
+
+    def rows(self, channels: int) -> Ranges:
+        """Places of the active output channels among ``channels`` built."""
+        if self.slim_outputs is None or self.is_widest:
+            return ((0, self.active_out(channels)),)
+        return self._active(self.slim_outputs)
+
+    def output_ranges(self, inputs: int, outputs: int) -> Ranges:
+        """Places of the output's channels among ``outputs`` built."""
+        return self.columns(inputs) if self.follows else self.rows(outputs)
+
+    def active_out(self, channels: int) -> int:
+        """Output channels at the active width, of ``channels`` built."""
+        state = self.slim_state
+        return active_channels(
+            channels,
+            state.width,
+            state.max_width,
+            self.slim_rule,
+            state.rounding,
+        )
+
+    def _active(self, layout: Layout) -> Ranges:
+        state = self.slim_state
+        return active_ranges(
+            layout, state.width, state.max_width, state.rounding
+        )
+
+
+def taken(
+    vector: Optional[Tensor], ranges: Ranges, dim: int = 0
+) -> Optional[Tensor]:
+    """:func:`~.channels.take` of what may be missing, such as a bias."""
+    return None if vector is None else take(vector, ranges, dim)
+
+
+def check_groups(columns: Ranges, width: int) -> None:
+    """Refuse input channels that do not fill whole groups of ``width``.
+
+    Raises:
+        ConfigError: Says both numbers.
+    """
+    if any(place % width for range_ in columns for place in range_):
+        raise ConfigError(
+            f'an input of {count(columns)} channels does not fill whole '
+            f'groups of {width}: the layer before must round to a multiple'
+        )
+
+
+def zero_except(weight: Tensor, columns: Ranges, dim: int = 1) -> None:
+    """Zero a weight in place but for what meets some input channels."""
+    kept = take(weight.detach(), columns, dim).clone()
+    index = channel_index(columns, weight.device)
+    weight.data.zero_().index_copy_(dim, index, kept)

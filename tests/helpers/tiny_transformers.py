@@ -187,6 +187,15 @@ TINY = {
 }
 
 
+def settings_of(project):
+    """Settings of those of one project, by the name of the class."""
+    return {
+        name.partition('.')[2]: settings
+        for name, (settings, _) in TINY.items()
+        if name.startswith(f'{project}.')
+    }
+
+
 _COMPUTED = ('relative_coords_table', 'rope')  # buffers, from sizes
 
 

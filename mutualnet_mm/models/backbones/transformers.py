@@ -10,6 +10,7 @@ a model are the stock ones, and see the same channels at every width.
 from typing import Any, Dict
 
 import torch
+from mmengine.config import ConfigDict
 from torch import nn
 
 from ...errors import ConfigError
@@ -55,6 +56,19 @@ class TransformerMixin(SlimmableMixin):
             for path in attention.heads.apart:
                 restore(attention.get_submodule(path))
         self._narrow_hidden(heads)
+
+    def init_weights(self) -> None:
+        """As the stock class does, which loads weights that it converts.
+
+        Those of another code base, whose names are others
+        (``convert_weights``). All others are loaded strictly.
+        """
+        converts = getattr(self, 'convert_weights', False)
+        if self._pretrained is None or not converts:
+            super().init_weights()
+            return
+        self.init_cfg = ConfigDict(type='Pretrained', **self._pretrained)
+        super(SlimmableMixin, self).init_weights()
 
     def _narrow_hidden(self, heads: Dict[str, SlimHeads]) -> None:
         net: Any = meta_copy(self)

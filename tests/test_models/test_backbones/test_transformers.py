@@ -16,7 +16,7 @@ from tiny_transformers import TINY, loss_of, randomise, single_inputs, tensors
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mutualnet_mm import ConfigError
+from mutualnet_mm import ConfigError, UsageError
 from mutualnet_mm.models import Slimmable
 from mutualnet_mm.slimmable import (
     SlimLayer,
@@ -43,8 +43,10 @@ def build(name, make, **settings):
         return make(name, settings)
 
 
-def stock_network(name):
-    return build(name, lambda name, kw: MODELS.build(dict(kw, type=name)))
+def stock_network(name, **settings):
+    return build(
+        name, lambda name, kw: MODELS.build(dict(kw, type=name)), **settings
+    )
 
 
 def slim_network(name, **settings):
@@ -236,3 +238,53 @@ def test_shared_position_biases():
         found, expected = net(x)[0], blind(x)[0]
         torch.testing.assert_close(found, expected)
         torch.testing.assert_close(static(x)[0], expected)
+
+
+def test_pretrained_at_another_size(tmp_path):
+    """Position embeddings are interpolated, as the stock class does it."""
+    name, path = 'mmpretrain.VisionTransformer', str(tmp_path / 'vit.pth')
+    torch.save(randomise(stock_network(name, img_size=64)).state_dict(), path)
+    loading = dict(type='Pretrained', checkpoint=path)
+    ours, stock = (
+        make(name, img_size=48, init_cfg=loading)
+        for make in (slim_network, stock_network)
+    )
+    for net in (ours, stock):
+        net.init_weights()
+    for key, tensor in stock.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], tensor), key
+
+
+def test_pretrained_of_another_size_of_layers(tmp_path):
+    name, path = 'mmpretrain.VisionTransformer', str(tmp_path / 'vit.pth')
+    wide = dict(TINY[name][0]['arch'], feedforward_channels=128)
+    torch.save(stock_network(name, arch=wide).state_dict(), path)
+    net = slim_network(name, init_cfg=dict(type='Pretrained', checkpoint=path))
+    with pytest.raises(UsageError, match='ffn.layers.0.0.weight is'):
+        net.init_weights()
+
+
+def test_pretrained_weights_with_other_names(tmp_path):
+    """Those of Swin's own code, which mmdet converts."""
+    name, path = 'mmdet.SwinTransformer', str(tmp_path / 'swin.pth')
+    first = torch.randn(128, 32)
+    table = torch.randn(49, 2)
+    torch.save(
+        {
+            'model': {
+                'layers.0.blocks.0.mlp.fc1.weight': first,
+                'layers.0.blocks.0.attn.relative_position_bias_table': table,
+            }
+        },
+        path,
+    )
+    net = slim_network(
+        name,
+        convert_weights=True,
+        init_cfg=dict(type='Pretrained', checkpoint=path),
+    )
+    net.init_weights()
+    block = net.stages[0].blocks[0]
+    assert torch.equal(block.ffn.layers[0][0].weight, first)
+    found = block.attn.w_msa.relative_position_bias_table
+    assert torch.equal(found, table)

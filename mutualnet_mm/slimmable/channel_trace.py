@@ -187,8 +187,8 @@ class ChannelTrace(TorchDispatchMode):
         def after(*_: Any) -> None:
             self._inside -= 1
             for path, parts in heads.heads.makers.items():
-                made = self.made.get(f'{name}.{path}')
-                self._label_parts(made and list(made), parts)
+                made = self.made.get(f'{name}.{path}', ())
+                self._label_parts(list(made) or None, parts)
 
         return (
             heads.register_forward_pre_hook(before, with_kwargs=True),

@@ -84,7 +84,7 @@ class SlimHeads(nn.Module):
         """Be the stock module again."""
         self.__class__ = self.stock_class
         for name in ('heads', 'slim_state', 'built_heads'):
-            vars(self).pop(name)
+            delattr(self, name)
 
     @property
     def rule(self) -> LayerRule:
@@ -146,7 +146,8 @@ class SlimHeads(nn.Module):
         for path in self.heads.reads_weights:
             layer: Any = self.get_submodule(path)
             layer.out_features = len(layer.weight)
-        vars(self).update(sizes, slim_state=None)
+        for name, size in dict(sizes, slim_state=None).items():
+            setattr(self, name, size)
 
     def blind(self) -> None:
         """Make the module, run at full width, see the active heads alone.

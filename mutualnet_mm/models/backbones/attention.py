@@ -17,6 +17,8 @@ from ...slimmable.heads import (
 )
 from ..wraps import mix
 
+_Find = Union[Heads, Callable[[Any], Optional[Heads]]]
+
 
 class _Kind(NamedTuple):
     heads: Callable[[Any], Optional[Heads]]
@@ -28,7 +30,7 @@ _KINDS: Dict[str, _Kind] = {}
 
 def register_heads(
     class_name: str,
-    heads: Union[Heads, Callable[[Any], Optional[Heads]]],
+    heads: _Find,
     mixin: type = SlimHeads,
 ) -> None:
     """Say where an attention class keeps what is its heads'.
@@ -42,8 +44,10 @@ def register_heads(
             it; None if this one cannot narrow.
         mixin (type): What makes it slim. Defaults to :class:`SlimHeads`.
     """
-    find = (lambda attention: heads) if isinstance(heads, Heads) else heads
-    _KINDS[class_name] = _Kind(find, mixin)
+    if isinstance(heads, Heads):
+        _KINDS[class_name] = _Kind(lambda attention: heads, mixin)
+    else:
+        _KINDS[class_name] = _Kind(heads, mixin)
 
 
 def swap_heads(module: nn.Module, state: SlimState) -> Dict[str, SlimHeads]:
@@ -61,8 +65,8 @@ def swap_heads(module: nn.Module, state: SlimState) -> Dict[str, SlimHeads]:
         stock: Any = type(attention)
         owner = next(c for c in stock.__mro__ if 'forward' in vars(c))
         kind = _KINDS.get(f'{owner.__module__}.{owner.__qualname__}')
-        heads = kind and kind.heads(attention)
-        if heads and attention.num_heads > 1:
+        heads = kind.heads(attention) if kind else None
+        if kind and heads and attention.num_heads > 1:
             attention.__class__ = mix(kind.mixin, stock)
             attention.follow(heads, state)
             found[name] = attention
@@ -81,8 +85,6 @@ _POOLED = Heads(
     apart=('pool_q', 'pool_k', 'pool_v', 'norm_q', 'norm_k', 'norm_v'),
 )
 _PLAIN = Heads()
-# Queries, keys and values of a head in a row.
-_IN_A_ROW = dict(sizes=('num_heads', 'dh'), tensors=dict(attention_biases=0))
 
 
 def _with_biases(attention: nn.Module) -> Heads:
@@ -102,7 +104,7 @@ def _of_torch(attention: Any) -> Optional[Heads]:
     return Heads(makers={}) if alike and not attention.add_zero_attn else None
 
 
-for _name, _heads in {
+_NAMED: Dict[str, _Find] = {
     f'{_UTILS}.MultiheadAttention': _SIZED,
     f'{_UTILS}.ChannelMultiheadAttention': Heads(
         sizes=('num_heads', 'embed_dims'), tensors=dict(scale=0)
@@ -133,7 +135,8 @@ for _name, _heads in {
     f'{_PRETRAIN}.xcit.ClassAttntion': Heads(
         makers=dict(q=1, k=1, v=1), reads_input=True
     ),
-}.items():
+}
+for _name, _heads in _NAMED.items():
     register_heads(_name, _heads)
 
 for _name, _makers in {
@@ -142,7 +145,13 @@ for _name, _makers in {
     f'{_PRETRAIN}.levit.Attention': {'qkv.linear': 1},
     f'{_PRETRAIN}.levit.AttentionSubsample': {'kv.linear': 1, 'q.1.linear': 1},
 }.items():
-    register_heads(_name, Heads(_makers, **_IN_A_ROW), BiasedHeads)
+    # Queries, keys and values of a head are in a row.
+    _row = Heads(
+        makers=_makers,
+        sizes=('num_heads', 'dh'),
+        tensors=dict(attention_biases=0),
+    )
+    register_heads(_name, _row, BiasedHeads)
 
 register_heads(
     'torch.nn.modules.activation.MultiheadAttention',

@@ -14,12 +14,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from .channel_maps import (
+    NOTHING,
+    atoms_of,
+    parts_of,
+    reduced,
+    stretched,
+    varies,
+)
 from .heads import SlimHeads
 from .slim_layer import SlimLayer
 from .vectors import SlimVectors, vector_axis
-
-NOTHING = 0
-"""In place of a channel: a constant, or a mixture of all channels."""
 
 # Operators of ATen by what they do to channels. Those that compute each value
 # from values of the same place need no list: PyTorch tags them.
@@ -143,7 +148,7 @@ class ChannelTrace(TorchDispatchMode):
     def all_channels(self, x: Tensor) -> Set[int]:
         """All channels that lie anywhere in a tensor."""
         found = self._of(x)
-        return set() if found is None else _atoms(found)
+        return set() if found is None else atoms_of(found)
 
     def root(self, atom: int) -> int:
         """One atom that stands for all that were added to each other."""
@@ -239,13 +244,13 @@ class ChannelTrace(TorchDispatchMode):
             self._mix(given)
             result = self._product(*(args[i] for i in _PRODUCTS[stem]))
         elif stem.startswith(_RESAMPLING):
-            result = _stretched(given[0], _first(out).shape)
+            result = stretched(given[0], _first(out).shape)
         elif _convolves_each(func, args):
             self._mix(given)
-            result = _stretched(given[0], _first(out).shape)
+            result = stretched(given[0], _first(out).shape)
         elif stem in _REDUCING:
-            result = _reduced(given[0], _first(out).shape, args[1:])
-            if _atoms(result) != _atoms(given[0]):
+            result = reduced(given[0], _first(out).shape, args[1:])
+            if atoms_of(result) != atoms_of(given[0]):
                 self._mix(given)
         elif torch.Tag.pointwise in func.tags or stem in (*_IN_PLACE, 'copy'):
             result = self._merged(given, _first(out).shape)
@@ -293,9 +298,9 @@ class ChannelTrace(TorchDispatchMode):
             )
             result = func(*args, **kwargs)
         if stem.endswith('channel_shuffle'):
-            self._label([_atoms(part) for part in args[0].chunk(args[1], 1)])
+            self._label([atoms_of(part) for part in args[0].chunk(args[1], 1)])
         else:
-            self._label(_parts(given[0], result))
+            self._label(parts_of(given[0], result))
         return result
 
     def _merged(self, given: List[Tensor], shape: torch.Size) -> Tensor:
@@ -316,9 +321,9 @@ class ChannelTrace(TorchDispatchMode):
         left, right = self._of(a), self._of(b)
         rows = columns = None
         if left is not None:
-            rows = _reduced(left, (*left.shape[:-1], 1), ([-1],))
+            rows = reduced(left, (*left.shape[:-1], 1), ([-1],))
         if right is not None:
-            columns = _reduced(right, (*right.shape[:-2], 1, -1), ([-2],))
+            columns = reduced(right, (*right.shape[:-2], 1, -1), ([-2],))
         if left is not None and right is not None:
             self._merged(
                 [left[..., :1, :].mT, right[..., :, :1]],
@@ -332,13 +337,13 @@ class ChannelTrace(TorchDispatchMode):
         return result
 
     def _mix(self, given: List[Tensor]) -> None:
-        self.mixed.update(*map(_atoms, given))
+        self.mixed.update(*map(atoms_of, given))
 
     def _meets_others(self, flat: List[Tensor], result: Tensor) -> bool:
         """Whether a tensor without channels has numbers along theirs."""
         plain = [x for x in flat if self._of(x) is None and x.numel() > 1]
         return any(
-            x.shape[-axis] > 1 and _varies(result, result.dim() - axis)
+            x.shape[-axis] > 1 and varies(result, result.dim() - axis)
             for x in plain
             for axis in range(1, x.dim() + 1)
         )
@@ -379,70 +384,3 @@ def _tensors(values: Any) -> List[Tensor]:
 
 def _first(out: Any) -> Tensor:
     return out[0] if isinstance(out, (list, tuple)) else out
-
-
-def _stretched(found: Tensor, shape: torch.Size) -> Tensor:
-    """Other places, same channels: ``(N, C, ...)``."""
-    places = tuple(range(2, found.dim()))
-    kept = found.amax(places, keepdim=True) if places else found
-    return kept.expand(shape).contiguous()
-
-
-def _reduced(found: Tensor, shape: Sequence[int], given: Any) -> Tensor:
-    """Take some axes together.
-
-    Where each channel stays for itself, its number; where parts are summed
-    (radix attention), that of the first part; where all channels are mixed,
-    nothing.
-    """
-    axes = given[0] if given and given[0] is not None else None
-    if isinstance(axes, int):
-        axes = [axes]
-    if not isinstance(axes, (list, tuple)) or not axes:
-        axes = list(range(found.dim()))
-    axes = [axis % found.dim() for axis in axes]
-    kept = found.amax(axes, keepdim=True)
-    mixed = any(_varies(found, axis) for axis in axes)
-    others = [d for d in range(found.dim()) if d not in axes]
-    if mixed:
-        first = found
-        for axis in axes:
-            first = first.narrow(axis, 0, 1)
-        apart = any(_varies(found, d) for d in others)
-        kept = first if apart else torch.zeros_like(first)
-    if len(shape) != found.dim():
-        kept = kept.flatten().view(
-            [found.shape[d] for d in others]
-        )  # the axes are gone
-    return kept.contiguous()
-
-
-def _parts(whole: Tensor, result: Any) -> List[Set[int]]:
-    """The parts that an operator takes a tensor's channels into, if any."""
-    if isinstance(result, (list, tuple)):
-        parts = [_atoms(part) for part in result]
-        return [] if all(part == parts[0] for part in parts) else parts
-    if result.numel() < whole.numel():
-        kept, others = _atoms(result), _atoms(whole) - _atoms(result)
-        return [kept, others] if others else []
-    # In a view of more axes, the last one that tells channels apart is that
-    # of the parts' own channels.
-    axes = [dim for dim in range(result.dim()) if _varies(result, dim)]
-    before = [dim for dim in range(whole.dim()) if _varies(whole, dim)]
-    if len(axes) < 2 or len(axes) <= len(before):
-        return []
-    first = axes[:-1]
-    flat = result.movedim(first, tuple(range(len(first))))
-    return [_atoms(part) for part in flat.flatten(0, len(first) - 1)]
-
-
-def _varies(found: Tensor, dim: int) -> bool:
-    """Whether different channels lie along an axis."""
-    if not found.numel():  # TSM shifts none of a few channels
-        return False
-    first = found.amax(dim, keepdim=True)
-    return bool(((found != first) & (found != NOTHING)).any())
-
-
-def _atoms(found: Tensor) -> Set[int]:
-    return set(found.unique().tolist()) - {NOTHING}

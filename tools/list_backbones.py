@@ -79,6 +79,8 @@ PROJECTS = dict(
                     sharesets_nums=[1, 4, 32, 128],
                 )
             ),
+            # The backward pass of its own is refused.
+            RevVisionTransformer=dict(no_custom_backward=True),
             SparseResNet=dict(depth=50),
             SVT=dict(
                 arch=dict(

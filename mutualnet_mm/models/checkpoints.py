@@ -180,16 +180,31 @@ def find_misfit(
         str or None: Such as ``'it has no conv1.weight'``; None if all fit.
         Counters of batches do not count: other frameworks have none.
     """
+    fitted = _fitted(model, weights)
     for name, value in model.state_dict().items():
-        if name not in weights:
+        found = fitted.get(name)
+        if found is None and name not in weights:
             if not name.endswith('num_batches_tracked'):
                 return f'it has no {name}'
-        elif weights[name].shape != value.shape:
+        elif found is not None and found.shape != value.shape:
             return (
-                f'{name} is {tuple(weights[name].shape)}, the model has '
+                f'{name} is {tuple(found.shape)}, the model has '
                 f'{tuple(value.shape)}'
             )
     return None
+
+
+def _fitted(model: nn.Module, weights: Mapping[str, Tensor]) -> dict:
+    """Weights as the model's own hooks change them before they are loaded.
+
+    Transformers interpolate position embeddings of another size.
+    """
+    fitted = dict(weights)
+    for name, module in model.named_modules():
+        prefix = f'{name}.' if name else ''
+        for hook in module._load_state_dict_pre_hooks.values():
+            hook(fitted, prefix, {}, True, [], [], [])
+    return fitted
 
 
 def _read(path: str, name: str, map_location: Optional[str] = 'cpu') -> Any:

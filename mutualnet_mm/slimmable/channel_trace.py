@@ -12,13 +12,19 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
+from .channel_maps import (
+    NOTHING,
+    atoms_of,
+    parts_of,
+    reduced,
+    stretched,
+    varies,
+)
+from .heads import SlimHeads
 from .slim_layer import SlimLayer
 from .vectors import SlimVectors, vector_axis
-
-NOTHING = 0
-"""In place of a channel: a constant, or a mixture of all channels."""
 
 # Operators of ATen by what they do to channels. Those that compute each value
 # from values of the same place need no list: PyTorch tags them.
@@ -36,12 +42,14 @@ _MOVING = frozenset(
 )
 _IN_PLACE = frozenset(
     """
-    _log_softmax _softmax _to_copy bernoulli cumsum
+    _log_softmax _softmax _to_copy bernoulli cumsum hardswish
     native_batch_norm native_dropout native_group_norm
     native_layer_norm _native_batch_norm_legit
     _native_batch_norm_legit_no_training _prelu_kernel
     """.split()  # noqa: SIM905
 )
+# Those of them that compute each value from that of one place alone.
+_OF_ONE = frozenset(('_to_copy', 'bernoulli', 'hardswish', 'native_dropout'))
 _POOLING = ('_adaptive', 'adaptive', 'avg_pool', 'max_pool', 'upsample')
 _RESAMPLING = (*_POOLING, '_upsample', 'grid_sampler')
 _REDUCING = frozenset(
@@ -78,6 +86,8 @@ class ChannelTrace(TorchDispatchMode):
         vectors (dict): Channels of each vector that follows the width, by the
             module that holds it and its name there. They are united with
             those that they meet.
+        mixed (set[int]): Channels that something but a layer computes with
+            others, or with a tensor that has numbers for all of them.
         labels (dict): By the root of an atom, which parts of a tensor that
             was split it lies in.
         unknown (set[str]): Operators that were not understood.
@@ -91,6 +101,7 @@ class ChannelTrace(TorchDispatchMode):
         self.vectors: Dict[Tuple[SlimVectors, str], List[int]] = {}
         self.labels: Dict[int, Tuple[Tuple[int, int], ...]] = {}
         self.unknown: Set[str] = set()
+        self.mixed: Set[int] = set()
         self._splits = 0
         self._parents: Dict[int, int] = {}
         # Tensors are kept: the identity of a freed one is given anew.
@@ -103,6 +114,9 @@ class ChannelTrace(TorchDispatchMode):
         for name, layer in self._module.named_modules():
             if isinstance(layer, SlimLayer):
                 for handle in self._watch(name, layer):
+                    self._stack.callback(handle.remove)
+            elif isinstance(layer, SlimHeads):
+                for handle in self._watch_heads(name, layer):
                     self._stack.callback(handle.remove)
             elif isinstance(layer, SlimVectors):
                 for key, vector in layer.narrowed().items():
@@ -130,6 +144,11 @@ class ChannelTrace(TorchDispatchMode):
         if ((found != first[:, None]) & (found != NOTHING)).any():
             return None
         return first.tolist()
+
+    def all_channels(self, x: Tensor) -> Set[int]:
+        """All channels that lie anywhere in a tensor."""
+        found = self._of(x)
+        return set() if found is None else atoms_of(found)
 
     def root(self, atom: int) -> int:
         """One atom that stands for all that were added to each other."""
@@ -160,6 +179,25 @@ class ChannelTrace(TorchDispatchMode):
         return (
             layer.register_forward_pre_hook(before, with_kwargs=True),
             layer.register_forward_hook(after, with_kwargs=True),
+        )
+
+    def _watch_heads(self, name: str, heads: SlimHeads) -> Sequence[Any]:
+        """Keep heads apart: what happens inside is not followed."""
+
+        def before(heads: Any, args: Any, kwargs: Any) -> None:
+            given = map(self._of, _tensors((args, kwargs)))
+            self._mix([found for found in given if found is not None])
+            self._inside += 1
+
+        def after(*_: Any) -> None:
+            self._inside -= 1
+            for path, parts in heads.heads.makers.items():
+                made = self.made.get(f'{name}.{path}', ())
+                self._label_parts(list(made) or None, parts)
+
+        return (
+            heads.register_forward_pre_hook(before, with_kwargs=True),
+            heads.register_forward_hook(after),
         )
 
     def _new(self, name: str, number: int) -> List[int]:
@@ -193,11 +231,7 @@ class ChannelTrace(TorchDispatchMode):
         return out
 
     def _follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        flat: List[Tensor] = []
-        tree_map(
-            lambda x: flat.append(x) if isinstance(x, Tensor) else None,
-            (args, kwargs),
-        )
+        flat = _tensors((args, kwargs))
         given = [found for found in map(self._of, flat) if found is not None]
         if not given:
             return
@@ -207,15 +241,25 @@ class ChannelTrace(TorchDispatchMode):
         if stem in _MOVING:
             result = self._moved(func, stem, args, kwargs, given)
         elif stem in _PRODUCTS:
+            self._mix(given)
             result = self._product(*(args[i] for i in _PRODUCTS[stem]))
-        elif stem.startswith(_RESAMPLING) or _convolves_each(func, args):
-            result = _stretched(given[0], _first(out).shape)
+        elif stem.startswith(_RESAMPLING):
+            result = stretched(given[0], _first(out).shape)
+        elif _convolves_each(func, args):
+            self._mix(given)
+            result = stretched(given[0], _first(out).shape)
         elif stem in _REDUCING:
-            result = _reduced(given[0], _first(out).shape, args[1:])
+            result = reduced(given[0], _first(out).shape, args[1:])
+            if atoms_of(result) != atoms_of(given[0]):
+                self._mix(given)
         elif torch.Tag.pointwise in func.tags or stem in (*_IN_PLACE, 'copy'):
             result = self._merged(given, _first(out).shape)
+            whole = stem in _IN_PLACE - _OF_ONE
+            if whole or self._meets_others(flat, result):
+                self._mix(given)
         else:
             self.unknown.add(stem)
+            self._mix(given)
             return
         if result is None:
             return
@@ -243,6 +287,9 @@ class ChannelTrace(TorchDispatchMode):
         kwargs = {k: v for k, v in kwargs.items() if k != 'memory_format'}
         if stem == 'constant_pad_nd':
             args = (*args[:2], NOTHING)
+        if stem == 'im2col':  # not for whole numbers
+            x, *others = args
+            return func(x.double(), *others, **kwargs).to(x.dtype)
         try:
             result = func(*args, **kwargs)
         except RuntimeError:  # strides of another kind than the tensor's
@@ -251,9 +298,9 @@ class ChannelTrace(TorchDispatchMode):
             )
             result = func(*args, **kwargs)
         if stem.endswith('channel_shuffle'):
-            self._label([_atoms(part) for part in args[0].chunk(args[1], 1)])
+            self._label([atoms_of(part) for part in args[0].chunk(args[1], 1)])
         else:
-            self._label(_parts(given[0], result))
+            self._label(parts_of(given[0], result))
         return result
 
     def _merged(self, given: List[Tensor], shape: torch.Size) -> Tensor:
@@ -274,9 +321,9 @@ class ChannelTrace(TorchDispatchMode):
         left, right = self._of(a), self._of(b)
         rows = columns = None
         if left is not None:
-            rows = _reduced(left, (*left.shape[:-1], 1), ([-1],))
+            rows = reduced(left, (*left.shape[:-1], 1), ([-1],))
         if right is not None:
-            columns = _reduced(right, (*right.shape[:-2], 1, -1), ([-2],))
+            columns = reduced(right, (*right.shape[:-2], 1, -1), ([-2],))
         if left is not None and right is not None:
             self._merged(
                 [left[..., :1, :].mT, right[..., :, :1]],
@@ -288,6 +335,18 @@ class ChannelTrace(TorchDispatchMode):
         for part in parts:
             result = torch.where(result == NOTHING, part, result)
         return result
+
+    def _mix(self, given: List[Tensor]) -> None:
+        self.mixed.update(*map(atoms_of, given))
+
+    def _meets_others(self, flat: List[Tensor], result: Tensor) -> bool:
+        """Whether a tensor without channels has numbers along theirs."""
+        plain = [x for x in flat if self._of(x) is None and x.numel() > 1]
+        return any(
+            x.shape[-axis] > 1 and varies(result, result.dim() - axis)
+            for x in plain
+            for axis in range(1, x.dim() + 1)
+        )
 
     def _unite(self, a: int, b: int) -> None:
         a, b = self.root(a), self.root(b)
@@ -319,72 +378,9 @@ def _convolves_each(func: Any, args: Any) -> bool:
     return args[8] == args[0].shape[1] == args[1].shape[0]
 
 
+def _tensors(values: Any) -> List[Tensor]:
+    return [x for x in tree_flatten(values)[0] if isinstance(x, Tensor)]
+
+
 def _first(out: Any) -> Tensor:
     return out[0] if isinstance(out, (list, tuple)) else out
-
-
-def _stretched(found: Tensor, shape: torch.Size) -> Tensor:
-    """Other places, same channels: ``(N, C, ...)``."""
-    places = tuple(range(2, found.dim()))
-    kept = found.amax(places, keepdim=True) if places else found
-    return kept.expand(shape).contiguous()
-
-
-def _reduced(found: Tensor, shape: Sequence[int], given: Any) -> Tensor:
-    """Take some axes together.
-
-    Where each channel stays for itself, its number; where parts are summed
-    (radix attention), that of the first part; where all channels are mixed,
-    nothing.
-    """
-    axes = given[0] if given and given[0] is not None else None
-    if isinstance(axes, int):
-        axes = [axes]
-    if not isinstance(axes, (list, tuple)) or not axes:
-        axes = list(range(found.dim()))
-    axes = [axis % found.dim() for axis in axes]
-    kept = found.amax(axes, keepdim=True)
-    mixed = any(_varies(found, axis) for axis in axes)
-    others = [d for d in range(found.dim()) if d not in axes]
-    if mixed:
-        first = found
-        for axis in axes:
-            first = first.narrow(axis, 0, 1)
-        apart = any(_varies(found, d) for d in others)
-        kept = first if apart else torch.zeros_like(first)
-    if len(shape) != found.dim():
-        kept = kept.flatten().view(
-            [found.shape[d] for d in others]
-        )  # the axes are gone
-    return kept.contiguous()
-
-
-def _parts(whole: Tensor, result: Any) -> List[Set[int]]:
-    """The parts that an operator takes a tensor's channels into, if any."""
-    if isinstance(result, (list, tuple)):
-        parts = [_atoms(part) for part in result]
-        return [] if all(part == parts[0] for part in parts) else parts
-    if result.numel() < whole.numel():
-        kept, others = _atoms(result), _atoms(whole) - _atoms(result)
-        return [kept, others] if others else []
-    # In a view of more axes, the last one that tells channels apart is that
-    # of the parts' own channels.
-    axes = [dim for dim in range(result.dim()) if _varies(result, dim)]
-    before = [dim for dim in range(whole.dim()) if _varies(whole, dim)]
-    if len(axes) < 2 or len(axes) <= len(before):
-        return []
-    first = axes[:-1]
-    flat = result.movedim(first, tuple(range(len(first))))
-    return [_atoms(part) for part in flat.flatten(0, len(first) - 1)]
-
-
-def _varies(found: Tensor, dim: int) -> bool:
-    """Whether different channels lie along an axis."""
-    if not found.numel():  # TSM shifts none of a few channels
-        return False
-    first = found.amax(dim, keepdim=True)
-    return bool(((found != first) & (found != NOTHING)).any())
-
-
-def _atoms(found: Tensor) -> Set[int]:
-    return set(found.unique().tolist()) - {NOTHING}

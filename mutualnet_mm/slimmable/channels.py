@@ -39,6 +39,9 @@ class LayerRule:
         narrow_groups (bool): A grouped convolution keeps all of its groups
             and narrows each of them. Defaults to False: groups keep their
             width, and whole ones are dropped.
+        heads (int): Channels, or each of the parts, are as many heads of
+            attention, of which whole ones are kept, whatever their width.
+            Defaults to 0: they are none.
     """
 
     fixed: bool = False
@@ -46,6 +49,7 @@ class LayerRule:
     divisor: int = 8
     parts: int = 1
     narrow_groups: bool = False
+    heads: int = 0
 
 
 PLAIN = LayerRule()
@@ -98,6 +102,9 @@ def active_channels(
     """
     if rule.fixed or width >= max_width:
         return channels
+    if rule.heads:
+        kept = make_divisible(rule.heads * width / max_width, 1)
+        return channels // rule.heads * min(rule.heads, kept)
     wanted = channels / max_width * width / rule.parts
     return min(channels, rule.parts * ROUNDING[rounding](wanted, rule))
 

@@ -5,6 +5,7 @@ from typing import Any, Callable, Dict, Optional
 
 from torch import nn
 
+from .heads import SlimHeads
 from .macs import count_on_meta
 from .meta import meta_copy
 from .trace import watch_channels
@@ -47,6 +48,10 @@ def count_module_params(
             if part is not None:
                 key = id(getattr(layer, name))
                 active[key] = max(active.get(key, 0), part.numel())
+    for heads in net.modules():
+        if isinstance(heads, SlimHeads):
+            for path, part in heads.narrowed().items():
+                active[id(heads.get_parameter(path))] = part.numel()
     for holder in net.modules():
         if isinstance(holder, SlimVectors):
             for name, part in holder.narrowed().items():

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .convert import restore
+from .heads import SlimHeads
 from .layers import SlimLayer
 from .meta import run_on_meta
 from .statistics import Statistics, check_statistics
@@ -53,6 +54,8 @@ def make_static(
         if isinstance(layer, SlimLayer):
             _shrink(layer, channels.get(layer), statistics.get(name))
             restore(layer)
+        elif isinstance(layer, SlimHeads):
+            layer.settle()
         elif isinstance(layer, SlimVectors):
             vectors = layer.narrowed()
             restore(layer)

@@ -22,9 +22,10 @@ def trial_shapes(
         net (nn.Module): At the widest setting, in evaluation mode; on the
             meta device nothing is computed.
         size (int): Side of a square in pixels. If it is too small, twice
-            that is tried, then seven and eight times, and half of these: two
-            sizes, since a network that flattens its map runs at a single
-            one. Defaults to 32.
+            that is tried, then what the network says it is built for
+            (``img_size``, ``slim_side``), then seven and eight times, and
+            half of these: two sizes, since a network that flattens its map
+            runs at a single one. Defaults to 32.
         frames (int): Frames of a clip; twice as many are tried, too. Defaults
             to 8.
 
@@ -36,15 +37,17 @@ def trial_shapes(
     """
     leads = _leading_axes(net, frames)
     found: Optional[Exception] = None
+    declared = [(side,) for side in _declared_sides(net)]
+    factors = ((1,), (2,), (7, 8), (3.5, 4))
+    usual = [tuple(int(f * size) for f in pair) for pair in factors]
     for lead in leads:
-        for factors in ((1,), (2,), (7, 8), (3.5, 4)):
-            sides = [int(factor * size) for factor in factors]
+        for sides in (*usual[:2], *declared, *usual[2:]):
             shapes = [(*lead, side, side) for side in sides]
-            error = _error(net, shapes[0])
+            error = trial_error(net, shapes[0])
             if error is None:
                 return shapes
             # What the input that is most likely meant fails with.
-            if lead == leads[0] and len(factors) > 1:
+            if lead == leads[0] and sides not in usual[:2]:
                 found = found or error
     assert found is not None
     *others, last = [' x '.join(map(str, (*lead, 'H', 'W'))) for lead in leads]
@@ -56,13 +59,27 @@ def trial_shapes(
     ) from found
 
 
+def _declared_sides(net: nn.Module) -> List[int]:
+    """Sides of the squares that modules say they are built for."""
+    sizes = [
+        getattr(module, name, None)
+        for module in net.modules()
+        for name in ('img_size', 'slim_side')
+    ]
+    sides = [
+        size[0] if isinstance(size, (list, tuple)) and size else size
+        for size in sizes
+    ]
+    return [*dict.fromkeys(s for s in sides if isinstance(s, int) and s > 0)]
+
+
 def _leading_axes(net: nn.Module, frames: int) -> List[Shape]:
     """Axes before height and width, the most likely ones first."""
     for first in net.modules():
         if isinstance(first, (nn.Conv2d, nn.Conv3d)):
             break
-    else:
-        raise ConfigError(f'{stock_name(net)} has no convolution to slim')
+    else:  # patches are cut out otherwise: images of three colours
+        return [(1, 3), (1, 3, frames)]
     channels = first.in_channels
     if isinstance(first, nn.Conv3d):
         return [(1, channels, frames), (1, channels, 2 * frames)]
@@ -79,7 +96,8 @@ def _leading_axes(net: nn.Module, frames: int) -> List[Shape]:
     ]
 
 
-def _error(net: nn.Module, shape: Shape) -> Optional[Exception]:
+def trial_error(net: nn.Module, shape: Shape) -> Optional[Exception]:
+    """What a network fails with on an input; None if it takes it."""
     like = next(net.parameters())
     try:
         with torch.no_grad():

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, first_line
 from .channels import Ranges, active_ranges, count, take
 from .convert import stock_name
+from .heads import SlimHeads
 from .joints import Joints, channel_axis, find_joints, tensors
 from .meta import meta_copy
 from .slim_layer import SlimLayer
@@ -102,6 +103,7 @@ def verify_slicing(
         else:
             net = copy.deepcopy(module).double().cpu()
             net.eval()  # not chained: stock backbones' ``train`` may not
+            _take_single(net)
         set_width(net, slim_states(net)[0].max_width)
         if input_shape is None:
             shapes = trial_shapes(name, net, size, frames)
@@ -111,6 +113,24 @@ def verify_slicing(
         if not is_verified:
             _prove(net, name, joints, shapes, fractions, tolerance)
     return joints
+
+
+def _take_single(net: nn.Module) -> None:
+    """Let layers in double precision take what stock code makes single.
+
+    Position encodings that are computed in ``forward``, for instance.
+    """
+
+    def cast(layer: Any, args: Tuple[Any, ...]) -> Tuple[Any, ...]:
+        dtype = layer.weight.dtype
+        return tuple(
+            x.to(dtype) if getattr(x, 'dtype', dtype) == torch.float else x
+            for x in args
+        )
+
+    for layer in net.modules():
+        if layer._parameters.get('weight') is not None:
+            layer.register_forward_pre_hook(cast)
 
 
 def _give_joints(
@@ -251,6 +271,9 @@ def _mask_inputs(
                 continue
             seen[call.name] = inputs
             net.get_submodule(call.name).blind(inputs)
+        for heads in net.modules():
+            if isinstance(heads, SlimHeads):
+                heads.blind()
 
 
 def _layer_pairs(net: nn.Module, trace: Trace, full_trace: Trace) -> _Pairs:
@@ -297,9 +320,12 @@ def _randomise(net: nn.Module, generator: torch.Generator) -> None:
     # Fresh statistics (0, 1) are alike in all channels, and some weights are
     # zero at first: both would hide a mix-up of channels.
     for layer in net.modules():
-        if not isinstance(layer, (SlimLayer, SlimVectors)):
-            continue
-        for tensor in (*layer.parameters(), *layer.buffers()):
+        tensors: Tuple[Any, ...] = ()
+        if isinstance(layer, (SlimLayer, SlimVectors)):
+            tensors = (*layer.parameters(), *layer.buffers())
+        elif isinstance(layer, SlimHeads):
+            tensors = tuple(layer.parameters(recurse=False))
+        for tensor in tensors:
             if tensor.dim() > 1:
                 std = tensor[0].numel() ** -0.5
                 tensor.data.normal_(0, std, generator=generator)

@@ -237,7 +237,7 @@ def test_nothing_is_changed():
 
 
 def test_network_without_convolution_is_refused():
-    with pytest.raises(ConfigError, match='Sequential has no convolution'):
+    with pytest.raises(ConfigError, match='1 x 3 x H x W'):
         verify_slicing(slimmed(nn.Sequential(nn.Linear(8, 8))))
 
 

@@ -7,6 +7,7 @@ from .mobilenet_v1 import MobileNetV1, SlimmableMobileNetV1
 from .resnet import SlimmableResNet, SlimmableResNet_CIFAR
 from .slimmable import Slimmable, SlimmableMixin
 from .slowfast import SlimmableResNet3dSlowFast
+from .transformers import TransformerMixin
 from .vgg import SlimmableVGG
 from .video import (
     SlimmableResNet3d,
@@ -30,5 +31,6 @@ __all__ = [
     'SlimmableVGG',
     'SlimmableWideResNet',
     'SlimmableX3D',
+    'TransformerMixin',
     'WideResNet',
 ]

@@ -58,11 +58,15 @@ class SlimmableMixin(Stock):
         with stock_arguments(self):
             super().__init__(*args, **kwargs)
         self._pretrained = pretrained
-        state = SlimState(max_width, rounding)
-        convert(self, state, find_family(type(self)).rules(self))
-        self.slim_state = state
+        self.slim_state = SlimState(max_width, rounding)
+        self.make_slim()
         self.slim_joints = self.verify_slicing()
         self._register_state_dict_hook(_save_rounding)
+
+    def make_slim(self) -> None:
+        """Make the layers of the stock backbone slim, once it is built."""
+        rules = find_family(type(self)).rules(self)
+        convert(self, self.slim_state, rules)
 
     def verify_slicing(self) -> Joints:
         """Find the joints, and prove that the backbone narrows.

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.registry import MODELS
+from tiny_transformers import settings_of, tensors
 from torch import nn
 
 from mutualnet_mm import UsageError
-from mutualnet_mm.slimmable import active_width
+from mutualnet_mm.models.backbones import TransformerMixin
+from mutualnet_mm.slimmable import active_width, make_static
 from mutualnet_mm.slimmable.layers import SlimLayer
 
 pytest.importorskip('mmaction')
@@ -66,6 +68,19 @@ SMALLER = {
     'ResNetAudio': dict(base_channels=32),
     'ResNetTSM': dict(depth=18, out_indices=(2, 3)),
     'X3D': dict(gamma_d=0.5),
+    'UniFormerV2': dict(
+        clip_pretrained=False,
+        width=64,
+        layers=2,
+        heads=4,
+        n_dim=64,
+        n_head=4,
+        return_list=[1],
+        n_layers=1,
+        t_size=8,
+        input_resolution=64,
+    ),
+    **settings_of('mmaction'),
 }
 for class_name, smaller in SMALLER.items():
     BACKBONES[class_name].update(smaller)
@@ -104,6 +119,9 @@ def test_right_or_refused(enter_scope, name):
         assert '\n' not in str(error) and name in str(error)
         return
     REASONS[name] = ''
+    if isinstance(net, TransformerMixin):
+        check_transformer(name, net)
+        return
     randomise(net)
     shape = INPUTS.get(name, (1, 3, 8, 64, 64))
     x = torch.randn(shape, dtype=torch.double)
@@ -123,6 +141,27 @@ def test_right_or_refused(enter_scope, name):
                 torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
     count = sum(p.numel() for p in narrow.parameters())
     assert count < 0.6 * sum(p.numel() for p in net.parameters())
+
+
+def check_transformer(name, net):
+    """As the stock network, and as the narrow one of stock layers.
+
+    More is shown of them in test_transformers.py.
+    """
+    stock = MODELS.build(dict(type=name, **copy.deepcopy(BACKBONES[name])))
+    stock.load_state_dict(net.state_dict(), strict=True)
+    x = torch.randn(net.slim_joints.input_shape)
+    static = copy.deepcopy(net)
+    for network in (net, stock, static):
+        network.eval()
+    with torch.no_grad():
+        for ours, theirs in zip(tensors(net(x)), tensors(stock(x))):
+            assert torch.equal(ours, theirs)
+    with active_width(static, 0.45):
+        make_static(static, x)
+    with torch.no_grad(), active_width(net, 0.45):
+        for ours, theirs in zip(tensors(net(x)), tensors(static(x))):
+            torch.testing.assert_close(ours, theirs)
 
 
 def maps(outputs):

@@ -4,7 +4,10 @@ Handwritten digits on photographs (tools/quickstart.sh makes them), 128 x 192
 pixels, a slim neck, small heads and few RoIs, from scratch.
 """
 
-_base_ = ['../mutual_mask_rcnn_vgg16.py']
+_base_ = [
+    '../mutual_mask_rcnn_vgg16.py',
+    '../_base_/datasets/digit_scenes.py',
+]
 
 channels = 128
 model = dict(
@@ -38,8 +41,6 @@ model = dict(
     ),
 )
 
-data_root = 'data/digit_scenes/'
-classes = tuple('0123456789')
 resize = dict(type='Resize', scale=(192, 128), keep_ratio=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -50,42 +51,19 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     resize,
-    dict(
-        type='PackDetInputs',
-        meta_keys=(
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-        ),
-    ),
+    _base_.digits_packed,
 ]
 train_dataloader = dict(
     batch_size=4,
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(
-        data_root=data_root,
-        ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='train/'),
-        metainfo=dict(classes=classes),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(pipeline=train_pipeline, **_base_.digits_train),
+    **_base_.digits_loader,
 )
 val_dataloader = dict(
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(
-        data_root=data_root,
-        ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='val/'),
-        metainfo=dict(classes=classes),
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(pipeline=test_pipeline, **_base_.digits_val),
+    **_base_.digits_loader,
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+val_evaluator = _base_.digits_evaluator
 test_evaluator = val_evaluator
 
 train_cfg = dict(max_epochs=4, val_interval=10)

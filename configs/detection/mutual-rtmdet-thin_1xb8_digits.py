@@ -7,7 +7,10 @@ for the last epochs. Scenes of digits on photographs, which
 tools/quickstart.sh makes, in squares of 192 pixels, from scratch.
 """
 
-_base_ = ['mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py']
+_base_ = [
+    'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+    '../_base_/datasets/digit_scenes.py',
+]
 custom_imports = dict(imports=['mutualnet_mm'], allow_failed_imports=False)
 
 size, channels = 192, 64
@@ -38,7 +41,6 @@ model = dict(
     test_cfg=dict(nms_pre=1000, max_per_img=30),
 )
 
-data_root = 'data/digit_scenes/'
 pad = dict(type='Pad', size=(size, size), pad_val=dict(img=(114, 114, 114)))
 load = [
     dict(type='LoadImageFromFile'),
@@ -73,44 +75,19 @@ test_pipeline = [
     dict(type='Resize', scale=(size, size), keep_ratio=True),
     pad,
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=(
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-        ),
-    ),
+    _base_.digits_packed,
 ]
-metainfo = dict(classes=tuple('0123456789'))
 train_dataloader = dict(
     batch_size=8,
-    num_workers=0,
-    persistent_workers=False,
-    pin_memory=False,
-    dataset=dict(
-        data_root=data_root,
-        ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='train/'),
-        metainfo=metainfo,
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(pipeline=train_pipeline, **_base_.digits_train),
+    **_base_.digits_loader,
 )
 val_dataloader = dict(
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(
-        data_root=data_root,
-        ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='val/'),
-        metainfo=metainfo,
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(pipeline=test_pipeline, **_base_.digits_val),
+    **_base_.digits_loader,
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+val_evaluator = _base_.digits_evaluator
 test_evaluator = val_evaluator
 
 max_epochs = 16

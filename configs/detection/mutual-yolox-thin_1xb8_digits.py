@@ -7,7 +7,10 @@ all switched off for the last epochs. Scenes of digits on photographs, which
 tools/quickstart.sh makes, in squares of 192 pixels, from scratch.
 """
 
-_base_ = ['mmdet::yolox/yolox_tiny_8xb8-300e_coco.py']
+_base_ = [
+    'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py',
+    '../_base_/datasets/digit_scenes.py',
+]
 custom_imports = dict(imports=['mutualnet_mm'], allow_failed_imports=False)
 
 size, channels = 192, 64
@@ -36,8 +39,6 @@ model = dict(
     ),
 )
 
-data_root = 'data/digit_scenes/'
-metainfo = dict(classes=tuple('0123456789'))
 pad = dict(
     type='Pad', pad_to_square=True, pad_val=dict(img=(114.0, 114.0, 114.0))
 )
@@ -62,44 +63,22 @@ test_pipeline = [
     dict(type='Resize', scale=(size, size), keep_ratio=True),
     pad,
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=(
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-        ),
-    ),
+    _base_.digits_packed,
 ]
 train_dataloader = dict(
     batch_size=8,
-    num_workers=0,
-    persistent_workers=False,
     dataset=dict(
-        dataset=dict(
-            data_root=data_root,
-            ann_file='annotations/instances_train.json',
-            data_prefix=dict(img='train/'),
-            metainfo=metainfo,
-        ),
+        dataset=dict(**_base_.digits_train),
         pipeline=train_pipeline,
     ),
+    **_base_.digits_loader,
 )
 val_dataloader = dict(
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(
-        data_root=data_root,
-        ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='val/'),
-        metainfo=metainfo,
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(pipeline=test_pipeline, **_base_.digits_val),
+    **_base_.digits_loader,
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+val_evaluator = _base_.digits_evaluator
 test_evaluator = val_evaluator
 
 max_epochs, last_epochs = 16, 4

@@ -220,7 +220,7 @@ def test_a_loaded_file_is_not_verified_again(store, monkeypatch):
     """What wrote it has done so; that takes most of the time of loading."""
     path, run_full = store(), []
     monkeypatch.setattr(
-        'mutualnet_mm.slimmable.verify._verify',
+        'mutualnet_mm.slimmable.verify._prove',
         lambda *args: run_full.append(args),
     )
     AdaptiveModel.from_file(path)

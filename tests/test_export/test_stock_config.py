@@ -272,8 +272,8 @@ def test_against_a_stock_config():
         *('train_pipeline', 'test_pipeline'),  # images of another size
         *('train_dataloader', 'val_dataloader', 'test_dataloader'),
     ]
-    assert set(found) == {'custom_hooks', 'resize'}
-    assert found['custom_hooks'] == []
+    assert set(found) == {'custom_hooks', 'resize', 'sync_bn'}
+    assert found['custom_hooks'] == [] and found['sync_bn'] == 'torch'
 
 
 @pytest.mark.parametrize(

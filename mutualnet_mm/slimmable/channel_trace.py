@@ -139,7 +139,7 @@ class ChannelTrace(TorchDispatchMode):
         found = self._of(x)
         if found is None:
             return None
-        found = found.movedim(dim, 0).flatten(1)
+        found = found.movedim(dim, 0).reshape(found.shape[dim], -1)
         first = found.amax(1)
         if ((found != first[:, None]) & (found != NOTHING)).any():
             return None

@@ -53,7 +53,8 @@ def find_joints(module: nn.Module, x: Tensor) -> Joints:
     """Tell each slim layer which channels it gets and keeps.
 
     Sets ``slim_inputs`` and ``slim_outputs``, and where parts or groups have
-    to stay whole ``slim_rule``.
+    to stay whole ``slim_rule``. A layer that does not run, as in a branch for
+    training alone, is marked so: it raises where it would have to narrow.
 
     Args:
         module (nn.Module): With slim layers, at the widest setting and in
@@ -73,6 +74,8 @@ def find_joints(module: nn.Module, x: Tensor) -> Joints:
         if isinstance(layer, SlimLayer)
     }
     makers = _Makers(trace, layers)
+    for name, layer in layers.items():
+        layer.slim_unproven = '' if name in trace.inputs else name
     for name in trace.inputs:
         layers[name].slim_inputs = makers.input_layout(name)
         layers[name].slim_outputs = makers.output_layout(name)
@@ -98,7 +101,7 @@ def tensors(value: Any) -> Any:
 
 def channel_axis(output: Tensor) -> int:
     """Axis of the channels in what a network returns."""
-    return -1 if output.dim() in (2, 3) else 1
+    return -1 if output.dim() < 4 else 1
 
 
 class _Place(NamedTuple):

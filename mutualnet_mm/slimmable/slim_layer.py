@@ -53,12 +53,15 @@ class SlimLayer(nn.Module):
             are the leading ones.
         slim_outputs (tuple, optional): The same of its output: parts that
             narrow for themselves.
+        slim_unproven (str): Its name, if the pass that joints were found in
+            did not run it; else empty.
     """
 
     slim_state: SlimState
     slim_rule: LayerRule = PLAIN
     slim_inputs: Optional[Layout] = None
     slim_outputs: Optional[Layout] = None
+    slim_unproven: str = ''
     tensor_names: ClassVar[Tuple[str, ...]] = ('weight', 'bias')
     inner_rules: ClassVar[Mapping[str, LayerRule]] = {}
     folds: ClassVar[bool] = False
@@ -219,8 +222,15 @@ class SlimLayer(nn.Module):
         """Places of an input's channels among those at the widest setting.
 
         Raises:
-            ConfigError: If they are not as many as the joints say.
+            ConfigError: If they are not as many as the joints say, or if
+                nothing is known of them.
         """
+        if self.slim_unproven:
+            raise ConfigError(
+                f'layer "{self.slim_unproven}" did not run while the network '
+                'was proven to narrow, so that its channels are not known: '
+                'switch off what runs it, such as a branch for training alone'
+            )
         if self.slim_inputs is None:
             return ((0, inputs),)
         ranges = self._active(self.slim_inputs)

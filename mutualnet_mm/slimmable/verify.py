@@ -148,6 +148,7 @@ def _give_joints(
             ours.slim_rule = theirs.slim_rule
             ours.slim_inputs = theirs.slim_inputs
             ours.slim_outputs = theirs.slim_outputs
+            ours.slim_unproven = theirs.slim_unproven
         elif isinstance(ours, SlimVectors):
             ours.slim_vectors = theirs.slim_vectors
     return joints

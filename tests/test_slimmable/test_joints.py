@@ -332,3 +332,29 @@ def test_groups_stay_whole(width, groups):
     (((given,), out),) = runs
     assert given.shape[1] == 12 * groups
     assert out.shape[1] == 4 * groups
+
+
+class Auxiliary(Two):
+    """With a branch, behind the joint, that training alone runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.aux = nn.Conv2d(96, 8, 1)
+
+    def forward(self, x):
+        a = self.norm(self.a(x))
+        both = torch.cat([self.b(a), a], 1)
+        if self.training:
+            return self.out(both), self.aux(both)
+        return self.out(both)
+
+
+def test_a_layer_that_was_not_proven_is_refused_once_it_runs():
+    """Its input's active channels are not the leading ones."""
+    net = slimmed(Auxiliary).train()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.double)
+    net(x)
+    with active_width(net, 0.5):
+        with pytest.raises(ConfigError, match='"aux" did not run.*training'):
+            net(x)
+        net.eval()(x)

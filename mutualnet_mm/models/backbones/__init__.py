@@ -1,7 +1,8 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Slimmable backbones, one file per family."""
 
-from . import van as van  # registers its rules
+from . import classifiers as classifiers  # registers their rules
+from . import van as van
 from .mobilenet import SlimmableMobileNetV2, SlimmableMobileNetV3
 from .mobilenet_v1 import MobileNetV1, SlimmableMobileNetV1
 from .resnet import SlimmableResNet, SlimmableResNet_CIFAR

@@ -77,9 +77,6 @@ def clip_length(cfg: Config, of_segments: bool) -> Optional[Delivered]:
 
 
 def _pipelines(cfg: Config, stage: str) -> Iterator[Sequence[Step]]:
-    # Several loaders may take turns; the first one counts.
-    if not isinstance(cfg.get(f'{stage}_dataloader') or {}, dict):
-        return
     for place, dataset in stage_datasets(cfg, (stage,)):
         yield pipeline_steps(place, dataset)
 

@@ -44,7 +44,11 @@ def stage_datasets(
     for stage in stages:
         name = f'{stage}_dataloader'
         loader = cfg.get(name) or {}
-        yield from _datasets(f'{name}.dataset', loader.get('dataset'))
+        if isinstance(loader, (list, tuple)):  # several take turns
+            for i, one in enumerate(loader):
+                yield from _datasets(f'{name}.{i}.dataset', one.get('dataset'))
+        else:
+            yield from _datasets(f'{name}.dataset', loader.get('dataset'))
 
 
 def _datasets(place: str, dataset: Any) -> Iterator[Tuple[str, dict]]:

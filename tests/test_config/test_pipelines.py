@@ -62,3 +62,14 @@ def test_data_sets_inside_of_wrappers():
     assert list(dict(stage_datasets(cfg, ('test',)))) == [
         'test_dataloader.dataset'
     ]
+
+
+def test_loaders_that_take_turns():
+    """A stray comma behind a loader makes such a list, too."""
+    loaders = [dict(dataset=dict(ann_file=name)) for name in 'ab']
+    cfg = Config(dict(train_dataloader=loaders))
+    found = {p: s.ann_file for p, s in stage_datasets(cfg, ('train',))}
+    assert found == {
+        'train_dataloader.0.dataset': 'a',
+        'train_dataloader.1.dataset': 'b',
+    }

@@ -26,7 +26,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, first_line
-from .channels import Ranges, active_ranges, count, take
+from .channels import (
+    PLAIN,
+    Ranges,
+    active_channels,
+    active_ranges,
+    count,
+    take,
+)
 from .convert import stock_name
 from .heads import SlimHeads
 from .joints import Joints, channel_axis, find_joints, tensors
@@ -192,6 +199,8 @@ def _prove(
                 'other layers, or returns another number of outputs, than at '
                 'the widest'
             )
+        if fraction == min(fractions):
+            _check_narrows(net, name, width, joints, trace, full_trace)
         with active_width(net, width):
             pairs = [
                 *_layer_pairs(net, trace, full_trace),
@@ -223,6 +232,31 @@ class _Call(NamedTuple):
 
 Trace = List[_Call]
 _Pairs = Iterator[Tuple[str, Tensor, Optional[Tensor]]]
+
+
+def _check_narrows(
+    net: nn.Module,
+    name: str,
+    width: float,
+    joints: Joints,
+    trace: Trace,
+    full_trace: Trace,
+) -> None:
+    """Refuse a network whose joints leave every layer whole."""
+    state, could = slim_states(net)[0], False
+    for call, full in zip(trace, full_trace):
+        channels = full.output.shape[call.axis]
+        if call.output.shape[call.axis] < channels:
+            return
+        layer: Any = net.get_submodule(call.name)
+        could |= not layer.slim_rule.fixed and channels > active_channels(
+            channels, width, state.max_width, PLAIN, state.rounding
+        )
+    if could:
+        raise ConfigError(
+            f'{name} cannot be slimmed: at width {width:.2g} every layer '
+            f'keeps all of its channels{_not_understood(joints)}'
+        )
 
 
 def _record(net: nn.Module, x: Tensor) -> Tuple[Trace, List[Tensor]]:

@@ -258,3 +258,11 @@ def test_another_default_device():
     convert(net, SlimState())
     with torch.device('meta'):
         verify_slicing(net)
+
+
+def test_a_network_that_stays_whole_is_refused():
+    """Whole groups of 12 channels, in multiples of 8, are all of them."""
+    net = nn.Sequential(nn.Conv2d(3, 24, 1), nn.Conv2d(24, 24, 1, groups=2))
+    convert(net, SlimState())
+    with pytest.raises(ConfigError, match='0.3 every layer keeps all of its'):
+        verify_slicing(net)

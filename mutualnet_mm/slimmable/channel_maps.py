@@ -79,4 +79,5 @@ def varies(found: Tensor, dim: int) -> bool:
 
 def atoms_of(found: Tensor) -> Set[int]:
     """All channels of a map."""
-    return set(found.unique().tolist()) - {NOTHING}
+    counts = torch.bincount(found.flatten())  # no sort: maps are large
+    return set(counts.nonzero().flatten().tolist()) - {NOTHING}

@@ -6,8 +6,19 @@ shape that says, place by place, which channel it holds. What only moves values
 about (views, concatenations, shuffles) is done to both.
 """
 
+from collections import defaultdict
 from contextlib import ExitStack
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import (
+    Any,
+    DefaultDict,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +110,8 @@ class ChannelTrace(TorchDispatchMode):
         self.inputs: Dict[str, List[Optional[List[int]]]] = {}
         self.made: Dict[str, range] = {}
         self.vectors: Dict[Tuple[SlimVectors, str], List[int]] = {}
-        self.labels: Dict[int, Tuple[Tuple[int, int], ...]] = {}
+        self.labels: DefaultDict[int, Set[Tuple[int, int]]]
+        self.labels = defaultdict(set)
         self.unknown: Set[str] = set()
         self.mixed: Set[int] = set()
         self._splits = 0
@@ -310,9 +322,10 @@ class ChannelTrace(TorchDispatchMode):
             found = found.expand(shape)
             both = (result != found) & (result != NOTHING) & (found != NOTHING)
             if both.any():
-                pairs = torch.stack((result[both], found[both]), 1)
-                for a, b in pairs.unique(dim=0).tolist():
-                    self._unite(a, b)
+                number = len(self.atoms)  # one number for a pair sorts faster
+                pairs = (result[both] * number + found[both]).unique()
+                for pair in pairs.tolist():
+                    self._unite(*divmod(pair, number))
             result = torch.where(result == NOTHING, found, result)
         return result
 
@@ -352,7 +365,7 @@ class ChannelTrace(TorchDispatchMode):
         a, b = self.root(a), self.root(b)
         if a != b:
             self._parents[b] = a
-            self.labels[a] = self.labels.get(a, ()) + self.labels.pop(b, ())
+            self.labels[a] |= self.labels.pop(b, set())
 
     def _label_parts(self, channels: Optional[List[int]], parts: int) -> None:
         """Note that channels are equal parts."""
@@ -365,10 +378,11 @@ class ChannelTrace(TorchDispatchMode):
     def _label(self, parts: List[Set[int]]) -> None:
         """Note that channels are taken apart."""
         self._splits += bool(parts)
-        for number, part in enumerate(parts):
-            for root in {self.root(atom) for atom in part}:
-                labels = self.labels.get(root, ())
-                self.labels[root] = (*labels, (self._splits, number))
+        # Many parts may have the same channels: the tokens of a sequence.
+        unlike = {frozenset(map(self.root, part)) for part in parts}
+        for number, roots in enumerate(unlike):
+            for root in roots:
+                self.labels[root].add((self._splits, number))
 
 
 def _convolves_each(func: Any, args: Any) -> bool:

@@ -223,7 +223,7 @@ class _Makers:
         times: Counter = Counter()
         for atom in made:
             root = self._trace.root(atom)
-            labels = frozenset(self._trace.labels.get(root, ()))
+            labels = frozenset(self._trace.labels[root])
             # Of channels that are added to the same one each keeps its share.
             times[root] += 1
             part = labels, self._members[root], times[root]

@@ -3,6 +3,7 @@
 #
 # Usage: run_tests.sh [PYTEST ARGUMENTS]
 #
+# Tests that take minutes are left out: run_tests.sh -m nightly runs those.
 # Without arguments the numerical tests are run a second time, with the
 # kernels of an older processor: no result may depend on how one rounds.
 
@@ -18,7 +19,7 @@ run=(.venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile)
 "${run[@]}" "$@"
 if [ $# -eq 0 ]; then
     export ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1
-    "${run[@]}" -m 'not subprocess' --ignore-glob='*/test_every_*backbone.py' \
+    "${run[@]}" -m 'not subprocess and not nightly' --ignore-glob='*/test_every_*backbone.py' \
         tests/test_slimmable tests/test_models/test_backbones \
         tests/test_models/test_{classifier_runs,classifier_recipes}.py \
         tests/test_models/test_{gradients,mutual,mutual_layers}.py \

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from programs import run_program
 
+from mutualnet_mm.config.stock import config_folder
 from mutualnet_mm.survey import survey
 from mutualnet_mm.survey.processes import run_process
 
@@ -41,6 +42,38 @@ CONFIGS = {
     'crash.py': GOOD + '__import__("os")._exit(3)\n',
     'slow.py': GOOD + 'import time\ntime.sleep(60)\n',
 }
+
+# Stock configs that are unlike in what was hard about them.
+SPREAD = dict(
+    mmpretrain=[
+        'convnext/convnext-tiny_32xb128_in1k.py',
+        'densenet/densenet121_4xb256_in1k.py',
+        'efficientnet/efficientnet-b0_8xb32_in1k.py',
+        'inception_v3/inception-v3_8xb32_in1k.py',
+        'mobilenet_v3/mobilenet-v3-small-050_8xb128_in1k.py',
+        'resnest/resnest50_32xb64_in1k.py',
+        'swin_transformer/swin-tiny_16xb64_in1k.py',
+    ],
+    mmdet=[
+        'atss/atss_r50_fpn_1x_coco.py',
+        'detr/detr_r50_8xb2-150e_coco.py',
+        'gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py',
+        'hrnet/faster-rcnn_hrnetv2p-w18-1x_coco.py',
+        'retinanet/retinanet_r50_fpn_8xb8-amp-lsj-200e_coco.py',
+        'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+        'ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py',
+        'yolox/yolox_tiny_8xb8-300e_coco.py',
+    ],
+    mmaction=[
+        'recognition/r2plus1d/r2plus1d_r34_8xb8-8x8x1-180e_kinetics400-rgb.py',
+        'recognition/slowfast/'
+        'slowfast_r50_8xb8-4x16x1-256e_kinetics400-rgb.py',
+        'recognition/tsn/'
+        'tsn_imagenet-pretrained-r50_8xb32-1x1x3-100e_kinetics400-rgb.py',
+        'recognition/x3d/x3d_s_13x6x1_facebook-kinetics400-rgb.py',
+        'skeleton/posec3d/slowonly_r50_8xb16-u48-240e_ntu60-xsub-keypoint.py',
+    ],
+)
 
 
 @pytest.fixture
@@ -101,8 +134,8 @@ def test_a_time_limit(folder):
         ('mmdet', 'retinanet/retinanet_r18_fpn_1x_coco.py'),
         (
             'mmaction',
-            'skeleton/posec3d/'
-            'slowonly_r50_8xb16-u48-240e_ntu60-xsub-keypoint.py',
+            'recognition/tsm/tsm_imagenet-pretrained-mobilenetv2_'
+            '8xb16-1x1x8-100e_kinetics400-rgb.py',
         ),
     ],
 )
@@ -123,6 +156,21 @@ def test_whole_configs(project, config, tmp_path, monkeypatch):
     )  # nothing is tried again
     assert run_program(*command).returncode == 0
     assert (tmp_path / f'out/{project}.jsonl').read_text() == line
+
+
+@pytest.mark.nightly
+@pytest.mark.subprocess
+@pytest.mark.parametrize('project', SPREAD)
+def test_a_spread_of_configs(project, tmp_path):
+    pytest.importorskip(project)
+    folder = config_folder(project)
+    found = survey(
+        *(project, folder, SPREAD[project], tmp_path / 'data', tmp_path),
+        600,
+    )
+    assert {o.config: (o.result, o.stage, o.reason) for o in found} == (
+        dict.fromkeys(SPREAD[project], ('works', '', ''))
+    )
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,11 @@ def read_outcomes(path: Path) -> Dict[str, Outcome]:
 
 
 def add_outcome(path: Path, outcome: Outcome) -> None:
-    """Write an outcome behind the others."""
-    with path.open('a', encoding='utf-8') as file:
-        file.write(json.dumps(asdict(outcome)) + '\n')
+    """Write an outcome behind the others.
+
+    It takes the place of a last line that was not finished.
+    """
+    with path.open('ab+') as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b'\n') + 1)
+        file.write(f'{json.dumps(asdict(outcome))}\n'.encode())

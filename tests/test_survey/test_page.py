@@ -94,6 +94,10 @@ def test_outcomes_in_a_file(tmp_path):
     with path.open('a') as file:  # interrupted while it was written
         file.write('{"config": "b/th')
     assert read_outcomes(path) == expected
+    for name in ('b/three.py', 'b/four.py'):
+        expected[name] = Outcome(name, 'works', '', '', 4, 2.0)
+        add_outcome(path, expected[name])
+    assert read_outcomes(path) == expected
 
 
 @pytest.mark.parametrize('line', ['nothing', json.dumps(dict(config='a'))])

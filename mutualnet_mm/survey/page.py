@@ -33,7 +33,9 @@ def coverage_page(
         date (str): When.
     """
     counts = Counter(outcome.result for outcome in outcomes)
-    runs = counts['works'] + counts['refused']
+    run_stock = [outcome for outcome in outcomes if outcome.stock_ran]
+    runs = len(run_stock)
+    slow = sum(outcome.result == 'too slow' for outcome in run_stock)
     share = f' ({100 * counts["works"] / runs:.0f} %)' if runs else ''
     lines = [
         f'# Stock configs of {project} {version}, adaptive',
@@ -48,7 +50,9 @@ def coverage_page(
         'model runs on those.',
         '',
         f'Of {runs} configs that run as they are, {counts["works"]}{share} '
-        'run adaptive.',
+        'run adaptive;',
+        f'{counts["refused"]} are refused, which counts processes that crash, '
+        f'and {slow} take too long.',
         '',
         '| result | configs |',
         '|---|---|',

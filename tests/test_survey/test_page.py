@@ -11,16 +11,23 @@ from mutualnet_mm.survey import (
     reasons,
 )
 
+
+def outcome(name, result='works', stage='', reason='', stock_ran=True):
+    return Outcome(name, result, stage, reason, stock_ran, 4, 1.5)
+
+
 OUTCOMES = [
-    Outcome('b/two.py', 'refused', 'build', 'layers.1.conv is odd', 4, 1.5),
-    Outcome('b/one.py', 'works', '', '', 4, 3.0),
-    Outcome('a/one.py', 'refused', 'build', 'layers.2.conv is odd', 1, 1.0),
-    Outcome('c/d/e.py', 'stock fails', 'data', 'a|b <c>', 1, 1.0),
-    Outcome('c/d/f.py', 'not tried', 'data', 'no data', 1, 1.0),
-    Outcome('c/d/g.py', 'too slow', 'loss', 'takes more than 3 s', 1, 9.0),
+    outcome('b/two.py', 'refused', 'build', 'layers.1.conv is odd', True),
+    outcome('b/one.py'),
+    outcome('a/one.py', 'refused', 'build', 'layers.2.conv is odd', True),
+    outcome('c/d/e.py', 'stock fails', 'data', 'a|b <c>', False),
+    outcome('c/d/f.py', 'not tried', 'data', 'no data', False),
+    outcome('c/d/g.py', 'too slow', 'loss', 'takes more than 3 s', False),
+    outcome('c/d/h.py', 'too slow', 'loss', 'takes more than 3 s', True),
 ]
 PAGE = """
-Of 3 configs that run as they are, 1 (33 %) run adaptive.
+Of 4 configs that run as they are, 1 (25 %) run adaptive;
+2 are refused, which counts processes that crash, and 1 take too long.
 
 | result | configs |
 |---|---|
@@ -28,7 +35,7 @@ Of 3 configs that run as they are, 1 (33 %) run adaptive.
 | refused | 2 |
 | stock fails too | 1 |
 | no data to try it on | 1 |
-| takes too long here | 1 |
+| takes too long here | 2 |
 
 ## Reasons
 
@@ -37,7 +44,7 @@ Of 3 configs that run as they are, 1 (33 %) run adaptive.
 | 2 | refused | build: ... is odd |
 | 1 | stock fails too | data: a\\|b &lt;c> |
 | 1 | no data to try it on | data: no data |
-| 1 | takes too long here | loss: takes more than ... s |
+| 2 | takes too long here | loss: takes more than ... s |
 
 ## a
 
@@ -59,21 +66,22 @@ Of 3 configs that run as they are, 1 (33 %) run adaptive.
 | e | stock fails too: data: a\\|b &lt;c> |
 | f | no data to try it on: data: no data |
 | g | takes too long here: loss: takes more than 3 s |
+| h | takes too long here: loss: takes more than 3 s |
 """
 
 
 def test_the_page():
     page = coverage_page('mmdet', '3.3.0', OUTCOMES, 'tool --x', '2024-01-02')
-    head, _, rest = page.partition('\nOf 3 configs')
+    head, _, rest = page.partition('\nOf 4 configs')
     assert head.startswith('# Stock configs of mmdet 3.3.0, adaptive\n')
     assert '`tool --x` on 2024-01-02' in ' '.join(head.split())
     assert max(map(len, head.splitlines())) < 80
-    assert f'\nOf 3 configs{rest}' == PAGE
+    assert f'\nOf 4 configs{rest}' == PAGE
 
 
 def test_a_page_of_nothing_that_runs():
-    page = coverage_page('mmdet', '3', OUTCOMES[3:], 'tool', 'today')
-    assert 'Of 0 configs that run as they are, 0 run adaptive.' in page
+    page = coverage_page('mmdet', '3', OUTCOMES[3:6], 'tool', 'today')
+    assert 'Of 0 configs that run as they are, 0 run adaptive;' in page
 
 
 def test_frequent_reasons_first():
@@ -84,9 +92,9 @@ def test_frequent_reasons_first():
 def test_outcomes_in_a_file(tmp_path):
     path = tmp_path / 'mmdet.jsonl'
     assert read_outcomes(path) == {}
-    for outcome in OUTCOMES:
-        add_outcome(path, outcome)
-    again = Outcome('a/one.py', 'works', '', '', 4, 2.0)
+    for found in OUTCOMES:
+        add_outcome(path, found)
+    again = outcome('a/one.py')
     add_outcome(path, again)
     expected = {o.config: o for o in OUTCOMES}
     expected['a/one.py'] = again
@@ -95,7 +103,7 @@ def test_outcomes_in_a_file(tmp_path):
         file.write('{"config": "b/th')
     assert read_outcomes(path) == expected
     for name in ('b/three.py', 'b/four.py'):
-        expected[name] = Outcome(name, 'works', '', '', 4, 2.0)
+        expected[name] = outcome(name)
         add_outcome(path, expected[name])
     assert read_outcomes(path) == expected
 

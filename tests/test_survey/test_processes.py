@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from programs import run_program
 
-from mutualnet_mm.survey import survey
+from mutualnet_mm.survey import processes, survey
 from mutualnet_mm.survey.processes import run_process
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +81,55 @@ def test_what_becomes_of_configs(folder):
     logs = {path.name for path in (folder / 'logs').iterdir()}
     assert {'good-stock.txt', 'good-adaptive.txt', 'broken-stock.txt'} <= logs
     assert 'broken-adaptive.txt' not in logs
+
+
+SLOW = ('loss', 'takes more than 9 s')
+FAILS = ('loss', 'too few pixels')
+RUNS = ('', '')
+
+
+@pytest.mark.parametrize(
+    'attempts, expected',
+    [
+        # Divisors of mmdet are 4 and 1; of adaptive ones also 2.
+        (
+            {(False, 4): RUNS, (True, 4): RUNS},
+            ('works', '', '', True, 4),
+        ),
+        (
+            {(False, 4): RUNS, (True, 4): SLOW},
+            ('too slow', *SLOW, True, 4),
+        ),
+        ({(False, 4): SLOW}, ('too slow', *SLOW, False, 4)),
+        (
+            {(False, 4): FAILS, (False, 1): FAILS},
+            ('stock fails', *FAILS, False, 1),
+        ),
+        (
+            {(False, 4): RUNS, (True, 4): FAILS, (True, 2): RUNS},
+            ('works', '', '', True, 2),
+        ),
+        (
+            {(False, 4): FAILS, (False, 1): RUNS, (True, 1): FAILS},
+            ('refused', *FAILS, True, 1),
+        ),
+    ],
+)
+def test_attempts(attempts, expected, tmp_path, monkeypatch):
+    """Which sizes are tried, and what is said of the stock model."""
+    made = []
+
+    def run(arguments, log, timeout):
+        made.append((arguments['adaptive'], arguments['divisor']))
+        return attempts[made[-1]]
+
+    monkeypatch.setattr(processes, 'run_process', run)
+    (found,) = survey('mmdet', *[tmp_path, ['a.py'], tmp_path, tmp_path], 9)
+    assert made == [*attempts]
+    assert (
+        *(found.result, found.stage, found.reason),
+        *(found.stock_ran, found.divisor),
+    ) == expected
 
 
 @pytest.mark.subprocess

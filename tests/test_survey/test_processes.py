@@ -164,7 +164,7 @@ def test_whole_configs(project, config, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith('1 of 1 configs work: ')
     line = (tmp_path / f'out/{project}.jsonl').read_text()
-    assert json.loads(line)['result'] == 'works'
+    assert json.loads(line)['outcome']['result'] == 'works'
     page = (tmp_path / f'out/{project}.md').read_text()
     assert '1 (100 %) run adaptive' in page
     monkeypatch.setattr(
@@ -180,6 +180,8 @@ def test_whole_configs(project, config, tmp_path, monkeypatch):
         (['--project', 'mmseg'], "invalid choice: 'mmseg'"),
         (['--project', 'mmdet', '--filter', 'no/such'], 'no config in'),
         (['--project', 'mmdet', '--jobs', '0'], '--jobs=0: use a whole'),
+        (['--project', 'mmdet', '--timeout', '-1'], '--timeout -1.0: use a'),
+        (['--project', 'mmdet', '--timeout', 'nan'], '--timeout nan: use a'),
     ],
 )
 def test_refusals(arguments, message, tmp_path, monkeypatch):

@@ -4,27 +4,31 @@
 
 One config of each combination of parts, adaptive and as it is, each in a
 process of its own, on generated data. Interrupted, the same command goes on
-where it stopped. Leaves DIR/PROJECT.jsonl and DIR/PROJECT.md, and writes
-docs/coverage/PROJECT.md once all configs of the project were tried.
+where it stopped; what other versions found is found anew. Leaves
+DIR/PROJECT.jsonl and DIR/PROJECT.md, and writes docs/coverage/PROJECT.md once
+all configs of the project were tried.
 """
 
+import math
 import sys
 from datetime import date
 from importlib import import_module
 from pathlib import Path
 
+from mutualnet_mm import __version__
 from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.config.stock import config_folder
 from mutualnet_mm.errors import UsageError, check_count
-from mutualnet_mm.files import make_folder
+from mutualnet_mm.files import atomic_write, make_folder
 from mutualnet_mm.progress_bars import track
 from mutualnet_mm.survey import (
     DIVISORS,
-    add_outcome,
+    Record,
+    add_record,
     choose,
     combination,
     coverage_page,
-    read_outcomes,
+    read_records,
     reasons,
     size,
     stock_configs,
@@ -70,9 +74,8 @@ def parse_args():
     return parser.parse_args()
 
 
-def chosen_configs(args, folder) -> list:
+def chosen_configs(args, found, folder) -> list:
     """Names of the configs to try."""
-    found = stock_configs(folder, args.filter)
     names = choose(
         (name, combination(cfg), size(cfg, name))
         for name, cfg in track(found.items(), 'reading configs', len(found))
@@ -90,38 +93,50 @@ def chosen_configs(args, folder) -> list:
 
 def run(args) -> None:
     check_count(args.jobs, '--jobs')
+    if not 0 < args.timeout < math.inf:
+        raise UsageError(f'--timeout {args.timeout}: use a positive number')
     folder = config_folder(args.project)
     out = make_folder(args.out)
     logs = make_folder(out / 'logs' / args.project)
     file = out / f'{args.project}.jsonl'
-    names = chosen_configs(args, folder)
-    outcomes = read_outcomes(file)
-    left = [name for name in names if name not in outcomes]
+    found, unreadable = stock_configs(folder, args.filter)
+    names = chosen_configs(args, found, folder)
+    versions = __version__, import_module(args.project).__version__
+    records = {
+        name: record
+        for name, record in read_records(file).items()
+        if record.holds(*versions, args.timeout)
+    }
+    left = [name for name in names if name not in records]
     trials = survey(
         *(args.project, folder, left, out / 'data', logs),
         args.timeout,
         args.jobs,
     )
     for outcome in track(trials, args.project, len(left)):
-        add_outcome(file, outcome)
-        outcomes[outcome.config] = outcome
-    found = [outcomes[name] for name in names]
+        today = date.today().isoformat()
+        record = Record(outcome, *versions, args.timeout, today)
+        add_record(file, record)
+        records[outcome.config] = record
     page = coverage_page(
         args.project,
-        import_module(args.project).__version__,
-        found,
+        [records[name] for name in names],
         ' '.join(['tools/survey_configs.py', *sys.argv[1:]]),
-        date.today().isoformat(),
+        unreadable,
     )
     pages = [out / f'{args.project}.md']
     if not args.filter and args.limit is None:
         pages.append(make_folder(PAGES) / f'{args.project}.md')
     for path in pages:
-        path.write_text(page, encoding='utf-8')
-    for reason, number in reasons(found, 'refused'):
+        with atomic_write(path) as draft:
+            draft.write(page.encode())
+    outcomes = [records[name].outcome for name in names]
+    for reason, number in reasons(outcomes, 'refused'):
         print(f'{number:4} {reason}')
-    works = sum(outcome.result == 'works' for outcome in found)
-    print(f'{works} of {len(found)} configs work: {pages[-1]}')
+    if unreadable:
+        print(f'{len(unreadable)} configs cannot be read and are left out')
+    works = sum(outcome.result == 'works' for outcome in outcomes)
+    print(f'{works} of {len(names)} configs work: {pages[-1]}')
 
 
 def main() -> None:

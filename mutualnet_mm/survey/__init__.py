@@ -3,17 +3,18 @@
 
 from .page import coverage_page, reasons
 from .processes import DIVISORS, Outcome, survey
-from .records import add_outcome, read_outcomes
+from .records import Record, add_record, read_records
 from .selection import choose, combination, size, stock_configs
 
 __all__ = [
     'DIVISORS',
     'Outcome',
-    'add_outcome',
+    'Record',
+    'add_record',
     'choose',
     'combination',
     'coverage_page',
-    'read_outcomes',
+    'read_records',
     'reasons',
     'size',
     'stock_configs',

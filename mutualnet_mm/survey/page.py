@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import List, Sequence
 
 from .processes import Outcome
+from .records import Record
 
 _TITLES = {
     'works': 'works',
@@ -18,41 +19,51 @@ _TITLES = {
 
 def coverage_page(
     project: str,
-    version: str,
-    outcomes: Sequence[Outcome],
+    records: Sequence[Record],
     command: str,
-    date: str,
+    unreadable: Sequence[str] = (),
 ) -> str:
     """Write what became of each config as Markdown.
 
     Args:
         project (str): Such as ``'mmdet'``.
-        version (str): Its version.
-        outcomes (Sequence[Outcome]): In any order.
+        records (Sequence[Record]): In any order, one or more, of the same
+            versions.
         command (str): That made them.
-        date (str): When.
+        unreadable (Sequence[str]): Names of configs that cannot be read.
+            Defaults to none.
     """
+    outcomes = [record.outcome for record in records]
+    dates = sorted({record.date for record in records})
+    made = ' to '.join(dict.fromkeys((dates[0], dates[-1])))
     counts = Counter(outcome.result for outcome in outcomes)
-    runs = counts['works'] + counts['refused']
+    run_stock = [outcome for outcome in outcomes if outcome.stock_ran]
+    runs = len(run_stock)
+    slow = sum(outcome.result == 'too slow' for outcome in run_stock)
     share = f' ({100 * counts["works"] / runs:.0f} %)' if runs else ''
     lines = [
-        f'# Stock configs of {project} {version}, adaptive',
+        f'# Stock configs of {project} {records[0].stock}, adaptive',
         '',
-        f'Written by `{command}` on {date}, which takes one config of each',
-        'combination of model, backbone, neck, heads, norm layers and train',
-        'pipeline, makes it adaptive as `tools/make_adaptive.py` does, and',
-        'runs it on generated data through its own pipelines: a training',
+        f'Written by `{command}`,',
+        f'run with mutualnet_mm {records[0].ours} on {made}. It takes one',
+        'config of each combination of model, backbone, neck, heads, norm',
+        'layers and train pipeline, makes it adaptive as',
+        '`tools/make_adaptive.py` does, and runs it on generated data',
+        'through its own pipelines: a training',
         'step of the full and the smallest subnet, calibration, and a',
         'prediction of the smallest one. The untouched stock model runs',
         'beside it. Weights are random; images are smaller where the stock',
         'model runs on those.',
         '',
         f'Of {runs} configs that run as they are, {counts["works"]}{share} '
-        'run adaptive.',
+        'run adaptive;',
+        f'{counts["refused"]} are refused, which counts processes that crash, '
+        f'and {slow} take too long.',
         '',
         '| result | configs |',
         '|---|---|',
         *(f'| {_TITLES[key]} | {counts[key]} |' for key in _TITLES),
+        *_left_out(unreadable),
         '',
         '## Reasons',
         '',
@@ -79,6 +90,13 @@ def reasons(outcomes: Sequence[Outcome], result: str) -> List[tuple]:
         if o.result == result
     )
     return sorted(found.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _left_out(unreadable: Sequence[str]) -> List[str]:
+    if not unreadable:
+        return []
+    names = ', '.join(f'`{name}`' for name in unreadable)
+    return ['', f'Not among them, as they cannot be read: {names}.']
 
 
 def _reasons(outcomes: Sequence[Outcome]) -> List[str]:

@@ -29,11 +29,14 @@ class Outcome:
 
     Args:
         config (str): Its name.
-        result (str): ``'works'``, ``'refused'``, ``'stock fails'``, ``'not
-            tried'`` where the survey has no data for it, or ``'too slow'``.
+        result (str): ``'works'``, ``'refused'``, also where the adaptive
+            process is killed or crashes, ``'stock fails'``, ``'not tried'``
+            where the survey has no data for it, or ``'too slow'``, stock or
+            adaptive.
         stage (str): Where it ended, of
             :data:`~mutualnet_mm.engine.trial.STAGES`; empty if it works.
         reason (str): In one line; empty if it works.
+        stock_ran (bool): Whether the stock model ran.
         divisor (int): What image sizes were divided by.
         seconds (float): That it took.
     """
@@ -42,6 +45,7 @@ class Outcome:
     result: str
     stage: str
     reason: str
+    stock_ran: bool
     divisor: int
     seconds: float
 
@@ -104,17 +108,24 @@ def _compare(
         result = 'not tried' if NO_DATA in reason else 'stock fails'
         if not stage or stage == 'build' or result == 'not tried':
             break  # which has nothing to do with sizes
-    if not stage:
+        if _too_slow(reason):
+            break  # larger images take longer still
+    stock_ran = not stage
+    if stock_ran:
         stage, reason = attempt(True, divisor)
-        if stage and divisor > 1:
+        if stage and divisor > 1 and not _too_slow(reason):
             # Maps may have vanished that larger images have.
             divisor //= 2
             stage, reason = attempt(True, divisor)
         result = 'refused' if stage else 'works'
-    if reason.startswith(TOO_SLOW):
+    if _too_slow(reason):
         result = 'too slow'
     seconds = round(time.monotonic() - start, 1)
-    return Outcome(name, result, stage, reason, divisor, seconds)
+    return Outcome(name, result, stage, reason, stock_ran, divisor, seconds)
+
+
+def _too_slow(reason: str) -> bool:
+    return reason.startswith(TOO_SLOW)
 
 
 def run_process(

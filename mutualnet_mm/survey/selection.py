@@ -95,19 +95,21 @@ def size(cfg: Config, name: str) -> Tuple[float, float, int, int]:
     )
 
 
-def stock_configs(folder: Path, text: str = '') -> Dict[str, Config]:
+def stock_configs(
+    folder: Path, text: str = ''
+) -> Tuple[Dict[str, Config], List[str]]:
     """Read the configs of a project that have a model.
-
-    Those that cannot be read are left out, since they train nothing.
 
     Args:
         folder (Path): Where they lie.
         text (str): Part of the names of those wanted. Defaults to all.
 
     Returns:
-        dict: By name, ``'folder/file.py'``.
+        tuple: Configs by name, ``'folder/file.py'``, and the names of those
+        that cannot be read.
     """
-    found = {}
+    found: Dict[str, Config] = {}
+    unreadable: List[str] = []
     for file in sorted(folder.rglob('*.py')):
         name = file.relative_to(folder).as_posix()
         if text not in name or '_base_' in file.parts:
@@ -115,10 +117,11 @@ def stock_configs(folder: Path, text: str = '') -> Dict[str, Config]:
         try:
             cfg = Config.fromfile(file, import_custom_modules=False)
         except Exception:  # whatever a config may do
+            unreadable.append(name)
             continue
         if isinstance(cfg.get('model'), dict) and 'type' in cfg.model:
             found[name] = cfg
-    return found
+    return found, unreadable
 
 
 def _with_backbone(model: Any) -> Any:

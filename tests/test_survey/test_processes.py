@@ -7,7 +7,7 @@ import pytest
 from programs import run_program
 
 from mutualnet_mm.config.stock import config_folder
-from mutualnet_mm.survey import survey
+from mutualnet_mm.survey import processes, survey
 from mutualnet_mm.survey.processes import run_process
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +116,55 @@ def test_what_becomes_of_configs(folder):
     assert 'broken-adaptive.txt' not in logs
 
 
+SLOW = ('loss', 'takes more than 9 s')
+FAILS = ('loss', 'too few pixels')
+RUNS = ('', '')
+
+
+@pytest.mark.parametrize(
+    'attempts, expected',
+    [
+        # Divisors of mmdet are 4 and 1; of adaptive ones also 2.
+        (
+            {(False, 4): RUNS, (True, 4): RUNS},
+            ('works', '', '', True, 4),
+        ),
+        (
+            {(False, 4): RUNS, (True, 4): SLOW},
+            ('too slow', *SLOW, True, 4),
+        ),
+        ({(False, 4): SLOW}, ('too slow', *SLOW, False, 4)),
+        (
+            {(False, 4): FAILS, (False, 1): FAILS},
+            ('stock fails', *FAILS, False, 1),
+        ),
+        (
+            {(False, 4): RUNS, (True, 4): FAILS, (True, 2): RUNS},
+            ('works', '', '', True, 2),
+        ),
+        (
+            {(False, 4): FAILS, (False, 1): RUNS, (True, 1): FAILS},
+            ('refused', *FAILS, True, 1),
+        ),
+    ],
+)
+def test_attempts(attempts, expected, tmp_path, monkeypatch):
+    """Which sizes are tried, and what is said of the stock model."""
+    made = []
+
+    def run(arguments, log, timeout):
+        made.append((arguments['adaptive'], arguments['divisor']))
+        return attempts[made[-1]]
+
+    monkeypatch.setattr(processes, 'run_process', run)
+    (found,) = survey('mmdet', *[tmp_path, ['a.py'], tmp_path, tmp_path], 9)
+    assert made == [*attempts]
+    assert (
+        *(found.result, found.stage, found.reason),
+        *(found.stock_ran, found.divisor),
+    ) == expected
+
+
 @pytest.mark.subprocess
 def test_a_time_limit(folder):
     arguments = dict(
@@ -148,7 +197,7 @@ def test_whole_configs(project, config, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith('1 of 1 configs work: ')
     line = (tmp_path / f'out/{project}.jsonl').read_text()
-    assert json.loads(line)['result'] == 'works'
+    assert json.loads(line)['outcome']['result'] == 'works'
     page = (tmp_path / f'out/{project}.md').read_text()
     assert '1 (100 %) run adaptive' in page
     monkeypatch.setattr(
@@ -179,6 +228,8 @@ def test_a_spread_of_configs(project, tmp_path):
         (['--project', 'mmseg'], "invalid choice: 'mmseg'"),
         (['--project', 'mmdet', '--filter', 'no/such'], 'no config in'),
         (['--project', 'mmdet', '--jobs', '0'], '--jobs=0: use a whole'),
+        (['--project', 'mmdet', '--timeout', '-1'], '--timeout -1.0: use a'),
+        (['--project', 'mmdet', '--timeout', 'nan'], '--timeout nan: use a'),
     ],
 )
 def test_refusals(arguments, message, tmp_path, monkeypatch):

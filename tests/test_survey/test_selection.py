@@ -123,8 +123,11 @@ def test_configs_of_a_folder(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert list(stock_configs(tmp_path)) == ['a/one.py', 'a/two.py']
-    assert list(stock_configs(tmp_path, 'two')) == ['a/two.py']
+    found, unreadable = stock_configs(tmp_path)
+    assert list(found) == ['a/one.py', 'a/two.py']
+    assert unreadable == ['a/broken.py']
+    found, unreadable = stock_configs(tmp_path, 'two')
+    assert list(found) == ['a/two.py'] and not unreadable
 
 
 # Of each kind of pipeline, head and neck; the norm layers that differ.

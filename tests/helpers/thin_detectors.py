@@ -33,3 +33,21 @@ _CHANNELS = {
     'conv_out_channels',
     'out_channels',
 }
+
+# Sizes inside of the transformers, and the small ones that they get.
+_SMALL = {256: 32, 128: 16, 1024: 32, 2048: 32}
+
+
+def thin_transformers(settings):
+    """Make the transformers of a head small, in place."""
+    if isinstance(settings, (list, tuple)):
+        for item in settings:
+            thin_transformers(item)
+    elif isinstance(settings, dict):
+        for key, value in settings.items():
+            if key in ('embed_dims', 'num_feats', 'feedforward_channels'):
+                settings[key] = _SMALL.get(value, value)
+            elif key == 'num_layers':
+                settings[key] = min(value, 3)
+            else:
+                thin_transformers(value)

@@ -2,18 +2,16 @@
 
 import copy
 import itertools
-from pathlib import Path
-from typing import NamedTuple
 
 import adaptive_networks
 import numpy as np
 import person_networks as nets
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
+from table_runs import Run
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import (
@@ -24,7 +22,6 @@ from mutualnet_mm.apis import (
     load_static,
 )
 from mutualnet_mm.apis.make_adaptive import prove
-from mutualnet_mm.query_table import QueryTable
 
 pytest.importorskip('mmaction')
 pytest.importorskip('mmdet')
@@ -100,16 +97,6 @@ def make_config(enter_scope, ava):
         return cfg
 
     return make
-
-
-class Run(NamedTuple):
-    """What was trained, and what was made of it."""
-
-    cfg: Config
-    metrics: dict
-    folder: Path
-    table: QueryTable
-    net: AdaptiveModel
 
 
 @pytest.fixture(scope='module')

@@ -2,8 +2,6 @@
 
 import copy
 import itertools
-from pathlib import Path
-from typing import NamedTuple
 
 import adaptive_networks as nets
 import cv2
@@ -11,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
+from table_runs import Run, make_clips
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import (
@@ -28,7 +26,6 @@ from mutualnet_mm.apis.make_adaptive import prove
 from mutualnet_mm.deploy.latency import measure_latencies
 from mutualnet_mm.export.program_file import load_program
 from mutualnet_mm.models import static_model
-from mutualnet_mm.query_table import QueryTable
 
 pytest.importorskip('mmaction')
 
@@ -62,23 +59,7 @@ class SquaredScores(BaseMetric):
 def clips(tmp_path_factory):
     """Folder of short videos, with the list of their labels."""
     root = tmp_path_factory.mktemp('clips')
-    rng = np.random.default_rng(0)
-    lines = []
-    for i in range(VIDEOS):
-        path = str(root / f'{i}.avi')
-        writer = cv2.VideoWriter(
-            path, cv2.VideoWriter_fourcc(*'MJPG'), 15, (64, 48)
-        )
-        if not writer.isOpened():
-            pytest.skip('this OpenCV writes no videos')
-        still = rng.integers(0, 150, (48, 64, 3), np.uint8)
-        for t in range(12):
-            frame = still.copy()
-            frame[10:30, 4 * t : 4 * t + 12, i % 3] += 100
-            writer.write(frame)
-        writer.release()
-        lines.append(f'{i}.avi {i % 3}\n')
-    (root / 'list.txt').write_text(''.join(lines))
+    make_clips(root, VIDEOS)
     return root
 
 
@@ -152,16 +133,6 @@ def make_config(enter_scope, clips, tmp_path):
         return cfg
 
     return make
-
-
-class Run(NamedTuple):
-    """What was trained, and what was made of it."""
-
-    cfg: Config
-    metrics: dict
-    folder: Path
-    table: QueryTable
-    net: AdaptiveModel
 
 
 @pytest.fixture(scope='module')

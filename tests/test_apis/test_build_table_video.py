@@ -3,8 +3,6 @@
 import itertools
 import json
 
-import cv2
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +10,7 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS, MODELS
 from mmengine.runner import Runner
+from table_runs import make_clips
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import AdaptiveFile, build_table, count_macs
@@ -55,23 +54,7 @@ def view_scores():
 def clips(tmp_path_factory):
     """Folder of short videos, with lists of one and of many labels."""
     root = tmp_path_factory.mktemp('clips')
-    rng = np.random.default_rng(0)
-    lines = []
-    for i in range(VIDEOS):
-        path = str(root / f'{i}.avi')
-        writer = cv2.VideoWriter(
-            path, cv2.VideoWriter_fourcc(*'MJPG'), 15, (64, 48)
-        )
-        if not writer.isOpened():
-            pytest.skip('this OpenCV writes no videos')
-        still = rng.integers(0, 150, (48, 64, 3), np.uint8)
-        for t in range(12):
-            frame = still.copy()
-            frame[10:30, 4 * t : 4 * t + 12, i % 3] += 100
-            writer.write(frame)
-        writer.release()
-        lines.append(f'{i}.avi {i % 3}\n')
-    (root / 'list.txt').write_text(''.join(lines))
+    lines = make_clips(root, VIDEOS)
     many = [
         line if i % 2 else f'{i}.avi 0 2\n' for i, line in enumerate(lines)
     ]

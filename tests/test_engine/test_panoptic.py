@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.runner import Runner
+from thin_detectors import thin_transformers
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.engine import calibrate
@@ -260,25 +261,6 @@ def test_batch_norms_of_the_semantic_head(make_config):
     )
 
 
-# Sizes inside of the transformers, and the small ones that they get.
-SMALL = {256: 32, 128: 16, 1024: 32, 2048: 32}
-
-
-def thin(settings):
-    """Make the transformers of a head small, in place."""
-    if isinstance(settings, (list, tuple)):
-        for item in settings:
-            thin(item)
-    elif isinstance(settings, dict):
-        for key, value in settings.items():
-            if key in ('embed_dims', 'num_feats', 'feedforward_channels'):
-                settings[key] = SMALL.get(value, value)
-            elif key == 'num_layers':
-                settings[key] = min(value, 3)
-            else:
-                thin(value)
-
-
 @pytest.mark.parametrize(
     'name',
     [
@@ -294,7 +276,7 @@ def test_transformers(make_config, tmp_path, name):
     backbone = cfg.model.backbone
     cfg.model = get_config(f'mmdet::{name}.py').model
     head = cfg.model.panoptic_head
-    thin(head)
+    thin_transformers(head)
     numbers = dict(num_things_classes=1, num_stuff_classes=2)
     head.update(
         in_channels=[16, 32, 64, 128],

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from mmengine.registry import MODELS
+from thin_detectors import thin_transformers
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.cost import count_macs, count_params
@@ -16,23 +17,6 @@ from mutualnet_mm.slimmable import slim_batch_norms, use_statistics
 pytest.importorskip('mmdet')
 HALF = Subnet(0.5, 48)
 MAPS = [16, 32, 64, 128]
-# Sizes inside of the transformers, and the small ones that they get.
-SMALL = {256: 32, 128: 16, 1024: 32, 2048: 32}
-
-
-def thin(settings):
-    """Make the transformers of a head small, in place."""
-    if isinstance(settings, (list, tuple)):
-        for item in settings:
-            thin(item)
-    elif isinstance(settings, dict):
-        for key, value in settings.items():
-            if key in ('embed_dims', 'num_feats', 'feedforward_channels'):
-                settings[key] = SMALL.get(value, value)
-            elif key == 'num_layers':
-                settings[key] = min(value, 3)
-            else:
-                thin(value)
 
 
 @pytest.fixture
@@ -45,7 +29,7 @@ def build(detector_config):
     def transformer(name):
         model = get_config(f'mmdet::{name}.py').model
         head = model.panoptic_head
-        thin(head)
+        thin_transformers(head)
         head.update(
             in_channels=MAPS,
             feat_channels=32,

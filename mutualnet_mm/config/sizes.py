@@ -16,7 +16,7 @@ from .pipelines import (
 )
 from .views import first_of, sizing_step, takes_clips
 
-# Projects whose steps are understood here; None if a config has no scope.
+# Scopes whose steps are understood here; configs of classes have none.
 _SCOPES = (None, 'mmengine', 'mmpretrain', 'mmdet', 'mmaction')
 
 
@@ -39,7 +39,7 @@ def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
         ConfigError: Names the step, its size and the full resolution.
     """
     full = first_of(cfg, 'resolution')
-    if full is None or not stages or _scope(cfg) not in _SCOPES:
+    if full is None or not stages or cfg.get('default_scope') not in _SCOPES:
         return
     tests = _delivered(cfg, [s for s in ('val', 'test') if s in stages], full)
     for found in tests:
@@ -180,13 +180,6 @@ def _hooks(cfg: Config) -> Iterator[Tuple[str, dict]]:
     for i, hook in enumerate(cfg.get('custom_hooks') or ()):
         if isinstance(hook, dict):
             yield f'custom_hooks.{i}', hook
-
-
-def _scope(cfg: Config) -> Optional[str]:
-    """Project whose transforms the pipelines use."""
-    wraps = str(cfg.model.get('wraps'))
-    own = wraps.partition('.')[0] if '.' in wraps else None
-    return own or cfg.model.get('_scope_') or cfg.get('default_scope')
 
 
 class _Sized(NamedTuple):

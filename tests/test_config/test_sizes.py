@@ -107,6 +107,19 @@ def test_pipelines_of_other_projects_are_left_to_their_task(write):
             load_config(path)
 
 
+class Detector:
+    """As configs that import what they name have it."""
+
+
+@pytest.mark.parametrize('wraps', [Detector, 'my_code.Detector', 'RetinaNet'])
+@pytest.mark.parametrize('scope', ['mmdet', None])
+def test_pipelines_are_read_whatever_the_model_is(wraps, scope):
+    cfg = config(None, [resize(1333, 800)], (640, 480), default_scope=scope)
+    cfg.model.wraps = wraps
+    with pytest.raises(ConfigError, match='1333, 800'):
+        check_resolution(cfg)
+
+
 def test_a_square_is_compared_whatever_the_model(write):
     text = pipeline_config((32, 16), 'dict(type="CenterCrop", crop_size=28)')
     with pytest.raises(ConfigError, match='CenterCrop of 28'):

@@ -51,7 +51,7 @@ def test_pipeline_of_another_resolution(write, split):
             (224,),
             [RESIZE.format((256, 256), True), 'dict(type="RandomCrop")'],
         ),
-        ((224,), [RESIZE.format((-1, 256), True)]),
+        ((224,), [RESIZE.format((-1, 224), True)]),
         (64, [RESIZE.format((1000, 600), True)]),
     ],
     ids=['agrees', 'cropped by others', 'crops', 'by height', 'no list'],
@@ -90,7 +90,7 @@ def test_the_last_size_of_a_classifier(write, split, steps, size):
 
 def test_sizes_that_nothing_names(write):
     load_config(write(CLASSIFIER.format('val', 'dict(type="PackInputs")')))
-    step = 'dict(type="Resize", scale=(-1, 20), keep_ratio=True)'
+    step = 'dict(type="Resize", scale_factor=0.5)'
     load_config(write(CLASSIFIER.format('val', step)))
 
 

@@ -25,10 +25,10 @@ def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
 
     The last step of a pipeline that sets a size counts, by the short edge of
     a step that keeps the ratio, else by either side. The full resolution must
-    be that of the test pipeline; or that of the training, if testing crops
-    are larger. Then any other training pipeline is as good, at several
-    scales, say. Sizes that depend on the image, and pipelines of other
-    projects, are left alone.
+    be that of the test pipeline: then any training pipeline is as good, at
+    several scales, say. Or it must be that of the training, if testing crops,
+    or images of a classifier or clips, are larger. Sizes that depend on the
+    image, and pipelines of other projects, are left alone.
 
     Args:
         cfg (Config): With data loaders or not.
@@ -41,15 +41,23 @@ def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     full = first_of(cfg, 'resolution')
     if full is None or not stages or cfg.get('default_scope') not in _SCOPES:
         return
+    may_grow = takes_clips(cfg) or cfg.get('default_scope') == 'mmpretrain'
     for found in _delivered(cfg, [s for s in STAGES[1:] if s in stages]):
-        is_larger = max(found.sides) > full and not found.keeps_ratio
+        is_larger = (
+            max(found.sides) > full
+            and found.is_exact
+            and (may_grow or found.is_crop)
+        )
         if not found.is_full(full) and not is_larger:
             raise _refusal(found, full)
-    if any(found.is_full(full) for found in _delivered(cfg, STAGES[1:])):
+    tests = _delivered(cfg, STAGES[1:])
+    if any(found.is_full(full) for found in tests):
         return
-    training = _delivered(cfg, ('train',))
-    if training and not any(found.is_full(full) for found in training):
-        raise _refusal(training[0], full)
+    named = _delivered(cfg, ('train',))
+    if not named and any(stage_datasets(cfg, ('train',))):
+        named = tests  # of training at sizes that differ nothing is known
+    if named and not any(found.is_full(full) for found in named):
+        raise _refusal(named[0], full)
 
 
 def check_multi_resolution(cfg: Config) -> None:

@@ -233,6 +233,31 @@ def test_tests_that_do_not_agree(train, test):
         check_resolution(config(train, test, (256, 128)))
 
 
+FIXED = resize(640, 640, keep_ratio=False)
+
+
+@pytest.mark.parametrize(
+    'train, test, scope, accepted',
+    [
+        # A larger canvas is no larger crop: the full subnet would run there.
+        ([resize(320, 320)], [FIXED], 'mmdet', False),
+        ([resize(320, 320)], [FIXED], 'mmpretrain', True),
+        ([resize(320, 320)], [step('CenterCrop', crop_size=640)], None, True),
+        # Nothing is of the full resolution.
+        ([MANY], [FIXED], 'mmdet', False),
+        ([MANY], [step('CenterCrop', crop_size=640)], 'mmpretrain', False),
+        ([MANY], [resize(320, 320, keep_ratio=False)], 'mmdet', True),
+        (None, [FIXED], 'mmpretrain', True),
+    ],
+)
+def test_larger_tests(train, test, scope, accepted):
+    cfg = config(train, test, (320, 160), default_scope=scope)
+    if accepted:
+        return check_resolution(cfg)
+    with pytest.raises(ConfigError, match='test_dataloader.* 640.* is 320'):
+        check_resolution(cfg)
+
+
 def test_nothing_runs_nothing_is_checked():
     wrong = config([CROP], [CROP], (256,))
     check_resolution(wrong, stages=())

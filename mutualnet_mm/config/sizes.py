@@ -194,7 +194,8 @@ def _refusal(found: Sizing, full: int) -> ConfigError:
     return ConfigError(
         f'{found.step.place} is a {found.step.kind} of {found.written}, but '
         f'the full resolution, mutual.resolution[0], is {full}: they must '
-        'agree'
+        f'agree, set mutual.resolution[0]={min(found.sides)} (--resolution '
+        f'{min(found.sides)},...) or the size of the step'
     )
 
 

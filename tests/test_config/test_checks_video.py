@@ -49,9 +49,12 @@ def test_the_size_of_training_clips(write, steps, right, wrong, message):
     load_config(write(recognizer(steps.format(right))))
     with pytest.raises(ConfigError) as error:
         load_config(write(recognizer(steps.format(wrong))))
+    side = min(wrong) if isinstance(wrong, tuple) else wrong
     assert str(error.value) == (
         f'train_dataloader.dataset.pipeline.{message}, but the full '
-        'resolution, mutual.resolution[0], is 32: they must agree'
+        'resolution, mutual.resolution[0], is 32: they must agree, set '
+        f'mutual.resolution[0]={side} (--resolution {side},...) or the size '
+        'of the step'
     )
 
 

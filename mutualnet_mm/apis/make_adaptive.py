@@ -16,7 +16,7 @@ from ..config.adaptive import (
     derive,
     is_stock_loop,
 )
-from ..config.delta_file import delta_source
+from ..config.delta_file import write_delta
 from ..config.pipelines import Step
 from ..config.stock import derived_name, read_stock_config
 from ..engine.trial import (
@@ -27,7 +27,7 @@ from ..engine.trial import (
 )
 from ..engine.trial_batch import random_batch
 from ..errors import ConfigError
-from ..files import atomic_write, make_folder
+from ..files import make_folder
 from ..models import MutualLearningMixin
 from ..models.build import build_model, build_stock, without_weights
 from ..models.traits import StockTraits, read_traits
@@ -86,7 +86,7 @@ def make_adaptive(
 
     Raises:
         ConfigError: If the config cannot be read or derived from, or if
-            ``out`` is there and says something else.
+            ``out`` is there and says something else, or cannot be read back.
         TrialError: If the check fails; names the stage and the layer. The
             file is written all the same.
     """
@@ -100,7 +100,7 @@ def make_adaptive(
         None if out is None else Path(out),
     )
     if made.path is not None:
-        _write(made.path, delta_source(stock, changes, made.path))
+        write_delta(stock, changes, made.cfg, made.path)
     if check:
         prove(made.cfg)
     return made
@@ -133,16 +133,6 @@ def write_adaptive(
     path = make_folder(folder / 'adaptive') / name
     make_adaptive(config, width, resolution, frames, path, check=False)
     return path
-
-
-def _write(path: Path, source: str) -> None:
-    if path.is_file() and path.read_text(encoding='utf-8') != source:
-        raise ConfigError(
-            f'config {str(path)!r} is there and says something else: delete '
-            'it, or write elsewhere'
-        )
-    with atomic_write(path) as file:
-        file.write(source.encode())
 
 
 def _notes(cfg: Config, traits: StockTraits) -> List[str]:

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Sequence, Union
 
-import torch
 from mmengine.config import Config
 
-from ..config import check_clips, check_colours, check_resolution
 from ..config.adaptive import (
     Change,
     apply_changes,
@@ -17,19 +15,16 @@ from ..config.adaptive import (
     is_stock_loop,
 )
 from ..config.delta_file import write_delta
-from ..config.pipelines import Step
 from ..config.stock import derived_name, read_stock_config
 from ..engine.trial import (
-    init_from_scratch,
+    build_trial_model,
     trial_stage,
     try_subnet,
     try_training,
 )
 from ..engine.trial_batch import random_batch
-from ..errors import ConfigError
 from ..files import make_folder
-from ..models import MutualLearningMixin
-from ..models.build import build_model, build_stock, without_weights
+from ..models.build import build_stock
 from ..models.traits import StockTraits, read_traits
 from ..progress_bars import progress_bar
 
@@ -167,8 +162,6 @@ def prove(cfg: Config) -> None:
     with progress_bar() as bar:
         task = bar.add_task('building', total=3)
         with trial_stage('build'):
-            for check in (check_colours, check_resolution, check_clips):
-                check(cfg)
             model = build_trial_model(cfg)
         with trial_stage('data'):
             batch = random_batch(model)
@@ -182,28 +175,3 @@ def prove(cfg: Config) -> None:
             tested = {key: values[:1] for key, values in tested.items()}
         try_subnet(model, model.space.smallest, batch, tested)
         bar.update(task, advance=1)
-
-
-def build_trial_model(cfg: Config) -> MutualLearningMixin:
-    """Build a network that trains the full and the smallest subnet alone.
-
-    Its weights are initialised as a stock model's without pretrained ones.
-
-    Args:
-        cfg (Config): Adaptive. It is not changed.
-
-    Raises:
-        ConfigError: If it cannot be built.
-    """
-    cfg = without_weights(cfg)
-    if 'mutual' not in cfg.model:
-        raise ConfigError(
-            f'a {Step("", cfg.model).kind} holds the adaptive detector one '
-            'level deeper and trains it in its own way, which is not tried '
-            'here: try the config of the detector itself, or train this one'
-        )
-    cfg.model.mutual.update(num_random=0, include_min=True)
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    init_from_scratch(model)
-    return model

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from ..config.runner import check_training
 from ..models.build import build_model
+from ..sampler import GivenSubnets
 from ..subnet import Subnet
 from .machine import machine_name
 from .macs import count_macs
@@ -82,7 +83,7 @@ def measure_steps(
     )
 
     def seconds(subnets: Dict[str, Subnet]) -> float:
-        model.sampler = _Draw(subnets, sampler.primary)
+        model.sampler = GivenSubnets(sampler, subnets)
         data = deepcopy(batch)  # some preprocessors write into it
         _wait()
         start = perf_counter()
@@ -116,17 +117,6 @@ def _first_batch(cfg: Config) -> dict:
     )
     loader.pop('prefetch_factor', None)
     return next(iter(Runner.build_dataloader(loader, seed=0)))
-
-
-class _Draw:
-    """Stands in for the sampler and draws what it was given."""
-
-    def __init__(self, subnets: Dict[str, Subnet], primary: Subnet) -> None:
-        self.subnets, self.primary = subnets, primary
-
-    def sample(self, iteration: int) -> Dict[str, Subnet]:
-        del iteration
-        return self.subnets
 
 
 def _wait() -> None:

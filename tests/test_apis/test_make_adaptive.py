@@ -10,7 +10,7 @@ from programs import run_program
 from mutualnet_mm import ConfigError
 from mutualnet_mm.apis import make_adaptive
 from mutualnet_mm.apis.make_adaptive import prove
-from mutualnet_mm.engine.trial import TrialError
+from mutualnet_mm.engine.trial import TrialError, build_trial_model
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools/make_adaptive.py'
@@ -201,6 +201,35 @@ def test_proof_of_a_detector(detector_config, detection_pipeline):
             dict(default_scope='mmdet', model=model, test_dataloader=loader)
         )
     )
+
+
+def test_what_is_trained_in_the_proof(slow_model, enter_scope):
+    """The smallest subnet is that of the fewest frames and pixels."""
+    enter_scope('mmaction')
+    model = slow_model(resolution=(32, 24, 16), frames=(4, 3, 2))
+    cfg = Config(dict(default_scope='mmaction', model=model))
+    built = build_trial_model(cfg)
+    for step in (0, 1, 7):
+        drawn = built.sampler.sample(step)
+        assert list(drawn) == ['full', 'min']
+        assert drawn['full'] == built.space.full
+        smallest = drawn['min']
+        assert (smallest.resolution, smallest.frames) == (16, 2)
+        assert smallest.width == built.space.min_width
+
+
+def test_a_backbone_that_stays_frozen_is_named(small, capsys):
+    small(frozen_stages=0, norm_cfg=dict(type='GN', num_groups=2))
+    build_trial_model(make_adaptive('small.py', check=False).cfg)
+    assert 'do not learn' not in capsys.readouterr().err
+    cfg = make_adaptive('small.py', check=False).cfg
+    cfg.model.backbone.frozen_stages = 0
+    build_trial_model(cfg)
+    said = capsys.readouterr()
+    assert (
+        '3 parameters of the backbone do not learn: conv1.weight, gn1.weight, '
+        'gn1.bias; an argument'
+    ) in said.err + said.out
 
 
 def test_proof_of_clips(slow_model, enter_scope):

@@ -5,13 +5,14 @@ Each option does what it does in the tools of the project that has it, for
 configs of all three.
 """
 
+from itertools import chain
 from typing import Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
 
 from ..errors import ConfigError
-from .pipelines import STAGES, Step
+from .pipelines import STAGES, Step, loaders_of
 
 
 def resume_training(cfg: Config, checkpoint: str) -> None:
@@ -118,10 +119,8 @@ def set_loaders(
         pin_memory (bool): False turns it off, on each.
         persistent_workers (bool): False turns it off, on each.
     """
-    for name in (f'{stage}_dataloader' for stage in stages):
-        loader = cfg.get(name)
-        if not loader:
-            continue
+    found = (loaders_of(cfg, stage) for stage in stages)
+    for _, loader in chain.from_iterable(found):
         if cfg.get('default_scope') == 'mmpretrain':
             loader.setdefault('pin_memory', is_cuda_available())
             loader.setdefault('collate_fn', dict(type='default_collate'))

@@ -14,6 +14,7 @@ from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
+from ..config.pipelines import loaders_of
 from ..config.runner import check_training
 from ..models.build import build_model
 from ..sampler import GivenSubnets
@@ -54,9 +55,9 @@ def measure_steps(
     """Time training iterations of mutual learning and of the full network.
 
     Both are whole iterations of the config's model and optimizer on the first
-    batch of its ``train_dataloader``, on the device at hand and in turn, so
-    that whatever else slows the machine slows both. Loading is left out. The
-    learning rate is 0: nothing is trained.
+    batch of its ``train_dataloader`` (of several, the first), on the device
+    at hand and in turn, so that whatever else slows the machine slows both.
+    Loading is left out. The learning rate is 0: nothing is trained.
 
     Args:
         cfg (Config): As :func:`~.config.load_config` returns it.
@@ -111,10 +112,9 @@ def measure_steps(
 
 
 def _first_batch(cfg: Config) -> dict:
+    _, settings = next(loaders_of(cfg, 'train'))
     # No workers, which would load the next batches meanwhile.
-    loader = dict(
-        cfg.train_dataloader, num_workers=0, persistent_workers=False
-    )
+    loader = dict(settings, num_workers=0, persistent_workers=False)
     loader.pop('prefetch_factor', None)
     return next(iter(Runner.build_dataloader(loader, seed=0)))
 

@@ -38,6 +38,18 @@ def test_loaders_without_workers():
     assert 'persistent_workers' not in cfg.test_dataloader
 
 
+@pytest.mark.parametrize('scope', ['mmpretrain', 'mmaction'])
+def test_several_loaders(scope):
+    """Which take turns, as in training on images and videos."""
+    loaders = [dict(num_workers=2), dict(num_workers=0)]
+    cfg = Config(dict(default_scope=scope, train_dataloader=loaders))
+    options.set_loaders(cfg, pin_memory=False, persistent_workers=False)
+    for loader in cfg.train_dataloader:
+        assert loader.pin_memory is False
+        assert loader.persistent_workers is False
+        assert ('collate_fn' in loader) == (scope == 'mmpretrain')
+
+
 @pytest.mark.parametrize(
     'scope, hook, interval, message',
     [

@@ -127,6 +127,6 @@ def set_loaders(
             if loader.get('num_workers'):  # else there are none to keep
                 loader.setdefault('persistent_workers', True)
         if not pin_memory:
-            loader.pin_memory = False
+            loader['pin_memory'] = False
         if not persistent_workers:
-            loader.persistent_workers = False
+            loader['persistent_workers'] = False

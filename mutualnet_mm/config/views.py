@@ -8,6 +8,7 @@ from typing import Any, List, Optional, Sequence
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from ..errors import ConfigError
 from ..subnet import Size
 from .blank import delivered_shape
 from .pipelines import Step, both_sides, pipeline_steps, stage_datasets
@@ -50,6 +51,10 @@ def find_views(
             original image, of videos those of the delivered view. Defaults
             to 480 x 640, COCO's most common size, and to what the config of
             a video says.
+
+    Raises:
+        ConfigError: If the test pipeline does not run on an original image of
+            the given size, or if there is none.
     """
     if not takes_clips(cfg):
         return TestViews(shape=_image_shape(cfg, image_shape))
@@ -74,6 +79,11 @@ def _image_shape(
     pipelines = (dataset.get('pipeline') for _, dataset in found)
     pipeline = next(filter(None, pipelines), None)
     if pipeline is None:
+        if image_shape is not None:
+            raise ConfigError(
+                'the config has no test_dataloader.dataset.pipeline for an '
+                'image to go through: leave the image shape out'
+            )
         return None
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     return delivered_shape(pipeline, image_shape)

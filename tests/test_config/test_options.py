@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from mutualnet_mm import ConfigError
+from mutualnet_mm import ConfigError, UsageError, cli
 from mutualnet_mm.config import draw_predictions, options
 
 
@@ -66,3 +66,19 @@ def test_hooks_that_do_not_draw(scope, hook, interval, message):
     cfg = Config(dict(default_scope=scope, default_hooks=hooks))
     with pytest.raises(ConfigError, match=message):
         draw_predictions(cfg, 'shown', interval=interval)
+
+
+@pytest.mark.parametrize(
+    'given, message',
+    [
+        ('--interval 5', '--interval 5: nothing is drawn, add --show-dir or'),
+        ('--wait-time 9', '--wait-time 9.0: no window is shown, add --show'),
+        ('--wait-time 2 --show-dir a', '--wait-time 2.0: no window is shown'),
+    ],
+)
+def test_how_nothing_is_drawn(given, message):
+    args = cli.testing_parser('Test.').parse_args(
+        ['a.py', 'a.pth', *given.split()]
+    )
+    with pytest.raises(UsageError, match=message):
+        cli.set_testing(Config(dict(test_cfg=dict())), args)

@@ -3,6 +3,7 @@
 
 import logging
 from contextlib import contextmanager
+from traceback import format_exc
 from typing import Any, Dict, Iterator, List, Optional
 
 import torch
@@ -113,6 +114,8 @@ def trial_stage(
 ) -> Iterator[None]:
     """Say in one line at which stage a ``with`` block failed, and where.
 
+    The traceback of what is no refusal of ours is logged, for debugging.
+
     Args:
         name (str): One of :data:`STAGES`.
         model (nn.Module, optional): Whose layers run: the one in which an
@@ -128,6 +131,7 @@ def trial_stage(
     except UsageError as error:  # says what it is about
         raise TrialError(name, first_line(error)) from error
     except Exception as error:
+        print_log(format_exc(), logger='current', level=logging.DEBUG)
         where = f'in {running[-1]}: ' if running and running[-1] else ''
         kind = type(error).__name__
         said = first_line(error)

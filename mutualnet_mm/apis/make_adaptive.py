@@ -15,6 +15,7 @@ from ..config.adaptive import (
     is_stock_loop,
 )
 from ..config.delta_file import write_delta
+from ..config.pipelines import Step
 from ..config.stock import derived_name, read_stock_config
 from ..engine.trial import (
     build_trial_model,
@@ -118,13 +119,19 @@ def write_adaptive(
         width (Sequence[float], optional): Defaults to None.
         resolution (Sequence[int], optional): Defaults to None.
         frames (Sequence[int], optional): Defaults to None.
-        work_dir (str, optional): Defaults to ``work_dirs/mutual-<name>``.
+        work_dir (str, optional): Defaults to the stock config's, or else to
+            ``work_dirs/mutual-<name>``.
 
     Returns:
         Path: The file.
     """
-    name = derived_name(read_stock_config(config))
-    folder = Path(work_dir or Path('work_dirs') / Path(name).stem)
+    stock = read_stock_config(config)
+    name = derived_name(stock)
+    folder = Path(
+        work_dir
+        or stock.cfg.get('work_dir')
+        or Path('work_dirs') / Path(name).stem
+    )
     path = make_folder(folder / 'adaptive') / name
     make_adaptive(config, width, resolution, frames, path, check=False)
     return path
@@ -133,12 +140,11 @@ def write_adaptive(
 def _notes(cfg: Config, traits: StockTraits) -> List[str]:
     notes = []
     for stage in ('val', 'test'):
-        if cfg.get(f'{stage}_cfg') is not None and not is_stock_loop(
-            cfg, stage
-        ):
+        loop = cfg.get(f'{stage}_cfg')
+        if loop is not None and not is_stock_loop(cfg, stage):
             notes.append(
-                f'{stage}_cfg stays {cfg[f"{stage}_cfg"]["type"]}: it runs '
-                'the full network alone'
+                f'{stage}_cfg stays {Step("", loop).kind}: it runs the full '
+                'network alone'
             )
     if not traits.batch_norms:
         notes.append('no batch norm: subnets need no calibration')

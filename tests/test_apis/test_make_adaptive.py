@@ -9,7 +9,7 @@ from programs import run_program
 
 from mutualnet_mm import ConfigError
 from mutualnet_mm.apis import make_adaptive
-from mutualnet_mm.apis.make_adaptive import prove
+from mutualnet_mm.apis.make_adaptive import prove, write_adaptive
 from mutualnet_mm.engine.trial import TrialError, build_trial_model
 
 ROOT = Path(__file__).parents[2]
@@ -184,12 +184,34 @@ def test_a_config_in_memory(small):
         make_adaptive(cfg, out='new.py', check=False)
 
 
-def test_loops_that_stay_are_named(small):
-    small("val_cfg = dict(type='RetrievalValLoop')")
-    made = make_adaptive('small.py', check=False)
+class RetrievalValLoop:
+    """As configs that import what they name have it."""
+
+
+@pytest.mark.parametrize('kind', ['RetrievalValLoop', RetrievalValLoop])
+def test_loops_that_stay_are_named(small, kind):
+    cfg = Config.fromfile('small.py')
+    cfg.val_cfg = dict(type=kind)
+    made = make_adaptive(cfg, check=False)
     assert made.notes == [
         'val_cfg stays RetrievalValLoop: it runs the full network alone'
     ]
+
+
+@pytest.mark.parametrize(
+    'more, given, folder',
+    [
+        ('', None, 'work_dirs/mutual-small'),
+        ("work_dir = 'mine'", None, 'mine'),
+        ("work_dir = 'mine'", 'yours', 'yours'),
+    ],
+)
+def test_where_the_config_of_a_run_is_written(small, more, given, folder):
+    """Where the run itself is going to be."""
+    small(more)
+    path = write_adaptive('small.py', work_dir=given)
+    assert path == Path(folder, 'adaptive/mutual-small.py')
+    assert path.is_file()
 
 
 def test_proof_of_a_detector(detector_config, detection_pipeline):

@@ -18,7 +18,7 @@ CALIBRATION = dict(type=f'{_OURS}.BNCalibrationHook', num_batches=32)
 # Images of a device whose batch norms should be synchronised.
 _FEW = 8
 _LOOPS = dict(val='SubnetValLoop', test='SubnetTestLoop')
-_STOCK_LOOPS = dict(val=('None', 'ValLoop'), test=('None', 'TestLoop'))
+_STOCK_LOOPS = dict(val=('', 'ValLoop'), test=('', 'TestLoop'))
 
 
 @dataclass(frozen=True)

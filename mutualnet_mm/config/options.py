@@ -39,7 +39,7 @@ def use_mixed_precision(cfg: Config) -> None:
     if wrapper is None:
         return
     kind = Step('', wrapper).kind
-    if kind not in ('None', 'OptimWrapper', 'AmpOptimWrapper'):
+    if kind not in ('', 'OptimWrapper', 'AmpOptimWrapper'):
         raise ConfigError(
             f'--amp would replace optim_wrapper.type={kind!r}: leave it out, '
             'or set a wrapper of mixed precision in the config'

@@ -24,8 +24,8 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """Name of the class, without scope or module."""
-        written = self.settings.get('type')
+        """Name of the class, without scope or module; empty without one."""
+        written = self.settings.get('type') or ''
         return getattr(written, '__name__', str(written)).split('.')[-1]
 
 

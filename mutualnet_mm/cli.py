@@ -199,7 +199,6 @@ def testing_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--wait-time',
         type=float,
-        default=2.0,
         metavar='SECONDS',
         help='how long a window stays, default: 2',
     )
@@ -223,14 +222,25 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
         args (Namespace): Of the command line.
 
     Raises:
-        ConfigError: If the config cannot be tested so.
+        UsageError: If the config cannot be tested so, or if an option says
+            how something is drawn that is not.
     """
     cfg.load_from = args.checkpoint
     if args.amp:
         cfg.test_cfg.fp16 = True
+    if args.wait_time is not None and not args.show:
+        raise UsageError(
+            f'--wait-time {args.wait_time}: no window is shown, add --show'
+        )
     if args.show or args.show_dir is not None:
+        wait_time = 2.0 if args.wait_time is None else args.wait_time
         draw_predictions(
-            cfg, args.show_dir, args.show, args.interval, args.wait_time
+            cfg, args.show_dir, args.show, args.interval, wait_time
+        )
+    elif args.interval is not None:
+        raise UsageError(
+            f'--interval {args.interval}: nothing is drawn, add --show-dir '
+            'or --show'
         )
     if args.tta:
         augment_tests(cfg)

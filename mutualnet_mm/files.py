@@ -17,7 +17,9 @@ from .errors import ConfigError, UsageError, first_line
 
 
 @contextmanager
-def atomic_write(path: Union[str, Path]) -> Iterator[IO[bytes]]:
+def atomic_write(
+    path: Union[str, Path], suffix: str = '.part'
+) -> Iterator[IO[bytes]]:
     """Open a draft that takes the place of ``path`` when all is written.
 
     Whatever interrupts the ``with`` block, also the loss of power, leaves the
@@ -28,6 +30,8 @@ def atomic_write(path: Union[str, Path]) -> Iterator[IO[bytes]]:
 
     Args:
         path (str or Path): File to write.
+        suffix (str): Of the draft's name, for those who read it by its kind
+            within the ``with`` block. Defaults to ``'.part'``.
 
     Raises:
         UsageError: If it cannot be written: its folder is missing, or it is
@@ -35,7 +39,7 @@ def atomic_write(path: Union[str, Path]) -> Iterator[IO[bytes]]:
             in the ``with`` block, such as that of a full disk.
     """
     target = _target(path)
-    draft = target.with_name(f'{target.name}.{secrets.token_hex(4)}.part')
+    draft = target.with_name(f'{target.name}.{secrets.token_hex(4)}{suffix}')
     try:
         with draft.open('xb') as file:
             yield file

@@ -150,3 +150,23 @@ class SubnetSampler:
             int(rng.choice(self.space.resolutions)),
             None if frames is None else int(rng.choice(frames)),
         )
+
+
+class GivenSubnets(SubnetSampler):
+    """Takes the place of a model's sampler; each step trains the same.
+
+    Args:
+        sampler (SubnetSampler): Whose place it takes.
+        subnets (dict[str, Subnet]): By tag, ``full`` first.
+    """
+
+    def __init__(
+        self, sampler: SubnetSampler, subnets: Dict[str, Subnet]
+    ) -> None:
+        vars(self).update(vars(sampler))
+        self.subnets = subnets
+
+    def sample(self, iteration: int) -> Dict[str, Subnet]:
+        """Subnets of step ``iteration``, whichever it is."""
+        del iteration
+        return self.subnets

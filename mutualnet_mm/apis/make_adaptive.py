@@ -6,30 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Sequence, Union
 
-import torch
 from mmengine.config import Config
 
-from ..config import check_clips, check_colours, check_resolution
 from ..config.adaptive import (
     Change,
     apply_changes,
     derive,
     is_stock_loop,
 )
-from ..config.delta_file import delta_source
+from ..config.delta_file import write_delta
 from ..config.pipelines import Step
 from ..config.stock import derived_name, read_stock_config
 from ..engine.trial import (
-    init_from_scratch,
+    build_trial_model,
     trial_stage,
     try_subnet,
     try_training,
 )
 from ..engine.trial_batch import random_batch
-from ..errors import ConfigError
-from ..files import atomic_write, make_folder
-from ..models import MutualLearningMixin
-from ..models.build import build_model, build_stock, without_weights
+from ..files import make_folder
+from ..models.build import build_stock
 from ..models.traits import StockTraits, read_traits
 from ..progress_bars import progress_bar
 
@@ -86,7 +82,7 @@ def make_adaptive(
 
     Raises:
         ConfigError: If the config cannot be read or derived from, or if
-            ``out`` is there and says something else.
+            ``out`` is there and says something else, or cannot be read back.
         TrialError: If the check fails; names the stage and the layer. The
             file is written all the same.
     """
@@ -100,7 +96,7 @@ def make_adaptive(
         None if out is None else Path(out),
     )
     if made.path is not None:
-        _write(made.path, delta_source(stock, changes, made.path))
+        write_delta(stock, changes, made.cfg, made.path)
     if check:
         prove(made.cfg)
     return made
@@ -123,37 +119,32 @@ def write_adaptive(
         width (Sequence[float], optional): Defaults to None.
         resolution (Sequence[int], optional): Defaults to None.
         frames (Sequence[int], optional): Defaults to None.
-        work_dir (str, optional): Defaults to ``work_dirs/mutual-<name>``.
+        work_dir (str, optional): Defaults to the stock config's, or else to
+            ``work_dirs/mutual-<name>``.
 
     Returns:
         Path: The file.
     """
-    name = derived_name(read_stock_config(config))
-    folder = Path(work_dir or Path('work_dirs') / Path(name).stem)
+    stock = read_stock_config(config)
+    name = derived_name(stock)
+    folder = Path(
+        work_dir
+        or stock.cfg.get('work_dir')
+        or Path('work_dirs') / Path(name).stem
+    )
     path = make_folder(folder / 'adaptive') / name
     make_adaptive(config, width, resolution, frames, path, check=False)
     return path
 
 
-def _write(path: Path, source: str) -> None:
-    if path.is_file() and path.read_text(encoding='utf-8') != source:
-        raise ConfigError(
-            f'config {str(path)!r} is there and says something else: delete '
-            'it, or write elsewhere'
-        )
-    with atomic_write(path) as file:
-        file.write(source.encode())
-
-
 def _notes(cfg: Config, traits: StockTraits) -> List[str]:
     notes = []
     for stage in ('val', 'test'):
-        if cfg.get(f'{stage}_cfg') is not None and not is_stock_loop(
-            cfg, stage
-        ):
+        loop = cfg.get(f'{stage}_cfg')
+        if loop is not None and not is_stock_loop(cfg, stage):
             notes.append(
-                f'{stage}_cfg stays {cfg[f"{stage}_cfg"]["type"]}: it runs '
-                'the full network alone'
+                f'{stage}_cfg stays {Step("", loop).kind}: it runs the full '
+                'network alone'
             )
     if not traits.batch_norms:
         notes.append('no batch norm: subnets need no calibration')
@@ -177,8 +168,6 @@ def prove(cfg: Config) -> None:
     with progress_bar() as bar:
         task = bar.add_task('building', total=3)
         with trial_stage('build'):
-            for check in (check_colours, check_resolution, check_clips):
-                check(cfg)
             model = build_trial_model(cfg)
         with trial_stage('data'):
             batch = random_batch(model)
@@ -192,28 +181,3 @@ def prove(cfg: Config) -> None:
             tested = {key: values[:1] for key, values in tested.items()}
         try_subnet(model, model.space.smallest, batch, tested)
         bar.update(task, advance=1)
-
-
-def build_trial_model(cfg: Config) -> MutualLearningMixin:
-    """Build a network that trains the full and the smallest subnet alone.
-
-    Its weights are initialised as a stock model's without pretrained ones.
-
-    Args:
-        cfg (Config): Adaptive. It is not changed.
-
-    Raises:
-        ConfigError: If it cannot be built.
-    """
-    cfg = without_weights(cfg)
-    if 'mutual' not in cfg.model:
-        raise ConfigError(
-            f'a {Step("", cfg.model).kind} holds the adaptive detector one '
-            'level deeper and trains it in its own way, which is not tried '
-            'here: try the config of the detector itself, or train this one'
-        )
-    cfg.model.mutual.update(num_random=0, include_min=True)
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    init_from_scratch(model)
-    return model

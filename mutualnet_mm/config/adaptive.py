@@ -18,7 +18,7 @@ CALIBRATION = dict(type=f'{_OURS}.BNCalibrationHook', num_batches=32)
 # Images of a device whose batch norms should be synchronised.
 _FEW = 8
 _LOOPS = dict(val='SubnetValLoop', test='SubnetTestLoop')
-_STOCK_LOOPS = dict(val=('None', 'ValLoop'), test=('None', 'TestLoop'))
+_STOCK_LOOPS = dict(val=('', 'ValLoop'), test=('', 'TestLoop'))
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _space(
     if width is None:
         width = (0.63 if traits.of_clips else 0.25, 1.0)
         why += ', as in the paper'
-    changes = [Change(f'{at}.width_range', tuple(width), why)]
+    changes = [Change(f'{at}.width_range', _listed(width), why)]
     if resolution is None:
         full = full_resolution(cfg, traits.of_clips)
         if full is None:
@@ -194,12 +194,12 @@ def _space(
         )
     else:
         why = 'the full one first'
-    changes.append(Change(f'{at}.resolution', tuple(resolution), why))
+    changes.append(Change(f'{at}.resolution', _listed(resolution), why))
     if not traits.of_clips:
         if frames is not None:
             raise ConfigError(
-                f'frames={tuple(frames)} are for videos, but this is a model '
-                f'of {traits.task}: leave them out'
+                f'frames={_listed(frames)} are for videos, but this is a '
+                f'model of {traits.task}: leave them out'
             )
         return changes
     why = 'of a clip'
@@ -215,8 +215,14 @@ def _space(
         frames = default_frames(length.value // stride)
         if traits.of_one_length:
             why, frames = f'{length}, which its weights are for', frames[:1]
-    changes.append(Change(f'{at}.frames', tuple(frames), why))
+    changes.append(Change(f'{at}.frames', _listed(frames), why))
     return changes
+
+
+def _listed(given: Any) -> Any:
+    """A tuple; what is no list stays as it is, for SubnetSpace to refuse."""
+    is_list = isinstance(given, Sequence) and not isinstance(given, str)
+    return tuple(given) if is_list else given
 
 
 def default_resolutions(

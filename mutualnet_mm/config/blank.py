@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.dataset import Compose
 from mmengine.logging import print_log
 
-from ..errors import first_line
+from ..errors import ConfigError, first_line
 from ..subnet import COMMON_SHAPE, Size
 from .pipelines import Step
 
@@ -74,6 +74,9 @@ def delivered_shape(
     Returns:
         tuple or None: None where no image is given and the pipeline leaves
         its size to the data set, or does not run on an image of zeros.
+
+    Raises:
+        ConfigError: If it does not run on one of the given size.
     """
     shape = COMMON_SHAPE
     if image_shape is not None:
@@ -85,10 +88,17 @@ def delivered_shape(
         # Where it is as it was, by chance or because no step resizes it.
         is_left = delivered == shape and run.delivered(larger) == larger
     except Exception as error:  # whatever a step may raise
-        print_log(
+        reason = (
             'the test pipeline does not run on an image of zeros '
-            f'({type(error).__name__}: {first_line(error)}): costs are those '
-            'of the full resolution',
+            f'({type(error).__name__}: {first_line(error)})'
+        )
+        if image_shape is not None:
+            raise ConfigError(
+                f'{reason}, so what it makes of one of {shape[0]} x '
+                f'{shape[1]} is not known: leave the image shape out'
+            ) from error
+        print_log(
+            f'{reason}: costs are those of the full resolution',
             logger='current',
             level=logging.WARNING,
         )

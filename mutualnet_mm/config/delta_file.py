@@ -2,14 +2,20 @@
 """Changes of a stock config, written as a config that inherits it."""
 
 import os
+import re
 import textwrap
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Set, Tuple, Union
 
-from ..errors import ConfigError
+from mmengine.config import Config
+
+from ..errors import ConfigError, as_usage_error
+from ..files import atomic_write
 from .adaptive import Change
 from .stock import StockConfig
 
+# Names of configs that MMEngine finds; to others a path leads.
+_NAME = re.compile(r'\w+::\w+/\w')
 _COLUMNS = 79
 _INDENT = ' ' * 4
 _OURS = 'mutualnet_mm.'
@@ -28,6 +34,75 @@ Written by mutualnet_mm; edit it as you like.
 \"\"\"
 """
 Node = Dict[str, Any]
+
+
+def write_delta(
+    stock: StockConfig,
+    changes: Sequence[Change],
+    expected: Config,
+    out: Union[str, Path],
+) -> None:
+    """Write a config that inherits ``stock``, and prove that it is read so.
+
+    Args:
+        stock (StockConfig): Read from a file.
+        changes (Sequence[Change]): As :func:`~.adaptive.derive` lists them.
+        expected (Config): As :func:`~.adaptive.apply_changes` makes it.
+        out (str or Path): File of Python. One that says the same stays.
+
+    Raises:
+        ConfigError: If ``out`` is no file of Python or says something else,
+            or if a config there cannot inherit the stock one.
+    """
+    out = Path(out)
+    if out.suffix != '.py':
+        raise ConfigError(
+            f'config {str(out)!r} would not be read: name it '
+            f'{out.with_suffix(".py").name!r}'
+        )
+    source = delta_source(stock, changes, out)
+    if out.is_file() and out.read_text(encoding='utf-8') != source:
+        raise ConfigError(
+            f'config {str(out)!r} is there and says something else: delete '
+            'it, or write elsewhere'
+        )
+    with atomic_write(out, suffix='.py') as draft:
+        draft.write(source.encode())
+        draft.flush()
+        with as_usage_error(
+            f'{str(stock.path)!r} cannot be inherited by {str(out)!r}',
+            ConfigError,
+        ):
+            found = Config.fromfile(draft.name)
+        odd = _differing(found, expected)
+        if odd:
+            raise ConfigError(
+                f'{str(out)!r} would inherit another {odd[0]} than '
+                f'{str(stock.path)!r} has: set it in the stock config '
+                'itself, without variables'
+            )
+
+
+def _differing(found: Config, expected: Config) -> List[str]:
+    """Settings of which two configs say different things."""
+    first, second = _plain(dict(found)), _plain(dict(expected))
+    keys = {*first, *second} - {'custom_imports'}
+    for cfg in (found, expected):  # new-style ones keep what they import
+        keys -= {*getattr(cfg, '_imported_names', ())}
+    return sorted(key for key in keys if first.get(key) != second.get(key))
+
+
+def _plain(value: Any) -> Any:
+    """Settings without their style, and without the scope they come from."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if k != '_scope_'}
+    if isinstance(value, (list, tuple)):
+        return [*map(_plain, value)]
+    if hasattr(value, '__qualname__'):  # a class or function
+        value = f'{value.__module__}.{value.__qualname__}'
+    if isinstance(value, str) and value.startswith(_OURS):
+        return f'{_OURS}{value.rpartition(".")[2]}'
+    return repr(value)
 
 
 def delta_source(
@@ -59,7 +134,9 @@ def delta_source(
 def _old_style(
     stock: StockConfig, changes: Sequence[Change], out: Path
 ) -> List[str]:
-    base = stock.name or _relative(stock, out).as_posix()
+    base = stock.name or ''
+    if not _NAME.match(base):
+        base = _relative(stock, out).as_posix()
     lines = [f'_base_ = [{base!r}]']
     for key, node in _tree(changes).items():
         if isinstance(node, Change) and node.appends:

@@ -5,13 +5,14 @@ Each option does what it does in the tools of the project that has it, for
 configs of all three.
 """
 
+from itertools import chain
 from typing import Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
 
 from ..errors import ConfigError
-from .pipelines import STAGES, Step
+from .pipelines import STAGES, Step, loaders_of
 
 
 def resume_training(cfg: Config, checkpoint: str) -> None:
@@ -38,7 +39,7 @@ def use_mixed_precision(cfg: Config) -> None:
     if wrapper is None:
         return
     kind = Step('', wrapper).kind
-    if kind not in ('None', 'OptimWrapper', 'AmpOptimWrapper'):
+    if kind not in ('', 'OptimWrapper', 'AmpOptimWrapper'):
         raise ConfigError(
             f'--amp would replace optim_wrapper.type={kind!r}: leave it out, '
             'or set a wrapper of mixed precision in the config'
@@ -118,16 +119,14 @@ def set_loaders(
         pin_memory (bool): False turns it off, on each.
         persistent_workers (bool): False turns it off, on each.
     """
-    for name in (f'{stage}_dataloader' for stage in stages):
-        loader = cfg.get(name)
-        if not loader:
-            continue
+    found = (loaders_of(cfg, stage) for stage in stages)
+    for _, loader in chain.from_iterable(found):
         if cfg.get('default_scope') == 'mmpretrain':
             loader.setdefault('pin_memory', is_cuda_available())
             loader.setdefault('collate_fn', dict(type='default_collate'))
             if loader.get('num_workers'):  # else there are none to keep
                 loader.setdefault('persistent_workers', True)
         if not pin_memory:
-            loader.pin_memory = False
+            loader['pin_memory'] = False
         if not persistent_workers:
-            loader.persistent_workers = False
+            loader['persistent_workers'] = False

@@ -24,9 +24,28 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """Name of the class, without scope or module."""
-        written = self.settings.get('type')
+        """Name of the class, without scope or module; empty without one."""
+        written = self.settings.get('type') or ''
         return getattr(written, '__name__', str(written)).split('.')[-1]
+
+
+def loaders_of(cfg: Config, stage: str) -> Iterator[Tuple[str, dict]]:
+    """Yield the data loaders of a stage: none, one, or several taking turns.
+
+    Args:
+        cfg (Config): With data loaders or not.
+        stage (str): ``'train'``, ``'val'`` or ``'test'``.
+
+    Yields:
+        tuple: Place, such as ``'val_dataloader'``, and settings.
+    """
+    name = f'{stage}_dataloader'
+    loader = cfg.get(name)
+    if isinstance(loader, dict):
+        yield name, loader
+    elif isinstance(loader, (list, tuple)):
+        for i, one in enumerate(loader):
+            yield f'{name}.{i}', one
 
 
 def stage_datasets(
@@ -42,13 +61,8 @@ def stage_datasets(
         tuple: Place, such as ``'val_dataloader.dataset'``, and settings.
     """
     for stage in stages:
-        name = f'{stage}_dataloader'
-        loader = cfg.get(name) or {}
-        if isinstance(loader, (list, tuple)):  # several take turns
-            for i, one in enumerate(loader):
-                yield from _datasets(f'{name}.{i}.dataset', one.get('dataset'))
-        else:
-            yield from _datasets(f'{name}.dataset', loader.get('dataset'))
+        for place, loader in loaders_of(cfg, stage):
+            yield from _datasets(f'{place}.dataset', loader.get('dataset'))
 
 
 def _datasets(place: str, dataset: Any) -> Iterator[Tuple[str, dict]]:

@@ -100,7 +100,7 @@ def _check_watched(cfg: Config) -> None:
     Our loop checks the names itself when it is built.
     """
     loop = cfg.get('val_cfg')
-    if loop is None or Step('', loop).kind not in ('None', 'ValLoop'):
+    if loop is None or Step('', loop).kind not in ('', 'ValLoop'):
         return
     hooks = dict(cfg.get('default_hooks') or {})
     hooks.update(enumerate(cfg.get('custom_hooks') or ()))

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Checks that pipelines deliver sizes that the resolutions can be made of."""
 
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, Sequence, Tuple
 
 from mmengine.config import Config
 
@@ -9,14 +9,14 @@ from ..errors import ConfigError
 from .pipelines import (
     STAGES,
     Step,
-    both_sides,
     listed_steps,
     pipeline_steps,
     stage_datasets,
 )
-from .views import first_of, sizing_step, takes_clips
+from .sized_steps import Sizing, sizings
+from .views import first_of, takes_clips
 
-# Projects whose steps are understood here; None if a config has no scope.
+# Scopes whose steps are understood here; configs of classes have none.
 _SCOPES = (None, 'mmengine', 'mmpretrain', 'mmdet', 'mmaction')
 
 
@@ -25,10 +25,10 @@ def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
 
     The last step of a pipeline that sets a size counts, by the short edge of
     a step that keeps the ratio, else by either side. The full resolution must
-    be that of the test pipeline; or that of the training, if testing crops
-    are larger. Then any other training pipeline is as good, at several
-    scales, say. Sizes that depend on the image, and pipelines of other
-    projects, are left alone.
+    be that of the test pipeline: then any training pipeline is as good, at
+    several scales, say. Or it must be that of the training, if testing crops,
+    or images of a classifier or clips, are larger. Sizes that depend on the
+    image, and pipelines of other projects, are left alone.
 
     Args:
         cfg (Config): With data loaders or not.
@@ -39,17 +39,25 @@ def check_resolution(cfg: Config, stages: Sequence[str] = STAGES) -> None:
         ConfigError: Names the step, its size and the full resolution.
     """
     full = first_of(cfg, 'resolution')
-    if full is None or not stages or _scope(cfg) not in _SCOPES:
+    if full is None or not stages or cfg.get('default_scope') not in _SCOPES:
         return
-    tests = _delivered(cfg, [s for s in ('val', 'test') if s in stages], full)
-    for found in tests:
-        if not found.is_full and (found.keeps_ratio or found.is_below(full)):
+    may_grow = takes_clips(cfg) or cfg.get('default_scope') == 'mmpretrain'
+    for found in _delivered(cfg, [s for s in STAGES[1:] if s in stages]):
+        is_larger = (
+            max(found.sides) > full
+            and found.is_exact
+            and (may_grow or found.is_crop)
+        )
+        if not found.is_full(full) and not is_larger:
             raise _refusal(found, full)
-    if any(found.is_full for found in _delivered(cfg, STAGES[1:], full)):
+    tests = _delivered(cfg, STAGES[1:])
+    if any(found.is_full(full) for found in tests):
         return
-    training = _delivered(cfg, ('train',), full)
-    if training and not any(found.is_full for found in training):
-        raise _refusal(training[0], full)
+    named = _delivered(cfg, ('train',))
+    if not named and any(stage_datasets(cfg, ('train',))):
+        named = tests  # of training at sizes that differ nothing is known
+    if named and not any(found.is_full(full) for found in named):
+        raise _refusal(named[0], full)
 
 
 def check_multi_resolution(cfg: Config) -> None:
@@ -182,78 +190,20 @@ def _hooks(cfg: Config) -> Iterator[Tuple[str, dict]]:
             yield f'custom_hooks.{i}', hook
 
 
-def _scope(cfg: Config) -> Optional[str]:
-    """Project whose transforms the pipelines use."""
-    wraps = str(cfg.model.get('wraps'))
-    own = wraps.partition('.')[0] if '.' in wraps else None
-    return own or cfg.model.get('_scope_') or cfg.get('default_scope')
-
-
-class _Sized(NamedTuple):
-    """A step and the size that it names."""
-
-    step: Step
-    text: str
-    sides: Tuple[int, int]
-    keeps_ratio: bool
-    is_full: bool
-
-    def is_below(self, full: int) -> bool:
-        return max(self.sides) < full
-
-
-def _refusal(found: _Sized, full: int) -> ConfigError:
+def _refusal(found: Sizing, full: int) -> ConfigError:
     return ConfigError(
-        f'{found.step.place} is a {found.step.kind} of {found.text}, but the '
-        f'full resolution, mutual.resolution[0], is {full}: they must agree'
+        f'{found.step.place} is a {found.step.kind} of {found.written}, but '
+        f'the full resolution, mutual.resolution[0], is {full}: they must '
+        f'agree, set mutual.resolution[0]={min(found.sides)} (--resolution '
+        f'{min(found.sides)},...) or the size of the step'
     )
 
 
-def _delivered(cfg: Config, stages: Sequence[str], full: int) -> List[_Sized]:
-    """Sizes that the pipelines of some stages name."""
-    delivered = _clip_size if takes_clips(cfg) else _image_size
-    sizes = (
-        delivered(pipeline_steps(*found), full)
+def _delivered(cfg: Config, stages: Sequence[str]) -> List[Sizing]:
+    """Sizes that every image of a data set of some stages gets."""
+    of_clips = takes_clips(cfg)
+    last = (
+        sizings(pipeline_steps(*found), of_clips)[-1:]
         for found in stage_datasets(cfg, stages)
     )
-    return [size for size in sizes if size is not None]
-
-
-def _image_size(steps: Sequence[Step], full: int) -> Optional[_Sized]:
-    found = None
-    for step in steps:
-        settings, keeps = step.settings, False
-        if step.kind == 'MultiResolution':
-            settings = settings.get('resize') or {}
-        if 'Crop' in step.kind:
-            size = settings.get('crop_size', settings.get('scale'))
-        elif 'Resize' in step.kind or step.kind == 'MultiResolution':
-            size = settings.get('scale')
-            if step.kind == 'FixShapeResize':
-                size = settings.get('width'), settings.get('height')
-            keeps = bool(settings.get('keep_ratio'))
-            keeps = keeps or step.kind == 'ResizeShortestEdge'
-        else:
-            continue
-        sides = both_sides(size)
-        found = None
-        if (
-            sides is None
-            or step.kind.startswith(('RandomResize', 'RandomChoice'))
-            and 'Crop' not in step.kind
-            or step.kind == 'ResizeEdge'
-            or not all(isinstance(side, int) and side > 0 for side in sides)
-        ):
-            continue  # random, or depends on the image
-        is_full = min(sides) == full if keeps else full in sides
-        found = _Sized(step, str(size), sides, keeps, is_full)
-    return found
-
-
-def _clip_size(steps: Sequence[Step], full: int) -> Optional[_Sized]:
-    found = sizing_step(steps)
-    if found is None:
-        return None
-    step, (height, width) = found
-    text = f'{width} x {height}'
-    return _Sized(step, text, (height, width), False, full in (height, width))
+    return [found for one in last for found in one if found.certain]

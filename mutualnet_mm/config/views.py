@@ -3,14 +3,16 @@
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from ..errors import ConfigError
 from ..subnet import Size
 from .blank import delivered_shape
 from .pipelines import Step, both_sides, pipeline_steps, stage_datasets
+from .sized_steps import sizings
 
 # Crops that a step makes of every clip.
 _CROPS = dict(ThreeCrop=3, TenCrop=10)
@@ -49,6 +51,10 @@ def find_views(
             original image, of videos those of the delivered view. Defaults
             to 480 x 640, COCO's most common size, and to what the config of
             a video says.
+
+    Raises:
+        ConfigError: If the test pipeline does not run on an original image of
+            the given size, or if there is none.
     """
     if not takes_clips(cfg):
         return TestViews(shape=_image_shape(cfg, image_shape))
@@ -73,6 +79,11 @@ def _image_shape(
     pipelines = (dataset.get('pipeline') for _, dataset in found)
     pipeline = next(filter(None, pipelines), None)
     if pipeline is None:
+        if image_shape is not None:
+            raise ConfigError(
+                'the config has no test_dataloader.dataset.pipeline for an '
+                'image to go through: leave the image shape out'
+            )
         return None
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     return delivered_shape(pipeline, image_shape)
@@ -90,8 +101,10 @@ def views_of(
         full (tuple[int], optional): Full size, which segments of a 2D network
             have where the steps do not say another one.
     """
-    sized = sizing_step(steps)
-    size = None if sized is None else sized[1]
+    sized = sizings(steps, of_clips=True)
+    size = None
+    if sized and sized[-1].is_exact:
+        size = sized[-1].sides[::-1]  # written width first
     number = prod(map(_multiplier, steps))
     if not makes_segments(steps):
         return TestViews(number, size)
@@ -164,30 +177,6 @@ def sampling_steps(steps: Sequence[Step]) -> List[Step]:
     return [
         s for s in steps if 'Sample' in s.kind and 'clip_len' in s.settings
     ]
-
-
-def sizing_step(steps: Sequence[Step]) -> Optional[Tuple[Step, Size]]:
-    """Find the step that sets the size of the delivered frames.
-
-    Returns:
-        tuple or None: The last crop or ``Resize`` to a given size, with
-        height and width; None where the size depends on the video.
-    """
-    found = None
-    for step in steps:
-        if 'Crop' in step.kind:
-            # mmaction2 names it in two ways, or draws the size at random.
-            size = step.settings.get('size', step.settings.get('crop_size'))
-        elif step.kind == 'Resize':
-            # mmaction2 keeps the ratio by default.
-            keeps = step.settings.get('keep_ratio', True)
-            size = None if keeps else step.settings.get('scale')
-        else:
-            continue
-        sides = both_sides(size)
-        # mmaction2 writes the width first.
-        found = None if sides is None else (step, (sides[1], sides[0]))
-    return found
 
 
 def _multiplier(step: Step) -> int:

@@ -14,8 +14,10 @@ from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
+from ..config.pipelines import loaders_of
 from ..config.runner import check_training
 from ..models.build import build_model
+from ..sampler import GivenSubnets
 from ..subnet import Subnet
 from .machine import machine_name
 from .macs import count_macs
@@ -53,9 +55,9 @@ def measure_steps(
     """Time training iterations of mutual learning and of the full network.
 
     Both are whole iterations of the config's model and optimizer on the first
-    batch of its ``train_dataloader``, on the device at hand and in turn, so
-    that whatever else slows the machine slows both. Loading is left out. The
-    learning rate is 0: nothing is trained.
+    batch of its ``train_dataloader`` (of several, the first), on the device
+    at hand and in turn, so that whatever else slows the machine slows both.
+    Loading is left out. The learning rate is 0: nothing is trained.
 
     Args:
         cfg (Config): As :func:`~.config.load_config` returns it.
@@ -82,7 +84,7 @@ def measure_steps(
     )
 
     def seconds(subnets: Dict[str, Subnet]) -> float:
-        model.sampler = _Draw(subnets, sampler.primary)
+        model.sampler = GivenSubnets(sampler, subnets)
         data = deepcopy(batch)  # some preprocessors write into it
         _wait()
         start = perf_counter()
@@ -110,23 +112,11 @@ def measure_steps(
 
 
 def _first_batch(cfg: Config) -> dict:
+    _, settings = next(loaders_of(cfg, 'train'))
     # No workers, which would load the next batches meanwhile.
-    loader = dict(
-        cfg.train_dataloader, num_workers=0, persistent_workers=False
-    )
+    loader = dict(settings, num_workers=0, persistent_workers=False)
     loader.pop('prefetch_factor', None)
     return next(iter(Runner.build_dataloader(loader, seed=0)))
-
-
-class _Draw:
-    """Stands in for the sampler and draws what it was given."""
-
-    def __init__(self, subnets: Dict[str, Subnet], primary: Subnet) -> None:
-        self.subnets, self.primary = subnets, primary
-
-    def sample(self, iteration: int) -> Dict[str, Subnet]:
-        del iteration
-        return self.subnets
 
 
 def _wait() -> None:

@@ -31,13 +31,18 @@ def merge_predictions(
     stand_in = copy.copy(merger)
     # Not by setting the attribute: the modules are shared with the original.
     stand_in._modules = dict(merger._modules, module=_Predictor(predict))
-    try:
-        return stand_in.test_step(batch)
-    except AssertionError as error:  # of masks, say
-        raise ConfigError(
-            f'{type(merger).__name__} cannot merge these predictions '
-            f'("{first_line(error)}"): test without test-time augmentation'
-        ) from error
+
+    def merge(predictions: list) -> list:
+        try:
+            return merger.merge_preds(predictions)
+        except AssertionError as error:  # of masks, say
+            raise ConfigError(
+                f'{type(merger).__name__} cannot merge these predictions '
+                f'("{first_line(error)}"): test without test-time augmentation'
+            ) from error
+
+    stand_in.merge_preds = merge
+    return stand_in.test_step(batch)
 
 
 def first_view(batch: Dict[str, Any]) -> Dict[str, Any]:

@@ -3,18 +3,25 @@
 
 import logging
 from contextlib import contextmanager
+from traceback import format_exc
 from typing import Any, Dict, Iterator, List, Optional
 
 import torch
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.config import Config
+from mmengine.logging import MessageHub, MMLogger, print_log
 from torch import nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
 
-from ..errors import UsageError, first_line
+from ..config import check_clips, check_colours, check_resolution
+from ..config.pipelines import Step
+from ..errors import ConfigError, UsageError, first_line
 from ..models import MutualLearningMixin
+from ..models.build import build_model, without_weights
+from ..models.traits import frozen_parameters
+from ..sampler import GivenSubnets
 from .calibration import calibrate
 
 STAGES = ('build', 'data', 'loss', 'backward', 'calibrate', 'predict')
@@ -62,11 +69,52 @@ def init_from_scratch(model: nn.Module) -> None:
         model.init_weights()
 
 
+def build_trial_model(cfg: Config) -> MutualLearningMixin:
+    """Build a network whose steps train the full and the smallest subnet.
+
+    Its weights are initialised as a stock model's without pretrained ones.
+    Parameters of its backbone that do not learn are named in a warning.
+
+    Args:
+        cfg (Config): Adaptive. It is not changed.
+
+    Raises:
+        ConfigError: If its pipelines do not fit it, or if it cannot be built.
+    """
+    for check in (check_colours, check_resolution, check_clips):
+        check(cfg)
+    cfg = without_weights(cfg)
+    if 'mutual' not in cfg.model:
+        raise ConfigError(
+            f'a {Step("", cfg.model).kind} holds the adaptive detector one '
+            'level deeper and trains it in its own way, which is not tried '
+            'here: try the config of the detector itself, or train this one'
+        )
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    init_from_scratch(model)
+    if model.sampler.single_subnet is None:
+        drawn = dict(full=model.space.full, min=model.space.smallest)
+        model.sampler = GivenSubnets(model.sampler, drawn)
+    frozen = frozen_parameters(model.backbone)
+    if frozen:
+        names = ', '.join(frozen[:3] + ['...'] * (len(frozen) > 3))
+        print_log(
+            f'{len(frozen)} parameters of the backbone do not learn: {names}; '
+            'an argument of it may freeze them',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return model
+
+
 @contextmanager
 def trial_stage(
     name: str, model: Optional[nn.Module] = None
 ) -> Iterator[None]:
     """Say in one line at which stage a ``with`` block failed, and where.
+
+    The traceback of what is no refusal of ours is logged, for debugging.
 
     Args:
         name (str): One of :data:`STAGES`.
@@ -83,6 +131,7 @@ def trial_stage(
     except UsageError as error:  # says what it is about
         raise TrialError(name, first_line(error)) from error
     except Exception as error:
+        print_log(format_exc(), logger='current', level=logging.DEBUG)
         where = f'in {running[-1]}: ' if running and running[-1] else ''
         kind = type(error).__name__
         said = first_line(error)

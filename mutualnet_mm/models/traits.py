@@ -2,7 +2,8 @@
 """What a built stock model tells about the way to make it adaptive."""
 
 import inspect
-from typing import Any, Dict, Tuple
+from copy import deepcopy
+from typing import Any, Dict, List, Tuple
 
 from mmengine.config import Config
 from torch import nn
@@ -46,7 +47,7 @@ def read_traits(cfg: Config, model: nn.Module) -> StockTraits:
         of_segments=of_segments,
         of_one_length=of_segments and _has_one_length(part),
         divisor=getattr(preprocessor, 'pad_size_divisor', None) or 1,
-        frozen=_freezing(cfg, place, type(part.backbone)),
+        frozen=_freezing(cfg, place, part.backbone),
         batch_norms=bool(norms),
         synchronised=bool(norms)
         and all(isinstance(m, nn.SyncBatchNorm) for m in norms),
@@ -76,21 +77,56 @@ def _with_backbone(cfg: Config, model: nn.Module) -> Tuple[str, nn.Module]:
     )
 
 
-def _freezing(cfg: Config, place: str, backbone_class: type) -> Dict[str, Any]:
+def frozen_parameters(backbone: nn.Module) -> List[str]:
+    """Names of the parameters that do not learn.
+
+    Args:
+        backbone (nn.Module): It is put in training mode, in which some
+            backbones freeze their parts.
+    """
+    backbone.train()
+    named = backbone.named_parameters()
+    return [name for name, value in named if not value.requires_grad]
+
+
+def _freezing(cfg: Config, place: str, backbone: nn.Module) -> Dict[str, Any]:
     """Arguments that the backbone takes and that freeze it as it is set."""
     settings: Any = cfg
     for key in (*place.split('.'), 'backbone'):
         settings = settings[key]
     found = {}
     for name, off in _FREEZING.items():
-        takes, default = _argument(backbone_class, name)
+        takes, default = _argument(type(backbone), name)
         if not takes:
             continue
         if name == 'frozen_stages' and default == 0:
-            off = 0  # some families count from 1
+            off = _no_stages(settings, backbone)
         if settings.get(name, default) != off:
             found[name] = off
     return found
+
+
+def _no_stages(settings: dict, backbone: nn.Module) -> int:
+    """``frozen_stages`` of no stage, where the default is 0.
+
+    Most of those families count from 1, and some refuse less; of the others 0
+    freezes what comes before the stages.
+    """
+    settings = {k: v for k, v in settings.items() if k != 'type'}
+    found = {}
+    for value in (0, -1):
+        built = backbone
+        if settings.get('frozen_stages', 0) != value:
+            try:
+                built = type(backbone)(
+                    **deepcopy(dict(settings, frozen_stages=value))
+                )
+            except Exception:  # whatever it may say of -1
+                continue
+        found[value] = len(frozen_parameters(built))
+        if not found[value]:
+            break
+    return min(found, key=found.__getitem__)
 
 
 def _argument(cls: type, name: str) -> Tuple[bool, Any]:

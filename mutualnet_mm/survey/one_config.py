@@ -9,10 +9,9 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..apis.make_adaptive import build_trial_model
-from ..config import check_clips, check_colours, check_resolution
 from ..config.adaptive import apply_changes, derive
 from ..engine.trial import (
+    build_trial_model,
     init_from_scratch,
     silenced,
     trial_stage,
@@ -57,8 +56,6 @@ def try_config(
         model = build_stock(cfg)
         if adaptive:
             cfg = apply_changes(cfg, derive(cfg, read_traits(cfg, model)))
-            for check in (check_colours, check_resolution, check_clips):
-                check(cfg)
             model = build_trial_model(cfg)
         else:
             init_from_scratch(model)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from traceback import print_exc
 from typing import Any, Dict, Iterator, Sequence, Tuple
 
 import torch
@@ -180,5 +181,6 @@ def _child(pipe: Any, log: Path, arguments: Dict[str, Any]) -> None:
     try:
         try_config(**arguments, say=lambda stage: pipe.send(('stage', stage)))
     except TrialError as error:
+        print_exc()  # to the log
         result = (error.stage, error.reason)
     pipe.send(('result', result))

@@ -9,8 +9,8 @@ from programs import run_program
 
 from mutualnet_mm import ConfigError
 from mutualnet_mm.apis import make_adaptive
-from mutualnet_mm.apis.make_adaptive import prove
-from mutualnet_mm.engine.trial import TrialError
+from mutualnet_mm.apis.make_adaptive import prove, write_adaptive
+from mutualnet_mm.engine.trial import TrialError, build_trial_model
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools/make_adaptive.py'
@@ -184,12 +184,34 @@ def test_a_config_in_memory(small):
         make_adaptive(cfg, out='new.py', check=False)
 
 
-def test_loops_that_stay_are_named(small):
-    small("val_cfg = dict(type='RetrievalValLoop')")
-    made = make_adaptive('small.py', check=False)
+class RetrievalValLoop:
+    """As configs that import what they name have it."""
+
+
+@pytest.mark.parametrize('kind', ['RetrievalValLoop', RetrievalValLoop])
+def test_loops_that_stay_are_named(small, kind):
+    cfg = Config.fromfile('small.py')
+    cfg.val_cfg = dict(type=kind)
+    made = make_adaptive(cfg, check=False)
     assert made.notes == [
         'val_cfg stays RetrievalValLoop: it runs the full network alone'
     ]
+
+
+@pytest.mark.parametrize(
+    'more, given, folder',
+    [
+        ('', None, 'work_dirs/mutual-small'),
+        ("work_dir = 'mine'", None, 'mine'),
+        ("work_dir = 'mine'", 'yours', 'yours'),
+    ],
+)
+def test_where_the_config_of_a_run_is_written(small, more, given, folder):
+    """Where the run itself is going to be."""
+    small(more)
+    path = write_adaptive('small.py', work_dir=given)
+    assert path == Path(folder, 'adaptive/mutual-small.py')
+    assert path.is_file()
 
 
 def test_proof_of_a_detector(detector_config, detection_pipeline):
@@ -201,6 +223,35 @@ def test_proof_of_a_detector(detector_config, detection_pipeline):
             dict(default_scope='mmdet', model=model, test_dataloader=loader)
         )
     )
+
+
+def test_what_is_trained_in_the_proof(slow_model, enter_scope):
+    """The smallest subnet is that of the fewest frames and pixels."""
+    enter_scope('mmaction')
+    model = slow_model(resolution=(32, 24, 16), frames=(4, 3, 2))
+    cfg = Config(dict(default_scope='mmaction', model=model))
+    built = build_trial_model(cfg)
+    for step in (0, 1, 7):
+        drawn = built.sampler.sample(step)
+        assert list(drawn) == ['full', 'min']
+        assert drawn['full'] == built.space.full
+        smallest = drawn['min']
+        assert (smallest.resolution, smallest.frames) == (16, 2)
+        assert smallest.width == built.space.min_width
+
+
+def test_a_backbone_that_stays_frozen_is_named(small, capsys):
+    small(frozen_stages=0, norm_cfg=dict(type='GN', num_groups=2))
+    build_trial_model(make_adaptive('small.py', check=False).cfg)
+    assert 'do not learn' not in capsys.readouterr().err
+    cfg = make_adaptive('small.py', check=False).cfg
+    cfg.model.backbone.frozen_stages = 0
+    build_trial_model(cfg)
+    said = capsys.readouterr()
+    assert (
+        '3 parameters of the backbone do not learn: conv1.weight, gn1.weight, '
+        'gn1.bias; an argument'
+    ) in said.err + said.out
 
 
 def test_proof_of_clips(slow_model, enter_scope):

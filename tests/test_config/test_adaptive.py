@@ -222,3 +222,20 @@ def test_unknown_sizes():
     with pytest.raises(ConfigError, match='says how long clips are'):
         derive(cfg, CLIPS, resolution=[224])
     assert derive(cfg, DETECTOR, resolution=[224])
+
+
+@pytest.mark.parametrize(
+    'given, message',
+    [
+        (dict(width=0.5), r'mutual.width_range=0.5: give a list'),
+        (dict(resolution=224), 'mutual.resolution=224: give a list'),
+        (dict(resolution=[224], frames=8), 'mutual.frames=8: give a list'),
+    ],
+)
+def test_one_number_is_no_range(given, message):
+    traits = CLIPS if 'frames' in given else DETECTOR
+    cfg = Config(dict(model=dict(type='A', backbone=dict(type='B'))))
+    with pytest.raises(ConfigError, match=message):
+        derive(cfg, traits, **{**dict(resolution=[64]), **given})
+    with pytest.raises(ConfigError, match='frames=8 are for videos'):
+        derive(cfg, DETECTOR, resolution=[64], frames=8)

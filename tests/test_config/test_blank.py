@@ -8,6 +8,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
+from mutualnet_mm import ConfigError
 from mutualnet_mm.config import TestViews, find_views
 
 LOAD = dict(type='LoadImageFromFile')
@@ -98,8 +99,12 @@ def test_images_of_a_classifier(enter_scope, caplog, steps, shape):
     )
     with caplog.at_level(logging.WARNING):
         assert find_views(cfg) == TestViews(None, shape)
-    if shape is None and len(steps) < 3:
-        assert find_views(cfg, (30, 40)).shape == ((30, 40) if steps else None)
+    if shape is None and steps == [LOAD, dict(type='PackInputs')]:
+        assert find_views(cfg, (30, 40)).shape == (30, 40)
+    elif shape is None:
+        match = 'NoSuchStep' if steps else 'no test_dataloader'
+        with pytest.raises(ConfigError, match=f'{match}.*leave the image'):
+            find_views(cfg, (30, 40))
 
 
 def test_a_square_pipeline_costs_what_a_square_costs(

@@ -39,38 +39,44 @@ def recognizer(steps, split='train', backbone=SLOW):
 @pytest.mark.parametrize(
     'steps, right, wrong, message',
     [
-        (CROP, 32, 28, '1 is a RandomCrop of 28 x 28'),
-        (RESIZED_CROP, (32, 32), (28, 28), '2 is a Resize of 28 x 28'),
-        (RESIZED_CROP, (32, 28), (24, 28), '2 is a Resize of 24 x 28'),
-        (RESIZED_CROP, (40, 32), (40, 28), '2 is a Resize of 40 x 28'),
+        (CROP, 32, 28, '1 is a RandomCrop of 28'),
+        (RESIZED_CROP, (32, 32), (28, 28), '2 is a Resize of (28, 28)'),
+        (RESIZED_CROP, (32, 28), (24, 28), '2 is a Resize of (24, 28)'),
+        (RESIZED_CROP, (40, 32), (40, 28), '2 is a Resize of (40, 28)'),
     ],
 )
 def test_the_size_of_training_clips(write, steps, right, wrong, message):
     load_config(write(recognizer(steps.format(right))))
     with pytest.raises(ConfigError) as error:
         load_config(write(recognizer(steps.format(wrong))))
+    side = min(wrong) if isinstance(wrong, tuple) else wrong
     assert str(error.value) == (
         f'train_dataloader.dataset.pipeline.{message}, but the full '
-        'resolution, mutual.resolution[0], is 32: they must agree'
+        'resolution, mutual.resolution[0], is 32: they must agree, set '
+        f'mutual.resolution[0]={side} (--resolution {side},...) or the size '
+        'of the step'
     )
 
 
 def test_clips_whose_size_training_will_see(write):
-    load_config(write(recognizer(SHORT_EDGE)))
+    """The short edge of a video, whatever the other one."""
+    load_config(write(recognizer(SHORT_EDGE.replace('40', '32'))))
+    with pytest.raises(ConfigError, match=r'Resize of \(-1, 40\)'):
+        load_config(write(recognizer(SHORT_EDGE)))
 
 
 @pytest.mark.parametrize('split', ['val', 'test'])
 def test_larger_test_views(write, split):
     steps = f'{SHORT_EDGE}, dict(type="ThreeCrop", crop_size=40)'
     load_config(write(recognizer(steps, split)))
-    with pytest.raises(ConfigError, match='ThreeCrop of 40 x 40'):
+    with pytest.raises(ConfigError, match='ThreeCrop of 40,'):
         load_config(write(recognizer(steps, 'train')))
 
 
 @pytest.mark.parametrize('split', ['val', 'test'])
 def test_smaller_test_views(write, split):
     steps = f'{SHORT_EDGE}, dict(type="CenterCrop", crop_size=28)'
-    with pytest.raises(ConfigError, match='CenterCrop of 28 x 28'):
+    with pytest.raises(ConfigError, match='CenterCrop of 28,'):
         load_config(write(recognizer(steps, split)))
 
 

@@ -10,7 +10,7 @@ from mutualnet_mm.config.adaptive import (
     apply_changes,
     derive,
 )
-from mutualnet_mm.config.delta_file import delta_source
+from mutualnet_mm.config.delta_file import delta_source, write_delta
 from mutualnet_mm.config.stock import read_stock_config
 
 TRAITS = StockTraits(
@@ -108,6 +108,48 @@ def test_names_are_inherited_by_name(tmp_path):
         stock, derive(stock.cfg, TRAITS), tmp_path / 'new.py'
     )
     assert f'_base_ = [{name!r}]\n' in source
+
+
+REFUSED = [
+    'mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py',
+    'mmdet::legacy_1.x/mask-rcnn_r50_fpn_1x_coco_v1.py',
+]
+
+
+def write(stock, out):
+    changes = derive(stock.cfg, TRAITS)
+    write_delta(stock, changes, apply_changes(stock.cfg, changes), out)
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_names_that_mmengine_refuses(name, tmp_path):
+    """Of the stock configs of three projects, those of two folders."""
+    pytest.importorskip('mmdet')
+    stock = read_stock_config(name)
+    write(stock, tmp_path / 'new.py')
+    cfg = Config.fromfile(tmp_path / 'new.py')
+    assert cfg.model.wraps == stock.cfg.model.type
+    assert cfg.model.backbone.depth == stock.cfg.model.backbone.depth
+
+
+@pytest.mark.parametrize('text', [OLD, NEW], ids=['old', 'new'])
+def test_what_is_read_back(text, tmp_path):
+    (tmp_path / 'base.py').write_text(text.format(hooks=''))
+    stock = read_stock_config(tmp_path / 'base.py')
+    for _ in range(2):  # the same once more
+        write(stock, tmp_path / 'new.py')
+    assert (
+        Config.fromfile(tmp_path / 'new.py').model.mutual.resolution[0] == 64
+    )
+    (tmp_path / 'base.py').write_text(text.format(hooks='total_epochs = 9'))
+    with pytest.raises(ConfigError, match='another total_epochs than .*base'):
+        write(stock, tmp_path / 'other.py')
+    with pytest.raises(ConfigError, match="read: name it 'zz.py'"):
+        write(stock, tmp_path / 'zz.txt')
+    (tmp_path / 'base.py').write_text('model = dict(')
+    with pytest.raises(ConfigError, match='base.py.* cannot be inherited by'):
+        write(stock, tmp_path / 'other.py')
+    assert {p.name for p in tmp_path.iterdir()} == {'base.py', 'new.py'}
 
 
 def test_names_that_python_cannot_import(tmp_path):

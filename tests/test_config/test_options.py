@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from mutualnet_mm import ConfigError
+from mutualnet_mm import ConfigError, UsageError, cli
 from mutualnet_mm.config import draw_predictions, options
 
 
@@ -38,6 +38,18 @@ def test_loaders_without_workers():
     assert 'persistent_workers' not in cfg.test_dataloader
 
 
+@pytest.mark.parametrize('scope', ['mmpretrain', 'mmaction'])
+def test_several_loaders(scope):
+    """Which take turns, as in training on images and videos."""
+    loaders = [dict(num_workers=2), dict(num_workers=0)]
+    cfg = Config(dict(default_scope=scope, train_dataloader=loaders))
+    options.set_loaders(cfg, pin_memory=False, persistent_workers=False)
+    for loader in cfg.train_dataloader:
+        assert loader.pin_memory is False
+        assert loader.persistent_workers is False
+        assert ('collate_fn' in loader) == (scope == 'mmpretrain')
+
+
 @pytest.mark.parametrize(
     'scope, hook, interval, message',
     [
@@ -54,3 +66,19 @@ def test_hooks_that_do_not_draw(scope, hook, interval, message):
     cfg = Config(dict(default_scope=scope, default_hooks=hooks))
     with pytest.raises(ConfigError, match=message):
         draw_predictions(cfg, 'shown', interval=interval)
+
+
+@pytest.mark.parametrize(
+    'given, message',
+    [
+        ('--interval 5', '--interval 5: nothing is drawn, add --show-dir or'),
+        ('--wait-time 9', '--wait-time 9.0: no window is shown, add --show'),
+        ('--wait-time 2 --show-dir a', '--wait-time 2.0: no window is shown'),
+    ],
+)
+def test_how_nothing_is_drawn(given, message):
+    args = cli.testing_parser('Test.').parse_args(
+        ['a.py', 'a.pth', *given.split()]
+    )
+    with pytest.raises(UsageError, match=message):
+        cli.set_testing(Config(dict(test_cfg=dict())), args)

@@ -37,7 +37,7 @@ def test_steps_inside_of_wrappers():
 def test_no_pipeline():
     assert pipeline_steps('place', {}) == []
     assert pipeline_steps('place', dict(pipeline=None)) == []
-    assert Step('place', {}).kind == 'None'
+    assert Step('place', {}).kind == ''
 
 
 def test_data_sets_inside_of_wrappers():

@@ -51,7 +51,7 @@ def test_pipeline_of_another_resolution(write, split):
             (224,),
             [RESIZE.format((256, 256), True), 'dict(type="RandomCrop")'],
         ),
-        ((224,), [RESIZE.format((-1, 256), True)]),
+        ((224,), [RESIZE.format((-1, 224), True)]),
         (64, [RESIZE.format((1000, 600), True)]),
     ],
     ids=['agrees', 'cropped by others', 'crops', 'by height', 'no list'],
@@ -90,7 +90,7 @@ def test_the_last_size_of_a_classifier(write, split, steps, size):
 
 def test_sizes_that_nothing_names(write):
     load_config(write(CLASSIFIER.format('val', 'dict(type="PackInputs")')))
-    step = 'dict(type="Resize", scale=(-1, 20), keep_ratio=True)'
+    step = 'dict(type="Resize", scale_factor=0.5)'
     load_config(write(CLASSIFIER.format('val', step)))
 
 
@@ -105,6 +105,19 @@ def test_pipelines_of_other_projects_are_left_to_their_task(write):
             continue
         with pytest.raises(ConfigError, match='2048'):
             load_config(path)
+
+
+class Detector:
+    """As configs that import what they name have it."""
+
+
+@pytest.mark.parametrize('wraps', [Detector, 'my_code.Detector', 'RetinaNet'])
+@pytest.mark.parametrize('scope', ['mmdet', None])
+def test_pipelines_are_read_whatever_the_model_is(wraps, scope):
+    cfg = config(None, [resize(1333, 800)], (640, 480), default_scope=scope)
+    cfg.model.wraps = wraps
+    with pytest.raises(ConfigError, match='1333, 800'):
+        check_resolution(cfg)
 
 
 def test_a_square_is_compared_whatever_the_model(write):
@@ -218,6 +231,31 @@ def test_stock_pipelines(train, test, full):
 def test_tests_that_do_not_agree(train, test):
     with pytest.raises(ConfigError, match='test_dataloader.dataset.pipeline'):
         check_resolution(config(train, test, (256, 128)))
+
+
+FIXED = resize(640, 640, keep_ratio=False)
+
+
+@pytest.mark.parametrize(
+    'train, test, scope, accepted',
+    [
+        # A larger canvas is no larger crop: the full subnet would run there.
+        ([resize(320, 320)], [FIXED], 'mmdet', False),
+        ([resize(320, 320)], [FIXED], 'mmpretrain', True),
+        ([resize(320, 320)], [step('CenterCrop', crop_size=640)], None, True),
+        # Nothing is of the full resolution.
+        ([MANY], [FIXED], 'mmdet', False),
+        ([MANY], [step('CenterCrop', crop_size=640)], 'mmpretrain', False),
+        ([MANY], [resize(320, 320, keep_ratio=False)], 'mmdet', True),
+        (None, [FIXED], 'mmpretrain', True),
+    ],
+)
+def test_larger_tests(train, test, scope, accepted):
+    cfg = config(train, test, (320, 160), default_scope=scope)
+    if accepted:
+        return check_resolution(cfg)
+    with pytest.raises(ConfigError, match='test_dataloader.* 640.* is 320'):
+        check_resolution(cfg)
 
 
 def test_nothing_runs_nothing_is_checked():

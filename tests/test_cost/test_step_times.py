@@ -69,6 +69,13 @@ def spy(monkeypatch):
     return models
 
 
+def test_the_first_of_several_loaders(config, spy):
+    cfg = config()
+    first = cfg.train_dataloader
+    cfg.train_dataloader = [first, dict(first, batch_size=1)]
+    assert measure_steps(cfg, pairs=1).batch_size == 3
+
+
 def test_both_run_a_whole_iteration(config, spy):
     """Two random subnets, the least one and the full one: four passes."""
     times = measure_steps(config(), pairs=3)

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mutualnet_mm import ConfigError, Subnet
 from mutualnet_mm.engine import calibrate
+from mutualnet_mm.engine.augmented import merge_predictions
 
 NUMBER, SUBNETS = 4, ['1.0x-32', '0.5x-24']
 
@@ -150,3 +151,17 @@ def test_predictions_that_are_not_merged(run):
     assert 'Merges cannot merge' in message and 'are not supp' in message
     assert 'without test-time augmentation' in message
     assert '\n' not in message
+
+
+def test_what_fails_before_anything_is_merged():
+    """It is no fault of the merging, and says so itself."""
+
+    def predict(view):
+        raise AssertionError('33 pixels are no multiple of 32')
+
+    net = torch.nn.Identity()
+    net.test_step = predict  # which is asked for, and not called
+    merger = Merges(module=net)
+    batch = dict(inputs=[[torch.zeros(3, 33, 33)]], data_samples=[[None]])
+    with pytest.raises(AssertionError, match='33 pixels are no multiple'):
+        merge_predictions(merger, batch, predict)

@@ -4,6 +4,7 @@ from mmengine.logging import MessageHub
 from torch import nn
 
 from mutualnet_mm import ConfigError
+from mutualnet_mm.engine import trial
 from mutualnet_mm.engine.trial import (
     TrialError,
     init_from_scratch,
@@ -152,6 +153,25 @@ def test_refusals_pass_in_one_line():
     with pytest.raises(TrialError) as error, trial_stage('build'):
         raise AssertionError
     assert error.value.reason == 'AssertionError'
+
+
+@pytest.mark.parametrize(
+    'kind, logged', [(RuntimeError, True), (ConfigError, False)]
+)
+def test_the_traceback_is_logged(kind, logged, monkeypatch):
+    """Of defects alone; so is it chained to what is raised."""
+
+    def somewhere_deep():
+        raise kind('it broke')
+
+    said = []
+    monkeypatch.setattr(
+        trial, 'print_log', lambda text, **_: said.append(text)
+    )
+    with pytest.raises(TrialError) as error, trial_stage('loss'):
+        somewhere_deep()
+    assert isinstance(error.value.__cause__, kind)
+    assert ('in somewhere_deep' in ''.join(said)) == logged
 
 
 class Loads(nn.Module):

@@ -97,6 +97,24 @@ def detector(enter_scope):
             dict(frozen_stages=0),
         ),
         (dict(type='PyramidVisionTransformerV2', depth=None), dict()),
+        # Of which 0 freezes the stem, and which accepts -1.
+        (
+            dict(type='mmpretrain.PoolFormer', depth=None, out_indices=6),
+            dict(frozen_stages=-1),
+        ),
+        (
+            dict(
+                type='mmpretrain.PoolFormer',
+                depth=None,
+                out_indices=6,
+                frozen_stages=2,
+            ),
+            dict(frozen_stages=-1),
+        ),
+        (
+            dict(type='EfficientNet', arch='b0', depth=None, frozen_stages=3),
+            dict(frozen_stages=0),
+        ),
     ],
 )
 def test_what_freezes(detector, backbone, frozen):

@@ -114,6 +114,8 @@ def test_what_becomes_of_configs(folder):
     logs = {path.name for path in (folder / 'logs').iterdir()}
     assert {'good-stock.txt', 'good-adaptive.txt', 'broken-stock.txt'} <= logs
     assert 'broken-adaptive.txt' not in logs
+    log = (folder / 'logs/broken-stock.txt').read_text()
+    assert 'Traceback' in log and 'KeyError' in log
 
 
 SLOW = ('loss', 'takes more than 9 s')

@@ -1,0 +1,123 @@
+"""What is read from single steps, by two readers that have to agree."""
+
+import pytest
+from mmengine.config import Config
+
+from mutualnet_mm import ConfigError
+from mutualnet_mm.config import check_clips, check_resolution
+from mutualnet_mm.config.full_size import clip_length, full_resolution
+from mutualnet_mm.config.pipelines import Step
+from mutualnet_mm.config.sized_steps import sizings
+
+
+def step(kind, **settings):
+    return dict(type=kind, **settings)
+
+
+def read(settings, of_clips=False):
+    (found,) = sizings([Step('here', settings)], of_clips)
+    return found
+
+
+LIMITS, FIXED, RANDOM, UNKNOWN = 'limits', 'fixed', 'random', 'unknown'
+# Of the documentation of the steps: sides, and whether they are certain.
+STEPS = [
+    (step('Resize', scale=(640, 480)), (640, 480), FIXED),
+    (step('Resize', scale=224), (224, 224), FIXED),
+    (step('Resize', scale=(1333, 800), keep_ratio=True), (1333, 800), LIMITS),
+    (step('mmdet.Resize', scale=[512, 512]), (512, 512), FIXED),
+    (step('Resize', scale_factor=0.5), (), UNKNOWN),
+    (step('Resize', scale=(-1, 256), keep_ratio=True), (256, 256), LIMITS),
+    (
+        step('Resize', scale=(float('inf'), 256), keep_ratio=True),
+        *((256, 256), LIMITS),
+    ),
+    (step('torchvision/Resize', size=224), (224, 224), LIMITS),
+    (step('torchvision/Resize', size=(224, 160)), (224, 160), FIXED),
+    (step('torchvision/CenterCrop', size=224), (224, 224), FIXED),
+    (step('ResizeEdge', scale=256), (256, 256), LIMITS),
+    (step('ResizeEdge', scale=256, edge='long'), (256, 256), LIMITS),
+    (step('ResizeEdge', scale=256, edge='width'), (), UNKNOWN),
+    (step('ResizeShortestEdge', scale=480, max_size=800), (480,) * 2, LIMITS),
+    (step('FixShapeResize', width=640, height=480), (640, 480), FIXED),
+    (step('CenterCrop', crop_size=224), (224, 224), FIXED),
+    (step('RandomCrop', size=224), (224, 224), FIXED),
+    (step('RandomResizedCrop', scale=(224, 192)), (224, 192), FIXED),
+    (step('RandomResizedCrop', area_range=(0.1, 1)), (), UNKNOWN),
+    (
+        step('RandomResizedCropAndInterpolation', size=224, scale=(0.1, 1.0)),
+        *((224, 224), FIXED),
+    ),
+    (step('RandomCrop', crop_size=(0.3, 0.7), crop_type='relative'),
+     (), UNKNOWN),
+    (step('RandomCrop', crop_size=(384, 600), crop_type='absolute_range'),
+     (), UNKNOWN),
+    (step('RandomCenterCropPad', test_mode=True), (), UNKNOWN),
+    (step('RandomResize', scale=(1333, 800), ratio_range=(0.5, 2)),
+     (1333, 800), RANDOM),
+    (step('RandomResize', scale=[(500, 300), (500, 400)]),
+     (500, 400), RANDOM),
+    (step('RandomChoiceResize', scales=[(9, 640), (9, 768)]), (9, 640),
+     RANDOM),
+    (step('RandomChoiceResize', scales=[480, 512]), (512, 512), RANDOM),
+    (step('RandomRescale', scale_range=(256, 320)), (), UNKNOWN),
+    (step('MultiResolution', resize=step('Resize', scale=64)),
+     (64, 64), FIXED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('settings, sides, how', STEPS)
+def test_steps(settings, sides, how):
+    found = read(settings)
+    assert found.sides == sides
+    assert found.step.settings is settings
+    assert found.certain == (how in (LIMITS, FIXED))
+    assert found.is_exact == (how == FIXED)
+
+
+def test_other_steps():
+    kinds = ('Pad', 'RandomFlip', 'Mosaic', 'RandomErasing', 'RandomAffine')
+    steps = [Step('', step(kind, img_scale=(640, 640))) for kind in kinds]
+    assert sizings(steps, of_clips=False) == []
+
+
+@pytest.mark.parametrize('of_clips', [True, False])
+def test_who_keeps_the_ratio_by_itself(of_clips):
+    assert read(step('Resize', scale=64), of_clips).keeps_ratio == of_clips
+    for kind in ('RandomCrop', 'ThreeCrop'):
+        assert not read(step(kind, crop_size=64), of_clips).keeps_ratio
+
+
+@pytest.mark.parametrize('settings, sides, how', STEPS)
+def test_a_resolution_that_is_found_is_accepted(settings, sides, how):
+    """And another one is refused where the step is certain."""
+    loader = dict(dataset=dict(pipeline=[settings]))
+    cfg = Config(dict(model=dict(), test_dataloader=loader))
+    found = full_resolution(cfg, of_clips=False)
+    assert (found and found.value) == min(sides, default=None)
+    if found is None:
+        return
+    cfg.model.mutual = dict(resolution=(found.value,))
+    check_resolution(cfg)
+    cfg.model.mutual.resolution = (max(sides) + 1,)
+    if how in (LIMITS, FIXED):
+        with pytest.raises(ConfigError, match='must agree'):
+            check_resolution(cfg)
+    else:
+        check_resolution(cfg)
+
+
+@pytest.mark.parametrize('modality, segments', [('RGB', 8), ('Flow', 4)])
+def test_a_number_of_segments_that_is_found_is_accepted(modality, segments):
+    steps = [
+        step('SampleFrames', clip_len=2, num_clips=4),
+        step('FormatShape', input_format='NCHW'),
+    ]
+    loader = dict(dataset=dict(modality=modality, pipeline=steps))
+    cfg = Config(dict(model=dict(), train_dataloader=loader))
+    assert clip_length(cfg, of_segments=True).value == segments
+    cfg.model.mutual = dict(frames=(segments,))
+    check_clips(cfg)
+    cfg.model.mutual = dict(frames=(segments + 1,))
+    with pytest.raises(ConfigError, match=f'of {segments} segments'):
+        check_clips(cfg)

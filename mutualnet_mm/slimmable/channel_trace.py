@@ -182,7 +182,9 @@ class ChannelTrace(TorchDispatchMode):
             self._inside -= 1
             channels = self.inputs[name][-1]
             axis = layer.axis(args[1:], kwargs)
-            if not layer.follows:
+            if layer.follows:
+                channels = channels and layer.kept_with(channels)
+            else:
                 channels = self._new(name, out.shape[axis])
                 self._label_parts(channels, layer.parts)
             if channels is not None:

@@ -262,7 +262,8 @@ class _Makers:
             makers = {n for r in roots for n in self._members.get(r, ())}
             for maker in makers & self._layers.keys():
                 layer = self._layers[maker]
-                layer.slim_rule = _whole(layer.slim_rule, multiple)
+                sizes = [len(block) for block in self._blocks[maker]]
+                layer.slim_rule = _whole(layer.slim_rule, multiple, sizes)
 
 
 _LEAST = 8  # channels that a part is rounded to
@@ -283,8 +284,12 @@ def _in_parts(name: str, rule: LayerRule, sizes: List[int]) -> LayerRule:
     return replace(rule, ratio=1.0, divisor=divisor)
 
 
-def _whole(rule: LayerRule, multiple: int) -> LayerRule:
-    """Round to multiples of ``multiple`` channels."""
-    if rule.fixed or rule.ratio * rule.parts * rule.divisor % multiple == 0:
+def _whole(rule: LayerRule, multiple: int, sizes: List[int]) -> LayerRule:
+    """Round so that every part has a multiple of ``multiple`` channels."""
+    # Parts that are not rounded for themselves share what is.
+    total = sum(sizes) // rule.parts
+    steps = [multiple * total // gcd(multiple * total, s) for s in sizes]
+    step = lcm(*steps)
+    if rule.fixed or rule.ratio * rule.divisor % step == 0:
         return rule
-    return replace(rule, ratio=1.0, divisor=lcm(rule.divisor, multiple))
+    return replace(rule, ratio=1.0, divisor=lcm(rule.divisor, step))

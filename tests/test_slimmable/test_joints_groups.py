@@ -103,3 +103,45 @@ def test_groups_that_make_other_numbers_of_channels(make):
             sliced = net(X)
             make_static(net, X)
         assert torch.equal(net(X), sliced)
+
+
+class Parts(nn.Module):
+    """Parts that are joined again before a layer in groups of 16."""
+
+    def __init__(self, grouped, sizes):
+        super().__init__()
+        self.a, self.grouped, self.sizes = conv(3, 96), grouped, sizes
+        self.out = conv(96, 10)
+
+    def forward(self, x):
+        x = self.a(x)
+        first = x.shape[1] * self.sizes[0] // 96
+        parts = [x[:, :first], x[:, first:].relu()]
+        return self.out(self.grouped(torch.cat(parts, 1)))
+
+    def by_hand(self, x, width):
+        """Nothing but whole groups of each part, by masks."""
+        rows = torch.zeros(96)
+        start = 0
+        for size in self.sizes:
+            unit = 16 * size // min(self.sizes)
+            number = unit / 8 * kept(8 * size / unit, width)
+            rows[start : start + int(number)] = 1
+            start += size
+        mask = rows.view(1, 96, 1, 1).double()
+        first, second = (self.a(x) * mask).split(self.sizes, 1)
+        found = self.grouped(torch.cat([first, second.relu()], 1)) * mask
+        return self.out(found)
+
+
+@pytest.mark.parametrize('sizes', [(48, 48), (32, 64)])
+@pytest.mark.parametrize(
+    'make', [lambda: conv(96, 96, 6), lambda: nn.GroupNorm(6, 96)]
+)
+def test_every_part_fills_whole_groups(make, sizes):
+    net = slim(Parts(make(), sizes).double())
+    with torch.no_grad():
+        for width in WIDTHS:
+            with active_width(net, width):
+                found = net(X)
+            torch.testing.assert_close(found, net.by_hand(X, width))

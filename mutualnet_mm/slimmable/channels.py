@@ -182,9 +182,23 @@ def take(tensor: Tensor, ranges: Ranges, dim: int = 0) -> Tensor:
     return tensor.index_select(dim, channel_index(ranges, tensor.device))
 
 
-@lru_cache(maxsize=4096)
 def channel_index(ranges: Ranges, device: torch.device) -> Tensor:
     """Number every channel of ``ranges``, as ``index_select`` takes them."""
+    kept = _kept_index(ranges, device)
+    if kept:
+        return kept[0]
     with torch.inference_mode(False):  # else training could not use it
         numbers = [n for start, stop in ranges for n in range(start, stop)]
-        return torch.tensor(numbers, device=device)
+        index = torch.tensor(numbers, device=device)
+    # While a network is exported, PyTorch makes fake tensors, which nothing
+    # but that export could use.
+    if type(index) is Tensor:
+        kept.append(index)
+    return index
+
+
+@lru_cache(maxsize=4096)
+def _kept_index(ranges: Ranges, device: torch.device) -> List[Tensor]:
+    """Hold an index, once there is one."""
+    del ranges, device
+    return []

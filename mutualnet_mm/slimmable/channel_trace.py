@@ -102,6 +102,7 @@ class ChannelTrace(TorchDispatchMode):
         labels (dict): By the root of an atom, which parts of a tensor that
             was split it lies in.
         unknown (set[str]): Operators that were not understood.
+        takes_apart (bool): Whether an operator takes channels apart.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -114,6 +115,7 @@ class ChannelTrace(TorchDispatchMode):
         self.labels = defaultdict(set)
         self.unknown: Set[str] = set()
         self.mixed: Set[int] = set()
+        self.takes_apart = False
         self._splits = 0
         self._parents: Dict[int, int] = {}
         # Tensors are kept: the identity of a freed one is given anew.
@@ -312,9 +314,11 @@ class ChannelTrace(TorchDispatchMode):
             )
             result = func(*args, **kwargs)
         if stem.endswith('channel_shuffle'):
-            self._label([atoms_of(part) for part in args[0].chunk(args[1], 1)])
+            parts = [atoms_of(part) for part in args[0].chunk(args[1], 1)]
         else:
-            self._label(parts_of(given[0], result))
+            parts = parts_of(given[0], result)
+        self.takes_apart |= bool(parts)
+        self._label(parts)
         return result
 
     def _merged(self, given: List[Tensor], shape: torch.Size) -> Tensor:

@@ -33,11 +33,15 @@ class Joints:
             order; None where its active channels are the leading ones.
         unknown (tuple[str]): Operators whose effect on channels is not
             known, by name. What they return is taken for whole.
+        alike (bool): Whether it is plain that counts of channels fit at every
+            width: those that meet are rounded alike, and nothing but layers
+            takes channels apart or wants whole groups.
     """
 
     input_shape: Tuple[int, ...]
     outputs: Tuple[Optional[Layout], ...]
     unknown: Tuple[str, ...]
+    alike: bool
 
     @property
     def lead(self) -> bool:
@@ -85,7 +89,8 @@ def find_joints(module: nn.Module, x: Tensor) -> Joints:
         makers.layout(trace.channels(out, channel_axis(out)))
         for out in outputs
     )
-    return Joints(tuple(x.shape), found, tuple(sorted(trace.unknown)))
+    unknown = tuple(sorted(trace.unknown))
+    return Joints(tuple(x.shape), found, unknown, makers.alike())
 
 
 def tensors(value: Any) -> Any:
@@ -184,6 +189,27 @@ class _Makers:
     def vector_layout(self, holder: SlimVectors, key: str) -> Layout:
         """Layout of the channels that a vector lies along."""
         return self._pieces(list(self._trace.vectors[holder, key]))
+
+    def alike(self) -> bool:
+        """See :class:`Joints`."""
+        trace = self._trace
+        if trace.unknown or trace.takes_apart:
+            return False
+        if any(self._layers[name].input_multiple > 1 for name in trace.inputs):
+            return False
+        rounded: Dict[int, Any] = {}
+        for made in trace.made.values():
+            for atom in made:
+                place = self._places.get(atom)
+                kind = place and (
+                    len(trace.made[place.layer]),
+                    self._layers[place.layer].slim_rule,
+                    len(self._blocks[place.layer][place.block]),
+                    place.rank,
+                )
+                if rounded.setdefault(trace.root(atom), kind) != kind:
+                    return False
+        return True
 
     def _pieces(self, channels: List[int]) -> Layout:
         """Layout of channels that are known."""

@@ -234,6 +234,8 @@ class SlimLayer(nn.Module):
                 nothing is known of them.
         """
         if self.slim_unproven:
+            if self.is_widest:
+                return ((0, inputs),)
             raise ConfigError(
                 f'layer "{self.slim_unproven}" did not run while the network '
                 'was proven to narrow, so that its channels are not known: '

@@ -42,6 +42,9 @@ class LayerRule:
         heads (int): Channels, or each of the parts, are as many heads of
             attention, of which whole ones are kept, whatever their width.
             Defaults to 0: they are none.
+
+    Raises:
+        ConfigError: If a number is out of its range.
     """
 
     fixed: bool = False
@@ -50,6 +53,18 @@ class LayerRule:
     parts: int = 1
     narrow_groups: bool = False
     heads: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (('divisor', 1), ('parts', 1), ('heads', 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f'{name}={getattr(self, name)!r} of a layer rule: use a '
+                    f'whole number from {least}'
+                )
+        if not self.ratio > 0:
+            raise ConfigError(
+                f'ratio={self.ratio!r} of a layer rule is not positive'
+            )
 
 
 PLAIN = LayerRule()

@@ -245,3 +245,12 @@ def test_an_export_leaves_nothing_behind():
         found = net(x)
         assert type(found) is torch.Tensor
         assert torch.equal(exported(x), found)
+
+
+@pytest.mark.parametrize(
+    'name, value',
+    [('ratio', 0), ('ratio', -1.0), ('divisor', 0), ('parts', 0)],
+)
+def test_a_rule_out_of_range_is_refused(name, value):
+    with pytest.raises(ConfigError, match=f'{name}={value} of a layer rule'):
+        LayerRule(**{name: value})

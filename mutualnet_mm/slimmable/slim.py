@@ -2,7 +2,7 @@
 """Make any network of PyTorch slimmable in one call."""
 
 from dataclasses import replace
-from typing import Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import torch
 from torch import nn
@@ -94,7 +94,11 @@ def _keep_outputs(
         for out in outputs
         for atom in trace.channels(out, channel_axis(out)) or ()
     }
+    modules = dict(module.named_modules())
     for name, made in trace.made.items():
-        if name and not roots.isdisjoint(map(trace.root, made)):
-            layer = module.get_submodule(name)
+        layer: Any = modules.get(name) if name else None
+        # Channels are also the input's own, and those that vectors lie along.
+        if isinstance(layer, SlimLayer) and not roots.isdisjoint(
+            map(trace.root, made)
+        ):
             layer.slim_rule = replace(layer.slim_rule, fixed=True)

@@ -93,7 +93,8 @@ class ChannelTrace(TorchDispatchMode):
         inputs (dict): For each slim layer that ran the channels of its
             inputs, run by run: indices of ``atoms``, or None where they are
             not known.
-        runs (dict): Number of channels of each layer's output, by layer.
+        made (dict): Channels that each layer makes, by its name: indices of
+            ``atoms``. Those of the network's input have no name.
         vectors (dict): Channels of each vector that follows the width, by the
             module that holds it and its name there. They are united with
             those that they meet.

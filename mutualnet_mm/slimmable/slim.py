@@ -7,6 +7,7 @@ from typing import Any, Mapping, Optional, Sequence
 import torch
 from torch import nn
 
+from ..errors import ConfigError
 from .channel_trace import ChannelTrace
 from .channels import LayerRule
 from .convert import convert, restore, stock_name
@@ -65,6 +66,11 @@ def slim(
         for name, layer in module.named_modules()
     }
     convert(module, SlimState(max_width, rounding), rules)
+    if not any(isinstance(layer, SlimLayer) for layer in module.modules()):
+        raise ConfigError(
+            f'{stock_name(module)} has no layer that can narrow: see '
+            'docs/layers.md for those that can'
+        )
     try:
         if keep_outputs:
             _keep_outputs(module, input_shape)

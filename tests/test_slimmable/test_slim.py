@@ -123,3 +123,8 @@ def test_outputs_behind_a_vector_are_kept():
     assert torch.equal(net(x), stock(x))
     with active_width(net, 0.5):
         assert net(x).shape[1] == 64
+
+
+def test_a_network_without_layers_is_refused():
+    with pytest.raises(ConfigError, match='ReLU has no layer that can narrow'):
+        slim(nn.ReLU())

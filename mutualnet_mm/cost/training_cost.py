@@ -126,7 +126,6 @@ def width_pieces(model: MutualLearningMixin) -> Pieces:
         if isinstance(layer, SlimLayer)
         # Norms and convolutions that drop groups follow their input.
         and not layer.follows
-        and not getattr(layer, 'drops_groups', False)
     }
 
     @lru_cache(maxsize=None)

@@ -93,7 +93,8 @@ class ChannelTrace(TorchDispatchMode):
         inputs (dict): For each slim layer that ran the channels of its
             inputs, run by run: indices of ``atoms``, or None where they are
             not known.
-        runs (dict): Number of channels of each layer's output, by layer.
+        made (dict): Channels that each layer makes, by its name: indices of
+            ``atoms``. Those of the network's input have no name.
         vectors (dict): Channels of each vector that follows the width, by the
             module that holds it and its name there. They are united with
             those that they meet.
@@ -102,6 +103,7 @@ class ChannelTrace(TorchDispatchMode):
         labels (dict): By the root of an atom, which parts of a tensor that
             was split it lies in.
         unknown (set[str]): Operators that were not understood.
+        takes_apart (bool): Whether an operator takes channels apart.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -114,6 +116,7 @@ class ChannelTrace(TorchDispatchMode):
         self.labels = defaultdict(set)
         self.unknown: Set[str] = set()
         self.mixed: Set[int] = set()
+        self.takes_apart = False
         self._splits = 0
         self._parents: Dict[int, int] = {}
         # Tensors are kept: the identity of a freed one is given anew.
@@ -182,7 +185,9 @@ class ChannelTrace(TorchDispatchMode):
             self._inside -= 1
             channels = self.inputs[name][-1]
             axis = layer.axis(args[1:], kwargs)
-            if not layer.follows:
+            if layer.follows:
+                channels = channels and layer.kept_with(channels)
+            else:
                 channels = self._new(name, out.shape[axis])
                 self._label_parts(channels, layer.parts)
             if channels is not None:
@@ -310,9 +315,11 @@ class ChannelTrace(TorchDispatchMode):
             )
             result = func(*args, **kwargs)
         if stem.endswith('channel_shuffle'):
-            self._label([atoms_of(part) for part in args[0].chunk(args[1], 1)])
+            parts = [atoms_of(part) for part in args[0].chunk(args[1], 1)]
         else:
-            self._label(parts_of(given[0], result))
+            parts = parts_of(given[0], result)
+        self.takes_apart |= bool(parts)
+        self._label(parts)
         return result
 
     def _merged(self, given: List[Tensor], shape: torch.Size) -> Tensor:

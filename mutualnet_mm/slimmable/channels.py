@@ -42,6 +42,9 @@ class LayerRule:
         heads (int): Channels, or each of the parts, are as many heads of
             attention, of which whole ones are kept, whatever their width.
             Defaults to 0: they are none.
+
+    Raises:
+        ConfigError: If a number is out of its range.
     """
 
     fixed: bool = False
@@ -50,6 +53,18 @@ class LayerRule:
     parts: int = 1
     narrow_groups: bool = False
     heads: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (('divisor', 1), ('parts', 1), ('heads', 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f'{name}={getattr(self, name)!r} of a layer rule: use a '
+                    f'whole number from {least}'
+                )
+        if not self.ratio > 0:
+            raise ConfigError(
+                f'ratio={self.ratio!r} of a layer rule is not positive'
+            )
 
 
 PLAIN = LayerRule()
@@ -182,9 +197,23 @@ def take(tensor: Tensor, ranges: Ranges, dim: int = 0) -> Tensor:
     return tensor.index_select(dim, channel_index(ranges, tensor.device))
 
 
-@lru_cache(maxsize=4096)
 def channel_index(ranges: Ranges, device: torch.device) -> Tensor:
     """Number every channel of ``ranges``, as ``index_select`` takes them."""
+    kept = _kept_index(ranges, device)
+    if kept:
+        return kept[0]
     with torch.inference_mode(False):  # else training could not use it
         numbers = [n for start, stop in ranges for n in range(start, stop)]
-        return torch.tensor(numbers, device=device)
+        index = torch.tensor(numbers, device=device)
+    # While a network is exported, PyTorch makes fake tensors, which nothing
+    # but that export could use.
+    if type(index) is Tensor:
+        kept.append(index)
+    return index
+
+
+@lru_cache(maxsize=4096)
+def _kept_index(ranges: Ranges, device: torch.device) -> List[Tensor]:
+    """Hold an index, once there is one."""
+    del ranges, device
+    return []

@@ -33,11 +33,15 @@ class Joints:
             order; None where its active channels are the leading ones.
         unknown (tuple[str]): Operators whose effect on channels is not
             known, by name. What they return is taken for whole.
+        alike (bool): Whether it is plain that counts of channels fit at every
+            width: those that meet are rounded alike, and nothing but layers
+            takes channels apart or wants whole groups.
     """
 
     input_shape: Tuple[int, ...]
     outputs: Tuple[Optional[Layout], ...]
     unknown: Tuple[str, ...]
+    alike: bool
 
     @property
     def lead(self) -> bool:
@@ -85,7 +89,8 @@ def find_joints(module: nn.Module, x: Tensor) -> Joints:
         makers.layout(trace.channels(out, channel_axis(out)))
         for out in outputs
     )
-    return Joints(tuple(x.shape), found, tuple(sorted(trace.unknown)))
+    unknown = tuple(sorted(trace.unknown))
+    return Joints(tuple(x.shape), found, unknown, makers.alike())
 
 
 def tensors(value: Any) -> Any:
@@ -185,6 +190,27 @@ class _Makers:
         """Layout of the channels that a vector lies along."""
         return self._pieces(list(self._trace.vectors[holder, key]))
 
+    def alike(self) -> bool:
+        """See :class:`Joints`."""
+        trace = self._trace
+        if trace.unknown or trace.takes_apart:
+            return False
+        if any(self._layers[name].input_multiple > 1 for name in trace.inputs):
+            return False
+        rounded: Dict[int, Any] = {}
+        for made in trace.made.values():
+            for atom in made:
+                place = self._places.get(atom)
+                kind = place and (
+                    len(trace.made[place.layer]),
+                    self._layers[place.layer].slim_rule,
+                    len(self._blocks[place.layer][place.block]),
+                    place.rank,
+                )
+                if rounded.setdefault(trace.root(atom), kind) != kind:
+                    return False
+        return True
+
     def _pieces(self, channels: List[int]) -> Layout:
         """Layout of channels that are known."""
         runs: List[_Run] = []
@@ -262,7 +288,8 @@ class _Makers:
             makers = {n for r in roots for n in self._members.get(r, ())}
             for maker in makers & self._layers.keys():
                 layer = self._layers[maker]
-                layer.slim_rule = _whole(layer.slim_rule, multiple)
+                sizes = [len(block) for block in self._blocks[maker]]
+                layer.slim_rule = _whole(layer.slim_rule, multiple, sizes)
 
 
 _LEAST = 8  # channels that a part is rounded to
@@ -283,8 +310,12 @@ def _in_parts(name: str, rule: LayerRule, sizes: List[int]) -> LayerRule:
     return replace(rule, ratio=1.0, divisor=divisor)
 
 
-def _whole(rule: LayerRule, multiple: int) -> LayerRule:
-    """Round to multiples of ``multiple`` channels."""
-    if rule.fixed or rule.ratio * rule.parts * rule.divisor % multiple == 0:
+def _whole(rule: LayerRule, multiple: int, sizes: List[int]) -> LayerRule:
+    """Round so that every part has a multiple of ``multiple`` channels."""
+    # Parts that are not rounded for themselves share what is.
+    total = sum(sizes) // rule.parts
+    steps = [multiple * total // gcd(multiple * total, s) for s in sizes]
+    step = lcm(*steps)
+    if rule.fixed or rule.ratio * rule.divisor % step == 0:
         return rule
-    return replace(rule, ratio=1.0, divisor=lcm(rule.divisor, multiple))
+    return replace(rule, ratio=1.0, divisor=lcm(rule.divisor, step))

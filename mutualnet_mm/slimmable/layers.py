@@ -15,7 +15,7 @@ layer runs the stock layer's own ``forward``, with its checks.
 """
 
 import warnings
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class _SlimConv(SlimLayer):
     @property
     def follows(self) -> bool:
         """bool: Groups that are dropped whole are those of the input."""
-        return self.drops_groups and self.in_channels == self.out_channels
+        return self.drops_groups
 
     @property
     def input_multiple(self) -> int:
@@ -105,6 +105,13 @@ class _SlimConv(SlimLayer):
         if self.drops_groups:
             return self._rows_of_groups(self.columns(inputs))
         return self.rows(outputs)
+
+    def kept_with(self, channels: List[int]) -> List[int]:
+        """See :meth:`SlimLayer.kept_with`: a group's first channel."""
+        width, each = self.input_multiple, self.out_channels // self.groups
+        if each == width:
+            return channels
+        return [first for first in channels[::width] for _ in range(each)]
 
     def set_channels(self, inputs: int, outputs: int) -> None:
         """See :meth:`SlimLayer.set_channels`."""

@@ -2,11 +2,12 @@
 """Make any network of PyTorch slimmable in one call."""
 
 from dataclasses import replace
-from typing import Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import torch
 from torch import nn
 
+from ..errors import ConfigError
 from .channel_trace import ChannelTrace
 from .channels import LayerRule
 from .convert import convert, restore, stock_name
@@ -65,6 +66,11 @@ def slim(
         for name, layer in module.named_modules()
     }
     convert(module, SlimState(max_width, rounding), rules)
+    if not any(isinstance(layer, SlimLayer) for layer in module.modules()):
+        raise ConfigError(
+            f'{stock_name(module)} has no layer that can narrow: see '
+            'docs/layers.md for those that can'
+        )
     try:
         if keep_outputs:
             _keep_outputs(module, input_shape)
@@ -94,7 +100,11 @@ def _keep_outputs(
         for out in outputs
         for atom in trace.channels(out, channel_axis(out)) or ()
     }
+    modules = dict(module.named_modules())
     for name, made in trace.made.items():
-        if name and not roots.isdisjoint(map(trace.root, made)):
-            layer = module.get_submodule(name)
+        layer: Any = modules.get(name) if name else None
+        # Channels are also the input's own, and those that vectors lie along.
+        if isinstance(layer, SlimLayer) and not roots.isdisjoint(
+            map(trace.root, made)
+        ):
             layer.slim_rule = replace(layer.slim_rule, fixed=True)

@@ -5,6 +5,7 @@ from typing import (
     Any,
     ClassVar,
     Dict,
+    List,
     Mapping,
     Optional,
     Sequence,
@@ -33,7 +34,7 @@ class SlimLayer(nn.Module):
     """Mixin of all slim layers: the attributes that the swap sets.
 
     A kind of layer **must** define :meth:`narrowed` and :meth:`set_channels`;
-    :attr:`follows` where its output has its input's channels, else
+    :attr:`follows` where its output's channels are its input's, else
     :attr:`built`. Where it mixes channels other than by weighted sums (a norm
     over all of them), its :meth:`blind` is :meth:`blind_apart`. Its
     ``forward`` need not be touched: the stock one is run on
@@ -70,11 +71,22 @@ class SlimLayer(nn.Module):
 
     @property
     def follows(self) -> bool:
-        """bool: Whether its output has the channels of its input.
+        """bool: Whether each output channel is kept with one of the input.
 
         Otherwise it makes channels of its own.
         """
         return False
+
+    def kept_with(self, channels: List[int]) -> List[int]:
+        """The input channel that each channel of the output is kept with.
+
+        Of a layer that :attr:`follows`; the same one for each, unless a
+        group makes other numbers of channels than it takes.
+
+        Args:
+            channels (list[int]): All channels of the input, by any numbers.
+        """
+        return channels
 
     @property
     def is_widest(self) -> bool:
@@ -157,9 +169,7 @@ class SlimLayer(nn.Module):
         ]
         if shapes and all(part == whole for part, whole in shapes):
             return self
-        outputs = inputs
-        if not self.follows:
-            outputs = count(self.output_ranges(inputs, self.built))
+        outputs = count(self._places(inputs))
         layer: Any = object.__new__(type(self))
         own = vars(layer)
         own.update(vars(self))
@@ -201,9 +211,7 @@ class SlimLayer(nn.Module):
         layer = self.stand_in(inputs)
         if layer is self:
             return
-        columns, places = self.columns(inputs), self.columns(inputs)
-        if not self.follows:
-            places = self.output_ranges(inputs, self.built)
+        columns, places = self.columns(inputs), self._places(inputs)
 
         def apart(
             _: nn.Module, args: Tuple[Any, ...], kwargs: Any, out: Tensor
@@ -226,6 +234,8 @@ class SlimLayer(nn.Module):
                 nothing is known of them.
         """
         if self.slim_unproven:
+            if self.is_widest:
+                return ((0, inputs),)
             raise ConfigError(
                 f'layer "{self.slim_unproven}" did not run while the network '
                 'was proven to narrow, so that its channels are not known: '
@@ -251,6 +261,9 @@ class SlimLayer(nn.Module):
     def output_ranges(self, inputs: int, outputs: int) -> Ranges:
         """Places of the output's channels among ``outputs`` built."""
         return self.columns(inputs) if self.follows else self.rows(outputs)
+
+    def _places(self, inputs: int) -> Ranges:
+        return self.output_ranges(inputs, 0 if self.follows else self.built)
 
     def active_out(self, channels: int) -> int:
         """Output channels at the active width, of ``channels`` built."""

@@ -45,8 +45,11 @@ class SlimState:
 
     def __post_init__(self) -> None:
         check_rounding(self.rounding)
-        if not self.max_width > 0:
-            raise ConfigError(f'max_width={self.max_width!r} is not positive')
+        number = isinstance(self.max_width, (int, float))
+        if not number or not self.max_width > 0:
+            raise ConfigError(
+                f'max_width={self.max_width!r} is not a positive number'
+            )
         self.width = self.max_width
 
     def check_width(self, width: float) -> None:

@@ -43,6 +43,17 @@ from .state import active_width, set_width, slim_states
 from .trial import Shape, failing_forward, trial_shapes
 from .vectors import SlimVectors
 
+
+class _Call(NamedTuple):
+    name: str
+    kind: str
+    inputs: int
+    axis: int
+    output: Tensor
+
+
+Trace = List[_Call]
+
 _is_verified: ContextVar[bool] = ContextVar('is_verified', default=False)
 
 
@@ -214,6 +225,45 @@ def _prove(
                     '(channels are joined, split or shuffled before it in a '
                     f'way that is not understood){_not_understood(joints)}'
                 )
+    if not joints.alike:
+        _check_counts(net, name, joints, full_trace)
+
+
+def _check_counts(
+    net: nn.Module, name: str, joints: Joints, full_trace: Trace
+) -> None:
+    """Run a network whose sums and splits depend on the width at many."""
+    like = next(net.parameters())
+    x = torch.zeros(joints.input_shape, dtype=like.dtype)
+    widest = slim_states(net)[0].max_width
+    ran = [call.name for call in full_trace]
+    for step in range(1, 20):
+        width = widest * step / 20
+        with active_width(net, width):
+            try:
+                trace, _ = _record(net, x)
+            except Exception as error:  # whatever a stock forward may raise
+                raise ConfigError(
+                    f'{name} cannot be slimmed: at width {width:.2g} '
+                    f'{failing_forward(error, net)} fails with '
+                    f'"{first_line(error)}"{_not_understood(joints)}'
+                ) from error
+            if [call.name for call in trace] != ran:
+                raise ConfigError(
+                    f'{name} cannot be slimmed: at width {width:.2g} it runs '
+                    'other layers than at the widest'
+                )
+            for call, full in zip(trace, full_trace):
+                layer: Any = net.get_submodule(call.name)
+                built = full.output.shape[full.axis]
+                wanted = count(layer.output_ranges(call.inputs, built))
+                found = call.output.shape[call.axis]
+                if found != wanted:
+                    raise ConfigError(
+                        f'{name} cannot be slimmed: at width {width:.2g} '
+                        f'layer "{call.name}" makes {found} channels, where '
+                        f'{wanted} are active{_not_understood(joints)}'
+                    )
 
 
 def _not_understood(joints: Joints) -> str:
@@ -222,15 +272,6 @@ def _not_understood(joints: Joints) -> str:
     return f'; not understood: {", ".join(joints.unknown)}'
 
 
-class _Call(NamedTuple):
-    name: str
-    kind: str
-    inputs: int
-    axis: int
-    output: Tensor
-
-
-Trace = List[_Call]
 _Pairs = Iterator[Tuple[str, Tensor, Optional[Tensor]]]
 
 

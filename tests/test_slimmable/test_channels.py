@@ -1,9 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mutualnet_mm.errors import ConfigError
-from mutualnet_mm.slimmable import LayerRule, active_channels, make_divisible
+from mutualnet_mm.slimmable import (
+    LayerRule,
+    active_channels,
+    active_width,
+    make_divisible,
+    slim,
+)
 from mutualnet_mm.slimmable.channels import (
     Piece,
     active_ranges,
@@ -217,3 +224,33 @@ def test_whole_groups(rounding, group_width):
             assert found == group_width * (
                 near + 1 if near < 0.9 * wanted else near
             )
+
+
+class Concatenated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 72, 1), nn.Conv2d(3, 88, 1)
+        self.out = nn.Conv2d(160, 10, 1)
+
+    def forward(self, x):
+        return self.out(torch.cat([self.a(x), self.b(x)], 1))
+
+
+def test_an_export_leaves_nothing_behind():
+    """Its fake tensors, whose values nothing but itself could use."""
+    net = slim(Concatenated()).eval()
+    x = torch.randn(1, 3, 4, 4)
+    with torch.no_grad(), active_width(net, 0.5):
+        exported = torch.export.export(net, (x,)).module()
+        found = net(x)
+        assert type(found) is torch.Tensor
+        assert torch.equal(exported(x), found)
+
+
+@pytest.mark.parametrize(
+    'name, value',
+    [('ratio', 0), ('ratio', -1.0), ('divisor', 0), ('parts', 0)],
+)
+def test_a_rule_out_of_range_is_refused(name, value):
+    with pytest.raises(ConfigError, match=f'{name}={value} of a layer rule'):
+        LayerRule(**{name: value})

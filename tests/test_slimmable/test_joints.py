@@ -358,3 +358,20 @@ def test_a_layer_that_was_not_proven_is_refused_once_it_runs():
         with pytest.raises(ConfigError, match='"aux" did not run.*training'):
             net(x)
         net.eval()(x)
+
+
+class NormInTraining(Two):
+    def __init__(self):
+        super().__init__(inputs=32)
+        self.late = nn.BatchNorm2d(32)
+
+    def forward(self, x):
+        x = self.b(self.norm(self.a(x)))
+        return self.out(self.late(x) if self.training else x)
+
+
+def test_a_layer_that_was_not_proven_runs_at_full_width():
+    net = slimmed(NormInTraining).train()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.double)
+    with net.a.slim_state.activate(1.0, track_stats=False):
+        assert net(x).shape[1] == 40

@@ -103,3 +103,28 @@ def test_what_is_refused_is_as_before():
     assert not any(isinstance(m, SlimLayer) for m in net.modules())
     assert type(net.layers[0]) is nn.Conv2d
     assert 'slim_state' not in vars(net.layers[0])
+
+
+class Scaled(nn.Module):
+    """A vector along the channels of the output."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.gamma = features(), nn.Parameter(torch.rand(64))
+
+    def forward(self, x):
+        return self.layers(x) * self.gamma.view(1, -1, 1, 1)
+
+
+def test_outputs_behind_a_vector_are_kept():
+    stock = Scaled()
+    net = slim(copy.deepcopy(stock))
+    x = torch.randn(1, 3, 9, 9)
+    assert torch.equal(net(x), stock(x))
+    with active_width(net, 0.5):
+        assert net(x).shape[1] == 64
+
+
+def test_a_network_without_layers_is_refused():
+    with pytest.raises(ConfigError, match='ReLU has no layer that can narrow'):
+        slim(nn.ReLU())

@@ -143,3 +143,8 @@ def test_module_without_slim_layers_is_refused():
         set_width(nn.Sequential(nn.Conv2d(3, 8, 1)), 0.5)
     with pytest.raises(ConfigError), active_width(nn.ReLU(), 0.5):
         pass
+
+
+def test_a_width_that_is_no_number_is_refused():
+    with pytest.raises(ConfigError, match="max_width='2' is not"):
+        SlimState(max_width='2')

@@ -7,6 +7,7 @@ from mutualnet_mm.errors import ConfigError
 from mutualnet_mm.slimmable import (
     LayerRule,
     SlimState,
+    active_width,
     convert,
     set_width,
     verify_slicing,
@@ -266,3 +267,43 @@ def test_a_network_that_stays_whole_is_refused():
     convert(net, SlimState())
     with pytest.raises(ConfigError, match='0.3 every layer keeps all of its'):
         verify_slicing(net)
+
+
+class Joined(nn.Module):
+    """A sum of layers of 80 channels, of which one is rounded otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 80, 1), nn.Conv2d(3, 80, 1)
+
+    def forward(self, x):
+        return self.a(x) + self.b(x)
+
+
+def test_counts_that_fit_at_two_widths_alone_are_refused():
+    """80 channels to multiples of 8 and of 4: alike at 0.3 and 0.7."""
+    net = slimmed(Joined(), {'a': LayerRule(ratio=1 / 2)})
+    for width in (0.3, 0.7):
+        with active_width(net, width):
+            net(torch.randn(1, 3, 4, 4))
+    with pytest.raises(ConfigError, match='at width 0.05 its forward fails'):
+        verify_slicing(net)
+
+
+class Branching(nn.Module):
+    """A layer more where 48 of 80 channels are active."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 80, 1), nn.Conv2d(80, 80, 1)
+
+    def forward(self, image):
+        first, second = self.a(image).chunk(2, 1)
+        if first.shape[1] == 24:
+            self.a(image)
+        return self.b(torch.cat([second, first], 1))
+
+
+def test_other_layers_at_other_widths_are_refused():
+    with pytest.raises(ConfigError, match='at width 0.45 it runs other'):
+        verify_slicing(slimmed(Branching()))

@@ -46,14 +46,10 @@ load = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
 ]
+# A mosaic has four images, of which a crop sees about one.
+resize = dict(type='RandomResize', ratio_range=(0.8, 1.6), keep_ratio=True)
 # No flip: a mirrored digit is not a digit.
 crop = [
-    dict(
-        type='RandomResize',
-        scale=(size, size),
-        ratio_range=(0.8, 1.6),
-        keep_ratio=True,
-    ),
     dict(type='RandomCrop', crop_size=(size, size)),
     dict(type='YOLOXHSVRandomAug'),
     pad,
@@ -68,6 +64,7 @@ train_pipeline = [
         max_cached_images=20,
         random_pop=False,
     ),
+    dict(resize, scale=(2 * size, 2 * size)),
     *crop,
 ]
 test_pipeline = [
@@ -119,7 +116,7 @@ custom_hooks = [
     dict(
         type='PipelineSwitchHook',
         switch_epoch=max_epochs - 4,
-        switch_pipeline=[*load, *crop],
+        switch_pipeline=[*load, dict(resize, scale=(size, size)), *crop],
     ),
     dict(type='mutualnet_mm.BNCalibrationHook', num_batches=25),
 ]

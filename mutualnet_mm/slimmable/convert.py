@@ -106,7 +106,10 @@ def slim_class(module: nn.Module) -> Optional[Type[SlimLayer]]:
     if slim is None:
         return None
     if _runs_as(own, base):
-        return slim if issubclass(slim, base) else derive(slim, own)
+        # What a subclass has of its own, a method say, it keeps; one of a
+        # library that only works around old releases has nothing.
+        same = own is base or own.forward in _TRUSTED_FORWARDS
+        return slim if same and issubclass(slim, base) else derive(slim, own)
     if not slim.any_forward or module._modules:
         return None
     tensors = {**module._parameters, **module._buffers}
@@ -263,12 +266,13 @@ class BuiltLayers:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._places: Dict[str, Tuple[nn.Module, str, nn.Module]] = {}
+        self._module = module
+        self._places: Dict[str, Tuple[str, str, nn.Module]] = {}
         for path, parent in module.named_modules():
             for key, child in parent._modules.items():
                 if isinstance(child, SlimLayer):
                     name = '.'.join(filter(None, (path, key)))
-                    self._places[name] = parent, key, child
+                    self._places[name] = path, key, child
 
     def adopt(self) -> List[Tuple[str, Any]]:
         """Make new batch norms slim, as those were whose place they took.
@@ -278,14 +282,20 @@ class BuiltLayers:
             and what that is: a module, or None.
         """
         changed = []
-        for name, (parent, key, old) in self._places.items():
+        for name, (path, key, old) in self._places.items():
+            # By its path: the parent may have been replaced, too.
+            try:
+                parent = self._module.get_submodule(path)
+            except AttributeError:
+                changed.append((name, None))
+                continue
             new: Any = parent._modules.get(key)
             if new is old:
                 continue
             if not _adopt(new, old):
                 changed.append((name, new))
                 continue
-            self._places[name] = parent, key, new
+            self._places[name] = path, key, new
         return changed
 
 

@@ -12,11 +12,13 @@ from mutualnet_mm.slimmable import (
     LayerRule,
     SlimBatchNorm2d,
     SlimConv2d,
+    SlimLayer,
     SlimState,
     SlimSyncBatchNorm,
     convert,
     trust_forward,
 )
+from mutualnet_mm.slimmable.convert import restore
 
 # Stem, then middle and output of both blocks, computed by hand.
 CHANNELS = {
@@ -219,3 +221,30 @@ def test_sync_batch_norm_is_adopted():
     narrow = F.conv2d(x, net[0].weight[:8], net[0].bias[:8])
     expected = F.batch_norm(narrow, running_mean[:8], torch.ones(8))
     assert_close(net.eval()(x), expected)
+
+
+def test_a_replaced_parent_is_noticed():
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)))
+    convert(net, SlimState())
+    built = BuiltLayers(net)
+    assert not built.adopt()
+    net[0] = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Identity())
+    assert built.adopt() == [('0.0', net[0][0]), ('0.1', net[0][1])]
+    net[0] = nn.Identity()
+    assert built.adopt() == [('0.0', None), ('0.1', None)]
+
+
+class Frozen(nn.BatchNorm2d):
+    """A batch norm that never trains."""
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+def test_a_subclass_keeps_what_it_adds():
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), Frozen(8))
+    convert(net, SlimState())
+    assert isinstance(net[1], Frozen) and isinstance(net[1], SlimLayer)
+    assert not net.train()[1].training
+    restore(net[1])
+    assert type(net[1]) is Frozen

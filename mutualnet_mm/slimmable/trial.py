@@ -23,9 +23,10 @@ def trial_shapes(
             meta device nothing is computed.
         size (int): Side of a square in pixels. If it is too small, twice
             that is tried, then what the network says it is built for
-            (``img_size``, ``slim_side``), then seven and eight times, and
-            half of these: two sizes, since a network that flattens its map
-            runs at a single one. Defaults to 32.
+            (``img_size``, ``slim_side``), then seven and eight times, half
+            of these, and eight times alone. Two sizes, unless the network
+            runs at a single one, as where it flattens its map. Defaults to
+            32.
         frames (int): Frames of a clip; twice as many are tried, too. Defaults
             to 8.
 
@@ -38,7 +39,7 @@ def trial_shapes(
     leads = _leading_axes(net, frames)
     found: Optional[Exception] = None
     declared = [(side,) for side in _declared_sides(net)]
-    factors = ((1,), (2,), (7, 8), (3.5, 4))
+    factors = ((1,), (2,), (7, 8), (3.5, 4), (8,))
     usual = [tuple(int(f * size) for f in pair) for pair in factors]
     for lead in leads:
         for sides in (*usual[:2], *declared, *usual[2:]):

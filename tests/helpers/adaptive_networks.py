@@ -182,7 +182,11 @@ def adaptive_file(kind, request, subnets=None, **settings):
     cfg = config(kind, request)
     for name, value in settings.items():
         cfg[name] = value  # not merged with what is there
-    subnets = subnets or KINDS[kind][1]
+    return file_of(cfg, subnets or KINDS[kind][1])
+
+
+def file_of(cfg, subnets):
+    """Return an adaptive file of a config, with figures made up."""
     model, bank = _network(cfg, subnets)
     entries = [
         TableEntry(

@@ -10,13 +10,10 @@ from mmengine.config import Config
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import (
-    AdaptiveFile,
     AdaptiveModel,
-    count_macs,
     count_params,
 )
 from mutualnet_mm.export.export import TOLERANCE, export_subnet
-from mutualnet_mm.query_table import QueryTable, TableEntry
 
 pytest.importorskip('onnxscript')
 pytest.importorskip('onnxruntime')
@@ -68,28 +65,7 @@ def adaptive(name, request):
     """The network of all subnets, with random weights and statistics."""
     make = classifier if name in CLASSIFIERS else detector
     cfg, subnets = make(name, request), ['1.0x-64', '0.5x-32']
-    model, bank = nets._network(cfg, subnets)
-    entries = [
-        TableEntry(
-            Subnet.parse(subnet),
-            macs=count_macs(model, subnet),
-            params=2 - i,
-            metrics={'accuracy/top1': 90.0 - i},
-        )
-        for i, subnet in enumerate(subnets)
-    ]
-    file = AdaptiveFile(
-        config=cfg.pretty_text,
-        weights=model.state_dict(),
-        statistics=bank,
-        table=QueryTable(
-            entries, 'accuracy/top1', model.task.name, model.space.full
-        ),
-        width=(model.space.min_width, model.space.max_width),
-        rounding=model.slim_state.rounding,
-        calibration=dict(num_batches=2, dataloader=None),
-    )
-    return AdaptiveModel(file), subnets[1]
+    return AdaptiveModel(nets.file_of(cfg, subnets)), subnets[1]
 
 
 @pytest.mark.parametrize('name', [*CLASSIFIERS, *DETECTORS])

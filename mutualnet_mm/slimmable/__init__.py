@@ -19,9 +19,9 @@ from .layers import (
     SlimLinear,
     SlimSyncBatchNorm,
 )
+from .library_norms import SlimBatchNormAct
 from .macs import count_module_macs
 from .moments import Moments
-from .norm_act import SlimBatchNormAct
 from .norms import PerChannel
 from .params import count_module_params
 from .share import share_weights

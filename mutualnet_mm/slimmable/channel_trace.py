@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from ..errors import ConfigError
 from .channel_maps import (
     NOTHING,
     atoms_of,
@@ -34,42 +35,49 @@ from .channel_maps import (
     varies,
 )
 from .heads import SlimHeads
+from .operators import (
+    ELEMENTWISE,
+    MOVING,
+    NORMS,
+    PLACEWISE,
+    PRODUCTS,
+    REDUCING,
+    RESAMPLING,
+    convolves_each,
+)
+from .outputs import tensors
 from .slim_layer import SlimLayer
 from .vectors import SlimVectors, vector_axis
 
-# Operators of ATen by what they do to channels. Those that compute each value
-# from values of the same place need no list: PyTorch tags them.
-_MOVING = frozenset(
+
+def traced(
+    module: nn.Module, x: Tensor
+) -> 'Tuple[ChannelTrace, List[Tensor]]':
+    """Run a network once, and follow its channels.
+
+    Args:
+        module (nn.Module): With slim layers, at the widest setting and in
+            evaluation mode.
+        x (Tensor): An input that it takes; on the meta device nothing is
+            computed.
+
+    Returns:
+        tuple: The trace, and the tensors that the network returns.
+
+    Raises:
+        ConfigError: If it returns none.
     """
-    alias as_strided cat channel_shuffle chunk clone constant_pad_nd
-    contiguous detach expand flip im2col index_select narrow
-    native_channel_shuffle permute pixel_shuffle pixel_unshuffle
-    reflection_pad1d reflection_pad2d reflection_pad3d repeat
-    replication_pad1d replication_pad2d replication_pad3d reshape
-    roll select slice split split_with_sizes squeeze stack t
-    transpose unbind unfold unsafe_split unsqueeze view
-    _reshape_alias _unsafe_view
-    """.split()  # noqa: SIM905
-)
-_IN_PLACE = frozenset(
-    """
-    _log_softmax _softmax _to_copy bernoulli cumsum hardswish
-    native_batch_norm native_dropout native_group_norm
-    native_layer_norm _native_batch_norm_legit
-    _native_batch_norm_legit_no_training _prelu_kernel
-    """.split()  # noqa: SIM905
-)
-# Those of them that compute each value from that of one place alone.
-_OF_ONE = frozenset(('_to_copy', 'bernoulli', 'hardswish', 'native_dropout'))
-_POOLING = ('_adaptive', 'adaptive', 'avg_pool', 'max_pool', 'upsample')
-_RESAMPLING = (*_POOLING, '_upsample', 'grid_sampler')
-_REDUCING = frozenset(
-    """
-    amax amin linalg_vector_norm logsumexp max mean min norm std sum
-    var var_mean
-    """.split()  # noqa: SIM905
-)
-_PRODUCTS = dict(mm=(0, 1), bmm=(0, 1), addmm=(1, 2), baddbmm=(1, 2))
+    with torch.no_grad(), ChannelTrace(module) as trace:
+        trace.start(x)
+        out = module(x)
+    outputs = list(tensors(out))
+    if not outputs:
+        raise ConfigError(
+            f'it returns a {type(out).__name__} in which no tensor was found: '
+            'return tensors, or tuples, lists, dictionaries or data classes '
+            'of them'
+        )
+    return trace, outputs
 
 
 class Atom(NamedTuple):
@@ -159,6 +167,18 @@ class ChannelTrace(TorchDispatchMode):
         if ((found != first[:, None]) & (found != NOTHING)).any():
             return None
         return first.tolist()
+
+    def output_axis(self, out: Tensor) -> int:
+        """Axis of the channels in what the network returns.
+
+        By default the second one of maps, the last one of tokens and scores;
+        where no channels lie along that, the other one.
+        """
+        usual = -1 if out.dim() < 4 else 1
+        other = 1 if usual == -1 else -1
+        if out.dim() < 3 or self.channels(out, usual) is not None:
+            return usual
+        return usual if self.channels(out, other) is None else other
 
     def all_channels(self, x: Tensor) -> Set[int]:
         """All channels that lie anywhere in a tensor."""
@@ -255,23 +275,28 @@ class ChannelTrace(TorchDispatchMode):
         name = func.overloadpacket.__name__
         stem = name[:-1] if name.endswith('_') else name
         result: Any
-        if stem in _MOVING:
+        if stem in MOVING:
             result = self._moved(func, stem, args, kwargs, given)
-        elif stem in _PRODUCTS:
+        elif stem in PRODUCTS:
             self._mix(given)
-            result = self._product(*(args[i] for i in _PRODUCTS[stem]))
-        elif stem.startswith(_RESAMPLING):
+            result = self._product(*(args[i] for i in PRODUCTS[stem]))
+        elif stem.startswith(RESAMPLING):
             result = stretched(given[0], _first(out).shape)
-        elif _convolves_each(func, args):
+        elif convolves_each(func, args):
             self._mix(given)
             result = stretched(given[0], _first(out).shape)
-        elif stem in _REDUCING:
+        elif stem in REDUCING:
             result = reduced(given[0], _first(out).shape, args[1:])
             if atoms_of(result) != atoms_of(given[0]):
                 self._mix(given)
-        elif torch.Tag.pointwise in func.tags or stem in (*_IN_PLACE, 'copy'):
-            result = self._merged(given, _first(out).shape)
-            whole = stem in _IN_PLACE - _OF_ONE
+        elif torch.Tag.pointwise in func.tags or stem in (*PLACEWISE, 'copy'):
+            shape = _first(out).shape
+            if stem in NORMS:
+                given = [_on_second_axis(g, len(shape)) for g in given]
+                # Outside of a layer nobody says how wide the groups are.
+                self.takes_apart |= stem == 'native_group_norm'
+            result = self._merged(given, shape)
+            whole = stem in PLACEWISE - ELEMENTWISE
             if whole or self._meets_others(flat, result):
                 self._mix(given)
         else:
@@ -392,11 +417,9 @@ class ChannelTrace(TorchDispatchMode):
                 self.labels[root].add((self._splits, number))
 
 
-def _convolves_each(func: Any, args: Any) -> bool:
-    """Whether it is a convolution that keeps channels apart."""
-    if func.overloadpacket.__name__ != 'convolution':
-        return False
-    return args[8] == args[0].shape[1] == args[1].shape[0]
+def _on_second_axis(found: Tensor, dims: int) -> Tensor:
+    """The channels of a norm's weights, as they lie in what is normalised."""
+    return found.view(-1, *[1] * (dims - 2)) if found.dim() == 1 else found
 
 
 def _tensors(values: Any) -> List[Tensor]:

@@ -160,7 +160,8 @@ def convert(
             relative to ``module``. Defaults to None.
         default (LayerRule): For layers not named. Defaults to a plain one.
         strict (bool): Refuse modules with parameters that cannot be swapped;
-            otherwise they stay, at full width. Defaults to True.
+            otherwise they stay, at full width, unless they keep running
+            statistics. Defaults to True.
 
     Raises:
         ConfigError: Names the module that cannot follow a width, or the rule
@@ -172,15 +173,15 @@ def convert(
         if isinstance(layer, (SlimLayer, SlimVectors)):
             continue
         target = slim_class(layer)
-        problem = target.refusal(layer) if target else _problem(layer)
-        if problem and strict:
-            place = '.'.join(filter(None, (stock_name(module), name)))
+        problem = _refusal(layer, target) if target else _problem(layer)
+        if problem and (strict or _keeps_statistics(layer)):
+            place = _path(stock_name(module), name)
             raise ConfigError(f'{place} ({stock_name(layer)}) {problem}')
         if target is not None and not problem:
             swaps.append((layer, target, rules.pop(name, default)))
             for key, rule in target.inner_rules.items():
                 if key in layer._modules:
-                    rules['.'.join(filter(None, (name, key)))] = rule
+                    rules[_path(name, key)] = rule
         elif strict and _large(layer):
             holder = derive(SlimVectors, type(layer), _large(layer))
             swaps.append((layer, holder, default))
@@ -196,6 +197,28 @@ def convert(
             layer.slim_rule = rule
         else:
             layer.slim_vectors = {}
+
+
+def _path(*names: str) -> str:
+    return '.'.join(filter(None, names))
+
+
+def _refusal(layer: nn.Module, target: Type[SlimLayer]) -> str:
+    """Why a layer of a known kind cannot follow a width, if so."""
+    tensors = {**layer._parameters, **layer._buffers}
+    missing = [name for name in target.tensor_names if name not in tensors]
+    if missing:
+        return (
+            f'computes its {missing[0]} from other tensors, as weight and '
+            'spectral normalisation do, which cannot follow a width: remove '
+            'that first'
+        )
+    return target.refusal(layer)
+
+
+def _keeps_statistics(layer: nn.Module) -> bool:
+    """Whether it would mix those of all subnets, if it were left as it is."""
+    return bool(getattr(layer, 'track_running_stats', False))
 
 
 def _problem(layer: nn.Module) -> str:
@@ -239,17 +262,30 @@ _OF_SWAP = (
 _OF_PASS = ('subnet_stats', 'collector')
 
 
-def restore(layer: nn.Module) -> None:
-    """Swap a slim layer back to the stock class, as it stands."""
+def restore(layer: nn.Module, stock: Optional[type] = None) -> None:
+    """Swap a slim layer back to the stock class, as it stands.
+
+    Args:
+        layer (nn.Module): Changed in place.
+        stock (type, optional): The class that it had. Defaults to None: the
+            one that its kind is registered for.
+    """
+    if stock is None:
+        stock = _stock_class(layer)
+    layer.__class__ = stock
+    for name in (*_OF_SWAP, *_OF_PASS):
+        layer.__dict__.pop(name, None)
+
+
+def _stock_class(layer: Any) -> Any:
     if type(layer) is SlimBatchNormXd:  # it was a SyncBatchNorm once
-        layer.__class__, layer.process_group = nn.SyncBatchNorm, None
+        layer.process_group = None
+        return nn.SyncBatchNorm
     cls: Any = underived(type(layer))
     for stock, slim in _SLIM_CLASSES.items():
         if cls is slim:
-            cls = stock
-    layer.__class__ = cls
-    for name in (*_OF_SWAP, *_OF_PASS):
-        layer.__dict__.pop(name, None)
+            return stock
+    return cls
 
 
 class BuiltLayers:
@@ -271,8 +307,7 @@ class BuiltLayers:
         for path, parent in module.named_modules():
             for key, child in parent._modules.items():
                 if isinstance(child, SlimLayer):
-                    name = '.'.join(filter(None, (path, key)))
-                    self._places[name] = path, key, child
+                    self._places[_path(path, key)] = path, key, child
 
     def adopt(self) -> List[Tuple[str, Any]]:
         """Make new batch norms slim, as those were whose place they took.

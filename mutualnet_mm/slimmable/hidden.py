@@ -9,11 +9,9 @@ squeezed one of channel attention, the middle ones of a bottleneck.
 from collections import defaultdict
 from typing import DefaultDict, List, Optional, Set
 
-import torch
 from torch import Tensor, nn
 
-from .channel_trace import ChannelTrace
-from .joints import tensors
+from .channel_trace import traced
 from .slim_layer import SlimLayer
 
 
@@ -35,9 +33,7 @@ def hidden_layers(module: nn.Module, x: Tensor) -> List[str]:
     Returns:
         list: Names of the layers, in the order in which they run.
     """
-    with torch.no_grad(), ChannelTrace(module) as trace:
-        trace.start(x)
-        outputs = list(tensors(module(x)))
+    trace, outputs = traced(module, x)
     seen = set(trace.mixed)
     for out in outputs:
         seen |= trace.all_channels(out)

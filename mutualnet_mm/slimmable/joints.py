@@ -13,11 +13,10 @@ from itertools import groupby
 from math import gcd, lcm
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .channel_trace import ChannelTrace
+from .channel_trace import ChannelTrace, traced
 from .channels import LayerRule, Layout, Piece
 from .slim_layer import SlimLayer
 from .vectors import SlimVectors
@@ -31,6 +30,7 @@ class Joints:
         input_shape (tuple[int]): Shape of the input that was run.
         outputs (list): Layout of each tensor that the network returns, in
             order; None where its active channels are the leading ones.
+        axes (tuple[int]): The axis of each one's channels.
         unknown (tuple[str]): Operators whose effect on channels is not
             known, by name. What they return is taken for whole.
         alike (bool): Whether it is plain that counts of channels fit at every
@@ -40,6 +40,7 @@ class Joints:
 
     input_shape: Tuple[int, ...]
     outputs: Tuple[Optional[Layout], ...]
+    axes: Tuple[int, ...]
     unknown: Tuple[str, ...]
     alike: bool
 
@@ -69,9 +70,7 @@ def find_joints(module: nn.Module, x: Tensor) -> Joints:
     Raises:
         ConfigError: Names a layer that several joints share.
     """
-    with torch.no_grad(), ChannelTrace(module) as trace:
-        trace.start(x)
-        outputs = list(tensors(module(x)))
+    trace, outputs = traced(module, x)
     layers = {
         name: layer
         for name, layer in module.named_modules()
@@ -85,28 +84,13 @@ def find_joints(module: nn.Module, x: Tensor) -> Joints:
         layers[name].slim_outputs = makers.output_layout(name)
     for holder, key in trace.vectors:
         holder.slim_vectors[key] = makers.vector_layout(holder, key)
+    axes = tuple(map(trace.output_axis, outputs))
     found = tuple(
-        makers.layout(trace.channels(out, channel_axis(out)))
-        for out in outputs
+        makers.layout(trace.channels(out, axis))
+        for out, axis in zip(outputs, axes)
     )
     unknown = tuple(sorted(trace.unknown))
-    return Joints(tuple(x.shape), found, unknown, makers.alike())
-
-
-def tensors(value: Any) -> Any:
-    """Yield the tensors in what a network returns, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from tensors(list(value.values()))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors(item)
-
-
-def channel_axis(output: Tensor) -> int:
-    """Axis of the channels in what a network returns."""
-    return -1 if output.dim() < 4 else 1
+    return Joints(tuple(x.shape), found, axes, unknown, makers.alike())
 
 
 class _Place(NamedTuple):

@@ -5,7 +5,7 @@ Unlike batch norm they need no calibration. What a norm pools over channels is
 pooled over the active ones alone.
 """
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -80,21 +80,37 @@ class OverChannels(PerChannel):
 
 
 class SlimLayerNorm(OverChannels, nn.LayerNorm):
-    """``nn.LayerNorm`` over the channels that come in, on the last axis."""
+    """``nn.LayerNorm`` over the channels that come in.
 
-    channel_dim = -1
+    On the last axis, or before axes of size one.
+    """
+
     normalized_shape: Tuple[int, ...]
 
     @classmethod
     def refusal(cls, layer: Any) -> str:
         """Refuse norms over more than the channels."""
-        if len(layer.normalized_shape) == 1:
+        if all(size == 1 for size in layer.normalized_shape[1:]):
             return ''
         return (
             f'normalises over {tuple(layer.normalized_shape)}, of which it '
             'has a weight each: only a norm over one axis, the channels, '
             'follows a width'
         )
+
+    def axis(self, args: Tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+        """See :meth:`SlimLayer.axis`."""
+        del args, kwargs
+        return -len(self.normalized_shape)
+
+    def set_channels(self, inputs: int, outputs: int) -> None:
+        """See :meth:`SlimLayer.set_channels`."""
+        del outputs
+        self.normalized_shape = (inputs, *self.normalized_shape[1:])
+
+
+class SlimMapNorm(OverChannels):
+    """Layer norms over the channels of maps, ``(N, C, H, W)``."""
 
     def set_channels(self, inputs: int, outputs: int) -> None:
         """See :meth:`SlimLayer.set_channels`."""

@@ -2,16 +2,15 @@
 """Make any network of PyTorch slimmable in one call."""
 
 from dataclasses import replace
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence, Set
 
 import torch
 from torch import nn
 
 from ..errors import ConfigError
-from .channel_trace import ChannelTrace
+from .channel_trace import traced
 from .channels import LayerRule
 from .convert import convert, restore, stock_name
-from .joints import channel_axis, tensors
 from .layers import SlimLayer
 from .meta import meta_copy
 from .state import SlimState
@@ -61,10 +60,13 @@ def slim(
         >>> with active_width(net, 0.5):
         ...     scores = net(images)
     """
-    before = {
-        name: isinstance(layer, (SlimLayer, SlimVectors))
-        for name, layer in module.named_modules()
-    }
+    before = {layer: type(layer) for layer in module.modules()}
+    for path, layer in module.named_modules():
+        if isinstance(layer, (SlimLayer, SlimVectors)):
+            raise ConfigError(
+                f'{stock_name(module)}: layer "{path}" is slim already; slim '
+                'the whole network in one call, as it was built'
+            )
     convert(module, SlimState(max_width, rounding), rules)
     if not any(isinstance(layer, SlimLayer) for layer in module.modules()):
         raise ConfigError(
@@ -76,10 +78,8 @@ def slim(
             _keep_outputs(module, input_shape)
         verify_slicing(module, input_shape=input_shape)
     except Exception:
-        for name, layer in module.named_modules():
-            slim_now = isinstance(layer, (SlimLayer, SlimVectors))
-            if slim_now and not before[name]:
-                restore(layer)
+        for layer, stock in before.items():
+            restore(layer, stock)
         raise
     return module
 
@@ -88,18 +88,26 @@ def _keep_outputs(
     module: nn.Module, input_shape: Optional[Sequence[int]]
 ) -> None:
     """Fix the layers that the channels of the outputs come from."""
-    net = meta_copy(module)
-    shape = input_shape or trial_shapes(stock_name(net), net)[0]
+    name, net = stock_name(module), meta_copy(module)
+    shape = trial_shapes(name, net, input_shape=input_shape)[0]
     like = next(net.parameters())
-    x = torch.empty(tuple(shape), dtype=like.dtype, device='meta')
-    with torch.no_grad(), ChannelTrace(net) as trace:
-        trace.start(x)
-        outputs = list(tensors(net(x)))
-    roots = {
-        trace.root(atom)
-        for out in outputs
-        for atom in trace.channels(out, channel_axis(out)) or ()
-    }
+    x = torch.empty(shape, dtype=like.dtype, device='meta')
+    try:
+        trace, outputs = traced(net, x)
+    except ConfigError as error:
+        raise ConfigError(f'{name} cannot be slimmed: {error}') from error
+    roots: Set[int] = set()
+    for i, out in enumerate(outputs):
+        channels = trace.channels(out, trace.output_axis(out))
+        if channels is None and trace.unknown:
+            raise ConfigError(
+                f'{name} cannot be slimmed: which layers make the channels of '
+                f'output {i} is not known behind {", ".join(trace.unknown)}; '
+                'name those that have to keep theirs, as in '
+                "rules={'fc': LayerRule(fixed=True)}, and say "
+                'keep_outputs=False'
+            )
+        roots.update(map(trace.root, channels or ()))
     modules = dict(module.named_modules())
     for name, made in trace.made.items():
         layer: Any = modules.get(name) if name else None

@@ -1,7 +1,8 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Inputs that a network takes, found by trying."""
 
-from typing import List, Optional, Tuple
+import operator
+from typing import List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -13,7 +14,11 @@ Shape = Tuple[int, ...]
 
 
 def trial_shapes(
-    name: str, net: nn.Module, size: int = 32, frames: int = 8
+    name: str,
+    net: nn.Module,
+    size: int = 32,
+    frames: int = 8,
+    input_shape: Optional[Sequence[int]] = None,
 ) -> List[Shape]:
     """Find inputs that a network takes at full width.
 
@@ -29,6 +34,8 @@ def trial_shapes(
             32.
         frames (int): Frames of a clip; twice as many are tried, too. Defaults
             to 8.
+        input_shape (Sequence[int], optional): The one to try, in place of
+            ``size`` and ``frames``. Defaults to None.
 
     Returns:
         list: Shapes of one size, or of two.
@@ -36,6 +43,8 @@ def trial_shapes(
     Raises:
         ConfigError: If none does; names the layer that fails.
     """
+    if input_shape is not None:
+        return [_checked(name, net, input_shape)]
     leads = _leading_axes(net, frames)
     found: Optional[Exception] = None
     declared = [(side,) for side in _declared_sides(net)]
@@ -58,6 +67,27 @@ def trial_shapes(
         f'tried with inputs of {shapes_tried}: '
         f'{failing_forward(found, net)} fails with "{first_line(found)}"'
     ) from found
+
+
+def _checked(name: str, net: nn.Module, input_shape: Sequence[int]) -> Shape:
+    """Return a shape, or raise ConfigError if the network does not take it."""
+    try:
+        shape = tuple(operator.index(size) for size in input_shape)
+        if min(shape) < 1:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f'input_shape={input_shape!r}: use the sizes of an input with the '
+            'batch, such as (1, 3, 224, 224)'
+        ) from None
+    error = trial_error(net, shape)
+    if error is not None:
+        raise ConfigError(
+            f'{name} does not take an input of input_shape={shape} at full '
+            f'width: {failing_forward(error, net)} fails with '
+            f'"{first_line(error)}"'
+        ) from error
+    return shape
 
 
 def _declared_sides(net: nn.Module) -> List[int]:

@@ -16,7 +16,6 @@ from typing import (
     Dict,
     Iterator,
     List,
-    NamedTuple,
     Optional,
     Sequence,
     Tuple,
@@ -36,23 +35,13 @@ from .channels import (
 )
 from .convert import stock_name
 from .heads import SlimHeads
-from .joints import Joints, channel_axis, find_joints, tensors
+from .joints import Joints, find_joints
+from .layer_calls import Calls, record_calls
 from .meta import meta_copy
 from .slim_layer import SlimLayer
 from .state import active_width, set_width, slim_states
 from .trial import Shape, failing_forward, trial_shapes
 from .vectors import SlimVectors
-
-
-class _Call(NamedTuple):
-    name: str
-    kind: str
-    inputs: int
-    axis: int
-    output: Tensor
-
-
-Trace = List[_Call]
 
 _is_verified: ContextVar[bool] = ContextVar('is_verified', default=False)
 
@@ -123,10 +112,7 @@ def verify_slicing(
             net.eval()  # not chained: stock backbones' ``train`` may not
             _take_single(net)
         set_width(net, slim_states(net)[0].max_width)
-        if input_shape is None:
-            shapes = trial_shapes(name, net, size, frames)
-        else:
-            shapes = [tuple(input_shape)]
+        shapes = trial_shapes(name, net, size, frames, input_shape)
         joints = _give_joints(name, net, module, shapes[0])
         if not is_verified:
             _prove(net, name, joints, shapes, fractions, tolerance)
@@ -189,9 +175,9 @@ def _prove(
         masked = copy.deepcopy(net)
         try:
             with active_width(net, width):
-                trace, outputs = _record(net, x)
+                trace, outputs = record_calls(net, x)
             _mask_inputs(name, masked, trace, width)
-            full_trace, full_outputs = _record(masked, x)
+            full_trace, full_outputs = record_calls(masked, x)
         except ConfigError as error:
             raise ConfigError(
                 f'{name} cannot be slimmed: {error}{_not_understood(joints)}'
@@ -230,7 +216,7 @@ def _prove(
 
 
 def _check_counts(
-    net: nn.Module, name: str, joints: Joints, full_trace: Trace
+    net: nn.Module, name: str, joints: Joints, full_trace: Calls
 ) -> None:
     """Run a network whose sums and splits depend on the width at many."""
     like = next(net.parameters())
@@ -241,7 +227,7 @@ def _check_counts(
         width = widest * step / 20
         with active_width(net, width):
             try:
-                trace, _ = _record(net, x)
+                trace, _ = record_calls(net, x)
             except Exception as error:  # whatever a stock forward may raise
                 raise ConfigError(
                     f'{name} cannot be slimmed: at width {width:.2g} '
@@ -280,8 +266,8 @@ def _check_narrows(
     name: str,
     width: float,
     joints: Joints,
-    trace: Trace,
-    full_trace: Trace,
+    trace: Calls,
+    full_trace: Calls,
 ) -> None:
     """Refuse a network whose joints leave every layer whole."""
     state, could = slim_states(net)[0], False
@@ -300,38 +286,8 @@ def _check_narrows(
         )
 
 
-def _record(net: nn.Module, x: Tensor) -> Tuple[Trace, List[Tensor]]:
-    trace: Trace = []
-    handles = []
-    for name, layer in net.named_modules():
-        if isinstance(layer, SlimLayer):
-
-            def hook(
-                layer: Any,
-                args: tuple,
-                kwargs: Any,
-                out: Tensor,
-                name: str = name,
-            ) -> None:
-                # Cloned: an in-place activation may come next.
-                kind = type(layer).__name__
-                axis = layer.axis(args[1:], kwargs)
-                inputs = args[0].shape[axis]
-                trace.append(_Call(name, kind, inputs, axis, out.clone()))
-
-            handle = layer.register_forward_hook(hook, with_kwargs=True)
-            handles.append(handle)
-    try:
-        with torch.no_grad():
-            outputs = list(tensors(net(x)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return trace, outputs
-
-
 def _mask_inputs(
-    name: str, net: nn.Module, trace: Trace, width: float
+    name: str, net: nn.Module, trace: Calls, width: float
 ) -> None:
     """Make every layer of ``net`` blind to inactive inputs."""
     seen: Dict[str, int] = {}
@@ -352,7 +308,7 @@ def _mask_inputs(
                 heads.blind()
 
 
-def _layer_pairs(net: nn.Module, trace: Trace, full_trace: Trace) -> _Pairs:
+def _layer_pairs(net: nn.Module, trace: Calls, full_trace: Calls) -> _Pairs:
     """What each layer gave, and what it should have, at the active width."""
     for call, full in zip(trace, full_trace):
         layer: Any = net.get_submodule(call.name)
@@ -370,7 +326,7 @@ def _output_pairs(
 ) -> _Pairs:
     state = slim_states(net)[0]
     for i, (narrow, full) in enumerate(zip(outputs, full_outputs)):
-        dim, layout = channel_axis(narrow), joints.outputs[i]
+        dim, layout = joints.axes[i], joints.outputs[i]
         ranges: Ranges = ((0, narrow.shape[dim]),)
         if layout is not None:
             ranges = active_ranges(

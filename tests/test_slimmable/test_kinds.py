@@ -5,6 +5,7 @@ from importlib import import_module
 
 import pytest
 import torch
+import torchvision.models as zoo
 from narrow_layers import Case, first, last, slim
 from torch import nn
 from torch.testing import assert_close
@@ -58,6 +59,12 @@ CASES = {
     ),
     'layer-norm': Case(
         lambda c, _: nn.LayerNorm(c, eps=1e-3), last(5, 4), follows=True
+    ),
+    'layer-norm-of-vectors': Case(
+        lambda c, _: nn.LayerNorm((c, 1, 1)), first(1, 1), follows=True
+    ),
+    'layer-norm-of-maps': Case(
+        lambda c, _: zoo.convnext.LayerNorm2d(c), first(5, 4), follows=True
     ),
     'instance-norm-1d': Case(
         lambda c, _: nn.InstanceNorm1d(c, affine=True), first(5), follows=True
@@ -191,20 +198,54 @@ def test_groups_in_part_are_refused():
         net(torch.randn(1, 14, 3, 3))
 
 
+def test_what_a_kind_refuses():
+    net = nn.Sequential(nn.LayerNorm((8, 4, 4)))
+    with pytest.raises(ConfigError, match=r'normalises over \(8, 4, 4\)'):
+        convert(net, SlimState())
+    convert(net, SlimState(), strict=False)
+    assert type(net[0]) is nn.LayerNorm
+
+
+class OwnStatistics(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+@pytest.mark.parametrize('strict', [True, False])
 @pytest.mark.parametrize(
     'layer, said',
     [
-        (nn.LayerNorm((8, 4, 4)), r'normalises over \(8, 4, 4\)'),
         (nn.InstanceNorm2d(8, track_running_stats=True), 'leave out track_'),
+        (OwnStatistics(8), 'with statistics'),
     ],
 )
-def test_what_a_kind_refuses(layer, said):
-    with pytest.raises(ConfigError, match=said):
-        convert(nn.Sequential(layer), SlimState())
-    net = nn.Sequential(layer)
+def test_statistics_of_all_subnets_are_not_mixed(layer, said, strict):
+    """Left as it is, such a layer would update them in every pass."""
     kind = type(layer)
+    with pytest.raises(ConfigError, match=said):
+        convert(nn.Sequential(layer), SlimState(), strict=strict)
+    assert type(layer) is kind
+
+
+NORMALISATIONS = {
+    'weight_norm': nn.utils.parametrizations.weight_norm,
+    'spectral_norm': nn.utils.parametrizations.spectral_norm,
+    'old_weight_norm': nn.utils.weight_norm,
+    'old_spectral_norm': nn.utils.spectral_norm,
+}
+
+
+@pytest.mark.filterwarnings('ignore:.*weight_norm. is deprecated')
+@pytest.mark.parametrize('name', NORMALISATIONS)
+def test_weights_that_are_computed_are_refused(name):
+    net = nn.Sequential(NORMALISATIONS[name](nn.Conv2d(8, 8, 3)))
+    x = torch.randn(1, 8, 5, 5)
+    with pytest.raises(ConfigError, match='weight from other tensors'):
+        convert(net, SlimState())
+    net.eval()
+    before = net(x)
     convert(net, SlimState(), strict=False)
-    assert type(net[0]) is kind
+    assert torch.equal(net(x), before)
 
 
 class RMSNorm(nn.Module):

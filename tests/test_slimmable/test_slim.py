@@ -1,6 +1,7 @@
 """Any network of PyTorch in one call; torchvision's for examples."""
 
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ NETWORKS = {
     'squeezenet1_1': {},
     'densenet121': {},
     'regnet_y_400mf': {},
+    'convnext_tiny': {},
 }
 
 
@@ -128,3 +130,149 @@ def test_outputs_behind_a_vector_are_kept():
 def test_a_network_without_layers_is_refused():
     with pytest.raises(ConfigError, match='ReLU has no layer that can narrow'):
         slim(nn.ReLU())
+
+
+@dataclass
+class Scores:
+    scores: torch.Tensor
+    maps: list
+
+
+class Returning(nn.Module):
+    """A classifier that returns what a function makes of scores."""
+
+    def __init__(self, returns):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 32, 3), nn.Linear(32, 20)
+        self.returns = returns
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.returns(self.fc(x.mean((2, 3))), x)
+
+
+def test_outputs_in_a_data_class_are_kept():
+    net = slim(Returning(lambda scores, x: Scores(scores, [x])))
+    with active_width(net, 0.5):
+        out = net(torch.randn(1, 3, 9, 9))
+    assert out.scores.shape[1] == 20
+    assert out.maps[0].shape[1] == 32
+
+
+def test_outputs_that_nobody_knows_are_not_left_to_narrow():
+    def cumulated(scores, _):
+        return scores.logcumsumexp(1)
+
+    with pytest.raises(ConfigError, match='output 0 .*behind logcumsumexp'):
+        slim(Returning(cumulated))
+    rules = {'fc': LayerRule(fixed=True)}
+    net = slim(Returning(cumulated), rules=rules, keep_outputs=False)
+    with active_width(net, 0.5):
+        assert net(torch.randn(1, 3, 9, 9)).shape[1] == 20
+
+
+def test_a_network_that_returns_no_tensors():
+    with pytest.raises(ConfigError, match='returns a str in which no tensor'):
+        slim(Returning(lambda scores, _: 'seven'))
+
+
+@pytest.mark.parametrize(
+    'network, x',
+    [
+        (
+            nn.Sequential(nn.Conv1d(3, 32, 3), nn.Conv1d(32, 16, 3)),
+            torch.randn(2, 3, 24),
+        ),
+        (
+            nn.Sequential(nn.Linear(24, 32), nn.GELU(), nn.Linear(32, 16)),
+            torch.randn(2, 7, 24),
+        ),
+    ],
+    ids=['sequences', 'tokens'],
+)
+@pytest.mark.parametrize('keep', [True, False])
+def test_channels_of_three_axes(network, x, keep):
+    axis = 1 if isinstance(network[0], nn.Conv1d) else -1
+    net = slim(copy.deepcopy(network), x.shape, keep_outputs=keep)
+    with torch.no_grad(), active_width(net, 0.5):
+        out = net(x)
+        assert out.shape[axis] == (16 if keep else 8)
+        hidden = network[0](x).narrow(axis, 0, 16)
+        hidden = hidden if axis == 1 else nn.functional.gelu(hidden)
+        last = copy.deepcopy(network[-1])
+        last.weight.data = last.weight[: out.shape[axis], :16]
+        last.bias.data = last.bias[: out.shape[axis]]
+        if axis == 1:
+            last.in_channels = 16
+        assert_close(out, last(hidden))
+
+
+@pytest.mark.parametrize('shape', [(1, 4, 32, 32), 32, (1, 0, 8, 8), 'large'])
+@pytest.mark.parametrize('keep', [True, False])
+def test_a_wrong_shape_is_named(shape, keep):
+    net = features()
+    with pytest.raises(ConfigError, match='input_shape='):
+        slim(net, input_shape=shape, keep_outputs=keep)
+    assert type(net[0]) is nn.Conv2d
+
+
+def test_a_slim_network_is_refused():
+    net = nn.Sequential(slim(features()))
+    with pytest.raises(ConfigError, match=r'layer "0\.0" is slim already'):
+        slim(net, max_width=2.0)
+
+
+class Norm(nn.Module):
+    """A norm that holds its vectors itself."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(32))
+        self.bias = nn.Parameter(torch.zeros(32))
+        self.norm = norm
+
+    def forward(self, x):
+        return self.norm(x, self.weight, self.bias)
+
+
+def own_norm(norm):
+    return nn.Sequential(nn.Conv2d(3, 32, 3), Norm(norm), nn.Conv2d(32, 8, 1))
+
+
+def test_vectors_of_functional_norms():
+    def instance(x, weight, bias):
+        return nn.functional.instance_norm(x, None, None, weight, bias)
+
+    stock = own_norm(instance)
+    stock[1].weight.data.uniform_(0.5, 1.5)
+    net = slim(copy.deepcopy(stock))
+    x = torch.randn(1, 3, 9, 9)
+    with torch.no_grad(), active_width(net, 0.5):
+        hidden = stock[1](stock[0](x))[:, :16]
+        wanted = nn.functional.conv2d(
+            hidden, stock[2].weight[:, :16], stock[2].bias
+        )
+        assert_close(net(x), wanted)
+
+
+def test_groups_of_functional_norms_are_refused():
+    """As many groups of fewer channels are not those of the full network."""
+
+    def grouped(x, weight, bias):
+        return nn.functional.group_norm(x, 4, weight, bias)
+
+    with pytest.raises(ConfigError, match='cannot be slimmed'):
+        slim(own_norm(grouped))
+
+
+class Conv(nn.Conv2d):
+    """As a stock one; other code may ask for its class."""
+
+
+def test_classes_come_back_where_slim_fails():
+    net = nn.Sequential(Conv(3, 32, 3), nn.Conv2d(32, 64, 3))
+    net.forward = lambda x: net[1](net[0](x).flip(1))
+    with pytest.raises(ConfigError):
+        slim(net)
+    assert type(net[0]) is Conv
+    assert {'slim_rule', 'slim_inputs'}.isdisjoint(vars(net[0]))

@@ -1,10 +1,11 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Batch norms that drop and activate what they have normalised, as timm's."""
+"""Norms of torchvision and timm, neither of which need be installed."""
 
 from torch import Tensor
 
 from .convert import register_layer
 from .layers import SlimBatchNorm
+from .norms import SlimMapNorm
 
 
 class SlimBatchNormAct(SlimBatchNorm):
@@ -18,3 +19,8 @@ class SlimBatchNormAct(SlimBatchNorm):
 
 
 register_layer('timm.layers.norm_act.BatchNormAct2d', SlimBatchNormAct)
+for _stock in (
+    'torchvision.models.convnext.LayerNorm2d',
+    'timm.layers.norm.LayerNorm2d',
+):
+    register_layer(_stock, SlimMapNorm)

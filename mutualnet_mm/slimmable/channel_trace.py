@@ -6,11 +6,9 @@ shape that says, place by place, which channel it holds. What only moves values
 about (views, concatenations, shuffles) is done to both.
 """
 
-from collections import defaultdict
 from contextlib import ExitStack
 from typing import (
     Any,
-    DefaultDict,
     Dict,
     List,
     NamedTuple,
@@ -34,6 +32,7 @@ from .channel_maps import (
     stretched,
     varies,
 )
+from .channel_sets import ChannelSets
 from .heads import SlimHeads
 from .operators import (
     ELEMENTWISE,
@@ -108,8 +107,8 @@ class ChannelTrace(TorchDispatchMode):
             those that they meet.
         mixed (set[int]): Channels that something but a layer computes with
             others, or with a tensor that has numbers for all of them.
-        labels (dict): By the root of an atom, which parts of a tensor that
-            was split it lies in.
+        sets (ChannelSets): Channels that are added to each other, and the
+            parts that they lie in.
         unknown (set[str]): Operators that were not understood.
         takes_apart (bool): Whether an operator takes channels apart.
     """
@@ -120,13 +119,10 @@ class ChannelTrace(TorchDispatchMode):
         self.inputs: Dict[str, List[Optional[List[int]]]] = {}
         self.made: Dict[str, range] = {}
         self.vectors: Dict[Tuple[SlimVectors, str], List[int]] = {}
-        self.labels: DefaultDict[int, Set[Tuple[int, int]]]
-        self.labels = defaultdict(set)
+        self.sets = ChannelSets()
         self.unknown: Set[str] = set()
         self.mixed: Set[int] = set()
         self.takes_apart = False
-        self._splits = 0
-        self._parents: Dict[int, int] = {}
         # Tensors are kept: the identity of a freed one is given anew.
         self._seen: Dict[int, Tuple[Tensor, Tensor]] = {}
         self._inside = 0
@@ -185,12 +181,6 @@ class ChannelTrace(TorchDispatchMode):
         found = self._of(x)
         return set() if found is None else atoms_of(found)
 
-    def root(self, atom: int) -> int:
-        """One atom that stands for all that were added to each other."""
-        while atom in self._parents:
-            atom = self._parents[atom]
-        return atom
-
     # ---- Layers
 
     def _watch(self, name: str, layer: SlimLayer) -> Sequence[Any]:
@@ -198,7 +188,7 @@ class ChannelTrace(TorchDispatchMode):
             runs = self.inputs.setdefault(name, [])
             axis = layer.axis(args[1:], kwargs)
             runs.append(self.channels(args[0], axis))
-            self._label_parts(runs[-1], layer.input_parts)
+            self.sets.label_parts(runs[-1], layer.input_parts)
             self._inside += 1
 
         def after(layer: Any, args: Any, kwargs: Any, out: Tensor) -> None:
@@ -209,7 +199,7 @@ class ChannelTrace(TorchDispatchMode):
                 channels = channels and layer.kept_with(channels)
             else:
                 channels = self._new(name, out.shape[axis])
-                self._label_parts(channels, layer.parts)
+                self.sets.label_parts(channels, layer.parts)
             if channels is not None:
                 self._set(out, channels, axis)
 
@@ -230,7 +220,7 @@ class ChannelTrace(TorchDispatchMode):
             self._inside -= 1
             for path, parts in heads.heads.makers.items():
                 made = self.made.get(f'{name}.{path}', ())
-                self._label_parts(list(made) or None, parts)
+                self.sets.label_parts(list(made) or None, parts)
 
         return (
             heads.register_forward_pre_hook(before, with_kwargs=True),
@@ -344,7 +334,7 @@ class ChannelTrace(TorchDispatchMode):
         else:
             parts = parts_of(given[0], result)
         self.takes_apart |= bool(parts)
-        self._label(parts)
+        self.sets.label(parts)
         return result
 
     def _merged(self, given: List[Tensor], shape: torch.Size) -> Tensor:
@@ -357,7 +347,7 @@ class ChannelTrace(TorchDispatchMode):
                 number = len(self.atoms)  # one number for a pair sorts faster
                 pairs = (result[both] * number + found[both]).unique()
                 for pair in pairs.tolist():
-                    self._unite(*divmod(pair, number))
+                    self.sets.unite(*divmod(pair, number))
             result = torch.where(result == NOTHING, found, result)
         return result
 
@@ -392,29 +382,6 @@ class ChannelTrace(TorchDispatchMode):
             for x in plain
             for axis in range(1, x.dim() + 1)
         )
-
-    def _unite(self, a: int, b: int) -> None:
-        a, b = self.root(a), self.root(b)
-        if a != b:
-            self._parents[b] = a
-            self.labels[a] |= self.labels.pop(b, set())
-
-    def _label_parts(self, channels: Optional[List[int]], parts: int) -> None:
-        """Note that channels are equal parts."""
-        if parts == 1 or channels is None:
-            return
-        size = len(channels) // parts
-        starts = range(0, len(channels), size)
-        self._label([{*channels[i : i + size]} - {NOTHING} for i in starts])
-
-    def _label(self, parts: List[Set[int]]) -> None:
-        """Note that channels are taken apart."""
-        self._splits += bool(parts)
-        # Many parts may have the same channels: the tokens of a sequence.
-        unlike = {frozenset(map(self.root, part)) for part in parts}
-        for number, roots in enumerate(unlike):
-            for root in roots:
-                self.labels[root].add((self._splits, number))
 
 
 def _on_second_axis(found: Tensor, dims: int) -> Tensor:

@@ -37,9 +37,9 @@ def hidden_layers(module: nn.Module, x: Tensor) -> List[str]:
     seen = set(trace.mixed)
     for out in outputs:
         seen |= trace.all_channels(out)
-    whole = {trace.root(atom) for atom in seen}
+    whole = {trace.sets.root(atom) for atom in seen}
     taken = {
-        trace.root(atom)
+        trace.sets.root(atom)
         for runs in trace.inputs.values()
         for run in runs
         for atom in run or ()
@@ -47,15 +47,15 @@ def hidden_layers(module: nn.Module, x: Tensor) -> List[str]:
     makers: DefaultDict[int, Set[str]] = defaultdict(set)
     for name, made in trace.made.items():
         for atom in made:
-            makers[trace.root(atom)].add(name)
+            makers[trace.sets.root(atom)].add(name)
     layers = dict(module.named_modules())
     return [
         name
         for name, made in trace.made.items()
         if name
         and _is_dense(layers.get(name))
-        and {trace.root(atom) for atom in made} <= taken - whole
-        and all(makers[trace.root(atom)] == {name} for atom in made)
+        and {trace.sets.root(atom) for atom in made} <= taken - whole
+        and all(makers[trace.sets.root(atom)] == {name} for atom in made)
     ]
 
 

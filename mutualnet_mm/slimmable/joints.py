@@ -101,29 +101,28 @@ class _Place(NamedTuple):
     rank: int
 
 
-class _Run(NamedTuple):
-    """Neighbouring channels: the place of the first one, and how many."""
+@dataclass
+class _Run:
+    """Neighbouring channels: the place of the first one, and how many.
+
+    Each counts as often as it is repeated.
+    """
 
     place: Optional[_Place]
-    channels: int
     repeat: int
+    size: int
 
-    def goes_on_with(self, other: '_Run') -> bool:
-        """Whether ``other`` holds the next channels of the same layer."""
-        if self.place is None or other.place is None:
-            return self.place is other.place
-        following = self.place.rank + self.channels
+    def goes_on_with(self, place: Optional[_Place], repeat: int) -> bool:
+        """Whether the next channel of the same layer is at ``place``."""
+        first = self.place
+        if first is None or place is None:
+            return first is place
         return (
-            other.place == self.place._replace(rank=following)
-            and other.repeat == self.repeat
+            place.rank == first.rank + self.size // self.repeat
+            and place.block == first.block
+            and place.layer == first.layer
+            and repeat == self.repeat
         )
-
-    def joined(self, other: '_Run') -> '_Run':
-        """Both as one."""
-        if self.place is None:
-            size = self.channels * self.repeat + other.channels * other.repeat
-            return _Run(None, size, 1)
-        return self._replace(channels=self.channels + other.channels)
 
 
 class _Makers:
@@ -133,6 +132,7 @@ class _Makers:
         self, trace: ChannelTrace, layers: Dict[str, SlimLayer]
     ) -> None:
         self._trace, self._layers = trace, layers
+        self._root = trace.sets.root
         self._members = self._together()
         self._blocks: Dict[str, List[List[int]]] = {}
         self._places: Dict[int, _Place] = {}
@@ -191,7 +191,7 @@ class _Makers:
                     len(self._blocks[place.layer][place.block]),
                     place.rank,
                 )
-                if rounded.setdefault(trace.root(atom), kind) != kind:
+                if rounded.setdefault(trace.sets.root(atom), kind) != kind:
                     return False
         return True
 
@@ -199,19 +199,19 @@ class _Makers:
         """Layout of channels that are known."""
         runs: List[_Run] = []
         for atom, same in groupby(channels):
-            run = _Run(self._places.get(atom), 1, len(list(same)))
-            if runs and runs[-1].goes_on_with(run):
-                runs[-1] = runs[-1].joined(run)
+            place, repeat = self._places.get(atom), sum(1 for _ in same)
+            if runs and runs[-1].goes_on_with(place, repeat):
+                runs[-1].size += repeat
             else:
-                runs.append(run)
+                runs.append(_Run(place, repeat, repeat))
         return tuple(map(self._piece, runs))
 
     def _piece(self, run: '_Run') -> Piece:
-        size, place = run.channels * run.repeat, run.place
+        place = run.place
         if place is None:  # constants, or the network's own input
-            return Piece(size, size, LayerRule(fixed=True), size)
+            return Piece(run.size, run.size, LayerRule(fixed=True), run.size)
         return Piece(
-            size=size,
+            size=run.size,
             made=len(self._trace.made[place.layer]),
             rule=self._layers[place.layer].slim_rule,
             block=len(self._blocks[place.layer][place.block]),
@@ -224,7 +224,7 @@ class _Makers:
         members: Dict[int, set] = {}
         for name, made in self._trace.made.items():
             for atom in made:
-                members.setdefault(self._trace.root(atom), set()).add(name)
+                members.setdefault(self._root(atom), set()).add(name)
         return {root: frozenset(names) for root, names in members.items()}
 
     def _part(self, name: str, made: List[int]) -> None:
@@ -232,8 +232,8 @@ class _Makers:
         blocks: Dict[Any, List[int]] = {}
         times: Counter = Counter()
         for atom in made:
-            root = self._trace.root(atom)
-            labels = frozenset(self._trace.labels[root])
+            root = self._root(atom)
+            labels = frozenset(self._trace.sets.labels[root])
             # Of channels that are added to the same one each keeps its share.
             times[root] += 1
             part = labels, self._members[root], times[root]
@@ -247,7 +247,7 @@ class _Makers:
         for number, block in enumerate(self._blocks[name]):
             for rank, atom in enumerate(block):
                 self._places[atom] = _Place(name, number, rank)
-                self._owners.setdefault(self._trace.root(atom), atom)
+                self._owners.setdefault(self._root(atom), atom)
         if len(blocks) > 1:
             sizes = [len(block) for block in blocks.values()]
             layer.slim_rule = _in_parts(name, layer.slim_rule, sizes)
@@ -255,7 +255,7 @@ class _Makers:
     def _own(self, channels: Sequence[int]) -> None:
         """Place the channels of a vector where those that it meets are."""
         for atom in channels:
-            owner = self._owners.get(self._trace.root(atom))
+            owner = self._owners.get(self._root(atom))
             if owner is not None:
                 self._places[atom] = self._places[owner]
 
@@ -268,7 +268,7 @@ class _Makers:
             multiple = self._layers[name].input_multiple
             if multiple == 1:
                 continue
-            roots = {self._trace.root(a) for run in runs for a in run or ()}
+            roots = {self._root(a) for run in runs for a in run or ()}
             makers = {n for r in roots for n in self._members.get(r, ())}
             for maker in makers & self._layers.keys():
                 layer = self._layers[maker]

@@ -107,12 +107,12 @@ def _keep_outputs(
                 "rules={'fc': LayerRule(fixed=True)}, and say "
                 'keep_outputs=False'
             )
-        roots.update(map(trace.root, channels or ()))
+        roots.update(map(trace.sets.root, channels or ()))
     modules = dict(module.named_modules())
     for name, made in trace.made.items():
         layer: Any = modules.get(name) if name else None
         # Channels are also the input's own, and those that vectors lie along.
         if isinstance(layer, SlimLayer) and not roots.isdisjoint(
-            map(trace.root, made)
+            map(trace.sets.root, made)
         ):
             layer.slim_rule = replace(layer.slim_rule, fixed=True)

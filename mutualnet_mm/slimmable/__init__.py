@@ -1,6 +1,13 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The engine: plain PyTorch, imports nothing of OpenMMLab."""
 
+from .batch_norms import (
+    SlimBatchNorm1d,
+    SlimBatchNorm2d,
+    SlimBatchNorm3d,
+    SlimBatchNormXd,
+    SlimSyncBatchNorm,
+)
 from .channels import (
     ROUNDING,
     LayerRule,
@@ -9,15 +16,9 @@ from .channels import (
 )
 from .convert import BuiltLayers, convert, register_layer, trust_forward
 from .layers import (
-    SlimBatchNorm1d,
-    SlimBatchNorm2d,
-    SlimBatchNorm3d,
-    SlimBatchNormXd,
     SlimConv2d,
     SlimConv3d,
-    SlimLayer,
     SlimLinear,
-    SlimSyncBatchNorm,
 )
 from .library_norms import SlimBatchNormAct
 from .macs import count_module_macs
@@ -26,6 +27,7 @@ from .norms import PerChannel
 from .params import count_module_params
 from .share import share_weights
 from .slim import slim
+from .slim_layer import SlimLayer
 from .state import SlimState, active_width, set_width, slim_states
 from .static import make_static
 from .statistics import (

@@ -7,19 +7,20 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ConfigError
-from .channels import PLAIN, LayerRule
-from .derived import derive, underived
-from .layers import (
+from .batch_norms import (
     SlimBatchNorm1d,
     SlimBatchNorm2d,
     SlimBatchNorm3d,
     SlimBatchNormXd,
+    SlimSyncBatchNorm,
+)
+from .channels import PLAIN, LayerRule
+from .derived import derive, underived
+from .layers import (
     SlimConv1d,
     SlimConv2d,
     SlimConv3d,
-    SlimLayer,
     SlimLinear,
-    SlimSyncBatchNorm,
 )
 from .norms import (
     SlimGroupNorm,
@@ -29,6 +30,7 @@ from .norms import (
     SlimLayerNorm,
     SlimPReLU,
 )
+from .slim_layer import SlimLayer
 from .state import SlimState
 from .transposed import (
     SlimConvTranspose1d,
@@ -48,7 +50,7 @@ def register_layer(stock: Union[type, str], slim: Type[SlimLayer]) -> None:
         stock (type or str): Instances of subclasses are swapped too; the
             nearest registered base counts. As text, such as
             ``'project.module.Class'``, it need not be installed.
-        slim (type): A :class:`~.layers.SlimLayer` without ``__init__`` or
+        slim (type): A :class:`~.slim_layer.SlimLayer` without ``__init__`` or
             parameters of its own. Where it is no subclass of ``stock``, or
             the instance's class has a ``forward`` of its own, one is derived
             from both.

@@ -3,8 +3,8 @@
 
 from torch import Tensor
 
+from .batch_norms import SlimBatchNorm
 from .convert import register_layer
-from .layers import SlimBatchNorm
 from .norms import SlimMapNorm
 
 

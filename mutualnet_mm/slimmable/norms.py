@@ -10,13 +10,17 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from .layers import SlimLayer, check_groups, taken
+from .slim_layer import (
+    SlimLayer,
+    check_groups,
+    taken,
+)
 
 
 class PerChannel(SlimLayer):
     """Layers that hold vectors along the channels of their input.
 
-    Those of :attr:`~.layers.SlimLayer.tensor_names`; one that is missing, or
+    Those of :attr:`~.slim_layer.SlimLayer.tensor_names`; one that is missing, or
     is a single number, stays as it is.
     """
 

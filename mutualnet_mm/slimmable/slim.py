@@ -11,8 +11,8 @@ from ..errors import ConfigError
 from .channel_trace import traced
 from .channels import LayerRule
 from .convert import convert, restore, stock_name
-from .layers import SlimLayer
 from .meta import meta_copy
+from .slim_layer import SlimLayer
 from .state import SlimState
 from .trial import trial_shapes
 from .vectors import SlimVectors

@@ -9,8 +9,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .convert import restore
 from .heads import SlimHeads
-from .layers import SlimLayer
 from .meta import run_on_meta
+from .slim_layer import SlimLayer
 from .statistics import Statistics, check_statistics
 from .trace import Channels, FoldFinder, watch_channels
 from .vectors import SlimVectors

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, UsageError
-from .layers import SlimBatchNorm
+from .batch_norms import SlimBatchNorm
 from .moments import Moments
 from .ranks import gather
 

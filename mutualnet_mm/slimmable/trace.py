@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from .layers import SlimBatchNorm, SlimConv2d, SlimConv3d, SlimLayer
+from .batch_norms import SlimBatchNorm
+from .layers import (
+    SlimConv2d,
+    SlimConv3d,
+)
+from .slim_layer import SlimLayer
 
 Channels = Tuple[int, int]
 """Input and output channels of a layer."""

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mutualnet_mm import ConfigError, Subnet, UsageError
 from mutualnet_mm.engine import calibrate
 from mutualnet_mm.slimmable import SlimLayer, SlimSyncBatchNorm, convert
-from mutualnet_mm.slimmable.layers import SlimBatchNormXd
+from mutualnet_mm.slimmable.batch_norms import SlimBatchNormXd
 
 SUBNET = Subnet(0.5, 48)
 

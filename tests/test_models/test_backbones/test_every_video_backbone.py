@@ -17,7 +17,7 @@ from torch import nn
 from mutualnet_mm import UsageError
 from mutualnet_mm.models.backbones import TransformerMixin
 from mutualnet_mm.slimmable import active_width, make_static
-from mutualnet_mm.slimmable.layers import SlimLayer
+from mutualnet_mm.slimmable.slim_layer import SlimLayer
 
 pytest.importorskip('mmaction')
 ROOT = Path(__file__).parents[3]

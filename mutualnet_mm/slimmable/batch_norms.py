@@ -1,0 +1,234 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Batch norms that run at any width, with statistics of each subnet."""
+
+import warnings
+from typing import Any, Callable, Dict, Optional, Tuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import UsageError
+from .channels import Ranges, channel_index
+from .moments import pooled_over_ranks, values_per_channel
+from .ranks import world_size
+from .slim_layer import SlimLayer, taken
+
+
+class SlimBatchNorm(SlimLayer):
+    """``forward`` for batch norm: follows its input's channels.
+
+    Training normalises with the batch's own statistics and updates the
+    running ones only where ``slim_state.track_stats`` says so (the full
+    network's pass). ``subnet_stats``, a pair (mean, variance) set by
+    :func:`~.statistics.use_statistics`, replaces the running ones in
+    evaluation; ``collector``, set by
+    :class:`~.statistics.BatchNormCollector`, is shown the inputs.
+
+    A batch with a single value per channel has no variance to normalise
+    with: there the layer uses its running statistics, and warns once; while
+    statistics are collected, those of the batches so far.
+
+    Attributes:
+        folds (bool): Whether it does nothing but normalise, so that it can be
+            folded into the convolution before it.
+    """
+
+    subnet_stats: Optional[Tuple[Tensor, Tensor]] = None
+    collector: Any = None
+    folds = True
+
+    @property
+    def follows(self) -> bool:
+        """bool: Always, see :attr:`SlimLayer.follows`."""
+        return True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(N, active channels, ...)``.
+
+        Raises:
+            UsageError: If a narrow network is evaluated without statistics.
+        """
+        width = x.shape[1]
+        if self.collector is not None:
+            self.collector.update(x)
+            return self._collected_statistics(x)
+        if self.training:
+            if self.lacks_variance(values_per_channel(x)):
+                return self._running_statistics(x)
+            if not self.slim_state.track_stats:
+                return self._batch_statistics(x)
+        elif self.subnet_stats is not None:
+            return self._given_statistics(x, *self.subnet_stats)
+        elif width < self.num_features and not self.slim_state.running_stats:
+            raise UsageError(
+                f'a batch norm of {self.num_features} channels runs at {width}'
+                ' in evaluation mode and has only the running statistics, '
+                "which are the full network's: find the subnet's by "
+                'mutualnet_mm.apis.calibrate and give them to '
+                'model.activate(subnet, statistics); in training, do not '
+                'freeze batch norms'
+            )
+        if width == self.num_features:
+            return _stock_forward(self)(self, x)
+        seen = _ActiveChannels(self, self.columns(width))
+        out = _stock_forward(self)(seen, x)
+        seen.write_back()
+        return out
+
+    def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
+        """Weight and bias, see :meth:`SlimLayer.narrowed`."""
+        weight, bias = self._active_affine(inputs)
+        return dict(weight=weight, bias=bias)
+
+    def active_statistics(
+        self, inputs: int
+    ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        """The running mean and variance of an input's channels."""
+        columns = self.columns(inputs)
+        return (
+            taken(self.running_mean, columns),
+            taken(self.running_var, columns),
+        )
+
+    def set_channels(self, inputs: int, outputs: int) -> None:
+        """See :meth:`SlimLayer.set_channels`."""
+        del outputs
+        self.num_features = inputs
+
+    def _given_statistics(
+        self, x: Tensor, mean: Tensor, var: Tensor
+    ) -> Tensor:
+        if len(mean) != x.shape[1]:
+            raise UsageError(
+                f'a batch norm runs at {x.shape[1]} channels with statistics '
+                f'of {len(mean)}: they are of a subnet of another width'
+            )
+        weight, bias = self._active_affine(x.shape[1])
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
+
+    def _batch_statistics(self, x: Tensor) -> Tensor:
+        weight, bias = self._active_affine(x.shape[1])
+        return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
+
+    def _collected_statistics(self, x: Tensor) -> Tensor:
+        if not self.lacks_variance(values_per_channel(x)):
+            return self._batch_statistics(x)
+        mean, var = self.collector.statistics()
+        return self._given_statistics(x, mean.to(x.dtype), var.to(x.dtype))
+
+    def _running_statistics(self, x: Tensor) -> Tensor:
+        what = (
+            f'a batch norm of {self.num_features} channels got a single value '
+            'per channel (one image of 1 x 1 maps), which has no variance: '
+        )
+        if self.num_batches_tracked == 0:  # the initial ones fit nothing
+            raise UsageError(f'{what}train on larger batches or inputs')
+        warnings.warn(
+            f'{what}it uses its running statistics there; larger batches or '
+            'inputs avoid it',
+            stacklevel=2,
+        )
+        return self._given_statistics(x, *self.active_statistics(x.shape[1]))
+
+    def lacks_variance(self, count: int) -> bool:
+        """Whether ``count`` values per channel are too few to normalise."""
+        return count == 1 and self.running_mean is not None
+
+    def _active_affine(
+        self, inputs: int
+    ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        columns = self.columns(inputs)
+        return taken(self.weight, columns), taken(self.bias, columns)
+
+
+class SlimBatchNorm1d(SlimBatchNorm, nn.BatchNorm1d, _BatchNorm):
+    """``nn.BatchNorm1d`` over the channels that come in."""
+
+
+class SlimBatchNorm2d(SlimBatchNorm, nn.BatchNorm2d, _BatchNorm):
+    """``nn.BatchNorm2d`` over the channels that come in."""
+
+    # ``_BatchNorm`` is named again as a direct base since mmengine's
+    # ``init_cfg(layer='_BatchNorm')`` looks at direct bases only.
+
+
+class SlimBatchNorm3d(SlimBatchNorm, nn.BatchNorm3d, _BatchNorm):
+    """``nn.BatchNorm3d`` over the channels that come in."""
+
+
+class SlimBatchNormXd(SlimBatchNorm, _BatchNorm):
+    """Batch norm of inputs of any dimension.
+
+    In place of a ``SyncBatchNorm`` that was reverted to an ordinary batch
+    norm, as MMEngine does where there is a single process.
+    """
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        del x
+
+
+class SlimSyncBatchNorm(SlimBatchNorm, nn.SyncBatchNorm, _BatchNorm):
+    """``nn.SyncBatchNorm`` over the channels that come in.
+
+    Calibration is synchronised like training, although it runs in evaluation
+    mode: small batches per rank are what this layer exists for.
+    """
+
+    def _batch_statistics(self, x: Tensor) -> Tensor:
+        # Still synchronised: the stock forward, shown no running statistics.
+        return nn.SyncBatchNorm.forward(
+            _ActiveChannels(self, self.columns(x.shape[1]), tracked=False), x
+        )
+
+    def _collected_statistics(self, x: Tensor) -> Tensor:
+        if world_size() == 1:
+            return super()._collected_statistics(x)
+        # No gradient is needed, so any backend serves, also on a CPU.
+        moments = pooled_over_ranks(x, self.process_group)
+        mean, var = (m.to(x.dtype) for m in moments.statistics())
+        return self._given_statistics(x, mean, var)
+
+    def lacks_variance(self, count: int) -> bool:
+        """Never among several ranks, which see more values together."""
+        return world_size() == 1 and super().lacks_variance(count)
+
+
+class _ActiveChannels:
+    """A batch norm seen through the channels of ``columns``.
+
+    Stands in for ``self`` in the stock ``forward``, so that momentum,
+    counters and synchronisation stay the stock ones. What that writes to the
+    running statistics lands in the layer: leading channels are views, others
+    are copied back.
+    """
+
+    def __init__(
+        self, layer: nn.Module, columns: Ranges, tracked: bool = True
+    ) -> None:
+        self._layer, self._columns = layer, columns
+        self.weight = taken(layer.weight, columns)
+        self.bias = taken(layer.bias, columns)
+        self.running_mean = self.running_var = None
+        if tracked:
+            self.running_mean = taken(layer.running_mean, columns)
+            self.running_var = taken(layer.running_var, columns)
+        else:
+            self.track_running_stats = False
+
+    def write_back(self) -> None:
+        """Hand running statistics that are copies to the layer."""
+        if len(self._columns) == 1 or self.running_mean is None:
+            return
+        index = channel_index(self._columns, self.running_mean.device)
+        self._layer.running_mean.index_copy_(0, index, self.running_mean)
+        self._layer.running_var.index_copy_(0, index, self.running_var)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+
+def _stock_forward(layer: nn.Module) -> Callable[..., Tensor]:
+    if isinstance(layer, nn.SyncBatchNorm):
+        return nn.SyncBatchNorm.forward
+    return _BatchNorm.forward

@@ -20,8 +20,8 @@ from .slim_layer import (
 class PerChannel(SlimLayer):
     """Layers that hold vectors along the channels of their input.
 
-    Those of :attr:`~.slim_layer.SlimLayer.tensor_names`; one that is missing, or
-    is a single number, stays as it is.
+    Those of :attr:`~.slim_layer.SlimLayer.tensor_names`; one that is missing,
+    or is a single number, stays as it is.
     """
 
     @property

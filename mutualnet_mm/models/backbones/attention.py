@@ -9,12 +9,8 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Union
 from torch import nn
 
 from ...slimmable import SlimState
-from ...slimmable.heads import (
-    BiasedHeads,
-    Heads,
-    SlimHeads,
-    SlimMultiheadAttention,
-)
+from ...slimmable.heads import BiasedHeads, Heads, SlimHeads
+from ...slimmable.multihead_attention import SlimMultiheadAttention
 from ..wraps import mix
 
 _Find = Union[Heads, Callable[[Any], Optional[Heads]]]

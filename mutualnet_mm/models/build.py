@@ -93,7 +93,9 @@ def _drop_weights(part: Any) -> None:
         return
     for key, value in list(part.items()):
         if key == 'init_cfg' and value is not None:
-            part[key] = split_pretrained(value)[0]
+            # Without a type where a class loads the weights itself (PVT).
+            others = split_pretrained(value)[0] or []
+            part[key] = [c for c in others if 'checkpoint' not in c] or None
         elif _names_weights(key, value):
             part[key] = None
         else:

@@ -157,12 +157,15 @@ def test_weights_are_left_out(detector):
     cfg.load_from = 'nowhere.pth'
     cfg.model.backbone.init_cfg = pretrained
     cfg.model.neck.init_cfg = [pretrained, xavier]
+    # As mmdet's PVT has it, which loads them itself.
+    cfg.model.bbox_head.init_cfg = dict(checkpoint='https://nowhere/pvt.pth')
     cfg.model.teacher_ckpt = 'https://nowhere/teacher.pth'
     cfg.model.more = [dict(pretrained='https://nowhere/more.pth')]
     found = without_weights(cfg)
     assert found.load_from is None
     assert found.model.backbone.init_cfg is None
     assert found.model.neck.init_cfg == [xavier]
+    assert found.model.bbox_head.init_cfg is None
     assert found.model.teacher_ckpt is None
     assert found.model.more == [dict(pretrained=None)]
     assert cfg.model.backbone.init_cfg == pretrained

@@ -91,6 +91,16 @@ def chosen_configs(args, found, folder) -> list:
     return names
 
 
+def command(args) -> str:
+    """What was run, but for where and how fast."""
+    parts = ['tools/survey_configs.py', '--project', args.project]
+    if args.filter:
+        parts += ['--filter', args.filter]
+    if args.limit is not None:
+        parts += ['--limit', str(args.limit)]
+    return ' '.join(parts)
+
+
 def run(args) -> None:
     check_count(args.jobs, '--jobs')
     if not 0 < args.timeout < math.inf:
@@ -121,7 +131,7 @@ def run(args) -> None:
     page = coverage_page(
         args.project,
         [records[name] for name in names],
-        ' '.join(['tools/survey_configs.py', *sys.argv[1:]]),
+        command(args),
         unreadable,
     )
     pages = [out / f'{args.project}.md']

@@ -3,7 +3,7 @@
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
@@ -40,6 +40,9 @@ class StockTraits:
         batch_norms (bool): Whether there are any. Defaults to True.
         synchronised (bool): Whether they are by themselves. Defaults to
             False.
+        takes (Callable): Says whether the backbone takes square images of a
+            side, such as those that its positions are not learned for.
+            Defaults to any.
     """
 
     place: str
@@ -51,6 +54,7 @@ class StockTraits:
     frozen: Dict[str, Any] = field(default_factory=dict)
     batch_norms: bool = True
     synchronised: bool = False
+    takes: Callable[[int], bool] = lambda side: True
 
 
 @dataclass(frozen=True)
@@ -189,9 +193,13 @@ def _space(
                 'in --resolution 640,512,384'
             )
         why = f'full ({full}) and parts'
-        resolution = default_resolutions(
-            full.value, traits.task, traits.divisor
-        )
+        sides = default_resolutions(full.value, traits.task, traits.divisor)
+        resolution = sides
+        if traits.takes(sides[0]):
+            resolution = [side for side in sides if traits.takes(side)]
+        others = [str(side) for side in sides if side not in resolution]
+        if others:
+            why += f'; the backbone does not run at {", ".join(others)}'
     else:
         why = 'the full one first'
     changes.append(Change(f'{at}.resolution', _listed(resolution), why))

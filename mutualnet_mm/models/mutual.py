@@ -4,7 +4,7 @@
 import logging
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -264,7 +264,7 @@ class MutualLearningMixin(TrainedWidths):
     def _mutual_loss(
         self, inputs: Any, data_samples: Any, **kwargs: Any
     ) -> dict:
-        gradients, teacher = self._gradients, None
+        gradients, teacher = self._gradients, []
         gradients.start(list(self.parameters()))
         logged: Dict[str, Any] = {}
         totals: Dict[str, Tensor] = {}
@@ -289,9 +289,11 @@ class MutualLearningMixin(TrainedWidths):
                 if self.supervision == 'kl':
                     prediction = self._prediction(logits)
                     if is_full:
-                        teacher = prediction.detach()
+                        teacher = [score.detach() for score in prediction]
                     else:
-                        losses = {'loss_kl': divergence(prediction, teacher)}
+                        pairs = zip(prediction, teacher)
+                        kl = [divergence(score, aim) for score, aim in pairs]
+                        losses = {'loss_kl': sum(kl)}
                 total, _ = self.parse_losses(losses)
                 gradients.add(total)
             totals[tag] = total.detach()
@@ -334,13 +336,18 @@ class MutualLearningMixin(TrainedWidths):
                 stack.callback(handle.remove)
             yield seen
 
-    def _prediction(self, seen: List[Any]) -> Tensor:
-        if not seen or not isinstance(seen[-1], Tensor):
+    def _prediction(self, seen: List[Any]) -> Tuple[Tensor, ...]:
+        """Class scores: several where a head has branches (Conformer)."""
+        last = seen[-1] if seen else None
+        scores = last if isinstance(last, (list, tuple)) else (last,)
+        # Of one shape, or some of them may be something else.
+        shapes = {getattr(score, 'shape', None) for score in scores}
+        if None in shapes or len(shapes) != 1:
             raise ConfigError(
                 f'the loss of {type(self.task.head(self)).__name__} shows no '
                 "class scores to match by KL: use mutual.supervision='label'"
             )
-        return seen[-1]
+        return tuple(scores)
 
 
 @MODELS.register_module()

@@ -3,13 +3,16 @@
 
 import inspect
 from copy import deepcopy
+from functools import partial
 from typing import Any, Dict, List, Tuple
 
+import torch
 from mmengine.config import Config
 from torch import nn
 
 from ..config.adaptive import StockTraits
 from ..errors import ConfigError
+from ..slimmable.meta import run_on_meta
 from .tasks import find_task
 
 # Arguments of backbones that keep parts from learning, and what undoes them.
@@ -51,7 +54,17 @@ def read_traits(cfg: Config, model: nn.Module) -> StockTraits:
         batch_norms=bool(norms),
         synchronised=bool(norms)
         and all(isinstance(m, nn.SyncBatchNorm) for m in norms),
+        takes=partial(_takes, part.backbone),
     )
+
+
+def _takes(backbone: nn.Module, side: int) -> bool:
+    """Whether a backbone runs on the shape of a square colour image."""
+    try:
+        run_on_meta(backbone, torch.empty(2, 3, side, side, device='meta'))
+    except Exception:  # whatever a stock forward may raise
+        return False
+    return True
 
 
 def _has_one_length(recognizer: nn.Module) -> bool:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from mmengine.config import Config
 
@@ -94,6 +96,25 @@ def test_a_detector():
         'test_cfg.subnets': ['1.0x-800', '0.25x-320'],
         'custom_hooks': hook,
     }
+
+
+@pytest.mark.parametrize(
+    'takes, found, said',
+    [
+        (lambda side: side in (800, 640), (800, 640), 'not run at 480, 320'),
+        (lambda side: side == 800, (800,), 'not run at 640, 480, 320'),
+        # What does not run at the full size either is not judged.
+        (lambda side: False, (800, 640, 480, 320), 'and parts'),
+    ],
+)
+def test_sizes_that_the_backbone_does_not_take(takes, found, said):
+    traits = replace(DETECTOR, takes=takes)
+    changes = {c.key: c for c in derive(stock(), traits)}
+    change = changes['model.mutual.resolution']
+    assert change.value == found
+    assert change.why.endswith(said)
+    given = settings(stock(), traits, resolution=[800, 320])
+    assert given['model.mutual.resolution'] == (800, 320)
 
 
 def test_what_is_given():

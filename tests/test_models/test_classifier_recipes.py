@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
+from plain_networks import divergence as plain_divergence
 from torch import nn
 
 from mutualnet_mm import ConfigError
@@ -275,3 +276,70 @@ def test_head_that_follows_no_width(configure, head):
 def test_no_head(configure):
     with pytest.raises(ConfigError, match='model.head is missing'):
         MODELS.build(dict(configure(LINEAR), head=None))
+
+
+@pytest.fixture
+def branches(configure):
+    """Return a classifier whose head has two branches (Conformer)."""
+    from mmpretrain.models import LinearClsHead
+
+    class Branches(LinearClsHead):
+        def __init__(self, returns=lambda a, b: (a, b), **settings):
+            super().__init__(**settings)
+            self.other = nn.Linear(self.in_channels, self.num_classes)
+            self.returns = returns
+
+        def forward(self, feats):
+            feats = self.pre_logits(feats)
+            return self.returns(self.fc(feats), self.other(feats))
+
+        def _get_loss(self, cls_score, data_samples, **kwargs):
+            parts = [
+                super(Branches, self)._get_loss(score, data_samples, **kwargs)
+                for score in cls_score
+            ]
+            return dict(loss=sum(part['loss'] for part in parts))
+
+    def build(**settings):
+        with MODELS.switch_scope_and_registry('mmpretrain') as registry:
+            registry.register_module(module=Branches, force=True)
+        return MODELS.build(configure(dict(type='Branches', **settings)))
+
+    return build
+
+
+def test_branches_of_a_head_match_each_other(branches):
+    model = branches().double().train()
+    data = model.data_preprocessor(batch(), True)
+    images, samples = data['inputs'].double(), data['data_samples']
+
+    def scores(subnet):
+        with torch.no_grad(), model.activate(subnet, track_stats=False):
+            resized = F.interpolate(
+                images,
+                (subnet.resolution,) * 2,
+                mode='bilinear',
+                align_corners=False,
+            )
+            return model.head(model.extract_feat(resized))
+
+    drawn = model.sampler.sample(0)
+    full = scores(drawn['full'])
+    logged = model.loss(images, samples)
+    for tag in ('min', 'rand1', 'rand2'):
+        expected = sum(map(plain_divergence, scores(drawn[tag]), full))
+        assert logged[f'{tag}/total'].item() == pytest.approx(expected.item())
+    labels = torch.cat([s.gt_label for s in samples])
+    expected = sum(F.cross_entropy(score, labels) for score in full)
+    assert logged['full/loss'].item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize(
+    'returns', [lambda a, b: (a, b[:, :2]), lambda a, b: (a, None)]
+)
+def test_what_is_not_scores_alone_is_no_prediction(branches, returns):
+    model = branches(returns=returns)
+    model.head._get_loss = lambda scores, *_: dict(loss=scores[0].sum())
+    data = model.data_preprocessor(batch(), True)
+    with pytest.raises(ConfigError, match='Branches shows no class scores'):
+        model.loss(**data)

@@ -142,6 +142,27 @@ def test_norms(detector, norm, batch_norms, synchronised):
     assert traits.synchronised == synchronised
 
 
+SMALL = dict(arch='deit-t', img_size=64, patch_size=16)
+
+
+@pytest.mark.parametrize(
+    'backbone, sides',
+    [
+        # Its table of relative positions is for one size.
+        (dict(type='BEiTViT', **SMALL), [64]),
+        (dict(type='VisionTransformer', **SMALL), [48, 64]),
+        (dict(type='ResNet', depth=18), [48, 64]),
+    ],
+    ids=['BEiTViT', 'VisionTransformer', 'ResNet'],
+)
+def test_sizes_that_a_backbone_takes(enter_scope, backbone, sides):
+    enter_scope('mmpretrain')
+    model = dict(type='ImageClassifier', backbone=backbone)
+    cfg = Config(dict(default_scope='mmpretrain', model=model))
+    traits = read_traits(cfg, build_stock(cfg))
+    assert [side for side in (48, 64) if traits.takes(side)] == sides
+
+
 @pytest.mark.parametrize('divisor', [1, 64])
 def test_divisor(detector, divisor):
     traits = read_traits(*detector(divisor))

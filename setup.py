@@ -53,8 +53,10 @@ setup(
     install_requires=install_requires,
     extras_require={
         'all': read_requirements(
-            'cls', 'det', 'video', 'quickstart', 'deploy', 'demo'
+            *('cls', 'det', 'video'),
+            *('quickstart', 'deploy', 'demo', 'analysis'),
         ),
+        'analysis': read_requirements('analysis'),
         'cls': read_requirements('cls'),
         'det': read_requirements('det'),
         'video': read_requirements('video'),

@@ -19,7 +19,7 @@ FLOORS = [
     {'deploy'},
     {'export'},
     {'apis'},
-    {'survey'},
+    {'survey', 'analysis'},
     {'cli'},  # of the tools, not of the library
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}

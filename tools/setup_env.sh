@@ -122,12 +122,12 @@ if [ "$kind" = full ]; then
         'about 13 minutes on two cores, unless pip already has the wheel'
     MMCV_WITH_OPS=1 install --no-build-isolation mmcv==2.1.0
     say 'installing mmpretrain, mmdet, mmaction2 and the tests'
-    requirements runtime mminstall cls det video quickstart deploy demo tests
+    requirements runtime mminstall cls det video quickstart deploy demo analysis tests
 else
     say 'installing mmcv-lite==2.1.0, mmpretrain, mmaction2 and the tests'
     # mminstall.txt asks for mmcv, which excludes mmcv-lite.
     install mmcv-lite==2.1.0
-    requirements runtime cls video quickstart deploy demo tests
+    requirements runtime cls video quickstart deploy demo analysis tests
 fi
 say 'installing mutualnet_mm itself'
 install --no-build-isolation --no-deps -e "$root"

@@ -3,16 +3,18 @@
 
 import copy
 import random
-from typing import Any, Iterator, Optional, Tuple
+from typing import Any, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import Dataset
 
+from ..config.pipelines import Step
 from ..errors import ConfigError, check_count
 from ..registry import HOOKS
 
@@ -66,19 +68,61 @@ class BNCalibrationHook(Hook):
         Raises:
             ConfigError: If there is no data loader to take them from.
         """
-        config = self.dataloader or runner.cfg.get('train_dataloader')
+        live = None if self.dataloader else _trained_dataset(runner)
+        yield from self.batches_of(runner.cfg, live)
+
+    def batches_of(self, cfg: Config, dataset: Any = None) -> Iterator[Any]:
+        """Yield the calibration batches of a config that nobody runs.
+
+        Args:
+            cfg (Config): Its ``train_dataloader`` counts where the hook has
+                none.
+            dataset (Dataset, optional): A built one to read from. Defaults
+                to one that is built once and kept.
+
+        Raises:
+            ConfigError: If there is no data loader to take them from.
+        """
+        config = self.dataloader or cfg.get('train_dataloader')
         if not isinstance(config, dict):
             raise ConfigError(
                 'batch norms need images to be calibrated on: give the config '
                 'a train_dataloader or BNCalibrationHook a dataloader (a dict)'
             )
-        dataset = None if self.dataloader else _trained_dataset(runner)
         if dataset is None:
             if self._dataset is None:
                 self._dataset = build_dataset(config['dataset'])
             dataset = self._dataset
         yield from calibration_batches(
             dict(config, dataset=dataset), self.num_batches
+        )
+
+
+def calibration_recipe(cfg: Config) -> BNCalibrationHook:
+    """The hook of a config that says what subnets are calibrated on.
+
+    Raises:
+        ConfigError: If there are several.
+    """
+    found = [
+        {k: v for k, v in hook.items() if k not in ('type', 'priority')}
+        for hook in cfg.get('custom_hooks') or ()
+        if Step('', hook).kind == BNCalibrationHook.__name__
+    ]
+    check_one_recipe(found)
+    return BNCalibrationHook(**(found[0] if found else {}))
+
+
+def check_one_recipe(hooks: Sequence[Any]) -> None:
+    """Refuse several hooks that say what subnets are calibrated on.
+
+    Raises:
+        ConfigError: Says how many there are.
+    """
+    if len(hooks) > 1:
+        raise ConfigError(
+            f'there are {len(hooks)} hooks BNCalibrationHook, and one says '
+            'what subnets are calibrated on: leave one in custom_hooks'
         )
 
 

@@ -35,7 +35,7 @@ from ..slimmable.ranks import agree
 from ..subnet import Subnet, names_subnet
 from .augmented import first_view, merge_predictions
 from .calibration import SubnetStatistics, calibrate
-from .hooks import BNCalibrationHook
+from .hooks import BNCalibrationHook, check_one_recipe
 from .metric_state import MetricState
 from .pictures import Pictures
 from .prediction_files import separate_files
@@ -78,12 +78,7 @@ class _SubnetLoop(Stock):
             key=lambda subnet: subnet != sampler.primary,
         )
         self._default_hook = BNCalibrationHook()
-        number = len(self._recipes)
-        if number > 1:
-            raise ConfigError(
-                f'there are {number} hooks BNCalibrationHook, and one says '
-                'what subnets are calibrated on: leave one in custom_hooks'
-            )
+        check_one_recipe(self._recipes)
         self.group_size = group_size
         self._pictures: Optional[Pictures] = None
 

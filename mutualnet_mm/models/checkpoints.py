@@ -6,6 +6,7 @@ trains or tests random weights without an error.
 """
 
 import logging
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
@@ -272,13 +273,41 @@ def check_checkpoint(path: str, model: nn.Module) -> None:
     Raises:
         UsageError: Names the file and the first weight that does not fit.
     """
+    _trained_weights(path, model)
+
+
+def load_trained(model: nn.Module, path: str) -> None:
+    """Load all weights of a model from a checkpoint.
+
+    Args:
+        model (nn.Module): To be filled.
+        path (str): File or address of stock training or mutual learning.
+
+    Raises:
+        UsageError: As :func:`check_checkpoint`, or if a weight is not finite.
+    """
+    found = _trained_weights(path, model)
+    name = f'checkpoint {path!r}'
+    check_finite(found, name)
+    load_strictly(model, found, name, may_hold_more=True)
+
+
+def _trained_weights(path: str, model: nn.Module) -> Dict[str, Tensor]:
+    """Weights of a checkpoint that fits, as they are called in the model."""
     check_exists(path)
-    found = {
-        name[len('module.') :] if name.startswith('module.') else name: value
-        for name, value in _read(path, 'checkpoint').items()
-    }
+    weights = _read(path, 'checkpoint')
+    found: Any = OrderedDict((_inside(k), v) for k, v in weights.items())
     wrong = find_misfit(model, found)
     if wrong is not None:
         raise UsageError(
             f'checkpoint {path!r} does not fit the config: {wrong}'
         )
+    # Says at which widths they were trained, see ``trained_widths``.
+    said = getattr(weights, '_metadata', {})
+    found._metadata = {_inside(key): value for key, value in said.items()}
+    return found
+
+
+def _inside(name: str) -> str:
+    """Without the name of a parallel wrapper."""
+    return re.sub(r'^module(\.|$)', '', name)

@@ -1,0 +1,86 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""A trained checkpoint, ready to be looked at subnet by subnet."""
+
+from typing import Any, List, Optional, Sequence, Union
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from ..deploy.inputs import InputPipeline
+from ..engine import calibrate
+from ..engine.hooks import calibration_recipe
+from ..models.build import build_model
+from ..models.checkpoints import load_trained
+from ..models.static import static_model
+from ..progress_bars import track
+from ..subnet import Subnet
+
+
+class TrainedNetwork:
+    """A network with its weights, and the statistics of some subnets.
+
+    Args:
+        cfg (Config): As :func:`~.config.load_config` returns it.
+        checkpoint (str): File of mutual learning, or of a stock training of
+            the same model.
+        subnets (Sequence[str or Subnet]): Whose statistics to collect, from
+            the data that the config's ``BNCalibrationHook`` names. Those of
+            the full network, or of the one that is trained alone, are the
+            running ones.
+        calibrated (bool): Whether statistics are collected. Otherwise each
+            subnet has the leading running ones. Defaults to True.
+        device (str or torch.device): Where to run. Defaults to ``'cpu'``.
+
+    Attributes:
+        model (MutualLearningMixin): In evaluation mode.
+        subnets (list[Subnet]): As given, in order.
+        statistics (dict): By ``str(subnet)``.
+
+    Raises:
+        UsageError: If the checkpoint does not fit the config, or was not
+            trained for a subnet.
+        ConfigError: If a subnet is outside of the config's range.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        checkpoint: str,
+        subnets: Sequence[Union[str, Subnet]],
+        calibrated: bool = True,
+        device: Union[str, torch.device] = 'cpu',
+    ) -> None:
+        self.cfg = cfg
+        self.model: Any = build_model(cfg)
+        self.subnets: List[Subnet] = self.model.space.choose(subnets)
+        load_trained(self.model, checkpoint)
+        self.model.check_trained(self.subnets)
+        self.model.to(device).eval()
+        primary = self.model.sampler.primary
+        narrow = [subnet for subnet in self.subnets if subnet != primary]
+        self.statistics = {}
+        if calibrated and narrow:
+            recipe = calibration_recipe(cfg)
+            batches = track(
+                recipe.batches_of(cfg), 'calibrating', recipe.num_batches
+            )
+            self.statistics = calibrate(self.model, narrow, batches)
+
+    def static(self, subnet: Union[str, Subnet]) -> nn.Module:
+        """A subnet as a stock model of its size, see :func:`static_model`.
+
+        It takes what the pipeline delivers with ``mode='predict'``, and
+        inputs of its own size with ``mode='tensor'``.
+        """
+        statistics = self.statistics.get(str(subnet))
+        return static_model(self.model, subnet, statistics)
+
+    @property
+    def inputs(self) -> InputPipeline:
+        """Reads files as the config's test pipeline does."""
+        if self._inputs is None:
+            self._inputs = InputPipeline(self.cfg, self.model)
+        return self._inputs
+
+    _inputs: Optional[InputPipeline] = None

@@ -218,4 +218,10 @@ def _flat(entry: Dict[str, Any]) -> Dict[str, Any]:
                     row[f'latency_ms/{device}/{name}'] = figure
         else:
             row[key] = value
-    return dict(row, **metrics)
+    row = dict(row, **metrics)
+    return {k: _readable(value) for k, value in row.items()}
+
+
+def _readable(value: Any) -> Any:
+    """Without the digits that single precision makes up."""
+    return float(f'{value:.7g}') if isinstance(value, float) else value

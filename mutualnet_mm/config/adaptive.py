@@ -308,6 +308,14 @@ def _unfrozen(part: dict, traits: StockTraits) -> List[Change]:
                 'batch norms learn, too',
             )
         )
+    if isinstance(norm, dict) and norm.get('eps') == 0:
+        changes.append(
+            Change(
+                f'{at}.backbone.norm_cfg.eps',
+                1e-5,
+                'PyTorch trains no batch norm without one',
+            )
+        )
     shared = (part.get('roi_head') or {}).get('shared_head')
     if isinstance(shared, dict) and shared.get('norm_eval'):
         changes.append(

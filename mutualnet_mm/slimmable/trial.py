@@ -45,7 +45,7 @@ def trial_shapes(
     """
     if input_shape is not None:
         return [_checked(name, net, input_shape)]
-    leads = _leading_axes(net, frames)
+    leads = leading_axes(net, frames)
     found: Optional[Exception] = None
     declared = [(side,) for side in _declared_sides(net)]
     factors = ((1,), (2,), (7, 8), (3.5, 4), (8,), (12,))
@@ -108,8 +108,16 @@ def _declared_sides(net: nn.Module) -> List[int]:
     return [*dict.fromkeys(s for s in sides if isinstance(s, int) and s > 0)]
 
 
-def _leading_axes(net: nn.Module, frames: int) -> List[Shape]:
-    """Axes before height and width, the most likely ones first."""
+def leading_axes(net: nn.Module, frames: int) -> List[Shape]:
+    """Axes before height and width that a network may take.
+
+    Args:
+        net (nn.Module): Its first convolution tells the channels.
+        frames (int): Of a clip.
+
+    Returns:
+        list: The most likely ones first.
+    """
     for first in net.modules():
         if isinstance(first, (nn.Conv2d, nn.Conv3d)):
             break

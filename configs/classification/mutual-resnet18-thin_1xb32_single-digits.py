@@ -29,7 +29,8 @@ model = dict(
     head=dict(in_channels=64),
 )
 
-data = dict(data_root='data/single_digits')
+classes = tuple('0123456789')
+data = dict(data_root='data/single_digits', metainfo=dict(classes=classes))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=size),

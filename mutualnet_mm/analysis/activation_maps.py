@@ -125,7 +125,7 @@ def classifier_maps(
                 logits = logits[-1]
             predicted = logits.argmax(1).tolist()
             chosen = predicted if labels is None else list(labels)
-            _check_labels(chosen, logits.shape[1])
+            check_labels(chosen, logits.shape[1])
             (maps,) = method(chosen, logits, normalized=False)
     scores = logits.detach().softmax(1)
     return [
@@ -259,7 +259,16 @@ def _itself(score: Tensor) -> Tensor:
     return score
 
 
-def _check_labels(labels: Sequence[int], number: int) -> None:
+def check_labels(labels: Sequence[int], number: int) -> None:
+    """Refuse classes that do not exist, which would map others silently.
+
+    Args:
+        labels (Sequence[int]): To be mapped.
+        number (int): Of classes.
+
+    Raises:
+        ConfigError: Names the first one.
+    """
     for label in labels:
         if not 0 <= label < number:
             raise ConfigError(

@@ -2,12 +2,13 @@
 """Maps of several subnets side by side over an image, as in Fig. 1."""
 
 from pathlib import Path
-from typing import Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..errors import UsageError
 from ..files import atomic_write
 from .activation_maps import ActivationMap
 from .pixels import Size, enlarge_map, evidence
@@ -95,7 +96,7 @@ def save_maps(maps: Sequence[ActivationMap], path: Union[str, Path]) -> None:
     Raises:
         UsageError: If it cannot be written.
     """
-    arrays = {}
+    arrays: Dict[str, Any] = {}
     for found in maps:
         name = str(found.subnet)
         arrays[name] = found.values
@@ -107,11 +108,39 @@ def save_maps(maps: Sequence[ActivationMap], path: Union[str, Path]) -> None:
         np.savez_compressed(file, **arrays)
 
 
+def output_names(files: Sequence[str]) -> List[str]:
+    """Name the outputs of files, without suffix.
+
+    Args:
+        files (Sequence[str]): Images or videos.
+
+    Raises:
+        UsageError: If two would have the same name.
+    """
+    stems = [Path(file).stem for file in files]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise UsageError(
+                f'two files are named {stem!r}, as their pictures would be: '
+                'give each with an --out of its own'
+            )
+    return stems
+
+
+def class_name(label: Optional[int], names: Optional[Sequence[str]]) -> str:
+    """Say which class a map is of.
+
+    Args:
+        label (int, optional): Its number; None for all that a detector finds.
+        names (Sequence[str], optional): Of all classes, where they are known.
+    """
+    if label is None:
+        return 'all classes'
+    return names[label] if names else f'class {label}'
+
+
 def _title(found: ActivationMap, names: Optional[Sequence[str]]) -> str:
-    if found.label is None:
-        label = 'all classes'
-    else:
-        label = names[found.label] if names else f'class {found.label}'
+    label = class_name(found.label, names)
     return f'{found.subnet}\n{label} {found.score:.2f}'
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Where in the original image lies what a classifier sees of it."""
 
-from typing import Any, Sequence, Tuple
+from typing import Any, Tuple
 
 import numpy as np
 from mmengine.config import Config
@@ -41,12 +41,12 @@ def check_view(cfg: Config) -> None:
 
 
 def to_original(
-    box: Sequence[float], sample: Any, size: Tuple[int, int]
+    box: np.ndarray, sample: Any, size: Tuple[int, int]
 ) -> np.ndarray:
     """Return a box of the view as one of the original image.
 
     Args:
-        box (Sequence[float]): Left, top, right and bottom edge in pixels of
+        box (np.ndarray): (4,), left, top, right and bottom edge in pixels of
             the view.
         sample (DataSample): With ``ori_shape`` and, where the image was
             resized, ``scale_factor``.
@@ -67,5 +67,5 @@ def to_original(
         )
     # As CenterCrop does it.
     top, left = (round((r - s) / 2) for r, s in zip(resized, size))
-    moved = np.asarray(box, float) + [left, top, left, top]
+    moved = box + [left, top, left, top]
     return moved / [width_scale, height_scale, width_scale, height_scale]

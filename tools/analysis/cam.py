@@ -9,9 +9,7 @@ follows global pooling, by Grad-CAM for other classifiers and for detectors.
 """
 
 import argparse
-from pathlib import Path
 
-from mutualnet_mm import UsageError
 from mutualnet_mm.analysis import TrainedNetwork
 from mutualnet_mm.analysis.activation_maps import (
     class_names,
@@ -20,7 +18,9 @@ from mutualnet_mm.analysis.activation_maps import (
     number_of_classes,
 )
 from mutualnet_mm.analysis.map_figures import (
+    class_name,
     draw_maps,
+    output_names,
     save_figure,
     save_maps,
 )
@@ -55,13 +55,7 @@ def parse_args() -> argparse.Namespace:
 
 def draw(args: argparse.Namespace) -> None:
     """Write the picture and the maps of each image."""
-    stems = [Path(image).stem for image in args.image]
-    twice = next((s for s in stems if stems.count(s) > 1), None)
-    if twice is not None:
-        raise UsageError(
-            f'two images are named {twice!r}, as their pictures would be: '
-            'give them one by one, each with its own --out'
-        )
+    stems = output_names(args.image)
     cfg = load_config(args.config, args.cfg_options)
     network = TrainedNetwork(
         cfg, args.checkpoint, args.subnet, device=args.device
@@ -83,15 +77,8 @@ def draw(args: argparse.Namespace) -> None:
         save_figure(figure, folder / f'{stem}.png')
         save_maps(maps, folder / f'{stem}.npz')
         for found in maps:
-            print(f'{image}: {describe(found, names)}')
-
-
-def describe(found, names) -> str:
-    """Say in a line what a subnet finds."""
-    label = 'all classes' if found.label is None else f'class {found.label}'
-    if names and found.label is not None:
-        label = names[found.label]
-    return f'{found.subnet}: {label}, {found.score:.3f}'
+            label = class_name(found.label, names)
+            print(f'{image}: {found.subnet}: {label} {found.score:.3f}')
 
 
 def main() -> None:

@@ -201,7 +201,7 @@ def class_names(cfg: Config, checkpoint: str) -> Optional[List[str]]:
     Returns:
         list[str] or None: In order; None where neither names any.
     """
-    content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', 'silent')
     meta = content.get('meta', {}).get('dataset_meta') or {}
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     names = meta.get('classes') or dataset.get('metainfo', {}).get('classes')

@@ -77,8 +77,8 @@ def draw(args: argparse.Namespace) -> None:
         save_figure(figure, folder / f'{stem}.png')
         save_maps(maps, folder / f'{stem}.npz')
         for found in maps:
-            label = class_name(found.label, names)
-            print(f'{image}: {found.subnet}: {label} {found.score:.3f}')
+            shown = class_name(found.label, names)
+            print(f'{image}: {found.subnet}: {shown} {found.score:.3f}')
 
 
 def main() -> None:

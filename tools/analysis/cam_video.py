@@ -81,8 +81,8 @@ def draw(args: argparse.Namespace) -> None:
         save_figure(draw_frames(clip, found, names), folder / f'{stem}.png')
         save_frames(found, folder / f'{stem}.npz')
         for one in found:
-            label_name = class_name(one.label, names)
-            print(f'{video}: {one.subnet}: {label_name} {one.score:.3f}')
+            shown = class_name(one.label, names)
+            print(f'{video}: {one.subnet}: {shown} {one.score:.3f}')
             for frame, value in zip(one.frames, one.curve):
                 print(f'  frame {frame}: {value:.3f}')
 

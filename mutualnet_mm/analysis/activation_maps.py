@@ -146,9 +146,11 @@ def detector_map(
     data_samples: List[Any],
     label: Optional[int] = None,
 ) -> ActivationMap:
-    """Map what a detector finds in one image, by Grad-CAM.
+    """Map what a detector finds in one image, by Layer-CAM.
 
-    The target is the sum of the scores of its detections.
+    The target is the sum of the scores of its detections. Each of them is of
+    one place: Layer-CAM weights channels by their gradients place by place,
+    which Grad-CAM averages over the image.
 
     Args:
         net (nn.Module): Static model, see :meth:`TrainedNetwork.static`.
@@ -167,7 +169,7 @@ def detector_map(
         handle = layer.register_forward_hook(
             lambda module, args, output: seen.append(output)
         )
-        with handle, cam_method('GradCAM')(net, layer) as method:
+        with handle, cam_method('LayerCAM')(net, layer) as method:
             with _Undetached():
                 (sample,) = net(inputs, data_samples, mode='predict')
             found = sample.pred_instances

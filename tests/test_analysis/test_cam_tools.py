@@ -175,7 +175,7 @@ def test_cam_video(video_files, tmp_path):
         assert means.max() == 0 or curve.max() == pytest.approx(1)
         assert cv2.imread(str(out / f'{i}.png')) is not None
         assert f'{i}.avi: 0.5x-48-2: sit' in result.stdout
-        assert f'  frame 3: {curve[1]:.3f}' in result.stdout
+        assert f', 1:{curve[0]:.2f} 3:{curve[1]:.2f}\n' in result.stdout
 
 
 def test_images_are_not_for_video_networks(video_files, tmp_path):

@@ -5,7 +5,8 @@
 For each image a picture as in Fig. 1 of the paper, IMAGE.png, and the raw
 maps, IMAGE.npz. Each subnet runs at its own resolution, with its own
 calibrated statistics. Maps are made of the classifier's weights where it
-follows global pooling, by Grad-CAM for other classifiers and for detectors.
+follows global pooling, by Grad-CAM for other classifiers and by Layer-CAM for
+detectors.
 """
 
 import argparse

@@ -82,9 +82,11 @@ def draw(args: argparse.Namespace) -> None:
         save_frames(found, folder / f'{stem}.npz')
         for one in found:
             shown = class_name(one.label, names)
-            print(f'{video}: {one.subnet}: {shown} {one.score:.3f}')
-            for frame, value in zip(one.frames, one.curve):
-                print(f'  frame {frame}: {value:.3f}')
+            curve = ' '.join(
+                f'{frame}:{value:.2f}'
+                for frame, value in zip(one.frames, one.curve)
+            )
+            print(f'{video}: {one.subnet}: {shown} {one.score:.3f}, {curve}')
 
 
 def main() -> None:

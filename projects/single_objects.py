@@ -52,7 +52,7 @@ def make_crops(coco: Path, out: Path, seed: int = 0) -> None:
         path = coco / 'annotations' / f'instances_{split}2017.json'
         if not path.is_file():
             raise UsageError(
-                f"{str(path)!r} does not exist: give COCO's folder"
+                f"{str(path)!r} does not exist: give a folder in COCO's layout"
             )
         truth = json.loads(path.read_text())
         kinds = {c['id']: c['supercategory'] for c in truth['categories']}

@@ -36,7 +36,10 @@ RECIPES = {  # total batch, learning rate, epochs, weight decay
     '*_1xb256_*': (256, 0.1, 100, 1e-4),
 }
 # With recipes of their own: mmpretrain's, and those made for a CPU.
-OTHERS = ('mutual-vgg16bn_*', 'mutual-resnet14_*', 'mutual-wrn10-2_*')
+OTHERS = (
+    *('mutual-vgg16bn_*', 'mutual-resnet14_*', 'mutual-resnet18-thin_*'),
+    'mutual-wrn10-2_*',
+)
 
 
 def matches(name, patterns):

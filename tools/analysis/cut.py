@@ -11,6 +11,7 @@ in the folder given. Interrupted, the same command goes on where it stopped.
 
 import argparse
 import sys
+from contextlib import redirect_stdout
 
 import torch
 from rich.console import Console
@@ -101,7 +102,8 @@ def cell(table, entry) -> str:
 def main() -> None:
     args = parse_args()
     torch.set_flush_denormal(True)  # of a small network's tails on a CPU
-    with one_line_errors():
+    # Standard output is the table's alone: stock code logs there, too.
+    with one_line_errors(), redirect_stdout(sys.stderr):
         alone = read_alone(args.alone)
         cfg = load_config(
             args.config, args.cfg_options, args.out, stages=('test',)

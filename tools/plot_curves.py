@@ -55,13 +55,12 @@ def main() -> None:
         if not args.out and not args.describe:
             raise UsageError('nothing to do: name a picture by --out')
         tables = dict(zip(labels, map(load_table, args.table)))
-        if args.metric is not None:
-            tables = {k: t.ranked_by(args.metric) for k, t in tables.items()}
         if args.out:
-            plot_tables(tables, args.out, log=args.log)
+            plot_tables(tables, args.out, args.metric, args.log)
         if args.describe:
             for label, table in tables.items():
-                print(f'{label}: {describe_front(table)}')
+                metric = args.metric or table.metric
+                print(f'{label}: {describe_front(table.ranked_by(metric))}')
 
 
 if __name__ == '__main__':

@@ -221,11 +221,7 @@ class Experiment:
             command = ['tools/build_table.py', config, checkpoint]
             command += ['--out', str(folder / 'table')]
             if self.args.small:
-                space = Config.fromfile(config).model.mutual
-                space = SubnetSpace(
-                    **{k: space[k] for k in _SPACE if k in space}
-                )
-                command += ['--subnet', str(space.full), str(space.smallest)]
+                command += self._ends(config)
             elif self.args.step is not None:
                 command += ['--step', str(self.args.step)]
         else:
@@ -236,6 +232,14 @@ class Experiment:
         self._call(command, 1, member.environment)
         if not self.args.dry_run:
             (make_folder(folder) / 'tested').touch()
+
+    def _ends(self, config: str) -> List[str]:
+        """Only the full subnet and the smallest one, if there are several."""
+        mutual = Config.fromfile(config).model.mutual
+        if mutual.get('single_subnet'):
+            return []
+        space = SubnetSpace(**{k: mutual[k] for k in _SPACE if k in mutual})
+        return ['--subnet', str(space.full), str(space.smallest)]
 
     def _call(
         self,

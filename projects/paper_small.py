@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """A config of the paper for a machine without its data or accelerators."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Mapping
 
@@ -71,12 +72,17 @@ def _shrink_space(cfg: Config, divisor: int) -> None:
     old = mutual.resolution[0]
     new = divided(old, divisor, _STRIDE)
     mutual.resolution = [round(new / old * r) for r in mutual.resolution]
+
+    def smaller(name: str) -> str:
+        subnet = Subnet.parse(name)
+        resolution = round(new / old * subnet.resolution)
+        return str(replace(subnet, resolution=resolution))
+
+    if mutual.get('single_subnet'):
+        mutual.single_subnet = smaller(mutual.single_subnet)
     listed = (cfg.get('test_cfg') or {}).get('subnets')
     if listed:
-        cfg.test_cfg.subnets = [
-            str(Subnet(s.width, round(new / old * s.resolution), s.frames))
-            for s in map(Subnet.parse, listed)
-        ]
+        cfg.test_cfg.subnets = list(map(smaller, listed))
 
 
 def _has(cfg: Config, name: str) -> bool:

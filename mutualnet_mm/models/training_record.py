@@ -1,9 +1,9 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What a checkpoint says of the training that it comes from."""
 
+import ast
 from typing import Any, Dict, Optional, Set
 
-from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..errors import UsageError, first_line
@@ -49,12 +49,49 @@ class TrainingRecord:
             is of a stock training.
         """
         text = self._meta.get('cfg')
-        if not isinstance(text, str):
+        mutual = _mutual_settings(text) if isinstance(text, str) else None
+        if mutual is None:
             return None
         try:
-            mutual = Config.fromstring(text, '.py').model.get('mutual')
-        except Exception:  # notes of other programs, of older releases
+            sampler = MutualSettings.read(mutual).sampler
+        except UsageError:  # of another release
             return None
-        if not isinstance(mutual, dict):
-            return None
-        return set(MutualSettings.read(mutual).sampler.sample(0).values())
+        return set(sampler.sample(0).values())
+
+
+def _mutual_settings(text: str) -> Optional[Dict[str, Any]]:
+    """Read ``model.mutual`` from the text of a config, which is not run.
+
+    A checkpoint is data, and may come from anywhere.
+    """
+    try:
+        assigned = {
+            target.id: line.value
+            for line in ast.parse(text).body
+            if isinstance(line, ast.Assign)
+            for target in line.targets
+            if isinstance(target, ast.Name)
+        }
+        mutual = _plain(_keywords(assigned['model'])['mutual'])
+    except (SyntaxError, ValueError, KeyError, TypeError):
+        return None
+    return mutual if isinstance(mutual, dict) else None
+
+
+def _keywords(node: ast.AST) -> Dict[str, ast.AST]:
+    """Arguments of ``dict(...)``, as configs are written."""
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == 'dict'
+    ):
+        return {str(k.arg): k.value for k in node.keywords}
+    return {}
+
+
+def _plain(node: ast.AST) -> Any:
+    """Value of ``dict(...)`` or of a literal."""
+    keywords = _keywords(node)
+    if keywords:
+        return {name: _plain(value) for name, value in keywords.items()}
+    return ast.literal_eval(node)

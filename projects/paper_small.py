@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Mapping
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.survey.made_data import use_made_data
@@ -43,10 +44,12 @@ def shrink(
     cfg.load_from = None
     if 'mutual' in cfg.model:
         _shrink_space(cfg, divisor)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     try:
         use_made_data(cfg, data)
     except UsageError as error:
         raise UsageError(f'--small: {error}') from error
+    _use_made_truth(cfg)
     for stage in ('train', 'val', 'test'):
         loader = cfg.get(f'{stage}_dataloader')
         if loader:
@@ -64,6 +67,14 @@ def shrink(
     cfg.custom_hooks = [
         dict(type='mutualnet_mm.BNCalibrationHook', num_batches=1)
     ]
+
+
+def _use_made_truth(cfg: Config) -> None:
+    """Evaluate against the generated annotations, where a file holds them."""
+    dataset = cfg.test_dataloader.dataset
+    if cfg.test_evaluator.get('ann_file'):
+        file = Path(dataset.data_root) / dataset.ann_file
+        cfg.test_evaluator.ann_file = str(file)
 
 
 def _shrink_space(cfg: Config, divisor: int) -> None:

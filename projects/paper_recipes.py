@@ -181,6 +181,7 @@ RECIPES: Dict[str, Recipe] = {
                 for label, kind in (('US-Net', 'usnet'), ('I-Net', 'inet'))
             ),
         ),
+        divisor=10,
         small={
             'model.backbone.init_cfg': None,
             'model.roi_head.bbox_head.fc_out_channels': 64,

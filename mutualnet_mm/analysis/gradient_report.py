@@ -136,7 +136,7 @@ def plot_gradients(found: Decomposition) -> Figure:
         title=f'on the shared channels, {found.num_batches} batches',
     )
     norms.grid(alpha=0.3)
-    norms.legend()
+    norms.legend(loc='center left', bbox_to_anchor=(1.0, 0.5))
     cells = np.array(
         [
             [_number(layer.cosines[pair][0]) for layer in layers]

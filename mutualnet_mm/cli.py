@@ -4,8 +4,9 @@
 import argparse
 import os
 import sys
+import warnings
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Optional
 
 from mmengine.config import Config, DictAction
 
@@ -280,26 +281,37 @@ class _Options(DictAction):
 def add_space(parser: argparse.ArgumentParser) -> None:
     """Add ``--width``, ``--resolution``, ``--frames``: lists, or None."""
     for name, kind, example, default in (
-        ('width', float, '0.25,1.0', "the paper's"),
+        (
+            'width',
+            float,
+            '0.25,1.0',
+            "least and largest, those of the paper's networks of this kind",
+        ),
         ('resolution', int, '800,640,480,320', "the pipeline's and parts"),
         ('frames', int, '8,5,3', "the pipeline's and parts; of videos"),
     ):
         parser.add_argument(
             f'--{name}',
-            type=_list_of(kind, example),
+            type=_list_of(kind, example, 2 if name == 'width' else None),
             metavar=example,
             help=f'default: {default}',
         )
 
 
-def _list_of(kind: type, example: str) -> Callable[[str], list]:
+def _list_of(
+    kind: type, example: str, number: Optional[int] = None
+) -> Callable[[str], list]:
     def parse(text: str) -> list:
         try:
-            return [kind(item) for item in text.split(',')]
-        except ValueError as error:
+            found = [kind(item) for item in text.split(',')]
+        except ValueError:
+            found = []
+        if not found or len(found) != (number or len(found)):
             raise argparse.ArgumentTypeError(
-                f'{text!r}: write numbers with commas, as in {example}'
-            ) from error
+                f'{text!r}: write {number or "some"} numbers with commas, as '
+                f'in {example}'
+            )
+        return found
 
     return parse
 
@@ -338,6 +350,8 @@ def one_line_errors() -> Iterator[None]:
 
     Anything else is a defect and keeps its traceback.
     """
+    # MMEngine's, at each config that inherits one of a package.
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
     try:
         with named_stock_errors():
             yield

@@ -179,6 +179,13 @@ class SubnetSpace:
             )
         return subnet
 
+    def is_below(self, subnet: Subnet) -> bool:
+        """Whether a subnet's size is smaller than any that is trained."""
+        least = self.smallest
+        return subnet.resolution < least.resolution or (
+            subnet.frames is not None and subnet.frames < (least.frames or 0)
+        )
+
     def choose(
         self,
         subnets: Union[str, Subnet, Sequence[Union[str, Subnet]], None] = None,

@@ -198,3 +198,16 @@ def test_bools_are_refused(options):
 def test_width_of_text_is_refused():
     with pytest.raises(ConfigError, match="'0.7'"):
         Subnet('0.7', 160)
+
+
+@pytest.mark.parametrize(
+    'subnet, below',
+    [
+        ('1.0x-142-3', False),
+        ('0.7x-100-8', True),
+        ('0.7x-224-2', True),
+        ('0.7x-160-5', False),
+    ],
+)
+def test_sizes_below_the_trained_ones(subnet, below):
+    assert VIDEO.is_below(Subnet.parse(subnet)) == below

@@ -25,7 +25,7 @@ def parse_args():
         '--out',
         metavar='NEW.py',
         help='file to write, default: mutual-<name of the config> in the '
-        'current folder',
+        'current folder, of a config with read_base mutual_<name>',
     )
     parser.add_argument(
         '--no-check',
@@ -50,13 +50,13 @@ def main() -> None:
         print(out.read_text(encoding='utf-8'))
         for note in made.notes:
             print(f'note: {note}')
-        print(f'written: {out}')
         if not args.no_check:
             made.prove()
             print(
                 'proven: the full and the smallest subnet learned from one '
                 'random batch, and the smallest one predicted'
             )
+        print(f'written: {out}; next: tools/train.py {out}')
 
 
 if __name__ == '__main__':

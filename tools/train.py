@@ -39,6 +39,7 @@ def main() -> None:
     with one_line_errors():
         if args.adaptive:
             args.config = write_adaptive(args.config, *space, args.work_dir)
+            print(f'written: {args.config}')
         cfg = load_config(
             str(args.config),
             args.cfg_options,

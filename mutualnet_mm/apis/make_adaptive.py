@@ -18,6 +18,7 @@ from ..config.delta_file import write_delta
 from ..config.pipelines import Step
 from ..config.stock import derived_name, read_stock_config
 from ..engine.trial import (
+    TrialError,
     build_trial_model,
     trial_stage,
     try_subnet,
@@ -39,16 +40,27 @@ class AdaptiveConfig:
         changes (list[Change]): What differs from the stock config, and why.
         notes (list[str]): What stays as it is although it may surprise.
         path (Path, optional): The file that was written, or None.
+        is_new (bool): Whether the file was not there before. Defaults to
+            False.
     """
 
     cfg: Config
     changes: List[Change]
     notes: List[str]
     path: Optional[Path] = None
+    is_new: bool = False
 
     def prove(self) -> None:
-        """Run one random batch through the network, see :func:`prove`."""
-        prove(self.cfg)
+        """Run one random batch through the network, see :func:`prove`.
+
+        If it fails, a file that was not there before is gone again.
+        """
+        try:
+            prove(self.cfg)
+        except TrialError:
+            if self.path is not None and self.is_new:
+                self.path.unlink()
+            raise
 
 
 def make_adaptive(
@@ -66,7 +78,8 @@ def make_adaptive(
             ``'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py'``, or a config in
             memory. It is not changed.
         width (Sequence[float], optional): Least and largest width. Defaults
-            to the paper's, (0.25, 1.0), or (0.63, 1.0) of clips.
+            to those of the paper's networks of this kind: from 0.7
+            (classification), 0.63 (videos) or 0.25 (detection) to 1.0.
         resolution (Sequence[int], optional): The full one, which the pipeline
             delivers, first. Defaults to it and parts of it.
         frames (Sequence[int], optional): Frames of a clip, the full number
@@ -83,22 +96,24 @@ def make_adaptive(
     Raises:
         ConfigError: If the config cannot be read or derived from, or if
             ``out`` is there and says something else, or cannot be read back.
-        TrialError: If the check fails; names the stage and the layer. The
-            file is written all the same.
+        TrialError: If the check fails; names the stage and the layer. No new
+            file is left.
     """
     stock = read_stock_config(config)
     traits = read_traits(stock.cfg, build_stock(stock.cfg))
     changes = derive(stock.cfg, traits, width, resolution, frames)
+    path = None if out is None else Path(out)
     made = AdaptiveConfig(
         apply_changes(stock.cfg, changes),
         changes,
         _notes(stock.cfg, traits),
-        None if out is None else Path(out),
+        path,
+        path is not None and not path.is_file(),
     )
     if made.path is not None:
         write_delta(stock, changes, made.cfg, made.path)
     if check:
-        prove(made.cfg)
+        made.prove()
     return made
 
 

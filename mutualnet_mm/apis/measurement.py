@@ -4,14 +4,19 @@
 import copy
 import os
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..config.runner import make_runner
 from ..config.views import find_views
-from ..cost.macs import count_macs, count_params, warn_of_equal_sizes
+from ..cost.macs import (
+    count_heads,
+    count_macs,
+    count_params,
+    warn_of_equal_sizes,
+)
 from ..engine.table_loop import TableLoop
 from ..errors import UsageError
 from ..models import MutualLearningMixin
@@ -105,7 +110,9 @@ class Measurement:
         return QueryTable(
             [
                 TableEntry(
-                    subnet, *self._costs.of(subnet), results[str(subnet)]
+                    subnet,
+                    metrics=results[str(subnet)],
+                    **self._costs.of(subnet),
                 )
                 for subnet in _from_large_to_small(map(Subnet.parse, results))
             ],
@@ -118,7 +125,7 @@ class Measurement:
 
 
 class _Costs:
-    """MACs and parameters of subnets, each counted once.
+    """What subnets cost, each counted once.
 
     Args:
         model (MutualLearningMixin): Whose subnets they are.
@@ -130,16 +137,21 @@ class _Costs:
         self, model: MutualLearningMixin, shape: Optional[Size]
     ) -> None:
         self._model, self._shape = model, shape
-        self._macs: Dict[Subnet, int] = {}
+        self._macs: Dict[Subnet, Dict[str, Optional[int]]] = {}
         self._params: Dict[float, int] = {}  # the width alone matters
 
-    def of(self, subnet: Subnet) -> Tuple[int, int]:
-        """Multiply-accumulates and parameters of a subnet."""
+    def of(self, subnet: Subnet) -> Dict[str, Any]:
+        """The costs of a subnet, by their names in a table's entry."""
         if subnet not in self._macs:
-            self._macs[subnet] = count_macs(self._model, subnet, self._shape)
+            given = self._model, subnet, self._shape
+            heads = count_heads(*given)
+            self._macs[subnet] = dict(
+                macs=count_macs(*given),
+                head_macs=None if heads is None else heads.macs,
+            )
         if subnet.width not in self._params:
             self._params[subnet.width] = count_params(self._model, subnet)
-        return self._macs[subnet], self._params[subnet.width]
+        return dict(self._macs[subnet], params=self._params[subnet.width])
 
 
 def _from_large_to_small(subnets: Iterable[Subnet]) -> List[Subnet]:

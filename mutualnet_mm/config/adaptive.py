@@ -15,6 +15,12 @@ from .views import frame_stride
 
 _OURS = 'mutualnet_mm'
 CALIBRATION = dict(type=f'{_OURS}.BNCalibrationHook', num_batches=32)
+# The least width by the task's first word, and whose it is in the paper.
+_LEAST_WIDTHS = dict(
+    classification=(0.7, "as the paper's ResNet-50"),
+    action=(0.63, "as the paper's video networks"),
+)
+_LEAST_WIDTH = (0.25, "as the paper's detectors")
 # Images of a device whose batch norms should be synchronised.
 _FEW = 8
 _LOOPS = dict(val='SubnetValLoop', test='SubnetTestLoop')
@@ -88,7 +94,8 @@ def derive(
         cfg (Config): Stock config. It is not changed.
         traits (StockTraits): Of its model.
         width (Sequence[float], optional): Least and largest width. Defaults
-            to the paper's, 0.25 (clips: 0.63) and 1.0.
+            to those of the paper's networks of this kind: from 0.7
+            (classification), 0.63 (videos) or 0.25 (all others) to 1.0.
         resolution (Sequence[int], optional): The full one first. Defaults to
             the pipeline's and parts of it.
         frames (Sequence[int], optional): Of clips, the full number first.
@@ -181,8 +188,11 @@ def _space(
     at = f'{traits.place}.mutual'
     why = 'least and largest'
     if width is None:
-        width = (0.63 if traits.of_clips else 0.25, 1.0)
-        why += ', as in the paper'
+        least, whose = _LEAST_WIDTHS.get(
+            traits.task.split('_')[0], _LEAST_WIDTH
+        )
+        width = (least, 1.0)
+        why = f'{why}, {whose}'
     changes = [Change(f'{at}.width_range', _listed(width), why)]
     if resolution is None:
         full = full_resolution(cfg, traits.of_clips)
@@ -296,6 +306,14 @@ def _unfrozen(part: dict, traits: StockTraits) -> List[Change]:
                 f'{at}.backbone.norm_cfg.requires_grad',
                 True,
                 'batch norms learn, too',
+            )
+        )
+    if isinstance(norm, dict) and norm.get('eps') == 0:
+        changes.append(
+            Change(
+                f'{at}.backbone.norm_cfg.eps',
+                1e-5,
+                'PyTorch trains no batch norm without one',
             )
         )
     shared = (part.get('roi_head') or {}).get('shared_head')

@@ -155,10 +155,12 @@ def _new_style(
     names = base[ups:]
     odd = next((name for name in names if not name.isidentifier()), None)
     if odd is not None:
+        is_folder = odd != names[-1]
         raise ConfigError(
             f'config {str(stock.path)!r} inherits by read_base, which needs '
-            f'names that Python can import, but {odd!r} is none: rename it, '
-            'or write the new config beside it by --out'
+            f'names that Python can import, but {odd!r} is none: rename it'
+            + ', or write the new config beside it by --out'
+            * is_folder
         )
     # Of an old-style config, names in text; here, what they stand for.
     changes = [c for c in changes if c.key != 'custom_imports']

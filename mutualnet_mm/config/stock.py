@@ -3,6 +3,7 @@
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Optional, Union
@@ -69,8 +70,10 @@ def read_stock_config(config: Union[str, Path, Config]) -> StockConfig:
         else:
             path = Path(config)
         if not path.is_file():
-            where = '' if found is None else f' in {config_folder(found[1])}'
-            raise ConfigError(f'config {str(config)!r} does not exist{where}')
+            hint = (
+                '' if found is None else _near(config_folder(found[1]), rest)
+            )
+            raise ConfigError(f'config {str(config)!r} does not exist{hint}')
         with as_usage_error(
             f'config {str(config)!r} cannot be read', ConfigError
         ):
@@ -82,6 +85,13 @@ def read_stock_config(config: Union[str, Path, Config]) -> StockConfig:
             'give one that can be trained'
         )
     return StockConfig(cfg, path, name)
+
+
+def _near(folder: Path, name: str) -> str:
+    names = [p.relative_to(folder).as_posix() for p in folder.rglob('*.py')]
+    near = get_close_matches(name, names, 1)
+    meant = f': did you mean {near[0]}?' if near else ''
+    return f' in {str(folder)!r}{meant}'
 
 
 def derived_name(stock: StockConfig) -> str:

@@ -127,13 +127,11 @@ class SwitchableNetwork:
         Where only one resolution was trained, a table may have lower ones.
         """
         space = self._origin.space
-        subnet, least = space.check(subnet), space.smallest
-        below = subnet.resolution < least.resolution or (
-            subnet.frames is not None and subnet.frames < (least.frames or 0)
-        )
-        if below and str(subnet) not in self._bank:
+        subnet = space.check(subnet)
+        if space.is_below(subnet) and str(subnet) not in self._bank:
             raise UsageError(
-                f'subnet {subnet} is below the smallest trained one, {least}'
+                f'subnet {subnet} is below the smallest trained one, '
+                f'{space.smallest}'
             )
         return subnet
 

@@ -77,6 +77,13 @@ class _SubnetLoop(Stock):
             sampler.choose(subnets),
             key=lambda subnet: subnet != sampler.primary,
         )
+        space = self.model.space
+        below = [str(s) for s in self.subnets if space.is_below(s)]
+        if below:
+            runner.logger.warning(
+                f'{", ".join(below)}: smaller than what is trained, whose '
+                f'smallest is {space.smallest}'
+            )
         self._default_hook = BNCalibrationHook()
         check_one_recipe(self._recipes)
         self.group_size = group_size

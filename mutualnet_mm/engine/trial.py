@@ -88,7 +88,7 @@ def build_trial_model(cfg: Config) -> MutualLearningMixin:
         raise ConfigError(
             f'a {Step("", cfg.model).kind} holds the adaptive detector one '
             'level deeper and trains it in its own way, which is not tried '
-            'here: try the config of the detector itself, or train this one'
+            'here: make the config of the detector itself adaptive'
         )
     torch.manual_seed(0)
     model = build_model(cfg)

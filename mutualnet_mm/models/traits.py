@@ -13,6 +13,7 @@ from torch import nn
 from ..config.adaptive import StockTraits
 from ..errors import ConfigError
 from ..slimmable.meta import run_on_meta
+from ..slimmable.trial import leading_axes
 from .tasks import find_task
 
 # Arguments of backbones that keep parts from learning, and what undoes them.
@@ -59,9 +60,10 @@ def read_traits(cfg: Config, model: nn.Module) -> StockTraits:
 
 
 def _takes(backbone: nn.Module, side: int) -> bool:
-    """Whether a backbone runs on the shape of a square colour image."""
+    """Whether a backbone runs on the shape of a square image."""
+    lead = leading_axes(backbone, frames=1)[0]
     try:
-        run_on_meta(backbone, torch.empty(2, 3, side, side, device='meta'))
+        run_on_meta(backbone, torch.empty(*lead, side, side, device='meta'))
     except Exception:  # whatever a stock forward may raise
         return False
     return True

@@ -62,6 +62,10 @@ class TableEntry:
             where a value is not a number (NaN).
         latency_ms (Mapping): Measured :class:`Latency` by the name of the
             device, such as ``'cpu-t2-b1'``. Defaults to none.
+        head_macs (int, optional): Multiply-accumulates of a detector's heads,
+            which ``macs`` leaves out, as in the paper. They keep their width.
+            Defaults to None: counted in, or known for no image before it is
+            seen (proposals).
     """
 
     subnet: Subnet
@@ -69,6 +73,7 @@ class TableEntry:
     params: int
     metrics: Mapping[str, Optional[float]] = field(default_factory=dict)
     latency_ms: Mapping[str, Latency] = field(default_factory=dict)
+    head_macs: Optional[int] = None
 
     def cost(self, name: str, device: Optional[str] = None) -> Optional[float]:
         """Return a cost that a budget may limit.

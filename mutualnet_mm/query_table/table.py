@@ -64,6 +64,12 @@ class QueryTable:
                 f'{" or ".join(self.metrics) or "another evaluator"}'
             )
 
+    def __repr__(self) -> str:
+        return (
+            f'QueryTable({len(self.entries)} subnets of a {self.full} '
+            f'({self.task}), ranked by {self.metric!r})'
+        )
+
     @property
     def metrics(self) -> List[str]:
         """Names of the metrics in the table."""

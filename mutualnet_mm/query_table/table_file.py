@@ -78,6 +78,7 @@ def table_to_dict(table: QueryTable) -> Dict[str, Any]:
                 resolution=entry.subnet.resolution,
                 frames=entry.subnet.frames,
                 macs=entry.macs,
+                head_macs=entry.head_macs,
                 params=entry.params,
                 latency_ms={
                     device: dict(
@@ -142,6 +143,7 @@ def _entry(record: Any) -> TableEntry:
     return TableEntry(
         subnet=Subnet.parse(_get(record, 'subnet', _is_text)),
         macs=_get(record, 'macs', is_count),
+        head_macs=_get(record, 'head_macs', _is_optional_count),
         params=_get(record, 'params', is_count),
         metrics=_get(record, 'metrics', _are_metrics),
         latency_ms={
@@ -218,4 +220,10 @@ def _flat(entry: Dict[str, Any]) -> Dict[str, Any]:
                     row[f'latency_ms/{device}/{name}'] = figure
         else:
             row[key] = value
-    return dict(row, **metrics)
+    row = dict(row, **metrics)
+    return {k: _readable(value) for k, value in row.items()}
+
+
+def _readable(value: Any) -> Any:
+    """Without the digits that single precision makes up."""
+    return float(f'{value:.7g}') if isinstance(value, float) else value

@@ -14,7 +14,13 @@ from .channels import (
     active_channels,
     make_divisible,
 )
-from .convert import BuiltLayers, convert, register_layer, trust_forward
+from .convert import (
+    BuiltLayers,
+    convert,
+    register_inner_rules,
+    register_layer,
+    trust_forward,
+)
 from .layers import (
     SlimConv2d,
     SlimConv3d,
@@ -64,6 +70,7 @@ __all__ = [
     'count_module_params',
     'make_divisible',
     'make_static',
+    'register_inner_rules',
     'register_layer',
     'set_width',
     'share_weights',

@@ -66,7 +66,8 @@ class SlimBatchNorm(SlimLayer):
                 ' in evaluation mode and has only the running statistics, '
                 "which are the full network's: find the subnet's by "
                 'mutualnet_mm.apis.calibrate and give them to '
-                'model.activate(subnet, statistics); in training, do not '
+                'model.activate(subnet, statistics) (of a plain network: '
+                'BatchNormCollector and use_statistics); in training, do not '
                 'freeze batch norms'
             )
         if width == self.num_features:

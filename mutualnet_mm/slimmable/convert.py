@@ -41,6 +41,7 @@ from .vectors import SlimVectors, vector_axis
 
 _SLIM_CLASSES: Dict[Union[type, str], Type[SlimLayer]] = {}
 _TRUSTED_FORWARDS: Set[Any] = set()
+_INNER_RULES: Dict[str, Mapping[str, LayerRule]] = {}
 
 
 def register_layer(stock: Union[type, str], slim: Type[SlimLayer]) -> None:
@@ -93,6 +94,26 @@ def trust_forward(layer_class: Any) -> None:
     run their ``forward``.
     """
     _TRUSTED_FORWARDS.add(layer_class.forward)
+
+
+def register_inner_rules(stock: str, rules: Mapping[str, LayerRule]) -> None:
+    """Say how layers inside of a stock module narrow.
+
+    Args:
+        stock (str): Class, such as ``'project.module.Class'``, which need not
+            be installed. Subclasses count, too.
+        rules (Mapping[str, LayerRule]): By name relative to the module; those
+            that it does not have do not matter.
+    """
+    _INNER_RULES[stock] = rules
+
+
+def _inner_rules(own: Any) -> Mapping[str, LayerRule]:
+    for base in own.__mro__:
+        found = _INNER_RULES.get(f'{base.__module__}.{base.__qualname__}')
+        if found is not None:
+            return found
+    return {}
 
 
 def slim_class(module: nn.Module) -> Optional[Type[SlimLayer]]:
@@ -174,6 +195,9 @@ def convert(
     for name, layer in module.named_modules():
         if isinstance(layer, (SlimLayer, SlimVectors)):
             continue
+        for key, rule in _inner_rules(type(layer)).items():
+            if slim_class(_child(layer, key)) is not None:
+                rules.setdefault(_path(name, key), rule)
         target = slim_class(layer)
         problem = _refusal(layer, target) if target else _problem(layer)
         if problem and (strict or _keeps_statistics(layer)):
@@ -199,6 +223,12 @@ def convert(
             layer.slim_rule = rule
         else:
             layer.slim_vectors = {}
+
+
+def _child(module: nn.Module, path: str) -> Any:
+    for name in path.split('.'):
+        module = module._modules.get(name) or nn.Identity()
+    return module
 
 
 def _path(*names: str) -> str:

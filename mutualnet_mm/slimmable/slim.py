@@ -32,8 +32,9 @@ def slim(
     For networks of plain PyTorch, torchvision or timm. Parameters and their
     names stay as they are; at full width the network runs as before.
     Afterwards :func:`~.state.set_width` or :func:`~.state.active_width`
-    switch the width, :class:`~.statistics.BatchNormCollector` calibrates it,
-    and :func:`~.static.make_static` cuts one width out.
+    switch the width, :class:`~.statistics.BatchNormCollector` finds its
+    batch-norm statistics, without which a narrow network is not evaluated, and
+    :func:`~.static.make_static` cuts one width out.
 
     Args:
         module (nn.Module): A whole network, with one tensor for input.
@@ -56,7 +57,7 @@ def slim(
             as before then.
 
     Example:
-        >>> net = slim(torchvision.models.resnet18())
+        >>> net = slim(torchvision.models.vgg11())  # without batch norms
         >>> with active_width(net, 0.5):
         ...     scores = net(images)
     """
@@ -67,7 +68,8 @@ def slim(
                 f'{stock_name(module)}: layer "{path}" is slim already; slim '
                 'the whole network in one call, as it was built'
             )
-    convert(module, SlimState(max_width, rounding), rules)
+    state = SlimState(max_width, rounding)
+    convert(module, state, rules)
     if not any(isinstance(layer, SlimLayer) for layer in module.modules()):
         raise ConfigError(
             f'{stock_name(module)} has no layer that can narrow: see '
@@ -81,6 +83,7 @@ def slim(
         for layer, stock in before.items():
             restore(layer, stock)
         raise
+    state.running_stats = False
     return module
 
 

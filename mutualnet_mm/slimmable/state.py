@@ -29,7 +29,8 @@ class SlimState:
         track_stats (bool): Whether a training forward updates the running
             statistics. Defaults to True.
         running_stats (bool): Whether a narrow width may be evaluated with the
-            leading running statistics. Defaults to True.
+            leading running statistics, which are the full network's.
+            Defaults to True; :func:`~.slim.slim` forbids it.
 
     Attributes:
         width (float): Active width, ``max_width`` at first.
@@ -80,12 +81,17 @@ class SlimState:
         scale: float = 1.0,
         frames: Optional[int] = None,
         track_stats: bool = True,
-        running_stats: bool = True,
+        running_stats: Optional[bool] = None,
     ) -> Iterator[None]:
-        """Make a subnet active for the length of a ``with`` block."""
+        """Make a subnet active for the length of a ``with`` block.
+
+        ``running_stats`` stays as it is by default.
+        """
         before = dict(vars(self))
         self.set(width, scale, frames)
-        self.track_stats, self.running_stats = track_stats, running_stats
+        self.track_stats = track_stats
+        if running_stats is not None:
+            self.running_stats = running_stats
         try:
             yield
         finally:

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..errors import UsageError
 from .convert import restore
 from .heads import SlimHeads
 from .meta import run_on_meta
 from .slim_layer import SlimLayer
-from .statistics import Statistics, check_statistics
+from .statistics import Statistics, check_statistics, slim_batch_norms
 from .trace import Channels, FoldFinder, watch_channels
 from .vectors import SlimVectors
 
@@ -36,13 +37,16 @@ def make_static(
         forward (Callable, optional): ``forward(module, *inputs)``, what to
             run. Defaults to calling the module.
         statistics (dict, optional): Statistics of the subnet's batch norms, by
-            layer name. Defaults to the leading running ones.
+            layer name. Defaults to the leading running ones, where the state
+            allows that.
         fuse_bn (bool): Fold each batch norm that alone takes the output of a
             convolution into it, for evaluation; ``nn.Identity`` stands in its
             place. Defaults to False.
 
     Raises:
         ConfigError: If statistics are given of a layer that does not exist.
+        UsageError: If they lack and the running ones may not be used. Nothing
+            is changed then.
     """
     statistics = statistics or {}
     check_statistics(module, statistics)
@@ -50,6 +54,7 @@ def make_static(
         layer.__dict__.pop('subnet_stats', None)  # of what was active last
     with watch_channels(module) as channels, FoldFinder(module) as finder:
         outputs = run_on_meta(module, *inputs, forward=forward)
+    _check_running(module, channels, statistics)
     for name, layer in module.named_modules():
         if isinstance(layer, SlimLayer):
             _shrink(layer, channels.get(layer), statistics.get(name))
@@ -68,6 +73,25 @@ def make_static(
                 if child in folded:
                     identity = nn.Identity().train(child.training)
                     setattr(parent, name, identity)
+
+
+def _check_running(
+    module: nn.Module,
+    channels: Mapping[nn.Module, Channels],
+    statistics: Statistics,
+) -> None:
+    """Refuse running statistics where they may not be used."""
+    for name, layer in slim_batch_norms(module):
+        inputs, _ = channels.get(layer, (layer.num_features, 0))
+        narrow = inputs < layer.num_features and layer.running_mean is not None
+        given = layer.slim_state.running_stats or name in statistics
+        if narrow and not given:
+            raise UsageError(
+                f'batch norm "{name}" has no statistics of width '
+                f'{layer.slim_state.width:g}, and the running ones are the '
+                "full network's: collect some by BatchNormCollector and give "
+                'them as statistics'
+            )
 
 
 def _shrink(

@@ -29,7 +29,7 @@ def trial_shapes(
         size (int): Side of a square in pixels. If it is too small, twice
             that is tried, then what the network says it is built for
             (``img_size``, ``slim_side``), then seven and eight times, half
-            of these, and eight times alone. Two sizes, unless the network
+            of these, eight and twelve times. Two sizes, unless the network
             runs at a single one, as where it flattens its map. Defaults to
             32.
         frames (int): Frames of a clip; twice as many are tried, too. Defaults
@@ -45,17 +45,21 @@ def trial_shapes(
     """
     if input_shape is not None:
         return [_checked(name, net, input_shape)]
-    leads = _leading_axes(net, frames)
+    leads = leading_axes(net, frames)
     found: Optional[Exception] = None
     declared = [(side,) for side in _declared_sides(net)]
-    factors = ((1,), (2,), (7, 8), (3.5, 4), (8,))
+    factors = ((1,), (2,), (7, 8), (3.5, 4), (8,), (12,))
     usual = [tuple(int(f * size) for f in pair) for pair in factors]
     for lead in leads:
         for sides in (*usual[:2], *declared, *usual[2:]):
             shapes = [(*lead, side, side) for side in sides]
             error = trial_error(net, shapes[0])
             if error is None:
-                return shapes
+                return [
+                    shape
+                    for i, shape in enumerate(shapes)
+                    if i == 0 or trial_error(net, shape) is None
+                ]
             # What the input that is most likely meant fails with.
             if lead == leads[0] and sides not in usual[:2]:
                 found = found or error
@@ -63,7 +67,7 @@ def trial_shapes(
     *others, last = [' x '.join(map(str, (*lead, 'H', 'W'))) for lead in leads]
     shapes_tried = f'{", ".join(others)} or {last}' if others else last
     raise ConfigError(
-        f'{name} does not run at full width on {size} to {8 * size} pixels, '
+        f'{name} does not run at full width on {size} to {12 * size} pixels, '
         f'tried with inputs of {shapes_tried}: '
         f'{failing_forward(found, net)} fails with "{first_line(found)}"'
     ) from found
@@ -104,8 +108,16 @@ def _declared_sides(net: nn.Module) -> List[int]:
     return [*dict.fromkeys(s for s in sides if isinstance(s, int) and s > 0)]
 
 
-def _leading_axes(net: nn.Module, frames: int) -> List[Shape]:
-    """Axes before height and width, the most likely ones first."""
+def leading_axes(net: nn.Module, frames: int) -> List[Shape]:
+    """Axes before height and width that a network may take.
+
+    Args:
+        net (nn.Module): Its first convolution tells the channels.
+        frames (int): Of a clip.
+
+    Returns:
+        list: The most likely ones first.
+    """
     for first in net.modules():
         if isinstance(first, (nn.Conv2d, nn.Conv3d)):
             break
@@ -139,13 +151,25 @@ def trial_error(net: nn.Module, shape: Shape) -> Optional[Exception]:
 
 
 def failing_forward(error: Exception, *nets: nn.Module) -> str:
-    """Name the innermost module on the error's way up."""
+    """Say in which module an error came up, for an error message."""
+    name = failing_module(error, *nets)
+    if not name:
+        return 'its forward'
+    module = nets[0].get_submodule(name)
+    return f'the forward of layer "{name}" ({stock_name(module)})'
+
+
+def failing_module(error: Exception, *nets: nn.Module) -> str:
+    """Name the innermost module on an error's way up; empty if there is none.
+
+    Args:
+        error (Exception): As it was raised.
+        nets (nn.Module): Copies of one network, one of which raised it.
+    """
     names = {id(m): name for net in nets for name, m in net.named_modules()}
-    place, step = 'its forward', error.__traceback__
+    place, step = '', error.__traceback__
     while step is not None:
         module = step.tb_frame.f_locals.get('self')
-        if names.get(id(module)):
-            name = names[id(module)]
-            place = f'the forward of layer "{name}" ({stock_name(module)})'
+        place = names.get(id(module)) or place
         step = step.tb_next
     return place

@@ -112,6 +112,8 @@ def verify_slicing(
             net.eval()  # not chained: stock backbones' ``train`` may not
             _take_single(net)
         set_width(net, slim_states(net)[0].max_width)
+        for state in slim_states(net):
+            state.running_stats = True  # those of the copy are random
         shapes = trial_shapes(name, net, size, frames, input_shape)
         joints = _give_joints(name, net, module, shapes[0])
         if not is_verified:
@@ -358,6 +360,8 @@ def _randomise(net: nn.Module, generator: torch.Generator) -> None:
         elif isinstance(layer, SlimHeads):
             tensors = tuple(layer.parameters(recurse=False))
         for tensor in tensors:
+            if not tensor.is_floating_point():
+                continue
             if tensor.dim() > 1:
                 std = tensor[0].numel() ** -0.5
                 tensor.data.normal_(0, std, generator=generator)

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from ..config.pipelines import Step
 from ..errors import UsageError
 from ..files import make_folder
+from .made_actions import ava_scenes
 from .made_classes import class_folders, several_labels
 from .made_files import Leaf
 from .made_scenes import coco_scenes, dataset_class, panoptic_scenes
@@ -94,6 +95,8 @@ _MAKERS: Dict[str, Callable[[Leaf, Path, int], Leaf]] = dict(
     VideoDataset=videos,
     RawframeDataset=raw_frames,
     PoseDataset=skeletons,
+    AVADataset=ava_scenes,
+    AVAKineticsDataset=ava_scenes,
 )
 _OF_CLASSES: Sequence[str] = (
     *('ImageNet', 'ImageNet21k', 'CustomDataset', 'CUB', 'Food101'),

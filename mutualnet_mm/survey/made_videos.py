@@ -55,18 +55,8 @@ def videos(dataset: Leaf, root: Path, labels: int) -> Leaf:
 
 def raw_frames(dataset: Leaf, root: Path, labels: int) -> Leaf:
     """Videos as folders of images, or of the two axes of flow."""
-    lines = []
-    folder = root / 'frames'
-    flow = dataset.get('modality') == 'Flow'
-    template = dataset.get('filename_tmpl', 'img_{:05}.jpg')
-    for number in range(NUMBER):
-        for i, frame in enumerate(_frames(number), start=1):
-            axes = ('x', 'y') if flow else ('',)
-            for axis in axes:
-                name = template.format(*[axis] * flow, i)
-                picture = frame[..., 0] if flow else frame
-                write_image(folder / str(number) / name, picture)
-        lines.append(f'{number} {_FRAMES} {number % labels}')
+    folder = write_frames(dataset, root)
+    lines = [f'{video(n)} {_FRAMES} {n % labels}' for n in range(NUMBER)]
     listed = write_keyed(root, 'frames', '\n'.join(lines), '.txt')
     names = ('filename_tmpl', 'modality', 'start_index')
     return dict(
@@ -76,6 +66,26 @@ def raw_frames(dataset: Leaf, root: Path, labels: int) -> Leaf:
         **{n: dataset[n] for n in names if n in dataset},
         **_several(dataset),
     )
+
+
+def video(number: int) -> str:
+    """Name of a folder of frames: as long as those of AVA's films."""
+    return f'{number:011}'
+
+
+def write_frames(dataset: Leaf, root: Path) -> Path:
+    """Write videos as folders of images; return the folder of these."""
+    folder = root / 'frames'
+    flow = dataset.get('modality') == 'Flow'
+    template = dataset.get('filename_tmpl', 'img_{:05}.jpg')
+    for number in range(NUMBER):
+        for i, frame in enumerate(_frames(number), start=1):
+            axes = ('x', 'y') if flow else ('',)
+            for axis in axes:
+                name = template.format(*[axis] * flow, i)
+                picture = frame[..., 0] if flow else frame
+                write_image(folder / video(number) / name, picture)
+    return folder
 
 
 def _several(dataset: Leaf) -> Leaf:

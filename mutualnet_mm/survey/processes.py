@@ -114,8 +114,7 @@ def _compare(
     stock_ran = not stage
     if stock_ran:
         stage, reason = attempt(True, divisor)
-        if stage and divisor > 1 and not _too_slow(reason):
-            # Maps may have vanished that larger images have.
+        while divisor > 1 and _may_be_of_size(stage, reason):
             divisor //= 2
             stage, reason = attempt(True, divisor)
         result = 'refused' if stage else 'works'
@@ -123,6 +122,13 @@ def _compare(
         result = 'too slow'
     seconds = round(time.monotonic() - start, 1)
     return Outcome(name, result, stage, reason, stock_ran, divisor, seconds)
+
+
+def _may_be_of_size(stage: str, reason: str) -> bool:
+    """Whether larger images may help: they have maps that had vanished."""
+    if not stage or _too_slow(reason):
+        return False
+    return stage != 'build' or 'resolution' in reason
 
 
 def _too_slow(reason: str) -> bool:

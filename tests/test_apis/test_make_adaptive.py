@@ -70,7 +70,9 @@ def test_stock_configs(name, tmp_path):
     assert changed.pop('wraps') in name or 'wraps' not in changed
     assert changed == expected.get('backbone', {})
     mutual = dict(cfg.model.mutual)
-    assert mutual.pop('width_range') in ((0.25, 1.0), (0.63, 1.0))
+    kind = name.split('::')[0]
+    least = dict(mmpretrain=0.7, mmdet=0.25, mmaction=0.63)[kind]
+    assert mutual.pop('width_range') == (least, 1.0)
     assert mutual == {
         k: expected[k] for k in ('resolution', 'frames') if k in expected
     }
@@ -114,7 +116,9 @@ def test_the_tool(small, tmp_path):
     source = (tmp_path / 'mutual-small.py').read_text()
     assert done.stdout.startswith(source)
     assert "_base_ = ['small.py']" in source
-    assert done.stdout.splitlines()[-1].startswith('proven: the full and')
+    proven, written = done.stdout.splitlines()[-2:]
+    assert proven.startswith('proven: the full and')
+    assert written.startswith('written: mutual-small.py; next: ')
     # Once more, and with a setting of one's own: not over another's file.
     assert run_program(TOOL, 'small.py', '--no-check').returncode == 0
     again = ('small.py', '--no-check', '--width', '0.5,1.0')
@@ -133,7 +137,8 @@ def test_the_tool(small, tmp_path):
     'arguments, message',
     [
         (['no.py'], "error: config 'no.py' does not exist"),
-        (['small.py', '--width', 'a'], "--width: 'a': write numbers with c"),
+        (['small.py', '--width', 'a'], "--width: 'a': write 2 numbers with"),
+        (['small.py', '--width', '0'], "--width: '0': write 2 numbers with"),
         (['small.py', '--frames', '8,4'], 'error: frames=(8, 4) are for v'),
         (['small.py', '--resolution', '128'], 'but the full resolution, mut'),
         (['small.py', '--width', '1,0.5'], 'give the least and the largest'),
@@ -163,9 +168,15 @@ def test_the_proof_needs_no_weights(small):
     ],
 )
 def test_what_stands_in_the_way(small, more, message):
+    """No new file is left, which would block the corrected command."""
     small(more)
     with pytest.raises(TrialError, match=message):
-        make_adaptive('small.py')
+        make_adaptive('small.py', out='new.py')
+    assert not Path('new.py').exists()
+    make_adaptive('small.py', out='new.py', check=False)
+    with pytest.raises(TrialError, match=message):
+        make_adaptive('small.py', out='new.py')
+    assert Path('new.py').exists()
 
 
 def test_a_model_without_a_task(small):

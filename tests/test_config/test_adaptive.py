@@ -177,10 +177,12 @@ def test_synchronised_only_where_it_helps():
 
 def test_frozen_parts_learn():
     cfg = stock()
-    cfg.model.backbone.norm_cfg = dict(type='BN', requires_grad=False)
+    norm = dict(type='BN', requires_grad=False, eps=0)
+    cfg.model.backbone.norm_cfg = norm
     cfg.model.roi_head = dict(shared_head=dict(norm_eval=True))
     found = settings(cfg)
     assert found['model.backbone.norm_cfg.requires_grad'] is True
+    assert found['model.backbone.norm_cfg.eps'] == 1e-5
     assert found['model.roi_head.shared_head.norm_eval'] is False
 
 

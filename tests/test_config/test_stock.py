@@ -63,3 +63,5 @@ def test_a_missing_name():
     pytest.importorskip('mmdet')
     with pytest.raises(ConfigError, match='does not exist in .*configs'):
         read_stock_config('mmdet::retinanet/no.py')
+    with pytest.raises(ConfigError, match='did you mean fcos/fcos_r50-caffe'):
+        read_stock_config('mmdet::fcos/fcos_r50-cafe_fpn_gn-head_1x_coco.py')

@@ -4,6 +4,7 @@ from mmengine.registry import MODELS
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import count_heads, count_macs, count_params
+from mutualnet_mm.apis.build_table import _Costs
 from mutualnet_mm.cost import warn_of_equal_sizes
 from mutualnet_mm.slimmable import macs
 from mutualnet_mm.slimmable.verify import already_verified
@@ -177,6 +178,13 @@ def test_heads_of_a_single_stage(detector_config, subnet, padded):
     each = 9 * 32 * (2 * 32 + 9 * 2 + 9 * 4)
     heads = count_heads(model, subnet, (64, 85))
     assert heads.macs == positions * each
+    # In a table, beside those of backbone and neck.
+    costs = _Costs(model, (64, 85)).of(Subnet.parse(subnet))
+    assert costs == dict(
+        macs=count_macs(model, subnet, (64, 85)),
+        head_macs=positions * each,
+        params=count_params(model, subnet),
+    )
     assert heads.params == each + 2 * 32 + 9 * 2 + 9 * 4
 
 

@@ -1,4 +1,5 @@
 import itertools
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -481,3 +482,15 @@ def test_colours_into_a_grey_network(make_runner, make_model):
         runner = make_runner(model, test_cfg=test_cfg)
         with pytest.raises(ConfigError, match='3 channels, .* takes 1: set'):
             runner.test()
+
+
+@pytest.mark.parametrize('size, warns', [(8, True), (24, False)])
+def test_sizes_below_the_trained_ones_are_named(make_config, size, warns):
+    subnets = ['1.0x-32', f'0.5x-{size}']
+    test_cfg = dict(type='mutualnet_mm.SubnetTestLoop', subnets=subnets)
+    runner = Runner.from_cfg(make_config(test_cfg=test_cfg))
+    with patch.object(runner.logger, 'warning') as warning:
+        runner.build_test_loop(test_cfg)
+    said = [call.args[0] for call in warning.call_args_list]
+    expected = '0.5x-8: smaller than what is trained, whose smallest is 0.25x'
+    assert any(text.startswith(expected) for text in said) == warns

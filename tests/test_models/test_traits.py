@@ -150,17 +150,20 @@ SMALL = dict(arch='deit-t', img_size=64, patch_size=16)
     [
         # Its table of relative positions is for one size.
         (dict(type='BEiTViT', **SMALL), [64]),
-        (dict(type='VisionTransformer', **SMALL), [48, 64]),
-        (dict(type='ResNet', depth=18), [48, 64]),
+        (dict(type='VisionTransformer', **SMALL), [32, 48, 64]),
+        (dict(type='ResNet', depth=18), [32, 48, 64]),
+        (dict(type='ResNet', depth=18, in_channels=1), [32, 48, 64]),
+        # Grey digits, the last map of which has to be a single place.
+        (dict(type='LeNet5', num_classes=10), [32]),
     ],
-    ids=['BEiTViT', 'VisionTransformer', 'ResNet'],
+    ids=['BEiTViT', 'VisionTransformer', 'ResNet', 'grey', 'LeNet5'],
 )
 def test_sizes_that_a_backbone_takes(enter_scope, backbone, sides):
     enter_scope('mmpretrain')
     model = dict(type='ImageClassifier', backbone=backbone)
     cfg = Config(dict(default_scope='mmpretrain', model=model))
     traits = read_traits(cfg, build_stock(cfg))
-    assert [side for side in (48, 64) if traits.takes(side)] == sides
+    assert [side for side in (32, 48, 64) if traits.takes(side)] == sides
 
 
 @pytest.mark.parametrize('divisor', [1, 64])

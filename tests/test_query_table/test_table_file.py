@@ -24,6 +24,7 @@ def table():
             40,
             {'acc/top1': 0.1 + 0.2, 'acc/mean1': math.nan},
             {'gpu-b8': Latency(0.1 + 0.2, 1), 'cpu-t2-b1': Latency(9.5, 10)},
+            head_macs=7,
         ),
         TableEntry(
             Subnet(0.63, 142, 3),
@@ -49,6 +50,7 @@ def test_layout(table, tmp_path):
         'resolution': 224,
         'frames': 8,
         'macs': 400,
+        'head_macs': 7,
         'params': 40,
         'latency_ms': {
             'gpu-b8': {'median': 0.1 + 0.2, 'p90': 1.0, 'pareto': True},
@@ -109,14 +111,14 @@ def test_csv(table, tmp_path):
         '0.63x-142-3',
         '0.63x-142-8',
     ]
-    assert float(rows[0]['acc/top1']) == 0.1 + 0.2
+    assert rows[0]['acc/top1'] == '0.3'  # of 0.1 + 0.2
     assert rows[0]['acc/mean1'] == rows[2]['acc/top1'] == ''
     assert float(rows[0]['interval_low']) < 0.3
     assert [row['pareto'] for row in rows] == ['True', 'False', 'False']
     medians = [row['latency_ms/cpu-t2-b1/median'] for row in rows]
-    assert medians == ['9.5', repr(1 / 3), '']
+    assert medians == ['9.5', '0.3333333', '']
     assert [row['latency_ms/cpu-t2-b1/p90'] for row in rows] == [
-        *('10.0', repr(37 / 3), ''),
+        *('10.0', '12.33333', ''),
     ]
     assert [row['latency_ms/gpu-b8/pareto'] for row in rows] == [
         *('True', '', ''),
@@ -180,6 +182,7 @@ def entry_with(key, value):
         (lambda c: c['entries'].append(3), 'damaged: entry 3'),
         (lambda c: c.update(views=0), 'damaged: views=0'),
         (entry_with('macs', 'many'), "damaged: 0.63x-142-3: macs='many'"),
+        (entry_with('head_macs', 1.5), 'damaged: .*head_macs=1.5'),
         (entry_with('params', -1), 'damaged: 0.63x-142-3: params=-1'),
         (entry_with('subnet', None), 'damaged: .*subnet=None'),
         (entry_with('subnet', '1.0x-224-8'), 'damaged: .* twice'),

@@ -9,14 +9,17 @@ import torchvision.models as zoo
 from torch import nn
 from torch.testing import assert_close
 
-from mutualnet_mm.errors import ConfigError
+from mutualnet_mm.errors import ConfigError, UsageError
 from mutualnet_mm.slimmable import (
+    BatchNormCollector,
     LayerRule,
     SlimLayer,
     active_width,
     count_module_params,
     make_static,
     slim,
+    slim_states,
+    use_statistics,
 )
 
 # With a residual sum, attention, concatenations, and splits.
@@ -41,6 +44,7 @@ def test_networks_of_torchvision(name):
     """Stock at full width; static and sliced agree, with all outputs."""
     stock = build(name)
     net = slim(copy.deepcopy(stock))
+    slim_states(net)[0].running_stats = True  # any will do
     assert [*net.state_dict()] == [*stock.state_dict()]
     x = torch.randn(1, 3, 64, 64, dtype=torch.double)
     with torch.no_grad():
@@ -66,6 +70,7 @@ def test_equals_the_stock_network_built_narrow():
     for name, tensor in narrow.state_dict().items():
         tensor.copy_(weights[name][tuple(slice(n) for n in tensor.shape)])
     net = slim(full, rules=rules)
+    slim_states(net)[0].running_stats = True  # the narrow network's, too
     x = torch.randn(1, 3, 64, 64, dtype=torch.double)
     with torch.no_grad(), active_width(net, 0.5):
         assert_close(net(x), narrow(x), rtol=1e-10, atol=1e-10)
@@ -130,6 +135,33 @@ def test_outputs_behind_a_vector_are_kept():
 def test_a_network_without_layers_is_refused():
     with pytest.raises(ConfigError, match='ReLU has no layer that can narrow'):
         slim(nn.ReLU())
+
+
+def test_running_statistics_are_not_a_narrow_network_s():
+    net = slim(build('resnet18')).eval()
+    x = torch.randn(4, 3, 32, 32, dtype=torch.double)
+    with torch.no_grad():
+        net(x)
+        with active_width(net, 0.5):
+            with pytest.raises(UsageError, match='BatchNormCollector'):
+                net(x)
+            with slim_states(net)[0].activate(0.5), pytest.raises(UsageError):
+                net(x)
+            # What costs nothing of them is counted.
+            assert count_module_params(net, x) > 0
+            static = copy.deepcopy(net)
+            with pytest.raises(UsageError, match='"bn1" has no statistics'):
+                make_static(static, x)
+            assert isinstance(static.conv1, SlimLayer)
+            collector = BatchNormCollector(net)
+            with collector.watch():
+                net(x)
+            statistics = collector.finish()
+            with use_statistics(net, statistics):
+                expected = net(x)
+            make_static(static, x, statistics=statistics)
+        assert_close(static(x), expected)
+    assert type(static.conv1) is nn.Conv2d
 
 
 @dataclass

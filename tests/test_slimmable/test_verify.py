@@ -172,19 +172,25 @@ def test_residual_sum_of_different_widths_is_refused():
         verify_slicing(slimmed(Unequal(), rules))
 
 
-@pytest.mark.parametrize('built_for', [7, 14])
-def test_flattening_another_resolution_is_refused(built_for):
-    # Built for a larger map than the 4x4 one: the stock network fails, a
-    # sliced one takes columns of other positions.
-    net = nn.Sequential(
+def flattening(side):
+    """A network for maps of one side, an eighth of the input's."""
+    return nn.Sequential(
         nn.Conv2d(3, 16, 3, stride=8, padding=1),
         nn.Flatten(),
-        nn.Linear(16 * built_for**2, 10),
+        nn.Linear(16 * side**2, 10),
     )
-    with pytest.raises(
-        ConfigError, match='Sequential (does not|cannot) .*"2"'
-    ):
-        verify_slicing(slimmed(net, {'2': LayerRule(fixed=True)}))
+
+
+def test_flattening_another_resolution_is_refused():
+    """A sliced network would take columns of other positions."""
+    with pytest.raises(ConfigError, match='Sequential does not .*"2"'):
+        verify_slicing(slimmed(flattening(7), {'2': LayerRule(fixed=True)}))
+
+
+def test_a_network_of_a_single_size():
+    """Of the two that are tried, 112 and 128 pixels."""
+    net = slimmed(flattening(14), {'2': LayerRule(fixed=True)})
+    assert verify_slicing(net).input_shape == (1, 3, 112, 112)
 
 
 @pytest.mark.parametrize(

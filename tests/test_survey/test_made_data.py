@@ -185,6 +185,21 @@ def test_skeletons(steps, joints, axes, enter_scope, tmp_path):
         assert TRANSFORMS.build(step)(pose) is not None
 
 
+@pytest.mark.parametrize('kind', ['AVADataset', 'AVAKineticsDataset'])
+def test_persons_who_act(kind, enter_scope, tmp_path):
+    pytest.importorskip('mmaction')
+    enter_scope('mmaction')
+    sample = dict(type='SampleAVAFrames', clip_len=4, frame_interval=16)
+    pipeline = [sample, dict(type='RawFrameDecode')]
+    dataset = dict(type=kind, pipeline=pipeline, num_classes=81)
+    built = DATASETS.build(made(tmp_path, dataset))
+    assert len(built) == 4
+    clip = built[1]
+    assert len(clip['imgs']) == 4 and clip['imgs'][0].shape == (48, 64, 3)
+    assert clip['proposals'].shape == clip['gt_bboxes'].shape == (1, 4)
+    assert np.flatnonzero(clip['gt_labels'][0]).tolist() == [1, 3, 4]
+
+
 def test_data_that_the_survey_does_not_make(tmp_path):
-    with pytest.raises(UsageError, match='makes no data for a AVADataset'):
-        made(tmp_path, dict(type='AVADataset', pipeline=[]))
+    with pytest.raises(UsageError, match='makes no data for a AudioDataset'):
+        made(tmp_path, dict(type='AudioDataset', pipeline=[]))

@@ -121,6 +121,7 @@ def test_what_becomes_of_configs(folder):
 SLOW = ('loss', 'takes more than 9 s')
 FAILS = ('loss', 'too few pixels')
 RUNS = ('', '')
+REFUSED = ('build', 'A cannot be slimmed')
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,15 @@ RUNS = ('', '')
         (
             {(False, 4): FAILS, (False, 1): RUNS, (True, 1): FAILS},
             ('refused', *FAILS, True, 1),
+        ),
+        (
+            {(False, 4): RUNS, **{(True, d): FAILS for d in (4, 2, 1)}},
+            ('refused', *FAILS, True, 1),
+        ),
+        # Of larger images a layer is of the same kind.
+        (
+            {(False, 4): RUNS, (True, 4): REFUSED},
+            ('refused', *REFUSED, True, 4),
         ),
     ],
 )

@@ -7,19 +7,30 @@ all channels: tokens, position embeddings, norms, layer scale and the heads of
 a model are the stock ones, and see the same channels at every width.
 """
 
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import torch
 from mmengine.config import ConfigDict
 from torch import nn
 
 from ...errors import ConfigError
-from ...slimmable import LayerRule, convert
+from ...slimmable import (
+    LayerRule,
+    SlimLayer,
+    active_width,
+    convert,
+    slim_states,
+)
 from ...slimmable.convert import restore, stock_name
 from ...slimmable.heads import SlimHeads
 from ...slimmable.hidden import hidden_layers
 from ...slimmable.meta import meta_copy
-from ...slimmable.trial import trial_error, trial_shapes
+from ...slimmable.trial import (
+    Shape,
+    failing_module,
+    trial_error,
+    trial_shapes,
+)
 from .attention import swap_heads
 from .slimmable import Rules, SlimmableMixin, family, find_family
 
@@ -78,17 +89,44 @@ class TransformerMixin(SlimmableMixin):
                 lambda *_, name=name: ran.add(name)
             )
         shapes = trial_shapes(stock_name(self), net, frames=self.trial_frames)
-        if trial_error(net, shapes[-1]) is not None:
+        if len(shapes) == 1:
             self.slim_side = shapes[0][-1]
         like = next(net.parameters())
         x = torch.empty(shapes[0], dtype=like.dtype, device='meta')
-        for name in hidden_layers(net, x):
+        for name in _that_narrow(net, hidden_layers(net, x), shapes[0]):
             self.get_submodule(name).slim_rule = LayerRule()
         for name in heads.keys() - ran:  # others use its weights, whole
             attention = heads[name]
             for path in attention.heads.makers:
                 self.get_submodule(f'{name}.{path}').slim_rule = _WHOLE
             attention.leave()
+
+
+def _that_narrow(net: nn.Module, hidden: List[str], shape: Shape) -> List[str]:
+    """Hidden layers but for those whose channels a ``forward`` counts on.
+
+    Such as attention that gives what a convolution makes the shape of tokens.
+
+    Args:
+        net (nn.Module): A copy, which is changed.
+        hidden (list[str]): Names of its hidden layers.
+        shape (tuple[int]): Of an input that it takes.
+    """
+    state = slim_states(net)[0]
+    while hidden:
+        for name, layer in net.named_modules():
+            if isinstance(layer, SlimLayer) and not layer.slim_rule.heads:
+                layer.slim_rule = LayerRule(fixed=name not in hidden)
+        with active_width(net, 0.3 * state.max_width):
+            error = trial_error(net, shape)
+        if error is None:
+            break
+        inside = f'{failing_module(error, net)}.'
+        others = [name for name in hidden if not name.startswith(inside)]
+        if len(others) == len(hidden):  # the proof will say what is wrong
+            break
+        hidden = others
+    return hidden
 
 
 def transformer_rules(backbone: nn.Module) -> Rules:

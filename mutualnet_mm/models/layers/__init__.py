@@ -4,6 +4,6 @@
 They are registered by name, so that none of the projects need be installed.
 """
 
-from . import convolutions, deformable, norms
+from . import attention, convolutions, deformable, norms
 
-__all__ = ['convolutions', 'deformable', 'norms']
+__all__ = ['attention', 'convolutions', 'deformable', 'norms']

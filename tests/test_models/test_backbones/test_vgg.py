@@ -3,8 +3,9 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from mutualnet_mm import ConfigError
 from mutualnet_mm.slimmable import active_width
+from mutualnet_mm.slimmable.meta import weights_on_meta
+from mutualnet_mm.slimmable.verify import already_verified
 
 STAGES = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
 CHANNELS = (64, 128, 256, 512, 512)
@@ -98,11 +99,19 @@ def test_strides_of_a_pyramid(build, size):
         assert m.shape[2:] == (size[0] // stride, size[1] // stride)
 
 
-def test_the_classifier_is_refused(build):
-    with pytest.raises(ConfigError) as error:
-        build(num_classes=10)
-    assert 'num_classes=10' in str(error.value)
-    assert 'GlobalAveragePooling' in str(error.value)
+@pytest.mark.parametrize('width', [0.5, 1.0])
+def test_class_scores_keep_all_classes(build, width):
+    """A classifier of 100 million weights: its shapes alone."""
+    with already_verified(), weights_on_meta():
+        net = build(num_classes=10).to('meta')
+    x = torch.empty(1, 3, 224, 224, device='meta')
+    with active_width(net, width):
+        assert net(x)[-1].shape == (1, 10)
+        hidden = net.classifier[0]
+        assert hidden.narrowed(int(512 * width) * 49)['weight'].shape == (
+            4096 * width,
+            512 * width * 49,
+        )
 
 
 def test_without_batch_norm(build):

@@ -1,0 +1,32 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Attention blocks in convolutional networks.
+
+They sum over the channels that they make inside, which therefore stay whole:
+the sums are the full network's. Their input and output follow the width. A
+non-local block of the mode ``gaussian`` sums over the channels of its input,
+and is refused by the proof.
+"""
+
+from ...slimmable import LayerRule, register_inner_rules
+
+_WHOLE = LayerRule(fixed=True)
+
+register_inner_rules(
+    'mmcv.cnn.bricks.non_local._NonLocalNd',
+    {
+        f'{name}.conv': _WHOLE
+        for layer in ('g', 'theta', 'phi')
+        # Behind which sub-sampling puts a pooling.
+        for name in (layer, f'{layer}.0')
+    },
+)
+register_inner_rules(
+    'mmcv.cnn.bricks.generalized_attention.GeneralizedAttention',
+    {
+        name: _WHOLE
+        for name in (
+            *('query_conv', 'key_conv', 'value_conv'),
+            *('appr_geom_fc_x', 'appr_geom_fc_y'),
+        )
+    },
+)

@@ -1,13 +1,17 @@
 #!/usr/bin/env python
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Draw the accuracy-MACs curves of query tables into one picture."""
+"""Draw the accuracy-MACs curves of query tables into one picture.
+
+Or say in words which dimension the best subnets give up from budget to budget
+(--describe): width, resolution or frames.
+"""
 
 import argparse
 from pathlib import Path
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.cli import one_line_errors, tool_parser
-from mutualnet_mm.query_table import load_table
+from mutualnet_mm.query_table import describe_front, load_table
 from mutualnet_mm.visualization import plot_tables
 
 
@@ -16,7 +20,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'table', nargs='+', help='table.json of build_table.py'
     )
-    parser.add_argument('--out', required=True, help='picture to write')
+    parser.add_argument('--out', help='picture to write')
+    parser.add_argument(
+        '--describe',
+        action='store_true',
+        help='print what the best subnets give up at each budget',
+    )
     parser.add_argument(
         '--metric', help='to show, default: the one that ranks the tables'
     )
@@ -43,8 +52,15 @@ def main() -> None:
                 f'{len(args.table)} tables and the labels {labels}: give each '
                 'a --labels of its own'
             )
+        if not args.out and not args.describe:
+            raise UsageError('nothing to do: name a picture by --out')
         tables = dict(zip(labels, map(load_table, args.table)))
-        plot_tables(tables, args.out, args.metric, args.log)
+        if args.out:
+            plot_tables(tables, args.out, args.metric, args.log)
+        if args.describe:
+            for label, table in tables.items():
+                metric = args.metric or table.metric
+                print(f'{label}: {describe_front(table.ranked_by(metric))}')
 
 
 if __name__ == '__main__':

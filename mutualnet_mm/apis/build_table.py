@@ -3,27 +3,17 @@
 
 import copy
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 
 from ..config.pipelines import stage_datasets
-from ..config.runner import make_runner
 from ..config.source import config_source
 from ..config.stock_errors import named_stock_errors
-from ..config.views import find_views
-from ..cost.macs import (
-    count_heads,
-    count_macs,
-    count_params,
-    warn_of_equal_sizes,
-)
 from ..deploy.adaptive_file import AdaptiveFile
 from ..deploy.inputs import InputPipeline
 from ..engine.table_loop import TableLoop
@@ -31,17 +21,14 @@ from ..errors import ConfigError, UsageError, as_usage_error
 from ..files import make_folder, only_writer
 from ..models import MutualLearningMixin
 from ..models.build import without_teacher
-from ..models.checkpoints import check_checkpoint, check_exists
-from ..query_table import QueryTable, TableEntry, save_csv, save_table
-from ..subnet import Size, Subnet
+from ..models.checkpoints import check_exists
+from ..query_table import QueryTable, save_csv, save_table
+from ..subnet import Subnet
 from ..visualization import plot_tables
+from .measurement import Measurement
 
 # What belongs to the run that built the table, not to the network.
 _OF_THE_RUN = ('launcher', 'load_from', 'resume', 'work_dir')
-# Where launchers say how many processes there are.
-_WORLD_SIZE = dict(
-    pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE'
-)
 
 
 @named_stock_errors()
@@ -93,48 +80,16 @@ def build_table(
         )
     check_exists(checkpoint)
     out = make_folder(out)
-    runner = _make_runner(cfg, checkpoint)
-    test_cfg = cfg.test_cfg
-    loop = TableLoop(
-        runner,
-        cfg.test_dataloader,
-        cfg.test_evaluator,
-        folder=out / 'progress',
-        step=step,
-        subnets=None if subnets is None else list(map(str, subnets)),
-        num_images=num_images,
-        metric=metric,
-        **{k: test_cfg[k] for k in ('group_size', 'fp16') if k in test_cfg},
+    measurement = Measurement(
+        cfg, checkpoint, out / 'progress', subnets, step, num_images, metric
     )
-    model = loop.model
-    check_checkpoint(checkpoint, model)
-    views = find_views(cfg)
-    warn_of_equal_sizes(model, loop.subnets, views.shape)
-    costs = _Costs(model, views.shape)
-    for subnet in loop.subnets:
-        costs.of(subnet)
+    loop, model = measurement.loop, measurement.loop.model
     # All that can fail for what the config says fails before the tests.
     text = config_source(_portable(cfg, model))
     _check_inputs(text, model)
     calibration, meta = _calibration(loop), _dataset_meta(loop)
-    # In place of the loop in the config, which is dumped to the work dir.
-    runner._test_loop = loop
-    runner.test()
+    table = measurement.run()
     results = loop.progress.results
-    table = QueryTable(
-        # Those of an earlier table of the same weights, too.
-        [
-            TableEntry(
-                subnet, metrics=results[str(subnet)], **costs.of(subnet)
-            )
-            for subnet in _from_large_to_small(map(Subnet.parse, results))
-        ],
-        metric=loop.ranking(),
-        task=model.task.name,
-        full=model.space.full,
-        num_images=len(loop.dataloader.dataset),
-        views=views.number,
-    )
     file = AdaptiveFile(
         config=text,
         weights=loop.weights,
@@ -156,61 +111,6 @@ def build_table(
     plot_tables({_title(cfg): table}, out / 'curve.png')
     loop.progress.finish()
     return table
-
-
-class _Costs:
-    """What subnets cost, each counted once.
-
-    Args:
-        model (MutualLearningMixin): Whose subnets they are.
-        shape (tuple[int], optional): Height and width of what the test
-            pipeline delivers.
-    """
-
-    def __init__(
-        self, model: MutualLearningMixin, shape: Optional[Size]
-    ) -> None:
-        self._model, self._shape = model, shape
-        self._macs: Dict[Subnet, Dict[str, Optional[int]]] = {}
-        self._params: Dict[float, int] = {}  # the width alone matters
-
-    def of(self, subnet: Subnet) -> Dict[str, Any]:
-        """The costs of a subnet, by their names in a table's entry."""
-        if subnet not in self._macs:
-            given = self._model, subnet, self._shape
-            heads = count_heads(*given)
-            self._macs[subnet] = dict(
-                macs=count_macs(*given),
-                head_macs=None if heads is None else heads.macs,
-            )
-        if subnet.width not in self._params:
-            self._params[subnet.width] = count_params(self._model, subnet)
-        return dict(self._macs[subnet], params=self._params[subnet.width])
-
-
-def _from_large_to_small(subnets: Iterable[Subnet]) -> List[Subnet]:
-    return sorted(
-        subnets,
-        key=lambda s: (s.width, s.resolution, s.frames or 0),
-        reverse=True,
-    )
-
-
-def _make_runner(cfg: Config, checkpoint: str) -> Runner:
-    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
-        if cfg.get(key) is None:
-            raise UsageError(
-                f'the config has no {key}, which build_table needs'
-            )
-    size = os.environ.get(_WORLD_SIZE.get(cfg.get('launcher'), ''), '1')
-    if int(size) > 1:
-        raise UsageError(
-            f'{size} processes were launched, but a table is built by one: '
-            'start a single one'
-        )
-    cfg = copy.deepcopy(cfg)
-    cfg.load_from, cfg.resume = checkpoint, False
-    return make_runner(cfg)
 
 
 def _title(cfg: Config) -> str:

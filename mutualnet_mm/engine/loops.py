@@ -128,7 +128,7 @@ class _SubnetLoop(Stock):
             under their stock names, every other subnet's as
             ``'0.5x-360/<stock name>'``.
         """
-        self.model.check_trained(self.subnets)
+        self._check_trained()
         call_hook = self.runner.call_hook
         call_hook(f'before_{self.stage}')
         call_hook(f'before_{self.stage}_epoch')
@@ -138,6 +138,9 @@ class _SubnetLoop(Stock):
         call_hook(f'after_{self.stage}_epoch', metrics=metrics)
         call_hook(f'after_{self.stage}')
         return metrics
+
+    def _check_trained(self) -> None:
+        self.model.check_trained(self.subnets)
 
     def _run_all(self) -> Dict[str, float]:
         bank = self._calibrate(self.subnets, self.recipe.batches(self.runner))

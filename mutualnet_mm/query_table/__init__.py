@@ -2,6 +2,7 @@
 """The query table of a network's subnets."""
 
 from .entry import COSTS, Latency, TableEntry, is_milliseconds
+from .front_steps import FrontStep, describe_front, front_steps
 from .intervals import metric_interval, wilson_interval
 from .table import QueryTable
 from .table_file import (
@@ -14,9 +15,12 @@ from .table_file import (
 
 __all__ = [
     'COSTS',
+    'FrontStep',
     'Latency',
     'QueryTable',
     'TableEntry',
+    'describe_front',
+    'front_steps',
     'is_milliseconds',
     'load_table',
     'metric_interval',

@@ -99,7 +99,8 @@ _MAKERS: Dict[str, Callable[[Leaf, Path, int], Leaf]] = dict(
     AVAKineticsDataset=ava_scenes,
 )
 _OF_CLASSES: Sequence[str] = (
-    *('ImageNet', 'ImageNet21k', 'CustomDataset', 'CUB', 'InShop'),
+    *('ImageNet', 'ImageNet21k', 'CustomDataset', 'CUB', 'Food101'),
+    'InShop',
     *('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'),
 )
 _MAKERS.update(dict.fromkeys(_OF_CLASSES, class_folders))

@@ -186,7 +186,7 @@ def use_stock_model(cfg, checkpoint, monkeypatch):
         (
             break_config(test_cfg=None),
             {},
-            'has no test_cfg, which build_table needs',
+            'has no test_cfg, which a table needs',
         ),
         (launch_two, {}, '2 processes were launched'),
         (use_stock_model, {}, "use model.type='mutualnet_mm.Mutual"),

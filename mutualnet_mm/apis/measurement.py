@@ -1,0 +1,177 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Subnets of a checkpoint, tested one by one, as a query table."""
+
+import copy
+import os
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from ..config.runner import make_runner
+from ..config.views import find_views
+from ..cost.macs import (
+    count_heads,
+    count_macs,
+    count_params,
+    warn_of_equal_sizes,
+)
+from ..engine.table_loop import TableLoop
+from ..errors import UsageError
+from ..models import MutualLearningMixin
+from ..models.checkpoints import check_checkpoint
+from ..query_table import QueryTable, TableEntry
+from ..subnet import Size, Subnet
+
+# Where launchers say how many processes there are.
+_WORLD_SIZE = dict(
+    pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE'
+)
+
+
+class Measurement:
+    """Costs and metrics of subnets, by the config's own test.
+
+    Everything that can be wrong with what is given is found when it is made;
+    :meth:`run` takes the time.
+
+    Args:
+        cfg (Config): As :func:`~.config.load_config` returns it. Its
+            ``test_dataloader`` and ``test_evaluator`` count, and
+            ``test_cfg.group_size`` and ``test_cfg.fp16``.
+        checkpoint (str): File or address of the trained weights.
+        folder (Path): Where finished results lie; those of an interrupted
+            run are taken up.
+        subnets (Sequence, optional): Such as ``['1.0x-224']``. Defaults to
+            a grid.
+        step (float): Step of the grid's widths. Defaults to 0.05.
+        num_images (int, optional): Test on so many random images or videos.
+            Defaults to all.
+        metric (str, optional): What ranks the subnets. Defaults to the first
+            one that the evaluator gives.
+        loop_class (type): Loop that tests. Defaults to
+            :class:`~.table_loop.TableLoop`.
+
+    Attributes:
+        loop (TableLoop): With the model.
+
+    Raises:
+        UsageError: If something given is wrong, in several processes, or if
+            ``folder`` holds the results of something else.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        checkpoint: str,
+        folder: Path,
+        subnets: Optional[Sequence[Union[str, Subnet]]] = None,
+        step: float = 0.05,
+        num_images: Optional[int] = None,
+        metric: Optional[str] = None,
+        loop_class: type = TableLoop,
+    ) -> None:
+        self._runner = _make_runner(cfg, checkpoint)
+        test_cfg = cfg.test_cfg
+        kept = {
+            k: test_cfg[k] for k in ('group_size', 'fp16') if k in test_cfg
+        }
+        self.loop: TableLoop = loop_class(
+            self._runner,
+            cfg.test_dataloader,
+            cfg.test_evaluator,
+            folder=folder,
+            step=step,
+            subnets=None if subnets is None else list(map(str, subnets)),
+            num_images=num_images,
+            metric=metric,
+            **kept,
+        )
+        model = self.loop.model
+        check_checkpoint(checkpoint, model)
+        self._views = find_views(cfg)
+        warn_of_equal_sizes(model, self.loop.subnets, self._views.shape)
+        self._costs = _Costs(model, self._views.shape)
+        for subnet in self.loop.subnets:
+            self._costs.of(subnet)
+
+    def run(self) -> QueryTable:
+        """Test all subnets.
+
+        Returns:
+            QueryTable: With those that an earlier run of the same weights
+            left in the folder.
+        """
+        # In place of the loop in the config, which is dumped to the work dir.
+        self._runner._test_loop = self.loop
+        self._runner.test()
+        model, results = self.loop.model, self.loop.progress.results
+        return QueryTable(
+            [
+                TableEntry(
+                    subnet,
+                    metrics=results[str(subnet)],
+                    **self._costs.of(subnet),
+                )
+                for subnet in _from_large_to_small(map(Subnet.parse, results))
+            ],
+            metric=self.loop.ranking(),
+            task=model.task.name,
+            full=model.space.full,
+            num_images=len(self.loop.dataloader.dataset),
+            views=self._views.number,
+        )
+
+
+class _Costs:
+    """What subnets cost, each counted once.
+
+    Args:
+        model (MutualLearningMixin): Whose subnets they are.
+        shape (tuple[int], optional): Height and width of what the test
+            pipeline delivers.
+    """
+
+    def __init__(
+        self, model: MutualLearningMixin, shape: Optional[Size]
+    ) -> None:
+        self._model, self._shape = model, shape
+        self._macs: Dict[Subnet, Dict[str, Optional[int]]] = {}
+        self._params: Dict[float, int] = {}  # the width alone matters
+
+    def of(self, subnet: Subnet) -> Dict[str, Any]:
+        """The costs of a subnet, by their names in a table's entry."""
+        if subnet not in self._macs:
+            given = self._model, subnet, self._shape
+            heads = count_heads(*given)
+            self._macs[subnet] = dict(
+                macs=count_macs(*given),
+                head_macs=None if heads is None else heads.macs,
+            )
+        if subnet.width not in self._params:
+            self._params[subnet.width] = count_params(self._model, subnet)
+        return dict(self._macs[subnet], params=self._params[subnet.width])
+
+
+def _from_large_to_small(subnets: Iterable[Subnet]) -> List[Subnet]:
+    return sorted(
+        subnets,
+        key=lambda s: (s.width, s.resolution, s.frames or 0),
+        reverse=True,
+    )
+
+
+def _make_runner(cfg: Config, checkpoint: str) -> Runner:
+    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        if cfg.get(key) is None:
+            raise UsageError(f'the config has no {key}, which a table needs')
+    size = os.environ.get(_WORLD_SIZE.get(cfg.get('launcher'), ''), '1')
+    if int(size) > 1:
+        raise UsageError(
+            f'{size} processes were launched, but a table is built by one: '
+            'start a single one'
+        )
+    cfg = copy.deepcopy(cfg)
+    cfg.load_from, cfg.resume = checkpoint, False
+    return make_runner(cfg)

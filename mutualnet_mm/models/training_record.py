@@ -1,0 +1,97 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What a checkpoint says of the training that it comes from."""
+
+import ast
+from typing import Any, Dict, Optional, Set
+
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from ..errors import UsageError, first_line
+from ..subnet import Subnet
+from .settings import MutualSettings
+
+
+class TrainingRecord:
+    """The notes that MMEngine's runner leaves beside the weights.
+
+    Args:
+        checkpoint (str): File or address.
+
+    Attributes:
+        dataset_meta (dict): Names and colours of the classes, as far as the
+            training noted them.
+
+    Raises:
+        UsageError: If the file cannot be read.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        try:
+            content = CheckpointLoader.load_checkpoint(
+                checkpoint, 'cpu', logger='silent'
+            )
+        except Exception as error:  # each storage and format has its own
+            raise UsageError(
+                f'checkpoint {checkpoint!r} cannot be read: '
+                f'{first_line(error)}'
+            ) from error
+        meta = content.get('meta') if isinstance(content, dict) else None
+        self._meta: Dict[str, Any] = meta if isinstance(meta, dict) else {}
+        self.dataset_meta: Dict[str, Any] = (
+            self._meta.get('dataset_meta') or {}
+        )
+
+    def trained_subnets(self) -> Optional[Set[Subnet]]:
+        """Subnets that the first step of the training was of.
+
+        Returns:
+            set[Subnet] or None: None where the file does not say, or if it
+            is of a stock training.
+        """
+        text = self._meta.get('cfg')
+        mutual = _mutual_settings(text) if isinstance(text, str) else None
+        if mutual is None:
+            return None
+        try:
+            sampler = MutualSettings.read(mutual).sampler
+        except UsageError:  # of another release
+            return None
+        return set(sampler.sample(0).values())
+
+
+def _mutual_settings(text: str) -> Optional[Dict[str, Any]]:
+    """Read ``model.mutual`` from the text of a config, which is not run.
+
+    A checkpoint is data, and may come from anywhere.
+    """
+    try:
+        assigned = {
+            target.id: line.value
+            for line in ast.parse(text).body
+            if isinstance(line, ast.Assign)
+            for target in line.targets
+            if isinstance(target, ast.Name)
+        }
+        mutual = _plain(_keywords(assigned['model'])['mutual'])
+    except (SyntaxError, ValueError, KeyError, TypeError):
+        return None
+    return mutual if isinstance(mutual, dict) else None
+
+
+def _keywords(node: ast.AST) -> Dict[str, ast.AST]:
+    """Arguments of ``dict(...)``, as configs are written."""
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == 'dict'
+    ):
+        return {str(k.arg): k.value for k in node.keywords}
+    return {}
+
+
+def _plain(node: ast.AST) -> Any:
+    """Value of ``dict(...)`` or of a literal."""
+    keywords = _keywords(node)
+    if keywords:
+        return {name: _plain(value) for name, value in keywords.items()}
+    return ast.literal_eval(node)

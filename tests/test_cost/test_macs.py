@@ -4,7 +4,7 @@ from mmengine.registry import MODELS
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import count_heads, count_macs, count_params
-from mutualnet_mm.apis.build_table import _Costs
+from mutualnet_mm.apis.measurement import _Costs
 from mutualnet_mm.cost import warn_of_equal_sizes
 from mutualnet_mm.slimmable import macs
 from mutualnet_mm.slimmable.verify import already_verified

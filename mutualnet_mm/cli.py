@@ -248,6 +248,28 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     options.set_loaders(cfg, ['test'], pin_memory=not args.no_pin_memory)
 
 
+def trained_parser(
+    description: str, example: str, note: str = ''
+) -> argparse.ArgumentParser:
+    """:func:`config_parser` with a checkpoint and subnets to look at.
+
+    Args:
+        description (str): As for :func:`tool_parser`.
+        example (str): Subnets, for the help.
+        note (str): What else it says of them. Defaults to nothing.
+    """
+    parser = config_parser(description)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--subnet',
+        nargs='+',
+        metavar='SUBNET',
+        help=f'such as {example}, default: the full and the smallest{note}',
+    )
+    parser.add_argument('--device', default='cpu', help='default: %(default)s')
+    return parser
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, a dict, or None where it is not given."""
     parser.add_argument(

@@ -2,16 +2,14 @@
 """Where a subnet sees a class: class activation maps (Fig. 1, Table 2)."""
 
 from dataclasses import dataclass
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..errors import ConfigError, UsageError
+from ..errors import ConfigError
 from ..subnet import Subnet
 from .probe import cam_method, probed
 
@@ -191,58 +189,6 @@ def detector_map(
     return ActivationMap(
         net.subnet, values, label, float(total.detach()), inside=inside
     )
-
-
-def class_names(cfg: Config, checkpoint: str) -> Optional[List[str]]:
-    """Find the names of the classes, as the training or the config has them.
-
-    Args:
-        cfg (Config): Whose test set may name them.
-        checkpoint (str): File whose metadata may name them.
-
-    Returns:
-        list[str] or None: In order; None where neither names any.
-    """
-    content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', 'silent')
-    meta = content.get('meta', {}).get('dataset_meta') or {}
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    names = meta.get('classes') or dataset.get('metainfo', {}).get('classes')
-    return None if names is None else [str(name) for name in names]
-
-
-def find_class(
-    text: Union[str, int], names: Optional[Sequence[str]], number: int
-) -> int:
-    """Return the number of a class.
-
-    Args:
-        text (str or int): Its name, or its number, from 0.
-        names (Sequence[str], optional): Names of all classes.
-        number (int): How many there are.
-
-    Raises:
-        UsageError: If there is no such class.
-    """
-    if names is not None and str(text) in names:
-        return list(names).index(str(text))
-    if str(text).isdecimal() and int(text) < number:
-        return int(text)
-    known = f'{names[0]!r} to {names[-1]!r}, or ' if names else ''
-    raise UsageError(
-        f'there is no class {text!r}: give {known}a number from 0 to '
-        f'{number - 1}'
-    )
-
-
-def number_of_classes(model: nn.Module) -> int:
-    """Return how many classes a classifier or detector tells apart.
-
-    Args:
-        model (nn.Module): With heads that name it, as stock ones do; one of
-            proposals knows a single class.
-    """
-    numbers = (getattr(m, 'num_classes', 0) for m in model.modules())
-    return max(number for number in numbers if isinstance(number, int))
 
 
 class _Undetached(TorchFunctionMode):

@@ -8,13 +8,11 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 
-from mutualnet_mm import ConfigError, UsageError
+from mutualnet_mm import ConfigError
 from mutualnet_mm.analysis import TrainedNetwork
 from mutualnet_mm.analysis.activation_maps import (
-    class_names,
     classifier_maps,
     detector_map,
-    find_class,
     uses_class_weights,
 )
 from mutualnet_mm.models.static import static_model
@@ -221,18 +219,3 @@ def test_a_detector_that_finds_nothing(detector):
     assert not found.values.any()
     assert (found.score, found.values.ndim) == (0.0, 2)
     assert min(found.inside) < 1  # 48 x 64 in a canvas of 64 x 64
-
-
-def test_names_of_classes(make_config, tmp_path):
-    cfg = make_config()
-    path = str(tmp_path / 'named.pth')
-    torch.save(dict(meta=dict(dataset_meta=dict(classes=('a', 'b')))), path)
-    names = class_names(cfg, path)
-    assert names == ['a', 'b']
-    assert [find_class(c, names, 2) for c in ('b', '0')] == [1, 0]
-    with pytest.raises(UsageError, match="no class 'c': give 'a' to 'b', or"):
-        find_class('c', names, 2)
-    torch.save(dict(state_dict={}), path)
-    assert class_names(cfg, path) is None
-    with pytest.raises(UsageError, match="'2': give a number from 0 to 1"):
-        find_class('2', None, 2)

@@ -11,11 +11,7 @@ SlowFast, of the Slow branch.
 import argparse
 
 from mutualnet_mm.analysis import TrainedNetwork
-from mutualnet_mm.analysis.activation_maps import (
-    class_names,
-    find_class,
-    number_of_classes,
-)
+from mutualnet_mm.analysis.classes import chosen_class
 from mutualnet_mm.analysis.frame_activation import frame_activation
 from mutualnet_mm.analysis.frame_figures import draw_frames, save_frames
 from mutualnet_mm.analysis.map_figures import (
@@ -24,26 +20,18 @@ from mutualnet_mm.analysis.map_figures import (
     save_figure,
 )
 from mutualnet_mm.analysis.pixels import input_pixels
-from mutualnet_mm.cli import config_parser, one_line_errors
+from mutualnet_mm.cli import one_line_errors, trained_parser
 from mutualnet_mm.config import load_config
 from mutualnet_mm.files import make_folder
 from mutualnet_mm.progress_bars import track
 
 
 def parse_args() -> argparse.Namespace:
-    parser = config_parser(__doc__)
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser = trained_parser(__doc__, '1.0x-224-8 0.63x-112-3')
     parser.add_argument(
         'video',
         nargs='+',
         help='videos, or folders of frames where the config reads those',
-    )
-    parser.add_argument(
-        '--subnet',
-        nargs='+',
-        metavar='SUBNET',
-        help='such as 1.0x-224-8 0.63x-112-3, default: the full one and '
-        'the smallest',
     )
     parser.add_argument('--out', required=True, help='folder to write to')
     parser.add_argument(
@@ -52,7 +40,6 @@ def parse_args() -> argparse.Namespace:
         metavar='NAME_OR_INDEX',
         help='class to map, default: the one that each subnet predicts',
     )
-    parser.add_argument('--device', default='cpu', help='default: %(default)s')
     return parser.parse_intermixed_args()
 
 
@@ -63,10 +50,7 @@ def draw(args: argparse.Namespace) -> None:
     network = TrainedNetwork(
         cfg, args.checkpoint, args.subnet, device=args.device
     )
-    names = class_names(cfg, args.checkpoint)
-    label = None
-    if args.label is not None:
-        label = find_class(args.label, names, number_of_classes(network.model))
+    names, label = chosen_class(network, args.checkpoint, args.label)
     folder = make_folder(args.out)
     nets = [network.static(subnet) for subnet in network.subnets]
     for video, stem in zip(track(args.video, 'videos'), stems):

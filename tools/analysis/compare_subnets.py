@@ -29,22 +29,15 @@ from mutualnet_mm.analysis.compare import (
     totals,
 )
 from mutualnet_mm.apis import load_config
-from mutualnet_mm.cli import config_parser, one_line_errors
+from mutualnet_mm.cli import one_line_errors, trained_parser
 from mutualnet_mm.files import atomic_write, make_folder
 from mutualnet_mm.models.training_record import TrainingRecord
 from mutualnet_mm.progress_bars import track
 
 
 def parse_args() -> argparse.Namespace:
-    parser = config_parser(__doc__)
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser = trained_parser(__doc__, '1.0x-192 0.25x-128')
     parser.add_argument('images', nargs='+', help='image files')
-    parser.add_argument(
-        '--subnet',
-        nargs='+',
-        metavar='SUBNET',
-        help='such as 1.0x-192 0.25x-128; default: the full and the smallest',
-    )
     parser.add_argument(
         '--against', metavar='CHECKPOINT', help='of a second network'
     )
@@ -84,7 +77,9 @@ def open_networks(args) -> dict:
     names = name_networks(checkpoints)
     for name, config, checkpoint in zip(names, configs, checkpoints):
         cfg = load_config(config, args.cfg_options, args.out, stages=())
-        networks[name] = TrainedNetwork(cfg, checkpoint, args.subnet)
+        networks[name] = TrainedNetwork(
+            cfg, checkpoint, args.subnet, device=args.device
+        )
     return networks
 
 

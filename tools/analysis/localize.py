@@ -22,26 +22,22 @@ from mutualnet_mm.analysis.localization import (
     summarize,
 )
 from mutualnet_mm.analysis.true_boxes import TrueBoxes
-from mutualnet_mm.cli import config_parser, one_line_errors
+from mutualnet_mm.cli import one_line_errors, trained_parser
 from mutualnet_mm.config import load_config
 
 
 def parse_args() -> argparse.Namespace:
-    parser = config_parser(__doc__)
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser = trained_parser(
+        __doc__,
+        '1.0x-224 0.75x-128',
+        '; others are compared with the first',
+    )
     parser.add_argument(
         '--boxes',
         required=True,
         metavar='PATH',
         help="of the test set: a .json file in COCO's format, or a folder of "
         ".xml files, one for each image, as ImageNet's",
-    )
-    parser.add_argument(
-        '--subnet',
-        nargs='+',
-        metavar='SUBNET',
-        help='such as 1.0x-224 0.75x-128, default: the full and the smallest; '
-        'others are compared with the first',
     )
     parser.add_argument(
         '--threshold',
@@ -65,7 +61,6 @@ def parse_args() -> argparse.Namespace:
         metavar='FILE',
         help='write the table as .json (with every image) or .csv',
     )
-    parser.add_argument('--device', default='cpu', help='default: %(default)s')
     return parser.parse_intermixed_args()
 
 

@@ -111,13 +111,22 @@ def test_fewer_segments_are_a_stock_network_of_as_many(kind):
     assert torch.equal(again, stand_alone[0])
 
 
-def test_non_local_blocks():
-    """Of the full channels alone."""
+@pytest.mark.parametrize(
+    'mode, runs', [('embedded_gaussian', True), ('gaussian', False)]
+)
+def test_non_local_blocks(mode, runs):
+    """Those that sum over the channels of their input are refused."""
     blocks = ((0, 0, 0), (1, 0, 0, 0), (0,) * 6, (0, 0, 0))
     settings = dict(RESNET, type='mutualnet_mm.Slimmable', wraps='ResNetTSM')
-    settings.update(non_local=blocks, non_local_cfg=dict(sub_sample=True))
-    with pytest.raises(ConfigError, match='layer2.0.non_local_block'):
-        MODELS.build(settings)
+    settings.update(
+        non_local=blocks, non_local_cfg=dict(sub_sample=True, mode=mode)
+    )
+    if not runs:
+        with pytest.raises(ConfigError, match='layer2.0.non_local_block'):
+            MODELS.build(settings)
+        return
+    block = MODELS.build(settings).layer2[0].non_local_block
+    assert block.g[0].conv.slim_rule.fixed
 
 
 def test_copies():

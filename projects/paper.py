@@ -41,7 +41,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out',
         type=Path,
-        help='folder of everything, default: work_dirs/paper/RECIPE',
+        help='folder of everything, default: work_dirs/paper/RECIPE, with '
+        '--small RECIPE-small',
     )
     parser.add_argument(
         '--gpus', type=int, default=1, help='of the training, default: 1'
@@ -287,7 +288,9 @@ def main() -> None:
             print(f'{name:18} {recipe.shows}')
         return
     with one_line_errors():
-        out = args.out or Path('work_dirs/paper') / args.recipe
+        # A full run must not take a small one for finished.
+        name = args.recipe + '-small' * args.small
+        out = args.out or Path('work_dirs/paper') / name
         experiment = Experiment(RECIPES[args.recipe], out, args)
         try:
             experiment.run()

@@ -203,10 +203,6 @@ class _Undetached(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _itself(score: Tensor) -> Tensor:
-    return score
-
-
 def check_labels(labels: Sequence[int], number: int) -> None:
     """Refuse classes that do not exist, which would map others silently.
 

@@ -9,7 +9,6 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import nn
 
-from mutualnet_mm import ConfigError
 from mutualnet_mm.models import Slimmable
 from mutualnet_mm.slimmable import active_width
 
@@ -55,10 +54,16 @@ class OneSize(BaseModule):
 
 
 def test_a_network_of_one_size():
-    with pytest.raises(ConfigError) as error:
-        Slimmable(wraps=OneSize)
-    message = str(error.value)
-    assert 'layer "fc6"' in message and '3 x 16 x 128 x 128' in message
+    """Of the two that are tried, 112 and 128 pixels."""
+    network = Slimmable(wraps=OneSize)
+    assert network.slim_joints.input_shape == (1, 3, 16, 112, 112)
+    clips = torch.randn(1, 3, 16, 112, 112)
+    with torch.no_grad(), active_width(network, 0.5):
+        hidden = network.conv1(clips).relu().flatten(1)
+        # Half of the maps, each of which is flattened whole.
+        weight = network.fc6.weight[:, : 8 * 4 * 7 * 7]
+        expected = nn.functional.linear(hidden, weight, network.fc6.bias)
+        torch.testing.assert_close(network(clips), expected)
 
 
 def test_frames_in_the_batch(build):

@@ -234,7 +234,6 @@ def test_the_page_lists_what_was_found():
         pytest.skip('the page was written with another mmaction2')
     if REASONS.keys() != BACKBONES.keys():
         pytest.skip('it takes the tests of all backbones')
-    (of_c3d,) = (line for line in text.split('\n') if '| C3D |' in line)
-    found = dict(REASONS, C3D=of_c3d[len('| C3D | ') : -len(' |')])
+    found = dict(REASONS, C3D='')
     found = {name: found[name] for name in sorted(found)}
     assert tool.survey_page(found, 'mmaction2') == text

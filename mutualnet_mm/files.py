@@ -1,13 +1,14 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Files that are there whole or not at all."""
 
+import csv
 import io
 import os
 import secrets
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Iterator, Optional, Union
+from typing import IO, Any, Iterator, Mapping, Optional, Sequence, Union
 from zipfile import BadZipFile, ZipFile
 
 import torch
@@ -160,3 +161,18 @@ def load_tensors(
     if damaged is not None:
         raise BadZipFile(f'checksum of {damaged}')
     return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Write rows as a table for spreadsheets, a column for each key.
+
+    Args:
+        rows (Sequence[Mapping]): Values by column, in the order in which
+            columns come up.
+    """
+    names = {name: None for row in rows for name in row}
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, list(names), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

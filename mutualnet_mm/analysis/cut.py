@@ -2,8 +2,6 @@
 """A network trained as usual, cut without re-training (Table 1)."""
 
 import copy
-import csv
-import io
 import json
 from pathlib import Path
 from typing import (
@@ -26,7 +24,7 @@ from ..config.stock_errors import named_stock_errors
 from ..engine.calibration import SubnetStatistics
 from ..engine.table_loop import TableLoop
 from ..errors import UsageError
-from ..files import atomic_write, make_folder
+from ..files import atomic_write, csv_text, make_folder
 from ..models import MutualLearningMixin
 from ..models.build import build_model, listed_subnets
 from ..models.checkpoints import check_checkpoint
@@ -263,12 +261,8 @@ def save_cut(tables: Mapping[str, QueryTable], out: Union[str, Path]) -> None:
         out (str or Path): The folder.
     """
     rows = cut_rows(tables)
-    text = io.StringIO(newline='')
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
     with atomic_write(Path(out) / 'cut.csv') as file:
-        file.write(text.getvalue().encode())
+        file.write(csv_text(rows))
     content = json.dumps(dict(rows=rows), indent=2, allow_nan=False)
     with atomic_write(Path(out) / 'cut.json') as file:
         file.write(f'{content}\n'.encode())

@@ -1,8 +1,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Where subnets agree and where they conflict, as text, table and picture."""
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
@@ -10,7 +8,7 @@ from typing import Any, Dict, List, Optional, Union
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..files import atomic_write
+from ..files import atomic_write, csv_text
 from .gradients import Decomposition, LayerGradients, Pair
 
 _NAMED = 3  # layers of the strongest agreement and conflict
@@ -96,16 +94,10 @@ def save_gradients(found: Decomposition, out: Union[str, Path]) -> None:
         outside=found.outside,
         layers=rows,
     )
-    text = io.StringIO(newline='')
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    for name, written in (
-        ('json', f'{json.dumps(content, indent=2, allow_nan=False)}\n'),
-        ('csv', text.getvalue()),
-    ):
+    text = f'{json.dumps(content, indent=2, allow_nan=False)}\n'
+    for name, written in (('json', text.encode()), ('csv', csv_text(rows))):
         with atomic_write(Path(out) / f'gradients.{name}') as file:
-            file.write(written.encode())
+            file.write(written)
     with atomic_write(Path(out) / 'gradients.png') as file:
         plot_gradients(found).savefig(file, dpi=110, format='png')
 

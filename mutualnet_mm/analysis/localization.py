@@ -1,8 +1,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Weakly supervised localisation: boxes from activation maps (Table 2)."""
 
-import csv
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from mmengine.runner import Runner
 
 from ..errors import ConfigError, UsageError
-from ..files import atomic_write
+from ..files import atomic_write, csv_text
 from ..progress_bars import track
 from ..query_table.intervals import wilson_interval
 from ..subnet import Subnet
@@ -167,11 +165,18 @@ def localize(
         size = inputs.shape[-2], inputs.shape[-1]
         labels = [_label(sample) for sample in samples]
         boxes = [truth.of(sample.img_path) for sample in samples]
+        for sample, true in zip(samples, boxes):
+            _check_inside(sample, true, truth)
         for net in nets:
             maps = classifier_maps(
                 net, inputs, samples, labels if of == 'truth' else None
             )
             for one, sample, label, true in zip(maps, samples, labels, boxes):
+                if not np.isfinite(one.values).all():
+                    raise UsageError(
+                        f'the map of {one.subnet} of {sample.img_path!r} is '
+                        'not finite: take an earlier checkpoint'
+                    )
                 overlaps = _overlaps(one, sample, size, true, thresholds)
                 found.append(
                     Localized(
@@ -184,6 +189,17 @@ def localize(
                     )
                 )
     return found
+
+
+def _check_inside(sample: Any, true: np.ndarray, truth: TrueBoxes) -> None:
+    """Refuse boxes of another version of an image; a pixel is rounding."""
+    height, width = sample.ori_shape
+    if (true[:, 2] > width + 1).any() or (true[:, 3] > height + 1).any():
+        raise ConfigError(
+            f'image {sample.img_path!r} has {width} x {height} pixels, and a '
+            f'box in {str(truth.path)!r} lies beyond: give the annotations of '
+            'the images as they are'
+        )
 
 
 def summarize(
@@ -247,17 +263,13 @@ def save_accuracies(
         content = dict(
             settings=settings, rows=table, images=[asdict(f) for f in found]
         )
-        text = json.dumps(content, indent=1)
+        text = json.dumps(content, indent=1).encode()
     elif kind == '.csv':
-        stream = io.StringIO(newline='')
-        writer = csv.DictWriter(stream, list(Accuracy.__annotations__))
-        writer.writeheader()
-        writer.writerows(table)
-        text = stream.getvalue()
+        text = csv_text(table)
     else:
         raise UsageError(f'{str(path)!r}: name a .json or .csv file')
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text)
 
 
 def _batches(network: TrainedNetwork) -> Iterator[Tuple[Any, List[Any]]]:

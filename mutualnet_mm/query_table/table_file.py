@@ -1,15 +1,13 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The query table as ``table.json`` and ``table.csv``."""
 
-import csv
-import io
 import json
 import math
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Union
 
 from ..errors import UsageError, is_count
-from ..files import atomic_write
+from ..files import atomic_write, csv_text
 from ..subnet import Subnet
 from .entry import Latency, TableEntry, is_milliseconds
 from .table import QueryTable
@@ -47,13 +45,8 @@ def load_table(path: Union[str, Path]) -> QueryTable:
 def save_csv(table: QueryTable, path: Union[str, Path]) -> None:
     """Write a flat table for spreadsheets, a line for each subnet."""
     rows = [_flat(entry) for entry in table_to_dict(table)['entries']]
-    names = {name: None for row in rows for name in row}
-    text = io.StringIO(newline='')
-    writer = csv.DictWriter(text, list(names), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
     with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(csv_text(rows))
 
 
 def table_to_dict(table: QueryTable) -> Dict[str, Any]:

@@ -324,3 +324,40 @@ def test_comparison_is_image_by_image():
     found += [replace(one, subnet='0.5x-16') for one in found]
     rows = [r for r in summarize(found, SUBNETS) if r.group == 'all']
     assert all((r.only_this, r.only_first) == (0, 0) for r in rows)
+
+
+def test_boxes_of_larger_images_are_refused(make_config, checkpoint, tmp_path):
+    """Doubled, they made every object large and nothing right."""
+    pytest.importorskip('torchcam')
+    network = TrainedNetwork(
+        make_config(), checkpoint, SUBNETS, calibrated=False
+    )
+    names = [f'{i % 4}/{i}.png' for i in range(12)]
+    boxes = [(i, [20, 20, 40, 40], 0) for i in range(12)]
+    truth = TrueBoxes(coco(tmp_path / 'boxes.json', names, boxes))
+    with pytest.raises(ConfigError, match='32 x 32 pixels, and a box in'):
+        localize(network, truth)
+
+
+def test_maps_that_are_not_finite_are_refused(
+    make_config, checkpoint, tmp_path, monkeypatch
+):
+    """They would count as wrong."""
+    pytest.importorskip('torchcam')
+    from mutualnet_mm.analysis import activation_maps, localization
+
+    def broken(*args):
+        maps = activation_maps.classifier_maps(*args)
+        for one in maps:
+            one.values[:] = np.nan
+        return maps
+
+    monkeypatch.setattr(localization, 'classifier_maps', broken)
+    network = TrainedNetwork(
+        make_config(), checkpoint, SUBNETS, calibrated=False
+    )
+    names = [f'{i % 4}/{i}.png' for i in range(12)]
+    boxes = [(i, [2, 2, 10, 10], 0) for i in range(12)]
+    truth = TrueBoxes(coco(tmp_path / 'boxes.json', names, boxes))
+    with pytest.raises(UsageError, match='map of 1.0x-32 of .* not finite'):
+        localize(network, truth)

@@ -13,6 +13,8 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from programs import forget_instances
+from read_once import stock_configs_read_once
+from sweeps import leave_to_the_night
 from torch import nn
 from verified_once import verified_once
 
@@ -29,6 +31,11 @@ CLASSES = ('box', 'triangle')
 # Height and width, as they come in COCO: wide, high, square, odd.
 SIZES = [(60, 80), (80, 60), (64, 64), (45, 77), (60, 80), (80, 63)]
 RESOLUTION, LONG_EDGE = (64, 48), 107
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
+def pytest_collection_modifyitems(items):
+    leave_to_the_night(items)
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +59,13 @@ def unformatted_configs():
 
 
 @pytest.fixture(autouse=True, scope='session')
+def stock_configs():
+    """Read each stock config once, in all tests."""
+    with stock_configs_read_once():
+        yield
+
+
+@pytest.fixture(autouse=True, scope='session')
 def uncollected_garbage():
     """Let mmengine's data sets collect no garbage: a third of a second each.
 
@@ -62,9 +76,9 @@ def uncollected_garbage():
         yield
 
 
-@pytest.fixture(autouse=True, scope='module')
+@pytest.fixture(autouse=True, scope='session')
 def networks_verified_once():
-    """Prove the slicing of each network once in a file of tests."""
+    """Verify networks that are built alike once, in all tests."""
     with verified_once():
         yield
 
@@ -86,14 +100,22 @@ def full_disk():
     return limit
 
 
+@pytest.fixture(scope='session')
+def registered():
+    """Projects whose modules are imported, by name."""
+    return set()
+
+
 @pytest.fixture
-def enter_scope():
+def enter_scope(registered):
     """Make one of the projects the default scope, or skip without it."""
 
     def enter(name):
         utils = pytest.importorskip(f'{name}.utils')
         DefaultScope.get_instance(f'test-{name}', scope_name=name)
-        utils.register_all_modules(init_default_scope=False)
+        if name not in registered:  # a tenth of a second, each time
+            utils.register_all_modules(init_default_scope=False)
+            registered.add(name)
 
     return enter
 

@@ -164,6 +164,7 @@ def test_line(modules):
     )
 
 
+@pytest.mark.nightly
 def test_latency(modules, tiny, monkeypatch, tmp_path, capsys):
     name = 'MobileNetV1'
     monkeypatch.setitem(modules.networks.NETWORKS, name, tiny(name))

@@ -74,6 +74,7 @@ def run(cfg, tmp_path):
     return runner.test()
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.slow
 @pytest.mark.parametrize('path', DETECTION, ids=lambda path: path.stem)
 def test_detection(path, scenes, tmp_path):

@@ -149,6 +149,7 @@ def make_small(cfg, pictures):
         )
 
 
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize('name', NAMES)
 def test_config(name, run):
     cfg = load(name)

@@ -234,6 +234,7 @@ def train_and_test(runner, metric):
         yield metrics
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize('name', [n for n in NAMES if n not in TUNED])
 def test_config(name, make_runner):
     cfg = load(name)
@@ -289,6 +290,7 @@ def checkpoint(enter_scope, tmp_path):
     return make
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize('name', TUNED)
 def test_fine_tuning(name, make_runner, checkpoint):
     """The backbone starts from all of the full network's weights."""
@@ -498,6 +500,7 @@ def test_clips_and_views(name):
     assert cfg.model.cls_head.average_clips == expected
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     ('name', 'subnet', 'expected'),
     [

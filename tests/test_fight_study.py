@@ -91,6 +91,7 @@ def test_a_clip_that_cannot_be_read_is_named(modules, videos, tmp_path):
         fight_data.prepare_clips(tmp_path, tmp_path / 'clips', 5)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_study(modules, videos, tmp_path, monkeypatch):
     """A run of each kind in earnest, the others made up; then the report."""

@@ -3,7 +3,8 @@
 #
 # Usage: run_tests.sh [PYTEST ARGUMENTS]
 #
-# Tests that take minutes are left out: run_tests.sh -m nightly runs those.
+# Long tests, and most cases of those that sweep over many networks or configs,
+# are left out: run_tests.sh -m nightly runs those.
 # Without arguments the numerical tests are run a second time, with the
 # kernels of an older processor: no result may depend on how one rounds.
 

@@ -1,5 +1,6 @@
-"""Proves the slicing of each network once, not of each copy of it."""
+"""Verifies the slicing of networks that are built alike once."""
 
+import copy
 import io
 import pickle
 from contextlib import contextmanager
@@ -7,7 +8,14 @@ from unittest import mock
 
 import torch
 
+from mutualnet_mm.models import mutual
+from mutualnet_mm.models.backbones import slimmable
 from mutualnet_mm.slimmable import verify
+
+NAMES = (
+    *('slim_rule', 'slim_inputs', 'slim_outputs', 'slim_unproven'),
+    'slim_vectors',
+)
 
 
 class Description(pickle.Pickler):
@@ -31,20 +39,44 @@ def describe(network):
     return file.getvalue()
 
 
+def findings(network):
+    """What verifying leaves in the layers of a network."""
+    return [
+        {
+            name: copy.copy(getattr(layer, name))
+            for name in NAMES
+            if hasattr(layer, name)
+        }
+        for layer in network.modules()
+    ]
+
+
 @contextmanager
 def verified_once():
-    """Let networks that are built alike be verified once inside.
+    """Let models and backbones that are built alike be verified once inside.
 
     Verifying takes most of the time of a build, and tests build the same
-    networks again and again. A network that fails is verified each time.
+    networks again and again; later ones are given what was found for the
+    first. A network that fails is verified each time, and so is what a test
+    verifies itself.
     """
-    original, proven = verify._prove, set()
+    original, found = verify.verify_slicing, {}
 
-    def prove_new(network, *settings):
-        key = describe(network), repr(settings)
-        if key[0] is None or key not in proven:
-            original(network, *settings)
-            proven.add(key)
+    def verify_new(network, **settings):
+        described = describe(network)
+        key = described, repr(settings), verify._is_verified.get()
+        if described is None or key not in found:
+            joints = original(network, **settings)
+            if described is not None:
+                found[key] = joints, findings(network)
+            return joints
+        joints, left = found[key]
+        for layer, attributes in zip(network.modules(), left):
+            for name, value in attributes.items():
+                setattr(layer, name, copy.copy(value))
+        return joints
 
-    with mock.patch.object(verify, '_prove', prove_new):
+    with mock.patch.object(
+        mutual, 'verify_slicing', verify_new
+    ), mock.patch.object(slimmable, 'verify_slicing', verify_new):
         yield

@@ -26,6 +26,7 @@ FAMILIES = dict(  # backbone, channels of its last map
 SUBNET = '0.75x-48'
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize('family', FAMILIES)
 def test_a_narrow_networks_map(family, enter_scope):
     enter_scope('mmpretrain')

@@ -182,6 +182,7 @@ def test_predictions_within_a_budget(run):
             net(given)
 
 
+@pytest.mark.nightly
 def test_the_proof_of_a_config(make_config, tmp_path):
     """On random clips with a person each."""
     prove(make_config(tmp_path))
@@ -191,6 +192,7 @@ def test_the_proof_of_a_config(make_config, tmp_path):
         prove(cfg)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize('format', ['static', 'torch', 'stock'])
 @pytest.mark.parametrize('name', [SUBNETS[0], SUBNETS[-1]])
 def test_exports(format, name, run, tmp_path):

@@ -56,6 +56,7 @@ def throw():
     raise Killed
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     'moment, finished',
     [

@@ -291,6 +291,7 @@ def test_latencies(run):
     ]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize('format', ['static', 'torch', 'stock'])
 @pytest.mark.parametrize('name', [SUBNETS[0], SUBNETS[-1]])
 def test_exports(format, name, run, tmp_path):

@@ -90,6 +90,7 @@ def make_run(request, runs, enter_scope, tmp_path_factory):
     return make
 
 
+@pytest.mark.sweep(2)
 @each_kind
 def test_a_step_reaches_the_first_layer(name, make_run):
     """In all of its channels."""
@@ -282,6 +283,7 @@ def test_predictions_within_a_budget(name, make_run):
         close(nets.outputs(net(inputs)), outputs)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     'name, format',
     [(name, format) for name in KINDS for format in ('static', 'onnx')]

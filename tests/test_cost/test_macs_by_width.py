@@ -38,6 +38,7 @@ def equal_counts(model, image_shape=None):
                 assert fast(subnet) == count_macs(model, subnet, image_shape)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     'backbone, channels',
     [

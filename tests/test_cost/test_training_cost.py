@@ -307,6 +307,7 @@ def test_ways_of_sampling_share_what_is_counted(build_recognizer, monkeypatch):
     assert len(made) == 1
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('rounding', ['paper', 'hardware'])
 def test_pieces_hold_all_widths(classifier_config, rounding):
     """Every width costs what the piece that it falls into does."""

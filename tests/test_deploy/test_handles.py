@@ -70,6 +70,7 @@ def test_weights_are_shared_and_the_rest_is_own(network):
     assert not nets.same(run(net, batch), before)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize('kind', sorted(nets.KINDS))
 def test_a_handle_needs_no_memory(kind, network):
     net = network(kind)
@@ -113,6 +114,7 @@ def test_modes_are_own_and_static_subnets_shared(network):
     assert net.static_subnets == [] and len(third.static_subnets) == 3
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize('mode', list(MODES))
 @pytest.mark.parametrize('kind', sorted(nets.KINDS))
 def test_two_threads(kind, mode, network, eager_threads):

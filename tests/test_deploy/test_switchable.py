@@ -33,6 +33,7 @@ def run(net, batch):
     return nets.outputs(net.predict(*batch))
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize('mode', list(MODES))
 @pytest.mark.parametrize('kind', sorted(nets.KINDS))
 def test_there_and_back_again(kind, mode, request):
@@ -143,6 +144,7 @@ def test_slice_lets_go(network):
     assert nets.same(run(net, batch), sliced)
 
 
+@pytest.mark.sweep(7)
 @pytest.mark.parametrize('static', [False, True])
 @pytest.mark.parametrize(
     'do, message',

@@ -261,6 +261,7 @@ def test_batch_norms_of_the_semantic_head(make_config):
     )
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     'name',
     [

@@ -212,6 +212,7 @@ def test_full_network_is_the_stock_class(net, image_batch, tmp_path):
         assert torch.equal(weights[name], value), name
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('save', [save_static, save_stock])
 def test_stock_loop_finds_what_the_table_says(
     save, make_config, checkpoint, tmp_path
@@ -238,6 +239,7 @@ def test_stock_loop_finds_what_the_table_says(
             ), name
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     'mutual, tracked, stock',
     [

@@ -69,6 +69,7 @@ def parameters(net, subnet, format):
     return number
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize(
     'kind, format, subnet, fuse_bn',
     [
@@ -171,6 +172,7 @@ def damage_boxes(net):
     net.roi_head.bbox_head.fc_reg.weight[0] *= 1.2
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     'kind, format, damage',
     [
@@ -347,6 +349,7 @@ def test_files_of_the_user_stay(name, make_net, tmp_path):
     assert [*tmp_path.iterdir()] == [file] and file.read_bytes() == before
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('format', ['torch', 'static'])
 def test_networks_that_draw(format, request, tmp_path):
     """TRN relates frames that it draws: both sides draw the same."""
@@ -370,6 +373,7 @@ def test_networks_that_draw(format, request, tmp_path):
     assert np.random.get_state()[1].tolist() == state
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('format', ['onnx', 'static'])
 def test_networks_that_count_segments(format, request, tmp_path):
     """A program of TSM takes views of exactly the subnet's number."""

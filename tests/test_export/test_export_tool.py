@@ -74,6 +74,7 @@ def test_says_what_it_wrote(run, folder):
     )
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     'format, file, subnet',
     [

@@ -68,6 +68,7 @@ def adaptive(name, request):
     return AdaptiveModel(nets.file_of(cfg, subnets)), subnets[1]
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('name', [*CLASSIFIERS, *DETECTORS])
 def test_static_and_onnx(name, request, tmp_path, monkeypatch):
     project = 'mmpretrain' if name in CLASSIFIERS else 'mmdet'

@@ -230,6 +230,7 @@ def number_of_weights(file):
     )
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.slow
 @pytest.mark.parametrize('name', list(SUBNETS))
 def test_agrees_with_the_sliced_network(name, network, tmp_path):
@@ -264,6 +265,7 @@ def test_agrees_with_the_sliced_network(name, network, tmp_path):
             assert sizes[format, narrow] < sizes[format, wide]
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('name', ['mobilenet_v3', 'mask_rcnn', 'x3d'])
 def test_batch_norms_as_they_are(name, network, tmp_path):
     """Nothing is folded, so nothing is rounded in another way."""

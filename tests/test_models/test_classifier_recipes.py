@@ -154,6 +154,7 @@ def scores_of(samples):
     return torch.stack(rows).double()
 
 
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize('name', RECIPES)
 def test_step_equals_separate_networks(configure, plain, name):
     head, settings, full_loss, sub_loss = RECIPES[name]

@@ -151,6 +151,7 @@ def assert_same(found, expected):
         assert error <= 1e-9 * wanted.norm() + floor, name
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     'case, settings',
     [

@@ -216,6 +216,7 @@ STEPS = {
 }
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize('case', STEPS)
 def test_one_step(build_recognizer, build_narrow, clip_batch, plain, case):
     """The losses, every gradient and the statistics."""
@@ -480,6 +481,7 @@ class ClipScores(BaseMetric):
         return {str(i): score.item() for i, score in enumerate(scores)}
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('kind', ['slow', 'slowfast'])
 def test_loop_and_table(
     recognizer_config, build_recognizer, build_narrow, plain, tmp_path, kind

@@ -39,6 +39,7 @@ def narrow(plain, kind, state, *subnet):
     return plain.fill(net, state).eval()
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize('kind', nets.KINDS)
 def test_the_full_network_is_the_stock_one(kind):
     """Bit by bit: predictions of several views, loss and gradients."""
@@ -66,6 +67,7 @@ def test_the_full_network_is_the_stock_one(kind):
         assert torch.equal(model.state_dict()[name], value), name
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize('width', [0.63, 0.8])
 @pytest.mark.parametrize('kind', PLAIN)
 def test_sliced_equals_narrow(plain, kind, width):
@@ -132,6 +134,7 @@ STEPS = {
 }
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize('case', STEPS)
 def test_one_step(plain, case):
     """Eq. 5: each loss, every gradient and the statistics.
@@ -280,6 +283,7 @@ def test_static_forms(kind):
     )
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('kind', PLAIN)
 def test_costs(kind):
     """Parameters, and multiply-accumulates layer by layer."""

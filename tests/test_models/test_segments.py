@@ -79,6 +79,7 @@ def scores(samples):
     return torch.stack([sample.pred_score for sample in samples])
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('kind', SHIFTED)
 def test_fewer_segments_are_a_stock_network_of_as_many(kind):
     """With the same weights, bit by bit, of several views."""
@@ -218,6 +219,7 @@ def plain_shifted(state, subnet):
     return net
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('subnet', ['1.0x-32-3', '0.63x-25-2'])
 def test_narrow_shifts(subnet):
     """Forward and gradients: an eighth of what is left is shifted."""

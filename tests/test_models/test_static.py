@@ -163,6 +163,7 @@ def saved_bytes(net):
     return len(file.getvalue())
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize('name', CASES)
 def test_static_equals_sliced(build_case, name):
     """At three subnets: bit by bit, and with batch norms folded."""
@@ -203,6 +204,7 @@ def test_static_equals_sliced(build_case, name):
     assert str(model) == text
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('name', ['mobilenet-v3', 'slowfast', 'mask-rcnn'])
 def test_built_from_a_config(build_case, configure_case, name):
     """Takes the weights strictly; copies and pickles as any other model."""

@@ -99,6 +99,7 @@ def test_mask_rcnn_predicts(build_detector, load_batch, subnet):
                 assert torch.equal(ours.masks, theirs.masks)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize('kind', ['slow', 'slowfast'])
 @pytest.mark.parametrize('subnet', ['1.0x-32-4', '0.8x-25-4', '0.63x-21-2'])
 def test_recognizer_predicts(build_recognizer, clip_batch, kind, subnet):
@@ -154,6 +155,7 @@ TAILS = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize('width', [0.9, 0.63])
 @pytest.mark.parametrize('name', [*BACKBONES, 'slow', 'slowfast'])
 def test_equals_a_plain_network(request, plain, name, width):

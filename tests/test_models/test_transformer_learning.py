@@ -124,6 +124,7 @@ TNT = dict(
 )
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('kind', ['vit', 'swin', 'tnt'])
 def test_static_subnet(build, kind):
     """Predicts what the subnet does; so does a program traced from it."""

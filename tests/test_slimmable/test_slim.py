@@ -39,6 +39,7 @@ def build(name, **options):
     return make(weights=None, num_classes=10, **options).double().eval()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize('name', NETWORKS)
 def test_networks_of_torchvision(name):
     """Stock at full width; static and sliced agree, with all outputs."""

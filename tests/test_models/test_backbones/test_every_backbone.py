@@ -249,6 +249,7 @@ def plain(layer, columns, rows):
     return new
 
 
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize('name', BACKBONES)
 def test_right_or_refused(enter_scope, name, monkeypatch):
     enter_scope('mmpretrain')

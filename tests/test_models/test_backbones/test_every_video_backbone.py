@@ -109,6 +109,7 @@ def randomise(net):
             nn.init.uniform_(layer.running_var, 0.5, 1.5)
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize('name', BACKBONES)
 def test_right_or_refused(enter_scope, name):
     enter_scope('mmaction')

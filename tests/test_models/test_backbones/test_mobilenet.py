@@ -132,6 +132,7 @@ def build_narrow(plain, mobilenet_v3):
     return make
 
 
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize('width', [0.25, 0.63, 0.9, 1.0])
 @pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])

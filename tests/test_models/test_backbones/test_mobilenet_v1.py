@@ -21,6 +21,7 @@ def build(enter_scope, plain):
     return make
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize('width', [0.25, 0.35, 0.7, 0.95])
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 def test_sliced_equals_narrow(build, plain, width, training):
@@ -155,6 +156,7 @@ def test_wrong_arguments(build, kind, settings, value):
     assert value in str(error.value) and '\n' not in str(error.value)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize('width', [2.0, 1.6, 1.05, 1.0])
 def test_widths_above_one(build, plain, width):
     """Built at twice the base width, of which ``width`` is a multiple."""

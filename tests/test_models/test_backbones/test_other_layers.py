@@ -150,6 +150,7 @@ def x():
     return torch.randn(2, 3, 64, 64, dtype=torch.double, generator=generator)
 
 
+@pytest.mark.sweep(5)
 def test_half_the_width(pair, x):
     net, half, _ = map(copy.deepcopy, pair)
     with active_width(net, 0.5):

@@ -123,6 +123,7 @@ def build(enter_scope):
     return make
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize('width', WIDTHS)
 @pytest.mark.parametrize('depth', [18, 50])
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])

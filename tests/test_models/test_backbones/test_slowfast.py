@@ -102,6 +102,7 @@ def active(net, subnet):
     return net.slim_state.activate(width, size / FULL, frames)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize('case', CASES)
 def test_equals_an_assembled_network(build, assemble, case):
     stock = build(case, slimmable=False).double()

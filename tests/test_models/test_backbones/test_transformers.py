@@ -114,6 +114,7 @@ def masked(name, width):
     return net, columns
 
 
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize('name', NAMES)
 def test_full_width_is_the_stock_network(name):
     ours, stock, x = pair(name)
@@ -153,6 +154,7 @@ def test_narrow_equals_the_stock_network_that_is_blind(name):
     ours.zero_grad()
 
 
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize('name', NAMES)
 def test_static_form(name):
     """Is what the subnet is, and holds and computes what is counted."""

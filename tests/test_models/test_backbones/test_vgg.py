@@ -56,6 +56,7 @@ def build(enter_scope):
     return make
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize('width', [0.25, 0.6, 0.95])
 @pytest.mark.parametrize('depth', [11, 16])
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])

@@ -98,6 +98,7 @@ def clips(case, number=2):
     return torch.randn(number, 3, frames, size, size)
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize('width', WIDTHS)
 @pytest.mark.parametrize('case', CASES)
 def test_sliced_equals_narrow(build, narrow_copy, case, width):

@@ -27,6 +27,7 @@ def maps(outputs):
     return [outputs[1], outputs[2], outputs[5]]
 
 
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize('width', [0.25, 0.7, 0.95, 1.0])
 @pytest.mark.parametrize('depth, widen', [(10, 2), (16, 4), (10, 1)])
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])

@@ -85,6 +85,7 @@ def distance(a, b):
     return max(abs(x - y) for x, y in zip(a, b))
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('resolution', [480, 360, 240])
 def test_sizes_of_the_rule(build_detector, monkeypatch, resolution):
     """Those of a ``Resize`` whose edges shrink together, within a pixel.

@@ -290,6 +290,7 @@ def _unfrozen(part: dict, traits: StockTraits) -> List[Change]:
     why = {
         'frozen_stages': 'all stages have to learn',
         'norm_eval': 'its statistics fit the full network alone',
+        'no_custom_backward': 'gradients of subnets are summed',
     }
     changes = [
         Change(

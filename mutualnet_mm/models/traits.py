@@ -6,18 +6,19 @@ from copy import deepcopy
 from functools import partial
 from typing import Any, Dict, List, Tuple
 
-import torch
 from mmengine.config import Config
 from torch import nn
 
 from ..config.adaptive import StockTraits
 from ..errors import ConfigError
-from ..slimmable.meta import run_on_meta
-from ..slimmable.trial import leading_axes
+from ..slimmable.meta import meta_copy
+from ..slimmable.trial import leading_axes, trial_error
 from .tasks import find_task
 
-# Arguments of backbones that keep parts from learning, and what undoes them.
+# Arguments of backbones that keep parts from learning, or subnets (a backward
+# pass of the network's own), and what undoes them.
 _FREEZING = dict(
+    no_custom_backward=True,
     norm_eval=False,
     frozen_stages=-1,
     partial_bn=False,
@@ -60,13 +61,14 @@ def read_traits(cfg: Config, model: nn.Module) -> StockTraits:
 
 
 def _takes(backbone: nn.Module, side: int) -> bool:
-    """Whether a backbone runs on the shape of a square image."""
-    lead = leading_axes(backbone, frames=1)[0]
-    try:
-        run_on_meta(backbone, torch.empty(*lead, side, side, device='meta'))
-    except Exception:  # whatever a stock forward may raise
-        return False
-    return True
+    """Whether a backbone runs on the shape of a square image, or a clip."""
+    # A copy, since some keep what they compute for evaluation (TinyViT).
+    net = meta_copy(backbone)
+    frames = getattr(backbone, 'num_frames', 8)
+    return any(
+        trial_error(net, (*lead, side, side)) is None
+        for lead in leading_axes(backbone, frames)
+    )
 
 
 def _has_one_length(recognizer: nn.Module) -> bool:

@@ -141,11 +141,29 @@ for _name in (
     *('DaViT', 'MixMIMTransformer', 'MViT', 'PCPVT', 'SwinTransformer'),
     *('SwinTransformerV2', 'T2T_ViT', 'TNT', 'XCiT'),
     *('Conformer', 'EdgeNeXt', 'EfficientFormer', 'LeViT', 'MobileViT'),
-    *('TinyViT', 'MlpMixer', 'PyramidVig', 'Vig'),
+    *('TinyViT', 'MlpMixer'),
     'PyramidVisionTransformer',
     *('SwinTransformer3D', 'TimeSformer', 'UniFormer', 'UniFormerV2'),
 ):
     family(_name, TransformerMixin)(transformer_rules)
+
+
+class VigMixin(TransformerMixin):
+    """Makes the stock vision GNN that it is mixed into slimmable.
+
+    Its stem learns unless ``frozen_stages`` says otherwise. That of the stock
+    class never collects statistics, whatever is set.
+    """
+
+    def _freeze_stages(self) -> None:
+        mode = self.training
+        super()._freeze_stages()
+        if self.frozen_stages == 0:
+            self.stem.train(mode)
+
+
+for _name in ('PyramidVig', 'Vig'):
+    family(_name, VigMixin)(transformer_rules)
 
 
 @family('RevVisionTransformer', TransformerMixin)

@@ -30,3 +30,14 @@ register_inner_rules(
         )
     },
 )
+# HorNet's, which splits what its first layer makes into halves of halves.
+register_inner_rules(
+    'mmpretrain.models.backbones.hornet.gnConv',
+    {
+        name: _WHOLE
+        for name in (
+            *('proj_in', 'dwconv'),
+            *(f'projs.{i}' for i in range(8)),
+        )
+    },
+)

@@ -174,7 +174,7 @@ class DetectionTask(Task):
             if not self.batch_norms_outside(model, ('backbone', 'neck')):
                 model.extract_feat(inputs)
                 return
-            samples = [_without_truth(sample) for sample in data_samples]
+            samples = [_of_image_alone(sample) for sample in data_samples]
             if _masks_follow_boxes(model):
                 model.predict(inputs, samples, rescale=False)
             else:
@@ -247,9 +247,13 @@ class DetectionTask(Task):
         return {n: getattr(model.data_preprocessor, n) for n in names}
 
 
-def _without_truth(sample: DetDataSample) -> DetDataSample:
-    """A sample of the metainfo, and of the proposals where they are given."""
-    new = DetDataSample(metainfo=sample.metainfo)
+def _of_image_alone(sample: DetDataSample) -> DetDataSample:
+    """A sample of the metainfo, and of the proposals where they are given.
+
+    As of an image that was not flipped: nothing has to be turned back, which
+    the stock plain forward of Cascade R-CNN's masks cannot.
+    """
+    new = DetDataSample(metainfo=dict(sample.metainfo, flip=False))
     if 'proposals' in sample:
         new.proposals = sample.proposals
     return new

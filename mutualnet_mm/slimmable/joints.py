@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .channel_trace import ChannelTrace, traced
-from .channels import LayerRule, Layout, Piece
+from .channels import PLAIN, LayerRule, Layout, Piece
 from .slim_layer import SlimLayer
 from .vectors import SlimVectors
 
@@ -137,6 +137,7 @@ class _Makers:
         self._blocks: Dict[str, List[List[int]]] = {}
         self._places: Dict[int, _Place] = {}
         self._owners: Dict[int, int] = {}
+        self._agree()
         for name, made in trace.made.items():
             self._part(name, list(made))
         for channels in trace.vectors.values():
@@ -226,6 +227,19 @@ class _Makers:
             for atom in made:
                 members.setdefault(self._root(atom), set()).add(name)
         return {root: frozenset(names) for root, names in members.items()}
+
+    def _agree(self) -> None:
+        """Let a layer without a rule round as what it is added to."""
+        for names in set(self._members.values()):
+            layers = [self._layers[n] for n in names & self._layers.keys()]
+            rules = {layer.slim_rule for layer in layers} - {PLAIN}
+            sizes = {len(self._trace.made[name]) for name in names}
+            if len(rules) != 1 or len(sizes) != 1:
+                continue
+            (rule,) = rules
+            for layer in layers:
+                if not rule.fixed:
+                    layer.slim_rule = rule
 
     def _part(self, name: str, made: List[int]) -> None:
         """Divide what a layer makes into the parts that stay apart."""

@@ -317,7 +317,10 @@ def _layer_pairs(net: nn.Module, trace: Calls, full_trace: Calls) -> _Pairs:
         dim = call.axis
         ranges = layer.output_ranges(call.inputs, full.output.shape[dim])
         place = f'layer "{call.name}" ({call.kind})'
-        yield place, call.output, _taken(full.output, ranges, dim)
+        # Of a batch of one, where a layer sees each channel by itself (TANet)
+        # the active channels are the leading part of its batch.
+        output = full.output[: len(call.output)] if dim else full.output
+        yield place, call.output, _taken(output, ranges, dim)
 
 
 def _output_pairs(

@@ -167,7 +167,7 @@ def test_good_networks_pass(make, rules, state):
 
 
 def test_residual_sum_of_different_widths_is_refused():
-    rules = {'a.0': LayerRule(ratio=1 / 4)}
+    rules = {'a.0': LayerRule(ratio=1 / 4), 'stem.0': LayerRule(ratio=1 / 2)}
     with pytest.raises(ConfigError, match='Unequal.*its forward fails'):
         verify_slicing(slimmed(Unequal(), rules))
 
@@ -276,11 +276,12 @@ def test_a_network_that_stays_whole_is_refused():
 
 
 class Joined(nn.Module):
-    """A sum of layers of 80 channels, of which one is rounded otherwise."""
+    """A sum of layers, of which one is rounded otherwise."""
 
-    def __init__(self):
+    def __init__(self, channels=80):
         super().__init__()
-        self.a, self.b = nn.Conv2d(3, 80, 1), nn.Conv2d(3, 80, 1)
+        self.a = nn.Conv2d(3, channels, 1)
+        self.b = nn.Conv2d(3, channels, 1)
 
     def forward(self, x):
         return self.a(x) + self.b(x)
@@ -288,12 +289,22 @@ class Joined(nn.Module):
 
 def test_counts_that_fit_at_two_widths_alone_are_refused():
     """80 channels to multiples of 8 and of 4: alike at 0.3 and 0.7."""
-    net = slimmed(Joined(), {'a': LayerRule(ratio=1 / 2)})
+    rules = dict(a=LayerRule(ratio=1 / 2), b=LayerRule(ratio=2, divisor=4))
+    net = slimmed(Joined(), rules)
     for width in (0.3, 0.7):
         with active_width(net, width):
             net(torch.randn(1, 3, 4, 4))
     with pytest.raises(ConfigError, match='at width 0.05 its forward fails'):
         verify_slicing(net)
+
+
+def test_a_layer_without_a_rule_rounds_as_what_it_is_added_to():
+    """76 of 256 channels, in fours, where 80 were in eights."""
+    net = slimmed(Joined(256), {'a': LayerRule(ratio=1 / 2)})
+    verify_slicing(net)
+    for width, channels in ((0.3, 76), (0.7, 180)):
+        with active_width(net, width):
+            assert net(torch.randn(1, 3, 4, 4)).shape[1] == channels
 
 
 class Branching(nn.Module):

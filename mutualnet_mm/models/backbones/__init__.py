@@ -2,6 +2,7 @@
 """Slimmable backbones, one file per family."""
 
 from . import classifiers as classifiers  # registers their rules
+from . import tanet as tanet
 from . import van as van
 from .mobilenet import SlimmableMobileNetV2, SlimmableMobileNetV3
 from .mobilenet_v1 import MobileNetV1, SlimmableMobileNetV1

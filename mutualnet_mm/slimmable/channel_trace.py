@@ -352,7 +352,10 @@ class ChannelTrace(TorchDispatchMode):
         return result
 
     def _product(self, a: Tensor, b: Tensor) -> Optional[Tensor]:
-        """Matrices: channels that are summed over have to be the same."""
+        """Matrices: channels that are summed over have to be the same.
+
+        What is summed over may be something else, such as pixels.
+        """
         left, right = self._of(a), self._of(b)
         rows = columns = None
         if left is not None:
@@ -360,10 +363,9 @@ class ChannelTrace(TorchDispatchMode):
         if right is not None:
             columns = reduced(right, (*right.shape[:-2], 1, -1), ([-2],))
         if left is not None and right is not None:
-            self._merged(
-                [left[..., :1, :].mT, right[..., :, :1]],
-                torch.Size((*right.shape[:-1], 1)),
-            )
+            summed = left[..., :1, :].mT, right[..., :, :1]
+            if any((x != x[..., :1, :]).any() for x in summed):
+                self._merged([*summed], torch.Size((*right.shape[:-1], 1)))
         shape = torch.Size((*a.shape[:-1], b.shape[-1]))
         parts = [p.expand(shape) for p in (rows, columns) if p is not None]
         result = torch.full(shape, NOTHING, device='cpu')

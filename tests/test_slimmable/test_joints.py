@@ -123,6 +123,27 @@ class Attention(Halves):
         return self.out(torch.cat([self.b(total), total], 1))
 
 
+class Pooled(Two):
+    """A context as of GCNet: a matrix product sums over the pixels."""
+
+    def __init__(self):
+        super().__init__(inputs=64)
+        self.mask = nn.Conv2d(64, 1, 1)
+        self.b = nn.Conv2d(64, 64, 1)
+
+    def forward(self, x):
+        a = self.norm(self.a(x))
+        weights = self.mask(a).flatten(2).softmax(2)
+        context = a.flatten(2).unsqueeze(1) @ weights.unsqueeze(3)
+        return self.out(a + self.b(context.transpose(1, 2)))
+
+    def rows(self, width):
+        return leading(64, width), leading(64, width)
+
+    def columns(self, width):
+        return self.rows(width)
+
+
 class Shuffled(Two):
     def __init__(self):
         super().__init__(inputs=32)
@@ -159,7 +180,7 @@ class Flattened(Two):
 
 
 CASES = (
-    *(Concatenated, Several, Halves, Added, Attention, Shuffled),
+    *(Concatenated, Several, Halves, Added, Attention, Pooled, Shuffled),
     Flattened,
 )
 
@@ -201,6 +222,8 @@ def by_hand(make, full, width):
     put(net.norm, full.norm, a)
     put(net.b, full.b, b, into_b)
     put(net.out, full.out, list(range(40)), into_out)
+    if make is Pooled:
+        put(net.mask, full.mask, [0], a)
     return net
 
 

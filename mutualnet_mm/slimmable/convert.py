@@ -103,7 +103,8 @@ def register_inner_rules(stock: str, rules: Mapping[str, LayerRule]) -> None:
         stock (str): Class, such as ``'project.module.Class'``, which need not
             be installed. Subclasses count, too.
         rules (Mapping[str, LayerRule]): By name relative to the module; those
-            that it does not have do not matter.
+            that it does not have do not matter. A module of no known kind
+            that is fixed stays as it is, with all that is in it.
     """
     _INNER_RULES[stock] = rules
 
@@ -192,12 +193,18 @@ def convert(
     """
     rules = dict(rules or {})
     swaps: List[Tuple[Any, Any, LayerRule]] = []
+    left: Set[nn.Module] = set()  # as they are
     for name, layer in module.named_modules():
-        if isinstance(layer, (SlimLayer, SlimVectors)):
+        if isinstance(layer, (SlimLayer, SlimVectors)) or layer in left:
             continue
         for key, rule in _inner_rules(type(layer)).items():
-            if slim_class(_child(layer, key)) is not None:
+            child = _child(layer, key)
+            if slim_class(child) is not None:
                 rules.setdefault(_path(name, key), rule)
+            elif rule.fixed and not any(
+                map(_keeps_statistics, child.modules())
+            ):
+                left.update(child.modules())
         target = slim_class(layer)
         problem = _refusal(layer, target) if target else _problem(layer)
         if problem and (strict or _keeps_statistics(layer)):

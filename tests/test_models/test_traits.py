@@ -115,6 +115,15 @@ def detector(enter_scope):
             dict(type='EfficientNet', arch='b0', depth=None, frozen_stages=3),
             dict(frozen_stages=0),
         ),
+        # A backward pass of its own, which sums no gradients.
+        (
+            dict(
+                type='mmpretrain.RevVisionTransformer',
+                arch='deit-tiny',
+                depth=None,
+            ),
+            dict(no_custom_backward=True),
+        ),
     ],
 )
 def test_what_freezes(detector, backbone, frozen):
@@ -155,8 +164,17 @@ SMALL = dict(arch='deit-t', img_size=64, patch_size=16)
         (dict(type='ResNet', depth=18, in_channels=1), [32, 48, 64]),
         # Grey digits, the last map of which has to be a single place.
         (dict(type='LeNet5', num_classes=10), [32]),
+        # Which keeps position biases once it is in evaluation mode.
+        (dict(type='TinyViT', arch='5m', img_size=(64, 64)), [64]),
     ],
-    ids=['BEiTViT', 'VisionTransformer', 'ResNet', 'grey', 'LeNet5'],
+    ids=[
+        'BEiTViT',
+        'VisionTransformer',
+        'ResNet',
+        'grey',
+        'LeNet5',
+        'TinyViT',
+    ],
 )
 def test_sizes_that_a_backbone_takes(enter_scope, backbone, sides):
     enter_scope('mmpretrain')
@@ -164,6 +182,24 @@ def test_sizes_that_a_backbone_takes(enter_scope, backbone, sides):
     cfg = Config(dict(default_scope='mmpretrain', model=model))
     traits = read_traits(cfg, build_stock(cfg))
     assert [side for side in (32, 48, 64) if traits.takes(side)] == sides
+
+
+def test_sizes_of_clips(enter_scope):
+    """Position encodings of TimeSformer are for one size, and one length."""
+    enter_scope('mmaction')
+    backbone = dict(
+        type='TimeSformer',
+        num_frames=4,
+        img_size=32,
+        patch_size=16,
+        embed_dims=64,
+        num_heads=2,
+        num_transformer_layers=1,
+    )
+    model = dict(type='Recognizer3D', backbone=backbone)
+    cfg = Config(dict(default_scope='mmaction', model=model))
+    traits = read_traits(cfg, build_stock(cfg))
+    assert [side for side in (32, 48) if traits.takes(side)] == [32]
 
 
 @pytest.mark.parametrize('divisor', [1, 64])

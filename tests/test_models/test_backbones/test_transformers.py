@@ -290,3 +290,16 @@ def test_pretrained_weights_with_other_names(tmp_path):
     assert torch.equal(block.ffn.layers[0][0].weight, first)
     found = block.attn.w_msa.relative_position_bias_table
     assert torch.equal(found, table)
+
+
+@pytest.mark.parametrize('name', ['Vig', 'PyramidVig'])
+def test_the_stem_of_a_vision_gnn_learns(enter_scope, name):
+    """That of the stock class stays in evaluation mode, whatever is set."""
+    enter_scope('mmpretrain')
+    settings = dict(type='mutualnet_mm.Slimmable', wraps=name, arch='tiny')
+    for frozen in (0, 1):
+        net = MODELS.build(dict(settings, frozen_stages=frozen))
+        net.train()
+        assert net.stem.training == (not frozen)
+        net.eval()
+        assert not net.stem.training

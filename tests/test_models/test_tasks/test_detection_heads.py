@@ -53,6 +53,23 @@ def build(detector_config):
             )
             # With statistics to calibrate.
             model.panoptic_head.pixel_decoder.norm_cfg = dict(type='BN')
+        elif kind == 'cascade':
+            name = 'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco'
+            model = get_config(f'mmdet::{name}.py').model
+            model.neck.update(in_channels=MAPS, out_channels=32)
+            model.rpn_head.update(in_channels=32, feat_channels=32)
+            roi = model.roi_head
+            for place in ('bbox', 'mask'):
+                roi[f'{place}_roi_extractor'].out_channels = 32
+            for head in roi.bbox_head:
+                head.update(in_channels=32, fc_out_channels=32, num_classes=2)
+            roi.mask_head.update(
+                num_convs=1,
+                in_channels=32,
+                conv_out_channels=32,
+                num_classes=2,
+                norm_cfg=dict(type='BN'),
+            )
         else:
             name = 'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance'
             model = get_config(f'mmdet::{name}.py').model
@@ -161,3 +178,13 @@ def test_calibration_uses_no_labels(build, load_batch, kind):
         model.task.forward_batch_norms(model, inputs, samples)
     handle.remove()
     assert len(seen) == 1 and seen[0][0].shape[0] == 2
+
+
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical'])
+def test_calibration_on_flipped_images(build, load_batch, direction):
+    """The stock plain forward of these masks fails on them."""
+    model, batch = build('cascade').eval(), load_batch((0, 1))
+    for sample in batch['data_samples']:
+        sample.set_metainfo(dict(flip=True, flip_direction=direction))
+    statistics = calibrate(model, [HALF], [batch])[str(HALF)]
+    assert any(name.startswith('roi_head') for name in statistics)

@@ -25,13 +25,13 @@ from mutualnet_mm.analysis.compare import (
     compare_panels,
     draw_comparison,
     name_networks,
+    shared_meta,
     totals,
 )
 from mutualnet_mm.analysis.map_figures import output_names, save_figure
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import one_line_errors, trained_parser
 from mutualnet_mm.files import atomic_write, make_folder
-from mutualnet_mm.models.training_record import TrainingRecord
 from mutualnet_mm.progress_bars import track
 
 
@@ -96,7 +96,9 @@ def main() -> None:
                 )
         stems = output_names(args.images)
         out = make_folder(args.out)
-        meta = TrainingRecord(args.checkpoint).dataset_meta
+        meta = shared_meta(
+            [args.checkpoint] + ([args.against] if args.against else [])
+        )
         detectors = Detectors(open_networks(args), args.score)
         images = {}
         for image, stem in zip(track(args.images, 'comparing'), stems):

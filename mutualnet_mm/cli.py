@@ -270,6 +270,31 @@ def trained_parser(
     return parser
 
 
+def maps_parser(
+    description: str, example: str, files: str, unnamed: str = ''
+) -> argparse.ArgumentParser:
+    """:func:`trained_parser` with files whose maps are drawn.
+
+    Args:
+        description (str): As for :func:`tool_parser`.
+        example (str): As for :func:`trained_parser`.
+        files (str): What they are, for the help.
+        unnamed (str): What else is mapped without a class. Defaults to
+            nothing.
+    """
+    parser = trained_parser(description, example)
+    parser.add_argument('file', nargs='+', help=files)
+    parser.add_argument('--out', required=True, help='folder to write to')
+    parser.add_argument(
+        '--class',
+        dest='label',
+        metavar='NAME_OR_INDEX',
+        help='class to map, by its name, or by its number from 0 where none '
+        f'is named so; default: the one that each subnet predicts{unnamed}',
+    )
+    return parser
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, a dict, or None where it is not given."""
     parser.add_argument(

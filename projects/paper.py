@@ -14,7 +14,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional
+from types import MappingProxyType
+from typing import Dict, List, Mapping
 
 from mmengine.config import Config
 from paper_recipes import RECIPES, Member, Recipe
@@ -27,6 +28,7 @@ from mutualnet_mm.query_table import load_table
 from mutualnet_mm.subnet import SubnetSpace
 
 ROOT = Path(__file__).resolve().parents[1]
+_COMMAND, _FINISHED = 'command.txt', 'finished'  # in a step's folder
 _SPACE = ('width_range', 'widths', 'resolution', 'frames')
 
 
@@ -186,8 +188,6 @@ class Experiment:
 
     def _train(self, member: Member) -> None:
         folder = self._folder(member)
-        if (folder / 'trained').is_file():
-            return
         if (
             member.starts
             and member.label not in self.starts
@@ -199,40 +199,42 @@ class Experiment:
             )
         command = ['tools/train.py', str(self._config(member)), '--resume']
         command += ['--work-dir', str(folder), *self._options(member)]
-        self._call(command, self.args.gpus, member.environment)
-        if not self.args.dry_run:
-            (make_folder(folder) / 'trained').touch()
+        if self._once(folder, command, self.args.gpus, member.environment):
+            # What others have tested of an earlier training is out of date.
+            for other in self.recipe.members:
+                if other.tests == member.label:
+                    done = self._tested(other) / _FINISHED
+                    done.unlink(missing_ok=True)
 
     def _test(self, member: Member) -> None:
-        folder = self._folder(member)
-        if (folder / 'tested').is_file():
-            return
         trained = next(
-            m
+            self._folder(m)
             for m in self.recipe.members
             if m.label == (member.tests or member.label)
         )
         checkpoint = 'CHECKPOINT'
-        if not self.args.dry_run:
-            last = self._folder(trained) / 'last_checkpoint'
-            checkpoint = last.read_text().strip()
-        cfg = self._read(member)
+        if (trained / _FINISHED).is_file():
+            checkpoint = (trained / 'last_checkpoint').read_text().strip()
+        folder = self._tested(member)
         config = str(self._config(member))
-        if 'mutual' in cfg.model:
+        if folder.name == 'table':
             command = ['tools/build_table.py', config, checkpoint]
-            command += ['--out', str(folder / 'table')]
+            command += ['--out', str(folder)]
             if self.args.small:
                 command += self._ends(config)
             elif self.args.step is not None:
                 command += ['--step', str(self.args.step)]
         else:
             command = ['tools/test.py', config, checkpoint, '--work-dir']
-            command += [str(folder / 'test'), '--out-item', 'metrics']
-            command += ['--out', str(folder / 'metrics.json')]
+            command += [str(folder), '--out-item', 'metrics', '--out']
+            command += [str(folder.parent / 'metrics.json')]
         command += self._options(member)
-        self._call(command, 1, member.environment)
-        if not self.args.dry_run:
-            (make_folder(folder) / 'tested').touch()
+        self._once(folder, command, 1, member.environment)
+
+    def _tested(self, member: Member) -> Path:
+        """Folder of its test: of a query table, or of a stock network."""
+        kind = 'table' if 'mutual' in self._read(member).model else 'test'
+        return self._folder(member) / kind
 
     def _ends(self, config: str) -> List[str]:
         """Only the full subnet and the smallest one, if there are several."""
@@ -242,19 +244,55 @@ class Experiment:
         space = SubnetSpace(**{k: mutual[k] for k in _SPACE if k in mutual})
         return ['--subnet', str(space.full), str(space.smallest)]
 
+    def _once(
+        self,
+        folder: Path,
+        command: List[str],
+        gpus: int,
+        environment: Mapping[str, str],
+    ) -> bool:
+        """Run what has not finished in its folder, and say whether it ran.
+
+        What another command has begun there is neither taken for the result
+        of this one nor gone on with.
+        """
+        line = _line(command, gpus, environment)
+        begun = folder / _COMMAND
+        if begun.is_file() and begun.read_text() != line:
+            raise UsageError(
+                f'{folder} is of the command "{begun.read_text()}", which now '
+                f'is "{line}": remove the folder, or give another --out'
+            )
+        if (folder / _FINISHED).is_file():
+            return False
+        if not self.args.dry_run:
+            make_folder(folder)
+            with atomic_write(begun) as file:
+                file.write(line.encode())
+        self._call(command, gpus, environment)
+        if not self.args.dry_run:
+            (folder / _FINISHED).touch()
+        return True
+
     def _call(
         self,
         command: List[str],
         gpus: int = 1,
-        environment: Optional[Dict[str, str]] = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        variables = [f'{k}={v}' for k, v in (environment or {}).items()]
-        launcher = ['python']
-        if gpus > 1:
-            launcher = ['torchrun', '--nproc_per_node', str(gpus)]
-        print(' '.join(['$', *variables, *launcher, *command]), flush=True)
+        print(f'$ {_line(command, gpus, environment)}', flush=True)
         if not self.args.dry_run:
-            call(command, gpus, dict(environment or {}))
+            call(command, gpus, dict(environment))
+
+
+def _line(
+    command: List[str], gpus: int, environment: Mapping[str, str]
+) -> str:
+    variables = [f'{k}={v}' for k, v in environment.items()]
+    launcher = ['python']
+    if gpus > 1:
+        launcher = ['torchrun', '--nproc_per_node', str(gpus)]
+    return ' '.join([*variables, *launcher, *command])
 
 
 def call(command: List[str], gpus: int, environment: Dict[str, str]) -> None:

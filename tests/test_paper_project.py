@@ -1,8 +1,10 @@
 """projects: the paper's experiments, from the first config to the report."""
 
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,21 +73,26 @@ def test_commands(modules, tmp_path, capsys):
         paper.Experiment(recipe, tmp_path, arguments(start=['wrong=a.pth']))
 
 
+@pytest.fixture
+def called(modules, monkeypatch):
+    """The commands, each of which does nothing but leave a checkpoint."""
+    commands = []
+
+    def call(command, gpus, environment):
+        commands.append(command)
+        if 'train.py' in command[0]:
+            folder = Path(command[command.index('--work-dir') + 1])
+            (folder / 'last_checkpoint').write_text(str(folder / 'a.pth'))
+
+    monkeypatch.setattr(modules[0], 'call', call)
+    return commands
+
+
 def test_a_test_without_training_takes_the_others_checkpoint(
-    modules, tmp_path, monkeypatch
+    modules, tmp_path, called
 ):
     pytest.importorskip('mmaction')
     paper, recipes = modules
-    called = []
-
-    def call(command, gpus, environment):
-        called.append(command)
-        if 'train.py' in command[0]:
-            folder = Path(command[command.index('--work-dir') + 1])
-            folder.mkdir(parents=True)
-            (folder / 'last_checkpoint').write_text(str(folder / 'a.pth'))
-
-    monkeypatch.setattr(paper, 'call', call)
     experiment = paper.Experiment(
         recipes.RECIPES['video-slow'], tmp_path, arguments()
     )
@@ -96,6 +103,44 @@ def test_a_test_without_training_takes_the_others_checkpoint(
     assert called[2][2] == str(tmp_path / 'MutualNet/a.pth')
     experiment.run()
     assert len(called) == 5, 'what is finished was done again'
+    shutil.rmtree(tmp_path / 'MutualNet')
+    experiment.run()
+    kinds = [Path(command[0]).stem for command in called[5:]]
+    assert kinds == [train, table, table], 'ten views are of an old training'
+
+
+@pytest.mark.parametrize('stopped', [False, True])
+def test_a_changed_command_does_not_take_old_results(
+    stopped, modules, tmp_path, called, monkeypatch
+):
+    """Neither finished ones, nor those of a training that was stopped."""
+    paper, recipes = modules
+    one = recipes.Member('a', 'classification/resnet50_8xb64_in1k')
+
+    def run(member, **given):
+        recipe = recipes.Recipe('one', (member,))
+        paper.Experiment(recipe, tmp_path, arguments(**given)).run()
+
+    if stopped:
+        monkeypatch.setattr(paper, 'call', lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(one)
+    else:
+        run(one)
+    changed = replace(one, options={'optim_wrapper.optimizer.lr': 0.1})
+    other = replace(one, config='classification/seresnet50_8xb64_in1k')
+    for member, given, shown in (
+        (changed, {}, 'optimizer.lr=0.1'),
+        (other, {}, 'seresnet50'),
+        (one, dict(gpus=8), 'nproc_per_node 8'),
+        (one, dict(gpus=8, dry_run=True), 'nproc_per_node 8'),
+    ):
+        before = len(called)
+        with pytest.raises(UsageError, match=shown) as caught:
+            run(member, **given)
+        assert 'configs/classification/resnet50_8xb64' in str(caught.value)
+        assert str(tmp_path / 'a') in str(caught.value)
+        assert len(called) == before
 
 
 def test_a_small_one_runs(modules, tmp_path, monkeypatch):

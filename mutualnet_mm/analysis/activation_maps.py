@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import ConfigError
 from ..subnet import Subnet
 from .probe import cam_method, probed
+from .view import image_size
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,16 @@ def detector_map(
         ConfigError: If the backbone hands on no map.
     """
     own, samples = net.task.resize(net, inputs, data_samples, net.subnet)
-    height, width = samples[0].img_shape[:2]
-    inside = height / own.shape[-2], width / own.shape[-1]
+    # What the pipeline padded, and what the batch was padded by.
+    image, padded = image_size(data_samples[0]), data_samples[0].img_shape
+    (height, width), (own_height, own_width) = (
+        samples[0].img_shape[:2],
+        own.shape[-2:],
+    )
+    inside = (
+        image[0] / padded[0] * height / own_height,
+        image[1] / padded[1] * width / own_width,
+    )
     seen: List[Tensor] = []
     with probed(net) as layer, torch.enable_grad():
         handle = layer.register_forward_hook(
@@ -192,7 +201,11 @@ def detector_map(
 
 
 class _Undetached(TorchFunctionMode):
-    """Keeps the graph of predictions: stock dense heads detach them first."""
+    """Makes ``Tensor.detach`` hand on its tensor, graph and all.
+
+    Stock dense heads detach their outputs before they make detections of
+    them, whose scores would have no gradient.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: Any = None

@@ -4,9 +4,11 @@
 from typing import List, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
 from torch import nn
 
-from ..errors import UsageError
+from ..config.pipelines import stage_datasets
+from ..errors import ConfigError, UsageError
 from ..models.training_record import TrainingRecord
 from .trained import TrainedNetwork
 
@@ -20,10 +22,21 @@ def class_names(cfg: Config, checkpoint: str) -> Optional[List[str]]:
 
     Returns:
         list[str] or None: In order; None where neither names any.
+
+    Raises:
+        ConfigError: If they are in a file that cannot be read.
     """
-    meta = TrainingRecord(checkpoint).dataset_meta
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    names = meta.get('classes') or dataset.get('metainfo', {}).get('classes')
+    names = TrainingRecord(checkpoint).dataset_meta.get('classes')
+    for _, dataset in stage_datasets(cfg, ('test',)):
+        names = names or (dataset.get('metainfo') or {}).get('classes')
+    if isinstance(names, str):  # a file of one name in each line
+        try:
+            names = list_from_file(names)
+        except OSError as error:
+            raise ConfigError(
+                f'metainfo.classes {names!r} cannot be read ({error}): name '
+                'a file of one class in each line, or list the names'
+            ) from error
     return None if names is None else [str(name) for name in names]
 
 
@@ -73,9 +86,13 @@ def chosen_class(
         text (str, optional): As for :func:`find_class`; None for no class.
 
     Returns:
-        tuple: Names or None; number or None.
+        tuple: Names, None where there are none or not as many as classes,
+        which then are another data set's; number or None.
     """
     names = class_names(network.cfg, checkpoint)
+    number = number_of_classes(network.model)
+    if names is not None and len(names) != number:
+        names = None
     if text is None:
         return names, None
-    return names, find_class(text, names, number_of_classes(network.model))
+    return names, find_class(text, names, number)

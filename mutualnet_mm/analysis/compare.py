@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ..errors import UsageError
+from ..models.training_record import TrainingRecord
 from .matching import unmatched
 from .trained import TrainedNetwork
 
@@ -48,6 +49,31 @@ class Comparison(NamedTuple):
     found: int
     only_here: List[int]
     missed: List[int]
+
+
+def shared_meta(checkpoints: Sequence[str]) -> dict:
+    """Return the metadata of the classes that networks were trained for.
+
+    Args:
+        checkpoints (Sequence[str]): Files of the networks.
+
+    Raises:
+        UsageError: If they name different classes: detections of the same
+            number would count as the same.
+    """
+    metas = [TrainingRecord(path).dataset_meta for path in checkpoints]
+    known = [
+        (path, tuple(meta['classes']))
+        for path, meta in zip(checkpoints, metas)
+        if meta.get('classes')
+    ]
+    for path, classes in known:
+        if classes != known[0][1]:
+            raise UsageError(
+                f'{known[0][0]!r} and {path!r} were trained for different '
+                'classes: compare networks of the same data set'
+            )
+    return metas[0]
 
 
 class Detectors:

@@ -2,15 +2,14 @@
 """Activation along the frames of a clip, as in Fig. 4."""
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..files import atomic_write
 from ..models.clips import frame_indices
 from .frame_activation import FrameActivation
-from .map_figures import class_name, lay_over
+from .map_figures import class_name, lay_over, save_arrays
 from .pixels import enlarge_map
 
 MOST_FRAMES = 12  # that a figure shows side by side
@@ -99,15 +98,11 @@ def save_frames(
     Raises:
         UsageError: If it cannot be written.
     """
-    arrays: Dict[str, Any] = {}
-    for one in found:
-        name = str(one.subnet)
-        arrays[name] = one.maps
-        for key in ('frames', 'curve', 'label', 'score', 'predicted'):
-            arrays[f'{name}/{key}'] = np.array(getattr(one, key))
-    with atomic_write(path) as file:
-        np.savez_compressed(file, **arrays)
+    beside = ('frames', 'curve', 'label', 'score', 'predicted')
+    save_arrays(found, 'maps', beside, path)
 
 
 def _title(one: FrameActivation, names: Optional[Sequence[str]]) -> str:
-    return f'{one.subnet}\n{class_name(one.label, names)} {one.score:.2f}'
+    return (
+        f'{one.subnet}\n{class_name(one.label, names)}, score {one.score:.2f}'
+    )

@@ -34,16 +34,19 @@ def describe_gradients(found: Decomposition) -> str:
             continue
         by_layer = {
             layer.name: cosine
-            for layer in found.layers
+            for layer in found.matrices
             for cosine in [layer.cosines[pair][0]]
-            if layer.is_matrix and cosine is not None
+            if cosine is not None
         }
         order = sorted(by_layer, key=lambda name: by_layer[name])
+        median = found.median(pair)
+        middle = '' if median is None else f', median {median:.2f}'
         against = sum(cosine < 0 for cosine in by_layer.values())
         around = '' if spread is None else f' ± {spread:.2f}'
         lines.append(
-            f'{a} and {b}: cosine {mean:.2f}{around}, below zero in '
-            f'{against} of {len(by_layer)} layers; least in '
+            f'{a} and {b}: cosine {mean:.2f}{around} of all layers as one'
+            f'{middle}, below zero in {against} of {len(by_layer)} layers; '
+            f'least in '
             f'{_listed(order[:_NAMED], by_layer)}; most in '
             f'{_listed(order[: -_NAMED - 1 : -1], by_layer)}'
         )
@@ -85,13 +88,14 @@ def save_gradients(found: Decomposition, out: Union[str, Path]) -> None:
         found (Decomposition): What is written.
         out (str or Path): The folder.
     """
-    rows = gradient_rows(found)
+    rows, pairs = gradient_rows(found), found.whole.cosines
     content = dict(
         subnets=found.subnets,
         num_batches=found.num_batches,
         difference=found.difference,
         largest=found.largest,
         outside=found.outside,
+        medians={_both(pair): found.median(pair) for pair in pairs},
         layers=rows,
     )
     text = f'{json.dumps(content, indent=2, allow_nan=False)}\n'
@@ -109,7 +113,7 @@ def plot_gradients(found: Decomposition) -> Figure:
     subnets: red where they agree, blue where they conflict, grey where a
     gradient is zero.
     """
-    layers = [layer for layer in found.layers if layer.is_matrix]
+    layers = found.matrices
     pairs = list(found.whole.cosines)
     width = max(7.0, 3.5 + 0.17 * len(layers))
     figure = Figure(

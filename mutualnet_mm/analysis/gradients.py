@@ -8,13 +8,12 @@ opposite ways, one unlearns what the other learns.
 """
 
 import copy
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import combinations
 from typing import (
     Any,
     Dict,
     Iterable,
-    Iterator,
     List,
     NamedTuple,
     Optional,
@@ -25,44 +24,23 @@ from typing import (
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
-from ..engine.hooks import calibration_batches
-from ..errors import ConfigError
+from ..errors import ConfigError, UsageError
 from ..models import MutualLearningMixin
-from ..models.draws import same_draws
-from ..models.gradients import GradientSum
-from ..models.head_state import unchanged_state
 from ..models.static import static_model
-from ..sampler import GivenSubnets
 from ..subnet import Subnet
 from .double import as_double, in_double
-
-Gradients = Dict[str, Tensor]
-"""By the name of a parameter; one that no loss reaches is missing."""
+from .step_gradients import Gradients, step_gradients
 
 Pair = Tuple[str, str]
 """Names of two subnets."""
 
 
-class StepGradients(NamedTuple):
-    """Of one training step.
-
-    Attributes:
-        joint (dict): Of the sum of all losses, from one graph.
-        each (dict): Of each subnet's loss alone, by ``str(subnet)``.
-    """
-
-    joint: Gradients
-    each: Dict[str, Gradients]
-
-
 class LayerGradients(NamedTuple):
     """Of one layer's parameters, on the channels that all subnets share.
 
-    Means over the batches; None where a gradient is zero.
+    Means over the batches; None where a gradient is zero in one of them.
 
     Attributes:
         name (str): As in the model.
@@ -106,137 +84,26 @@ class Decomposition(NamedTuple):
     outside: float
     num_batches: int
 
+    @property
+    def matrices(self) -> List[LayerGradients]:
+        """The convolutions and linear layers."""
+        return [layer for layer in self.layers if layer.is_matrix]
 
-def step_subnets(
-    model: MutualLearningMixin,
-    subnets: Optional[Sequence[Union[str, Subnet]]] = None,
-) -> List[Subnet]:
-    """Subnets of a training step, the full network first.
+    def median(self, pair: Pair) -> Optional[float]:
+        """Median of the cosines of two subnets over :attr:`matrices`.
 
-    With ``resolution_mode='shared'`` (US-Net + multi-scale) the full network
-    has their resolution.
+        The cosine of :attr:`whole` is that of the layers with the largest
+        gradients, often of one alone; here each layer counts the same.
 
-    Args:
-        model (MutualLearningMixin): Whose settings count.
-        subnets (Sequence, optional): Beside the full network. Defaults to
-            what the first step of a training draws.
+        Args:
+            pair (tuple[str]): Names of two subnets.
 
-    Raises:
-        ConfigError: If one is outside of what the model is trained for; if
-            they have several resolutions where all share one; if the full
-            network is trained alone.
-    """
-    sampler, full = model.sampler, model.space.full
-    if subnets is None:
-        chosen = list(sampler.sample(0).values())
-        full, chosen = chosen[0], chosen[1:]
-    else:
-        chosen = model.space.choose(subnets)
-        if sampler.shared:
-            sizes = {(s.resolution, s.frames) for s in chosen}
-            if len(sizes) > 1:
-                raise ConfigError(
-                    f'{", ".join(map(str, chosen))}: all of a step share one '
-                    "size where mutual.resolution_mode='shared'; give them "
-                    "one, or set 'independent'"
-                )
-            full = Subnet(full.width, *sizes.pop())
-    found = list(dict.fromkeys([full, *chosen]))
-    if len(found) < 2 or sampler.single_subnet is not None:
-        raise ConfigError(
-            f'{found[0]} is trained alone: name subnets to compare it with, '
-            'and leave mutual.single_subnet out'
-        )
-    return found
-
-
-def step_gradients(
-    model: MutualLearningMixin,
-    inputs: Tensor,
-    data_samples: Any,
-    subnets: Sequence[Subnet],
-) -> StepGradients:
-    """Gradients of one step, of all subnets and of each alone (Eq. 6).
-
-    Args:
-        model (MutualLearningMixin): Its state is the same afterwards.
-        inputs (Tensor): Preprocessed, at the full resolution.
-        data_samples (Sequence): With the ground truth.
-        subnets (Sequence[Subnet]): The full network first, see
-            :func:`step_subnets`.
-    """
-    names, parameters = zip(
-        *((n, p) for n, p in model.named_parameters() if p.requires_grad)
-    )
-    joint, each = _Joint(), _Each()
-    # One graph of all: a head's counters are put back in between.
-    with torch.autograd.graph.allow_mutation_on_saved_tensors():
-        with _one_step(model, joint, subnets):
-            model.loss(inputs, data_samples)
-        found = torch.autograd.grad(
-            sum(joint.losses), parameters, allow_unused=True
-        )
-    with _one_step(model, each, subnets):
-        model.loss(inputs, data_samples)
-    return StepGradients(
-        _reached(names, found),
-        {
-            str(subnet): _reached(names, gradients)
-            for subnet, gradients in zip(subnets, each.found)
-        },
-    )
-
-
-def _reached(
-    names: Sequence[str], gradients: Sequence[Optional[Tensor]]
-) -> Gradients:
-    pairs = zip(names, gradients)
-    return {name: g.detach() for name, g in pairs if g is not None}
-
-
-class _Joint(GradientSum):
-    """Keeps the graphs of all losses."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.losses: List[Tensor] = []
-
-    def add(self, loss: Tensor) -> None:
-        """Keep it: it is differentiated with the others."""
-        self.losses.append(loss)
-
-
-class _Each(GradientSum):
-    """Keeps the gradients of each loss."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: List[List[Optional[Tensor]]] = []
-
-    def add(self, loss: Tensor) -> None:
-        """Differentiate one loss, and add it to no other."""
-        self._gradients = [None] * len(self._parameters)
-        super().add(loss)
-        self.found.append(self._gradients)
-
-
-@contextmanager
-def _one_step(
-    model: Any, gradients: GradientSum, subnets: Sequence[Subnet]
-) -> Iterator[None]:
-    """Train the given subnets inside; every block draws the same numbers."""
-    tags = ['full', *map(str, subnets[1:])]
-    given = GivenSubnets(model.sampler, dict(zip(tags, subnets)))
-    before = model.sampler, model._gradients, model.training
-    with torch.random.fork_rng(), same_draws(), unchanged_state(model):
-        torch.manual_seed(0)
-        try:
-            model.sampler, model._gradients = given, gradients
-            model.train()
-            yield
-        finally:
-            model.sampler, model._gradients = before[:2]
-            model.train(before[2])
+        Returns:
+            float or None: None if no layer has a cosine.
+        """
+        cosines = [layer.cosines[pair][0] for layer in self.matrices]
+        known = [cosine for cosine in cosines if cosine is not None]
+        return float(np.median(known)) if known else None
 
 
 def used_parameters(
@@ -285,6 +152,7 @@ def decompose(
     Raises:
         ConfigError: If there is no batch, or if the model cannot run in
             double precision.
+        UsageError: If a gradient is not finite.
     """
     model = copy.deepcopy(model)
     if double:
@@ -305,6 +173,11 @@ def decompose(
                 inputs, samples = as_double(inputs), as_double(samples)
             joint, each = step_gradients(model, inputs, samples, subnets)
         for parameter, gradient in joint.items():
+            if not gradient.isfinite().all():
+                raise UsageError(
+                    f'the gradient of {parameter} is not finite: take an '
+                    'earlier checkpoint, or other batches'
+                )
             parts = [g[parameter] for g in each.values() if parameter in g]
             summed = torch.stack(parts).sum(0)
             differences.append((gradient - summed).abs().max().item())
@@ -387,27 +260,8 @@ def _of(gradients: Gradients, parameter: str, mask: Tensor) -> Tensor:
 def _mean(
     values: Sequence[float],
 ) -> Tuple[Optional[float], Optional[float]]:
-    """Mean and standard deviation of the sample, of what is a number."""
-    numbers = [v for v in values if v == v]
-    if not numbers:
+    """Mean and standard deviation of a sample, if all of it are numbers."""
+    if np.isnan(values).any():
         return None, None
-    spread = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
-    return float(np.mean(numbers)), spread
-
-
-def training_batches(
-    cfg: Config, model: MutualLearningMixin, number: int
-) -> Iterator[Tuple[Tensor, Any]]:
-    """Yield batches as a training sees them, the same ones on every call.
-
-    Args:
-        cfg (Config): Its ``train_dataloader`` counts.
-        model (MutualLearningMixin): Preprocesses them.
-        number (int): How many at most.
-    """
-    hub = MessageHub.get_current_instance()
-    if 'iter' not in hub.runtime_info:  # batch augmentations ask for it
-        hub.update_info('iter', 0)
-    for batch in calibration_batches(cfg.train_dataloader, number):
-        data = model.data_preprocessor(batch, True)
-        yield data['inputs'], data['data_samples']
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return float(np.mean(values)), spread

@@ -8,8 +8,11 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from ..config.pipelines import loaders_of
 from ..errors import ConfigError, UsageError
 from ..files import atomic_write, csv_text
 from ..progress_bars import track
@@ -55,7 +58,7 @@ class Accuracy:
 
     Attributes:
         subnet (str): Such as ``'0.5x-160'``.
-        threshold (float): Of its maximum, above which a map is in the box.
+        threshold (float): Of its maximum, from which on a map is in the box.
         group (str): Of :data:`GROUPS`.
         images (int): In the group.
         right (int): Of them, localised.
@@ -122,6 +125,33 @@ def overlaps_of(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return common / ((box[2:] - box[:2]).prod() + areas - common)
 
 
+def check_localization(
+    cfg: Config, truth: TrueBoxes, thresholds: Sequence[float]
+) -> None:
+    """Refuse what :func:`localize` cannot do, before a network is loaded.
+
+    Args:
+        cfg (Config): Its first test set counts.
+        truth (TrueBoxes): Of the test set's images.
+        thresholds (Sequence[float]): Fractions of a map's maximum.
+
+    Raises:
+        ConfigError: If an image has no box, or the test pipeline is not one
+            that boxes can be followed through.
+        UsageError: If a threshold is not between 0 and 1.
+    """
+    for threshold in thresholds:
+        if not 0 < threshold < 1:
+            raise UsageError(
+                f'threshold {threshold}: give a fraction of the maximum, '
+                'between 0 and 1'
+            )
+    check_view(cfg)
+    images: Any = _loader(cfg).dataset
+    for index in range(len(images)):
+        truth.of(images.get_data_info(index)['img_path'])
+
+
 def localize(
     network: TrainedNetwork,
     truth: TrueBoxes,
@@ -152,13 +182,7 @@ def localize(
             'boxes are found with the maps of classifiers, and this model is '
             f'for {network.model.task.name}'
         )
-    for threshold in thresholds:
-        if not 0 < threshold < 1:
-            raise UsageError(
-                f'threshold {threshold}: give a fraction of the maximum, '
-                'between 0 and 1'
-            )
-    check_view(network.cfg)
+    check_localization(network.cfg, truth, thresholds)
     nets = [network.static(subnet) for subnet in network.subnets]
     found = []
     for inputs, samples in _batches(network):
@@ -240,6 +264,21 @@ def summarize(
     return rows
 
 
+def check_table_file(path: Union[str, Path]) -> str:
+    """Return the suffix of a file to write, if it is one that we write.
+
+    Args:
+        path (str or Path): File to write.
+
+    Raises:
+        UsageError: If it ends neither in ``.json`` nor in ``.csv``.
+    """
+    kind = Path(path).suffix
+    if kind not in ('.json', '.csv'):
+        raise UsageError(f'{str(path)!r}: name a .json or .csv file')
+    return kind
+
+
 def save_accuracies(
     rows: Sequence[Accuracy],
     found: Sequence[Localized],
@@ -257,27 +296,29 @@ def save_accuracies(
     Raises:
         UsageError: If it ends in neither, or cannot be written.
     """
-    kind = Path(path).suffix
+    kind = check_table_file(path)
     table = [asdict(row) for row in rows]
     if kind == '.json':
         content = dict(
             settings=settings, rows=table, images=[asdict(f) for f in found]
         )
         text = json.dumps(content, indent=1).encode()
-    elif kind == '.csv':
-        text = csv_text(table)
     else:
-        raise UsageError(f'{str(path)!r}: name a .json or .csv file')
+        text = csv_text(table)
     with atomic_write(path) as file:
         file.write(text)
 
 
+def _loader(cfg: Config) -> Any:
+    """Read the first test set."""
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    _, loader = next(loaders_of(cfg, 'test'))
+    return Runner.build_dataloader(loader, seed=0)
+
+
 def _batches(network: TrainedNetwork) -> Iterator[Tuple[Any, List[Any]]]:
-    loader = network.cfg.test_dataloader
-    if not isinstance(loader, dict):
-        loader = loader[0]
     preprocessor = network.model.data_preprocessor
-    batches = Runner.build_dataloader(loader, seed=0)
+    batches = _loader(network.cfg)
     for batch in track(batches, 'localising', len(batches)):
         data = preprocessor(batch, False)
         yield data['inputs'], data['data_samples']

@@ -83,6 +83,37 @@ def save_figure(figure: Figure, path: Union[str, Path]) -> None:
         figure.savefig(file, dpi=100, format='png')
 
 
+def save_arrays(
+    found: Sequence[Any],
+    values: str,
+    others: Sequence[str],
+    path: Union[str, Path],
+) -> None:
+    """Write what subnets have found as ``.npz``.
+
+    Args:
+        found (Sequence): With a ``subnet`` each, all different.
+        values (str): Attribute that is written by the subnet's very name,
+            such as ``0.5x-16``.
+        others (Sequence[str]): Those beside it, such as ``0.5x-16/label``; -1
+            stands for None.
+        path (str or Path): File to write.
+
+    Raises:
+        UsageError: If it cannot be written.
+    """
+    arrays: Dict[str, Any] = {}
+    for one in found:
+        arrays[str(one.subnet)] = getattr(one, values)
+        for key in others:
+            value = getattr(one, key)
+            arrays[f'{one.subnet}/{key}'] = np.array(
+                -1 if value is None else value
+            )
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **arrays)
+
+
 def save_maps(maps: Sequence[ActivationMap], path: Union[str, Path]) -> None:
     """Write raw maps as ``.npz``.
 
@@ -96,16 +127,7 @@ def save_maps(maps: Sequence[ActivationMap], path: Union[str, Path]) -> None:
     Raises:
         UsageError: If it cannot be written.
     """
-    arrays: Dict[str, Any] = {}
-    for found in maps:
-        name = str(found.subnet)
-        arrays[name] = found.values
-        arrays[f'{name}/score'] = np.array(found.score)
-        for key in ('label', 'predicted'):
-            value = getattr(found, key)
-            arrays[f'{name}/{key}'] = np.array(-1 if value is None else value)
-    with atomic_write(path) as file:
-        np.savez_compressed(file, **arrays)
+    save_arrays(maps, 'values', ('label', 'score', 'predicted'), path)
 
 
 def output_names(files: Sequence[str]) -> List[str]:
@@ -141,7 +163,7 @@ def class_name(label: Optional[int], names: Optional[Sequence[str]]) -> str:
 
 def _title(found: ActivationMap, names: Optional[Sequence[str]]) -> str:
     label = class_name(found.label, names)
-    return f'{found.subnet}\n{label} {found.score:.2f}'
+    return f'{found.subnet}\n{label}, score {found.score:.2f}'
 
 
 def _show(axes: Axes, pixels: np.ndarray, title: str) -> None:

@@ -16,7 +16,7 @@ def cam_method(name: str) -> Type:
     """Return a class of torchcam.
 
     Args:
-        name (str): ``'CAM'`` or ``'GradCAM'``.
+        name (str): ``'CAM'``, ``'GradCAM'`` or ``'LayerCAM'``.
 
     Raises:
         UsageError: If torchcam is not installed.

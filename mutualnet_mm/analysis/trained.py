@@ -1,7 +1,8 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """A trained checkpoint, ready to be looked at subnet by subnet."""
 
-from typing import Any, List, Optional, Sequence, Union
+from functools import cached_property
+from typing import Any, List, Sequence, Union
 
 import torch
 from mmengine.config import Config
@@ -9,7 +10,9 @@ from torch import nn
 
 from ..deploy.inputs import InputPipeline
 from ..engine import calibrate
+from ..engine.calibration import SubnetStatistics
 from ..engine.hooks import calibration_recipe
+from ..errors import ConfigError
 from ..models.build import build_model
 from ..models.checkpoints import load_trained
 from ..models.static import static_model
@@ -24,23 +27,25 @@ class TrainedNetwork:
         cfg (Config): As :func:`~.config.load_config` returns it.
         checkpoint (str): File of mutual learning, or of a stock training of
             the same model.
-        subnets (Sequence[str or Subnet]): Whose statistics to collect, from
-            the data that the config's ``BNCalibrationHook`` names. Those of
-            the full network, or of the one that is trained alone, are the
-            running ones.
+        subnets (Sequence[str or Subnet]): Whose statistics to collect when
+            they are first asked for, from the data that the config's
+            ``BNCalibrationHook`` names. Those of the full network, or of the
+            one that is trained alone, are the running ones.
         calibrated (bool): Whether statistics are collected. Otherwise each
             subnet has the leading running ones. Defaults to True.
         device (str or torch.device): Where to run. Defaults to ``'cpu'``.
+        tasks (Sequence[str]): Those that what follows is for, such as
+            ``'detection'``. Defaults to any.
 
     Attributes:
         model (MutualLearningMixin): In evaluation mode.
         subnets (list[Subnet]): As given, in order.
-        statistics (dict): By ``str(subnet)``.
 
     Raises:
         UsageError: If the checkpoint does not fit the config, or was not
             trained for a subnet.
-        ConfigError: If a subnet is outside of the config's range.
+        ConfigError: If a subnet is outside of the config's range, or the
+            model is for another task.
     """
 
     def __init__(
@@ -50,22 +55,37 @@ class TrainedNetwork:
         subnets: Sequence[Union[str, Subnet]],
         calibrated: bool = True,
         device: Union[str, torch.device] = 'cpu',
+        tasks: Sequence[str] = (),
     ) -> None:
         self.cfg = cfg
         self.model: Any = build_model(cfg)
+        task = self.model.task.name
+        if tasks and task not in tasks:
+            raise ConfigError(
+                f'the model is for {task}, and this is for '
+                f'{" or ".join(tasks)}: see docs/analyses.md for others'
+            )
         self.subnets: List[Subnet] = self.model.space.choose(subnets)
         load_trained(self.model, checkpoint)
         self.model.check_trained(self.subnets)
         self.model.to(device).eval()
         primary = self.model.sampler.primary
-        narrow = [subnet for subnet in self.subnets if subnet != primary]
-        self.statistics = {}
-        if calibrated and narrow:
-            recipe = calibration_recipe(cfg)
-            batches = track(
-                recipe.batches_of(cfg), 'calibrating', recipe.num_batches
-            )
-            self.statistics = calibrate(self.model, narrow, batches)
+        self._narrow = [s for s in self.subnets if s != primary]
+        self._recipe = (
+            calibration_recipe(cfg) if calibrated and self._narrow else None
+        )
+
+    @cached_property
+    def statistics(self) -> SubnetStatistics:
+        """Collected batch-norm statistics, by ``str(subnet)``."""
+        if self._recipe is None:
+            return {}
+        batches = track(
+            self._recipe.batches_of(self.cfg),
+            'calibrating',
+            self._recipe.num_batches,
+        )
+        return calibrate(self.model, self._narrow, batches)
 
     def static(self, subnet: Union[str, Subnet]) -> nn.Module:
         """A subnet as a stock model of its size, see :func:`static_model`.
@@ -76,11 +96,7 @@ class TrainedNetwork:
         statistics = self.statistics.get(str(subnet))
         return static_model(self.model, subnet, statistics)
 
-    @property
+    @cached_property
     def inputs(self) -> InputPipeline:
         """Reads files as the config's test pipeline does."""
-        if self._inputs is None:
-            self._inputs = InputPipeline(self.cfg, self.model)
-        return self._inputs
-
-    _inputs: Optional[InputPipeline] = None
+        return InputPipeline(self.cfg, self.model)

@@ -2,9 +2,9 @@
 """Boxes of the objects in images, from COCO's or ImageNet's annotations."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Dict, List, Tuple, Union
+from typing import Any, Dict, List, Tuple, Union
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,16 +17,18 @@ class TrueBoxes:
 
     An image belongs to the annotation whose path its own ends with, without
     suffixes: ``data/val/n01440764/7.JPEG`` to ``7.xml`` and to
-    ``n01440764/7.xml``.
+    ``n01440764/7.xml``. Which of several classes is an image's own is not
+    known here: the boxes of one image must be of one class.
 
     Args:
         path (str or Path): A ``.json`` file in COCO's format, or a folder,
             searched with those in it, of ``.xml`` files as PASCAL VOC and
-            ImageNet have them, one for each image. Boxes of crowds do not
-            count.
+            ImageNet have them, one for each image, whose pixels count from
+            1. Boxes of crowds do not count.
 
     Raises:
-        ConfigError: If there is nothing like that, or it cannot be read.
+        ConfigError: If there is nothing like that, it cannot be read, or two
+            of its images have the same name.
     """
 
     def __init__(self, path: Union[str, Path]) -> None:
@@ -47,6 +49,7 @@ class TrueBoxes:
                 "in COCO's format, or a folder of .xml files"
             )
         self._boxes = boxes
+        self._owners: Dict[Tuple[str, ...], str] = {}
 
     def of(self, image: Union[str, Path]) -> np.ndarray:
         """Return the boxes of an image.
@@ -59,20 +62,43 @@ class TrueBoxes:
             the image.
 
         Raises:
-            ConfigError: If it has no box.
+            ConfigError: If it has no box, boxes of several classes, or those
+                of another image that was asked for before.
         """
         parts = Path(image).with_suffix('').parts
         for start in range(len(parts)):
-            found = self._boxes.get(parts[start:])
+            name = parts[start:]
+            found = self._boxes.get(name)
             if found:
-                return np.array(found, float)
+                owner = self._owners.setdefault(name, str(image))
+                if owner != str(image):
+                    raise ConfigError(
+                        f'images {owner!r} and {str(image)!r} have the same '
+                        f'boxes in {str(self.path)!r}, those of '
+                        f'{"/".join(name)!r}: name the images there with '
+                        'their folders'
+                    )
+                return self._of_one_class(image, found)
         raise ConfigError(
             f'image {str(image)!r} has no box in {str(self.path)!r}: give the '
             'annotations of the test set, or a test set of images with boxes'
         )
 
+    def _of_one_class(
+        self, image: Union[str, Path], found: List['_Box']
+    ) -> np.ndarray:
+        classes = sorted({str(name) for name, _ in found})
+        if len(classes) > 1:
+            raise ConfigError(
+                f'image {str(image)!r} has boxes of the classes '
+                f'{", ".join(classes)} in {str(self.path)!r}: leave only '
+                'those of the class that it is labelled with'
+            )
+        return np.array([edges for _, edges in found], float)
 
-_Boxes = Dict[Tuple[str, ...], List[List[float]]]
+
+_Box = Tuple[Any, List[float]]  # its class, its edges
+_Boxes = Dict[Tuple[str, ...], List[_Box]]
 
 
 def _read_coco(path: Path) -> _Boxes:
@@ -87,13 +113,21 @@ def _read_coco(path: Path) -> _Boxes:
             if not annotation.get('iscrowd'):
                 left, top, width, height = map(float, annotation['bbox'])
                 edges = [left, top, left + width, top + height]
-                boxes[names[annotation['image_id']]].append(edges)
+                kind = annotation.get('category_id')
+                boxes[names[annotation['image_id']]].append((kind, edges))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ConfigError(
             f"annotations {str(path)!r} are not in COCO's format "
             f'({type(error).__name__}: {error}): they need images with id and '
             'file_name, and annotations with image_id and bbox'
         ) from error
+    twice = [name for name, n in Counter(names.values()).items() if n > 1]
+    if twice:
+        raise ConfigError(
+            f'annotations {str(path)!r} have two images that are named '
+            f'{"/".join(twice[0])!r} without suffix: give each a name of its '
+            'own'
+        )
     return dict(boxes)
 
 
@@ -101,13 +135,10 @@ def _read_folder(folder: Path) -> _Boxes:
     boxes: _Boxes = {}
     for file in sorted(folder.rglob('*.xml')):
         try:
-            objects = ElementTree.parse(file).getroot().iter('bndbox')
             found = [
-                [
-                    float(box.findtext(edge) or '')
-                    for edge in ('xmin', 'ymin', 'xmax', 'ymax')
-                ]
-                for box in objects
+                (item.findtext('name'), _edges(box))
+                for item in ElementTree.parse(file).getroot().iter('object')
+                for box in item.iter('bndbox')
             ]
         except (ElementTree.ParseError, ValueError, OSError) as error:
             raise ConfigError(
@@ -116,3 +147,12 @@ def _read_folder(folder: Path) -> _Boxes:
             ) from error
         boxes[file.relative_to(folder).with_suffix('').parts] = found
     return boxes
+
+
+def _edges(box: ElementTree.Element) -> List[float]:
+    """Edges, whose last pixels are inside and whose first one is 1."""
+    left, top, right, bottom = (
+        float(box.findtext(edge) or '')
+        for edge in ('xmin', 'ymin', 'xmax', 'ymax')
+    )
+    return [max(left - 1, 0.0), max(top - 1, 0.0), right, bottom]

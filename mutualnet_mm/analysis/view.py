@@ -69,3 +69,21 @@ def to_original(
     top, left = (round((r - s) / 2) for r, s in zip(resized, size))
     moved = box + [left, top, left, top]
     return moved / [width_scale, height_scale, width_scale, height_scale]
+
+
+def image_size(sample: Any) -> Tuple[int, int]:
+    """Height and width of an input, without what its pipeline has padded.
+
+    Args:
+        sample (DataSample): With ``img_shape``, and where the image was
+            resized and padded, as for YOLOX, ``ori_shape`` and
+            ``scale_factor``.
+    """
+    height, width = sample.img_shape[:2]
+    if 'ori_shape' not in sample or 'scale_factor' not in sample:
+        return height, width
+    width_scale, height_scale = sample.scale_factor[:2]
+    return (
+        min(height, round(sample.ori_shape[0] * height_scale)),
+        min(width, round(sample.ori_shape[1] * width_scale)),
+    )

@@ -119,6 +119,7 @@ def _macs(start: float, end: float) -> str:
 
 
 def _scaled(value: float) -> Tuple[str, str]:
+    value = float(f'{value:.3g}')  # 999.6 M is 1.00 G
     size, unit = next(((s, u) for s, u in _UNITS if value >= s), (1.0, ''))
     digits = max(0, 2 - len(str(int(value / size))) + 1)
     return f'{value / size:.{digits}f}', unit

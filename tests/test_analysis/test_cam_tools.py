@@ -55,7 +55,7 @@ def test_cam(files, pictures, tmp_path):
             np.testing.assert_array_equal(saved[subnet], own.values)
             assert saved[f'{subnet}/label'] == own.label
             assert next(lines) == (
-                f'{image}: {subnet}: class {own.label} {own.score:.3f}'
+                f'{image}: {subnet}: class {own.label}, score {own.score:.3f}'
             )
 
 
@@ -184,7 +184,59 @@ def test_images_are_not_for_video_networks(video_files, tmp_path):
         *('--out', tmp_path / 'out'),
     )
     assert result.returncode == 1
-    assert 'for videos use tools/analysis/cam_video.py' in result.stderr
+    assert 'the model is for action, and this is for class' in result.stderr
+
+
+def without_calibration(path):
+    """A config whose calibration would end in an error of its own."""
+    cfg = Config.fromfile(path)
+    cfg.train_dataloader.dataset.type = 'Nowhere'
+    cfg.custom_hooks = [dict(type='mutualnet_mm.BNCalibrationHook')]
+    cfg.dump(path)
+
+
+def test_a_task_is_refused_before_calibration(video_files, tmp_path):
+    without_calibration(video_files[0])
+    result = run_program(
+        *(TOOLS / 'cam.py', *video_files, tmp_path / '0.avi'),
+        *('--out', tmp_path / 'out'),
+    )
+    assert 'the model is for action' in result.stderr
+
+
+def test_a_class_is_refused_before_calibration(files, pictures, tmp_path):
+    without_calibration(files[0])
+    command = (TOOLS / 'cam.py', *files, pictures / 'test/0/0.png')
+    assert 'Nowhere' in run_program(*command, '--out', tmp_path / 'a').stderr
+    result = run_program(*command, '--class', 'cat', '--out', tmp_path / 'out')
+    assert "no class 'cat'" in result.stderr
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (('--out', 'a.txt'), "'a.txt': name a .json or .csv file"),
+        (('--threshold', '1.5'), 'threshold 1.5: give a fraction'),
+        (('--threshold', 'nan'), 'threshold nan: give a fraction'),
+        ((), "9.png' has no box"),
+    ],
+)
+def test_localize_checks_before_it_loads(
+    options, message, files, pictures, tmp_path
+):
+    """There is no checkpoint, which would be said otherwise."""
+    boxes = dict(images=[], annotations=[])
+    for i in range(9):
+        boxes['images'].append(dict(id=i, file_name=f'{i % 4}/{i}.png'))
+        boxes['annotations'].append(dict(image_id=i, bbox=[0, 0, 4, 32]))
+    (tmp_path / 'boxes.json').write_text(json.dumps(boxes))
+    result = run_program(
+        *(TOOLS / 'localize.py', files[0], tmp_path / 'nowhere.pth'),
+        *('--boxes', tmp_path / 'boxes.json', *options),
+    )
+    assert result.returncode == 1
+    assert message in result.stderr
 
 
 @pytest.mark.parametrize('order', ['BGR', 'RGB'])

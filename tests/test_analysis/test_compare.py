@@ -19,6 +19,7 @@ from mutualnet_mm.analysis.compare import (
     compare_panels,
     draw_comparison,
     name_networks,
+    shared_meta,
     totals,
 )
 
@@ -170,6 +171,20 @@ def test_refusals(make_config, checkpoint):
     network = TrainedNetwork(make_config(), checkpoint, ['1.0x-32'])
     with pytest.raises(UsageError, match='finds no boxes'):
         Detectors({'one': network})
+
+
+def test_networks_of_different_classes(tmp_path):
+    """The same number would be another class."""
+    paths = []
+    for name, classes in (('a', 'xy'), ('b', 'xy'), ('c', 'yx')):
+        paths.append(str(tmp_path / f'{name}.pth'))
+        meta = dict(dataset_meta=dict(classes=list(classes)))
+        torch.save(dict(state_dict={}, meta=meta), paths[-1])
+    assert shared_meta(paths[:2])['classes'] == ['x', 'y']
+    with pytest.raises(
+        UsageError, match=r"a\.pth' and .*c\.pth' were trained"
+    ):
+        shared_meta(paths)
 
 
 def test_names_are_apart():

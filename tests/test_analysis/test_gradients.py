@@ -13,7 +13,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from programs import run_program
 
-from mutualnet_mm import ConfigError, Subnet
+from mutualnet_mm import ConfigError, Subnet, UsageError
 from mutualnet_mm.analysis.double import as_double
 from mutualnet_mm.analysis.gradient_report import (
     describe_gradients,
@@ -21,12 +21,8 @@ from mutualnet_mm.analysis.gradient_report import (
     plot_gradients,
     save_gradients,
 )
-from mutualnet_mm.analysis.gradients import (
-    decompose,
-    step_gradients,
-    step_subnets,
-    used_parameters,
-)
+from mutualnet_mm.analysis.gradients import _mean, decompose, used_parameters
+from mutualnet_mm.analysis.step_gradients import step_gradients, step_subnets
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis/gradients.py'
 CLASSES = 20  # more than 8, which a layer would keep at every width
@@ -214,7 +210,30 @@ def test_report(classifier, image_batch, tmp_path):
     worst = min(matrices, key=lambda layer: layer.cosines[pair][0])
     text = describe_gradients(found)
     assert f'least in {worst.name} (' in text
+    middle = np.median([layer.cosines[pair][0] for layer in matrices])
+    assert f'of all layers as one, median {middle:.2f}, below' in text
+    assert content['medians'] == {'|'.join(pair): pytest.approx(middle)}
     assert 'own channels: at most 0.0e+00' in text
+
+
+def test_gradients_that_are_not_finite(classifier, image_batch):
+    """The largest difference would be zero, and all angles missing."""
+    model = classifier()
+    subnets = step_subnets(model, ['0.4x-16'])
+    inputs, samples = labelled(image_batch)[:2]
+    broken = inputs.clone()
+    broken[0, 0, 0, 0] = float('nan')
+    with pytest.raises(UsageError, match='gradient of .* is not finite'):
+        decompose(model, [(inputs, samples), (broken, samples)], subnets)
+
+
+def test_an_angle_is_of_all_batches():
+    """Not of those alone in which there is one."""
+    assert _mean([0.5, 0.25]) == pytest.approx(
+        (0.375, np.std([0.5, 0.25], ddof=1))
+    )
+    assert _mean([0.5, float('nan')]) == (None, None)
+    assert _mean([0.5]) == (0.5, None)
 
 
 def test_zero_gradients_have_no_angle(classifier, image_batch):
@@ -298,6 +317,7 @@ def test_tool(make_config, checkpoint, tmp_path, monkeypatch):
     result = run_program(*command, '--num-batches', 1)
     assert result.returncode == 0
     assert '0.5x-16' in result.stdout and 'all layers' in result.stdout
+    assert 'median of layers' in result.stdout
     first = (tmp_path / 'out/gradients.csv').read_text()
     result = run_program(TOOL, 'config.py', checkpoint, *options)
     assert result.returncode == 0

@@ -20,7 +20,7 @@ from mutualnet_mm.analysis.localization import (
     summarize,
 )
 from mutualnet_mm.analysis.true_boxes import TrueBoxes
-from mutualnet_mm.analysis.view import check_view, to_original
+from mutualnet_mm.analysis.view import check_view, image_size, to_original
 
 SUBNETS = ['1.0x-32', '0.5x-16']
 
@@ -236,11 +236,48 @@ XML = (
 
 def test_boxes_in_imagenets_layout(tmp_path):
     (tmp_path / 'n01').mkdir()
-    (tmp_path / 'n01/n01_7.xml').write_text(XML.format(1, 2, 30, 40))
+    (tmp_path / 'n01/n01_7.xml').write_text(XML.format(1, 3, 30, 40))
     (tmp_path / 'val_3.xml').write_text(XML.format(5, 6, 7, 8))
     boxes = TrueBoxes(tmp_path)
-    assert boxes.of('x/train/n01/n01_7.JPEG').tolist() == [[1, 2, 30, 40]]
-    assert boxes.of('x/val/n01/val_3.JPEG').tolist() == [[5, 6, 7, 8]]
+    assert boxes.of('x/train/n01/n01_7.JPEG').tolist() == [[0, 2, 30, 40]]
+    assert boxes.of('x/val/n01/val_3.JPEG').tolist() == [[4, 5, 7, 8]]
+
+
+def test_boxes_that_are_not_an_images_own(tmp_path):
+    file = coco(tmp_path / 'a.json', ['7.png'], [(0, [0, 0, 4, 4], 0)])
+    boxes = TrueBoxes(file)
+    for _ in range(2):
+        assert boxes.of('a/7.png').tolist() == [[0, 0, 4, 4]]
+    with pytest.raises(ConfigError, match="a/7.png' and 'b/7.png' have the"):
+        boxes.of('b/7.png')
+    file = coco(tmp_path / 'b.json', ['7.png', '7.jpg'], [])
+    with pytest.raises(ConfigError, match="two images that are named '7'"):
+        TrueBoxes(file)
+
+
+def test_boxes_of_several_classes(tmp_path):
+    found = dict(
+        images=[dict(id=1, file_name='7.png')],
+        annotations=[
+            dict(image_id=1, bbox=[i, 0, 4, 4], category_id=kind)
+            for i, kind in enumerate((3, 3, 5))
+        ],
+    )
+    path = tmp_path / 'x.json'
+    path.write_text(json.dumps(found))
+    with pytest.raises(ConfigError, match='boxes of the classes 3, 5 in'):
+        TrueBoxes(path).of('7.png')
+    found['annotations'].pop()
+    path.write_text(json.dumps(found))
+    assert len(TrueBoxes(path).of('7.png')) == 2
+    (tmp_path / '7.xml').write_text(
+        XML.format(1, 1, 4, 4).replace(
+            '</annotation>',
+            XML.format(1, 1, 9, 9)[len('<annotation>') :].replace('01', '02'),
+        )
+    )
+    with pytest.raises(ConfigError, match='boxes of the classes n01, n02 in'):
+        TrueBoxes(tmp_path).of('7.png')
 
 
 @pytest.mark.parametrize(
@@ -257,7 +294,9 @@ def test_annotations_that_are_not_there(tmp_path):
         TrueBoxes(tmp_path / 'nowhere')
     with pytest.raises(ConfigError, match='hold no image'):
         TrueBoxes(tmp_path)
-    (tmp_path / '1.xml').write_text('<a><bndbox><xmin>1</xmin></bndbox></a>')
+    (tmp_path / '1.xml').write_text(
+        '<a><object><bndbox></bndbox></object></a>'
+    )
     with pytest.raises(ConfigError, match=r"1\.xml' cannot be read"):
         TrueBoxes(tmp_path)
 
@@ -361,3 +400,21 @@ def test_maps_that_are_not_finite_are_refused(
     truth = TrueBoxes(coco(tmp_path / 'boxes.json', names, boxes))
     with pytest.raises(UsageError, match='map of 1.0x-32 of .* not finite'):
         localize(network, truth)
+
+
+@pytest.mark.parametrize(
+    'original, scale, shape, expected',
+    [
+        ((30, 60), (2.0, 2.0), (120, 120), (60, 120)),  # padded to a square
+        ((30, 60), (1.0, 2.0), (60, 60), (60, 60)),
+        ((30, 60), (2.0, 2.0), (48, 48), (48, 48)),  # cropped
+        ((30, 60), None, (48, 48), (48, 48)),
+    ],
+)
+def test_an_input_without_padding(original, scale, shape, expected):
+    from mmengine.structures import BaseDataElement
+
+    meta = dict(ori_shape=original, img_shape=shape)
+    if scale is not None:
+        meta['scale_factor'] = scale
+    assert image_size(BaseDataElement(metainfo=meta)) == expected

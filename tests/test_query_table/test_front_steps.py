@@ -103,3 +103,17 @@ def test_tool(tmp_path):
     assert out.exists()
     result = run_program(tool, *names)
     assert 'name a picture by --out' in result.stderr
+
+
+@pytest.mark.parametrize(
+    'costs, shown',
+    [
+        ((999.6, 99.96), '1.00 G to 100 M'),
+        ((9.996, 0.9996), '10.0 to 1.00 M'),
+        ((999.4, 99.94), '999 to 99.9 M'),
+    ],
+)
+def test_costs_that_round_to_the_next_unit(costs, shown):
+    large, small = costs
+    table = make_table({'1.0x-224': (large, 70), '0.5x-224': (small, 60)})
+    assert describe_front(table).startswith(f'{shown}: ')

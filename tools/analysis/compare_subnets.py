@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -26,12 +25,13 @@ from mutualnet_mm.analysis.compare import (
     compare_panels,
     draw_comparison,
     name_networks,
+    shared_meta,
     totals,
 )
+from mutualnet_mm.analysis.map_figures import output_names, save_figure
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import one_line_errors, trained_parser
 from mutualnet_mm.files import atomic_write, make_folder
-from mutualnet_mm.models.training_record import TrainingRecord
 from mutualnet_mm.progress_bars import track
 
 
@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
         help='least overlap of detections of one object, default: %(default)s',
     )
     parser.add_argument('--out', required=True, help='folder of the results')
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def open_networks(args) -> dict:
@@ -94,22 +94,18 @@ def main() -> None:
                 raise UsageError(
                     f'--{name} {value}: use a number above 0, up to 1'
                 )
-        stems = [Path(image).stem for image in args.images]
-        if len(set(stems)) < len(stems):
-            raise UsageError(
-                'two images have one name, and so would their pictures: give '
-                'them names of their own'
-            )
+        stems = output_names(args.images)
         out = make_folder(args.out)
-        meta = TrainingRecord(args.checkpoint).dataset_meta
+        meta = shared_meta(
+            [args.checkpoint] + ([args.against] if args.against else [])
+        )
         detectors = Detectors(open_networks(args), args.score)
         images = {}
         for image, stem in zip(track(args.images, 'comparing'), stems):
             panels = detectors(image)
             images[image] = compared = compare_panels(panels, args.iou)
             figure = draw_comparison(image, panels, compared, meta)
-            with atomic_write(out / f'{stem}.png') as file:
-                figure.savefig(file, dpi=100, format='png')
+            save_figure(figure, out / f'{stem}.png')
         rows = totals(images)
         content = dict(
             score=args.score,

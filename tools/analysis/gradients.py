@@ -13,6 +13,7 @@ gradients.png in the folder given.
 import argparse
 import sys
 from contextlib import redirect_stdout
+from typing import Optional
 
 import torch
 from rich.console import Console
@@ -22,11 +23,8 @@ from mutualnet_mm.analysis.gradient_report import (
     describe_gradients,
     save_gradients,
 )
-from mutualnet_mm.analysis.gradients import (
-    decompose,
-    step_subnets,
-    training_batches,
-)
+from mutualnet_mm.analysis.gradients import decompose
+from mutualnet_mm.analysis.step_gradients import step_subnets, training_batches
 from mutualnet_mm.apis import build_model, load_config
 from mutualnet_mm.cli import config_parser, one_line_errors
 from mutualnet_mm.errors import check_count
@@ -74,19 +72,23 @@ def show(found) -> None:
         shown.add_column(f'norm {name}', justify='right')
     for a, b in found.whole.cosines:
         shown.add_column(f'{a}\n{b}', justify='right')
-    layers = [layer for layer in found.layers if layer.is_matrix]
-    for layer in (*layers, found.whole):
+    for layer in (*found.matrices, found.whole):
         shown.add_row(
             layer.name,
             f'{layer.shared / layer.total:.0%}',
             *(f'{norm:.2e}' for norm in layer.norms.values()),
-            *(
-                '-' if mean is None else f'{mean:.2f}'
-                for mean, _ in layer.cosines.values()
-            ),
+            *(number(mean) for mean, _ in layer.cosines.values()),
         )
+    blank = [''] * (1 + len(found.subnets))
+    medians = (number(found.median(pair)) for pair in found.whole.cosines)
+    shown.add_row('median of layers', *blank, *medians)
     Console(width=None if sys.stdout.isatty() else 200).print(shown)
     print(describe_gradients(found))
+
+
+def number(cosine: Optional[float]) -> str:
+    """Write a cosine; of a zero gradient there is none."""
+    return '-' if cosine is None else f'{cosine:.2f}'
 
 
 def main() -> None:
@@ -94,7 +96,7 @@ def main() -> None:
     torch.set_flush_denormal(True)  # of a small network's tails on a CPU
     # Standard output is the table's alone: stock code logs there, too.
     with one_line_errors(), redirect_stdout(sys.stderr):
-        number = check_count(args.num_batches, '--num-batches')
+        num_batches = check_count(args.num_batches, '--num-batches')
         cfg = load_config(
             args.config, args.cfg_options, args.out, stages=('train',)
         )
@@ -105,10 +107,10 @@ def main() -> None:
             model.init_weights()
         else:
             load_trained(model, args.checkpoint)
-        batches = training_batches(cfg, model, number)
+        batches = training_batches(cfg, model, num_batches)
         found = decompose(
             model,
-            track(batches, 'taking gradients', number),
+            track(batches, 'taking gradients', num_batches),
             subnets,
             double=not args.float32,
         )

@@ -17,6 +17,8 @@ from mutualnet_mm.analysis import TrainedNetwork
 from mutualnet_mm.analysis.localization import (
     GROUPS,
     OF_MAPS,
+    check_localization,
+    check_table_file,
     localize,
     save_accuracies,
     summarize,
@@ -66,10 +68,17 @@ def parse_args() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> list:
     """Localise, write what is asked for and return the rows."""
+    for file in args.out:
+        check_table_file(file)
     cfg = load_config(args.config, args.cfg_options)
     truth = TrueBoxes(args.boxes)
+    check_localization(cfg, truth, args.threshold)
     network = TrainedNetwork(
-        cfg, args.checkpoint, args.subnet, device=args.device
+        cfg,
+        args.checkpoint,
+        args.subnet,
+        device=args.device,
+        tasks=('classification',),
     )
     found = localize(network, truth, args.threshold, args.map)
     rows = summarize(found, network.subnets)

@@ -39,6 +39,8 @@ class StockTraits:
         of_segments (bool): Whether it takes them as segments (TSN).
         of_one_length (bool): Whether it takes a single number of segments,
             which all subnets share (TRN).
+        segments (dict): Number of segments that the backbone and the head
+            count, where they do, by their names. Defaults to none.
         divisor (int): To a multiple of which images are padded; 1 if they are
             not. Defaults to 1.
         frozen (dict): Arguments of the backbone that freeze parts of it, with
@@ -56,6 +58,7 @@ class StockTraits:
     of_clips: bool = False
     of_segments: bool = False
     of_one_length: bool = False
+    segments: Dict[str, int] = field(default_factory=dict)
     divisor: int = 1
     frozen: Dict[str, Any] = field(default_factory=dict)
     batch_norms: bool = True
@@ -130,6 +133,7 @@ def derive(
             part['backbone']['type'],
             _was(part['backbone']),
         ),
+        *_counted(cfg, traits, found),
         *_unfrozen(part, traits),
         *_synchronised(cfg, traits),
         *_loops(cfg, [str(found.full), str(found.smallest)]),
@@ -282,6 +286,28 @@ def default_frames(full: int) -> Tuple[int, ...]:
     return tuple(
         dict.fromkeys(max(1, int(full * part + 0.5)) for part in parts)
     )
+
+
+def _counted(
+    cfg: Config, traits: StockTraits, space: SubnetSpace
+) -> List[Change]:
+    """Let all parts count the segments that the pipeline delivers.
+
+    Shifts that count others would mix videos.
+    """
+    full = space.full.frames
+    length = clip_length(cfg, True) if traits.segments else None
+    if traits.of_one_length or length is None or length.value != full:
+        return []
+    return [
+        Change(
+            f'{traits.place}.{name}.num_segments',
+            full,
+            'as many as the pipeline delivers',
+        )
+        for name, number in traits.segments.items()
+        if number != full
+    ]
 
 
 def _unfrozen(part: dict, traits: StockTraits) -> List[Change]:

@@ -51,6 +51,7 @@ def read_traits(cfg: Config, model: nn.Module) -> StockTraits:
         of_clips=task.takes_frames,
         of_segments=of_segments,
         of_one_length=of_segments and _has_one_length(part),
+        segments=_segments(part) if of_segments else {},
         divisor=getattr(preprocessor, 'pad_size_divisor', None) or 1,
         frozen=_freezing(cfg, place, part.backbone),
         batch_norms=bool(norms),
@@ -75,6 +76,14 @@ def _has_one_length(recognizer: nn.Module) -> bool:
     from .segments import takes_one_number  # which imports mmaction2
 
     return takes_one_number(recognizer)
+
+
+def _segments(recognizer: nn.Module) -> Dict[str, int]:
+    numbers = {
+        name: getattr(child, 'num_segments', None)
+        for name, child in recognizer.named_children()
+    }
+    return {n: s for n, s in numbers.items() if isinstance(s, int)}
 
 
 def _with_backbone(cfg: Config, model: nn.Module) -> Tuple[str, nn.Module]:

@@ -305,9 +305,9 @@ def _mask_inputs(
                 continue
             seen[call.name] = inputs
             net.get_submodule(call.name).blind(inputs)
-        for heads in net.modules():
-            if isinstance(heads, SlimHeads):
-                heads.blind()
+        for part in net.modules():  # that is made of layers
+            if hasattr(part, 'blind') and not isinstance(part, SlimLayer):
+                part.blind()
 
 
 def _layer_pairs(net: nn.Module, trace: Calls, full_trace: Calls) -> _Pairs:

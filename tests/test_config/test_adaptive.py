@@ -138,6 +138,34 @@ def test_clips():
     assert settings(cfg, CLIPS)['model.mutual.frames'] == (4, 3, 2)
 
 
+@pytest.mark.parametrize(
+    'given, fixed, changed',
+    [
+        ({}, False, {'backbone': 16}),
+        (dict(frames=[16, 8]), False, {'backbone': 16}),
+        # Not what the pipeline delivers, which is for its checks to say.
+        (dict(frames=[8, 4]), False, {}),
+        ({}, True, {}),
+    ],
+)
+def test_segments_are_counted_alike(given, fixed, changed):
+    """The stock config of TSM with MobileOne has 8, 16 and 16."""
+    cfg = stock()
+    cfg.train_dataloader.dataset.pipeline.insert(
+        0, dict(type='SampleFrames', clip_len=1, num_clips=16)
+    )
+    traits = replace(
+        CLIPS,
+        of_segments=True,
+        of_one_length=fixed,
+        segments=dict(backbone=8, cls_head=16),
+    )
+    found = settings(cfg, traits, **given)
+    places = {f'model.{name}.num_segments': n for name, n in changed.items()}
+    counted = {k: v for k, v in found.items() if k.endswith('num_segments')}
+    assert counted == places
+
+
 def test_a_wrapped_detector():
     cfg = stock()
     cfg.model = dict(type='Wrapper', detector=cfg.model)

@@ -9,6 +9,7 @@ import pickle
 import pytest
 import segment_networks as nets
 import torch
+from mmcv.cnn.bricks import NonLocal3d
 from mmengine.registry import MODELS
 from passes import on_running_statistics
 from torch import nn
@@ -17,7 +18,7 @@ from mutualnet_mm import ConfigError, Subnet
 from mutualnet_mm.apis import count_params
 from mutualnet_mm.models import static_model
 from mutualnet_mm.models.segments import follow_segments
-from mutualnet_mm.slimmable import SlimState
+from mutualnet_mm.slimmable import SlimState, active_width
 
 pytest.importorskip('mmaction')
 
@@ -112,22 +113,34 @@ def test_fewer_segments_are_a_stock_network_of_as_many(kind):
     assert torch.equal(again, stand_alone[0])
 
 
-@pytest.mark.parametrize(
-    'mode, runs', [('embedded_gaussian', True), ('gaussian', False)]
-)
-def test_non_local_blocks(mode, runs):
-    """Those that sum over the channels of their input are refused."""
+@pytest.mark.parametrize('mode', ['embedded_gaussian', 'gaussian'])
+def test_non_local_blocks(mode):
+    """Half of it is a stock block of half the channels."""
     blocks = ((0, 0, 0), (1, 0, 0, 0), (0,) * 6, (0, 0, 0))
     settings = dict(RESNET, type='mutualnet_mm.Slimmable', wraps='ResNetTSM')
-    settings.update(
-        non_local=blocks, non_local_cfg=dict(sub_sample=True, mode=mode)
-    )
-    if not runs:
-        with pytest.raises(ConfigError, match='layer2.0.non_local_block'):
-            MODELS.build(settings)
-        return
-    block = MODELS.build(settings).layer2[0].non_local_block
-    assert block.g[0].conv.slim_rule.fixed
+    inside = dict(sub_sample=True, mode=mode)
+    settings.update(non_local=blocks, non_local_cfg=inside)
+    net = MODELS.build(settings)
+    net.double().eval()
+    net.slim_state.running_stats = True
+    ours = net.layer2[0].non_local_block
+    nn.init.normal_(ours.conv_out.conv.weight)  # zero at first
+    narrow = NonLocal3d(ours.g[0].out_channels, reduction=1, **inside)
+    narrow.double().eval()
+    with active_width(net, 0.5):  # of each part that TSM shifts
+        ranges = ours.conv_out.conv.rows(512)
+    kept = [n for start, stop in ranges for n in range(start, stop)]
+    weights = dict(ours.named_parameters())
+    for name, parameter in narrow.named_parameters():
+        whole = weights[name].detach()
+        axis = 0 if name.startswith('conv_out') else 1
+        if whole.shape != parameter.shape:
+            whole = whole.index_select(axis, torch.tensor(kept))
+        parameter.data = whole.clone()
+    x = torch.randn(2, narrow.in_channels, 4, 6, 6, dtype=torch.double)
+    with torch.no_grad(), active_width(net, 0.5):
+        torch.testing.assert_close(ours(x), narrow(x))
+    assert ours.g[0].conv.slim_rule.fixed
 
 
 def test_copies():

@@ -16,6 +16,7 @@ from ...slimmable import (
 from ...slimmable.joints import Joints
 from .. import layers as layers  # registers them
 from ..checkpoints import load_backbone, split_pretrained
+from ..layers.non_local import narrow_gaussians
 from ..wraps import Stock, find_class, mix, stock_arguments
 
 Rules = Dict[str, LayerRule]
@@ -66,6 +67,7 @@ class SlimmableMixin(Stock):
     def make_slim(self) -> None:
         """Make the layers of the stock backbone slim, once it is built."""
         rules = find_family(type(self)).rules(self)
+        narrow_gaussians(self)
         convert(self, self.slim_state, rules)
 
     def verify_slicing(self) -> Joints:

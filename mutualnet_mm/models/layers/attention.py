@@ -2,9 +2,8 @@
 """Attention blocks in convolutional networks.
 
 They sum over the channels that they make inside, which therefore stay whole:
-the sums are the full network's. Their input and output follow the width. A
-non-local block of the mode ``gaussian`` sums over the channels of its input,
-and is refused by the proof.
+the sums are the full network's. Their input and output follow the width. For
+non-local blocks of the mode ``gaussian`` see :mod:`.non_local`.
 """
 
 from ...slimmable import LayerRule, register_inner_rules

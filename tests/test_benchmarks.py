@@ -73,6 +73,7 @@ def tiny(modules, tmp_path):
     return make
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('name', TINY)
 def test_stock_networks_are_the_subnets(modules, tiny, name):
     subject = modules.networks.Subject(tiny(name), 'cpu')

@@ -178,6 +178,7 @@ def test_inet_of_another_size(name, run, monkeypatch):
     assert list(metrics) == ['accuracy/top1', 'accuracy/top5']
 
 
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize(
     'name', [name for name in NAMES if not matches(name, OTHERS)]
 )
@@ -211,6 +212,7 @@ def test_recipe(name):
     np.testing.assert_allclose(rates, lr / 2 * (1 + np.cos(angles)))
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('version', ['v1', 'v2', 'v3-large'])
 def test_what_decays(version, enter_scope):
     """Weights of dense convolutions and of the classifier, nothing else."""

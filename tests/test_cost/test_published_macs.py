@@ -323,6 +323,7 @@ def test_stock_tsn(enter_scope):
     assert few == 17 * of_frame + 2048 * 400
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('kind', ['slow', 'slowfast', 'x3d'])
 def test_recognizers_at_every_size(build_recognizer, kind):
     """To the last digit; the share of the Fast branch never changes."""

@@ -172,6 +172,7 @@ def test_half_the_width(pair, x):
         assert grad.count_nonzero() == part.count_nonzero(), name
 
 
+@pytest.mark.sweep(4)
 def test_full_width(pair, x):
     """Bit-equal to the stock network, with the same keys."""
     net, _, full = pair
@@ -182,6 +183,7 @@ def test_full_width(pair, x):
             assert torch.equal(ours, theirs)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize('name', CASES)
 def test_initial_weights(enter_scope, name):
     """Those of the stock network: layers are found by their class."""
@@ -202,6 +204,7 @@ def test_initial_weights(enter_scope, name):
         assert torch.equal(ours[key], tensor), key
 
 
+@pytest.mark.sweep(3)
 def test_static_form_and_costs(pair, x):
     net, half, _ = pair
     net = copy.deepcopy(net)

@@ -74,6 +74,7 @@ def test_images_are_split_by_class(modules, images, tmp_path):
         files.prepare_images(images / 'train', tmp_path / 'no', 16, 4, 2)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_stopped_study_goes_on(modules, images, tmp_path, monkeypatch):
     files, study, report = modules

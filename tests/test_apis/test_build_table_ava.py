@@ -127,6 +127,7 @@ def run(runs, make_config, tmp_path_factory, monkeypatch):
     return runs[0]
 
 
+@pytest.mark.nightly
 def test_training_and_validation(run):
     for name in ('loss_action_cls', 'min/total', 'loss_mutual'):
         assert np.isfinite(run.metrics[f'train/{name}']), name

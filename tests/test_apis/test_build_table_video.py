@@ -215,6 +215,7 @@ def test_table_and_file_hold_what_a_stock_loop_finds(
     assert lines[4].startswith(f'0.5x-16-2,0.5,16,2,{table.entries[3].macs},')
 
 
+@pytest.mark.nightly
 def test_some_videos_of_many_labels_after_an_interruption(
     view_scores, make_config, clips, checkpoint, tmp_path
 ):

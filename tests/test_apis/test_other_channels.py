@@ -141,6 +141,7 @@ def close(found, expected):
         torch.testing.assert_close(found[key], value)
 
 
+@pytest.mark.sweep(2)
 @each_kind
 def test_the_full_network_is_the_stock_one(name, make_run):
     kind, run = make_run(name)

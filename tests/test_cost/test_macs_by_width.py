@@ -89,6 +89,7 @@ class OtherKinds(BaseModule):
         return (self.layers(x),)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     'backbone',
     [

@@ -270,7 +270,7 @@ def build_recognizer(enter_scope, models):
     return make
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     'kind, side, giga',
     [

@@ -33,6 +33,7 @@ def drawn(monkeypatch):
     return record
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     'group_size, interval, augmented',
     [(8, None, False), (1, 5, False), (8, None, True)],
@@ -70,6 +71,7 @@ def test_classifier(
     assert {name.split('_')[0] for _, name, _ in seen} == set(SUBNETS)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('augmented', [False, True])
 def test_detector(box_detector, drawn, tmp_path, augmented):
     from mmdet.visualization import DetLocalVisualizer

@@ -122,6 +122,7 @@ def test_static_files_predict_the_same(kind, make_net, tmp_path):
     assert nets.same(found, expected(net, HALF[kind], images))
 
 
+@pytest.mark.nightly
 def test_heads_on_the_maps_of_a_file(make_net, tmp_path):
     """ONNX makes the maps, the static form's heads the detections."""
     net, images = make_net('detector'), arrays('detector')

@@ -293,6 +293,7 @@ def test_statistics_of_another_subnet_do_not_pass(network):
     assert difference(found, expected) > 10 * TOLERANCE
 
 
+@pytest.mark.nightly
 def test_names_and_properties(network, tmp_path):
     model, bank = network('slowfast')
     program = trace(model, '0.63x-21-2', bank)

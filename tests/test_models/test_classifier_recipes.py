@@ -259,6 +259,7 @@ def test_classes_that_do_not_exclude_each_other(configure, name):
     assert '\n' not in text
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     'head',
     [

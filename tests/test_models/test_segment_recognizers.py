@@ -39,7 +39,7 @@ def narrow(plain, kind, state, *subnet):
     return plain.fill(net, state).eval()
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('kind', nets.KINDS)
 def test_the_full_network_is_the_stock_one(kind):
     """Bit by bit: predictions of several views, loss and gradients."""

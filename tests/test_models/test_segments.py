@@ -113,7 +113,8 @@ def test_fewer_segments_are_a_stock_network_of_as_many(kind):
     assert torch.equal(again, stand_alone[0])
 
 
-@pytest.mark.parametrize('mode', ['embedded_gaussian', 'gaussian'])
+@pytest.mark.sweep(1)
+@pytest.mark.parametrize('mode', ['gaussian', 'embedded_gaussian'])
 def test_non_local_blocks(mode):
     """Half of it is a stock block of half the channels."""
     blocks = ((0, 0, 0), (1, 0, 0, 0), (0,) * 6, (0, 0, 0))

@@ -153,6 +153,7 @@ def test_static_subnet(build, kind):
     torch.testing.assert_close(logits.softmax(-1), scores)
 
 
+@pytest.mark.nightly
 def test_onnx(build, tmp_path):
     """A file that any runtime reads."""
     pytest.importorskip('onnxruntime')

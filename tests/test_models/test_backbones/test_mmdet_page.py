@@ -44,6 +44,7 @@ def test_what_is_refused(name):
     assert str(error.value) == REASONS[name]
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('name', ['EfficientNet', 'HRNet', 'SSDVGG'])
 def test_what_works(name):
     assert name in WORKS

@@ -63,7 +63,8 @@ def images():
     return torch.randn(2 * SEGMENTS, 3, 32, 32, dtype=torch.double)
 
 
-@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.sweep(1)
+@pytest.mark.parametrize('training', [True, False])
 def test_half_of_it_is_a_stock_network(networks, images, training):
     full, narrow = networks
     full.train(training)

@@ -180,6 +180,7 @@ def test_calibration_uses_no_labels(build, load_batch, kind):
     assert len(seen) == 1 and seen[0][0].shape[0] == 2
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize('direction', ['horizontal', 'vertical'])
 def test_calibration_on_flipped_images(build, load_batch, direction):
     """The stock plain forward of these masks fails on them."""

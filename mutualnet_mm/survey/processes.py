@@ -2,6 +2,7 @@
 """Each config in a process of its own, with a time limit."""
 
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -171,7 +172,10 @@ def run_process(
         result = (stage, f'{TOO_SLOW} {timeout:g} s')
     process.join()
     if result is None:
-        result = (stage, f'the process ended with code {process.exitcode}')
+        said = f'the process ended with code {process.exitcode}'
+        if process.exitcode == -signal.SIGKILL:
+            said += ', killed, as for want of memory'
+        result = (stage, said)
     return result
 
 

@@ -127,8 +127,26 @@ def run_on_meta(
         torch.empty_like(x, device='meta') if isinstance(x, Tensor) else x
         for x in inputs
     )
-    with evaluating(module), _whatever_statistics(module), torch.no_grad():
+    with _same_attributes(module), evaluating(module), _whatever_statistics(
+        module
+    ), torch.no_grad():
         return functional_call(holder, stand_ins, inputs, tie_weights=False)
+
+
+@contextmanager
+def _same_attributes(module: nn.Module) -> Iterator[None]:
+    """Put back what a forward sets, as its tensors are put back.
+
+    Such as the size that buffers were made for last (rotary positions): the
+    next forward of that size would take the buffers of another one.
+    """
+    before = [(vars(layer), dict(vars(layer))) for layer in module.modules()]
+    try:
+        yield
+    finally:
+        for attributes, old in before:
+            attributes.clear()
+            attributes.update(old)
 
 
 @contextmanager

@@ -183,3 +183,26 @@ def test_layers_of_unknown_size():
         net = nn.LazyLinear(4)
     materialize(net)
     assert net(torch.zeros(2, 3)).shape == (2, 4)
+
+
+class Positions(nn.Module):
+    """Makes its buffer anew for each size, as rotary positions do."""
+
+    def __init__(self):
+        super().__init__()
+        self.size = 4
+        self.register_buffer('table', torch.arange(4.0))
+
+    def forward(self, x):
+        if x.shape[-1] != self.size:
+            self.size = x.shape[-1]
+            self.register_buffer('table', torch.arange(float(self.size)))
+        return x + self.table.to(x.device)
+
+
+def test_sizes_that_a_forward_notes_are_put_back():
+    """Beside the buffers that were made for them."""
+    net, x = Positions(), torch.zeros(1, 6)
+    assert run_on_meta(net, x).shape == (1, 6)
+    assert net.size == 4 and len(net.table) == 4
+    assert torch.equal(net(x), torch.arange(6.0)[None])

@@ -39,7 +39,7 @@ def atomic_write(
             a folder or a device such as ``/dev/null``. So does an ``OSError``
             in the ``with`` block, such as that of a full disk.
     """
-    target = _target(path)
+    target = check_target(path)
     draft = target.with_name(f'{target.name}.{secrets.token_hex(4)}{suffix}')
     try:
         with draft.open('xb') as file:
@@ -70,7 +70,7 @@ def only_writer(path: Union[str, Path]) -> Iterator[None]:
     Raises:
         UsageError: As for :func:`atomic_write`.
     """
-    target = _target(path)
+    target = check_target(path)
     lock = FileLock(str(target.with_name(f'.{target.name}.lock')))
     try:
         held = lock.acquire()
@@ -80,8 +80,18 @@ def only_writer(path: Union[str, Path]) -> Iterator[None]:
         yield
 
 
-def _target(path: Union[str, Path]) -> Path:
-    """Follow links; refuse what no file can take the place of."""
+def check_target(path: Union[str, Path]) -> Path:
+    """Refuse what no file can be written to, before the work for it.
+
+    Args:
+        path (str or Path): File to write.
+
+    Returns:
+        Path: The file itself, behind links.
+
+    Raises:
+        UsageError: If its folder is missing, or it is no ordinary file.
+    """
     target = Path(os.path.realpath(path))
     if not os.path.isdir(target.parent):
         raise _refusal(path, f'make the folder {str(target.parent)!r} first')

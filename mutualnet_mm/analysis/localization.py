@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from ..config.pipelines import loaders_of
 from ..errors import ConfigError, UsageError
-from ..files import atomic_write, csv_text
+from ..files import atomic_write, check_target, csv_text
 from ..progress_bars import track
 from ..query_table.intervals import wilson_interval
 from ..subnet import Subnet
@@ -265,17 +265,19 @@ def summarize(
 
 
 def check_table_file(path: Union[str, Path]) -> str:
-    """Return the suffix of a file to write, if it is one that we write.
+    """Return the suffix of a file, if :func:`save_accuracies` can write it.
 
     Args:
         path (str or Path): File to write.
 
     Raises:
-        UsageError: If it ends neither in ``.json`` nor in ``.csv``.
+        UsageError: If it ends neither in ``.json`` nor in ``.csv``, or if no
+            file can be written there.
     """
     kind = Path(path).suffix
     if kind not in ('.json', '.csv'):
         raise UsageError(f'{str(path)!r}: name a .json or .csv file')
+    check_target(path)
     return kind
 
 

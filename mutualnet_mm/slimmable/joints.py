@@ -230,15 +230,16 @@ class _Makers:
 
     def _agree(self) -> None:
         """Let a layer without a rule round as what it is added to."""
-        for names in set(self._members.values()):
+        # In the order of the trace: one layer may be added to several.
+        for names in dict.fromkeys(self._members.values()):
             layers = [self._layers[n] for n in names & self._layers.keys()]
             rules = {layer.slim_rule for layer in layers} - {PLAIN}
             sizes = {len(self._trace.made[name]) for name in names}
             if len(rules) != 1 or len(sizes) != 1:
                 continue
             (rule,) = rules
-            for layer in layers:
-                if not rule.fixed:
+            if not rule.fixed:
+                for layer in layers:
                     layer.slim_rule = rule
 
     def _part(self, name: str, made: List[int]) -> None:

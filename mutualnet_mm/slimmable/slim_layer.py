@@ -283,6 +283,21 @@ class SlimLayer(nn.Module):
         )
 
 
+def active_outputs(convolution: Any) -> int:
+    """Output channels of a convolution that the active width leaves.
+
+    For stock modules that count the channels of a layer inside.
+
+    Args:
+        convolution (nn.Module): A slim one, or a stock one, as in the static
+            form, which has all of its own.
+    """
+    channels = convolution.out_channels
+    if isinstance(convolution, SlimLayer):
+        return convolution.active_out(channels)
+    return channels
+
+
 def taken(
     vector: Optional[Tensor], ranges: Ranges, dim: int = 0
 ) -> Optional[Tensor]:

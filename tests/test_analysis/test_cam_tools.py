@@ -217,6 +217,7 @@ def test_a_class_is_refused_before_calibration(files, pictures, tmp_path):
     'options, message',
     [
         (('--out', 'a.txt'), "'a.txt': name a .json or .csv file"),
+        (('--out', 'nowhere/a.csv'), 'cannot be written: make the folder'),
         (('--threshold', '1.5'), 'threshold 1.5: give a fraction'),
         (('--threshold', 'nan'), 'threshold nan: give a fraction'),
         ((), "9.png' has no box"),

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from ...registry import MODELS
-from ...slimmable import LayerRule, SlimLayer
+from ...slimmable import LayerRule
+from ...slimmable.slim_layer import active_outputs
 from ..wraps import Stock, mix
 from .slimmable import Rules, Slimmable, family
 
@@ -76,11 +77,7 @@ class NarrowScales(Stock):
     @property
     def width(self) -> int:
         """int: Channels of each scale, at the active width."""
-        layer = self.convs[0]
-        channels = layer.out_channels
-        if isinstance(layer, SlimLayer):
-            return layer.active_out(channels)
-        return channels  # the static form
+        return active_outputs(self.convs[0])
 
 
 @family('Res2Net')

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from ...slimmable import LayerRule, SlimLayer
+from ...slimmable import LayerRule
+from ...slimmable.slim_layer import active_outputs
 from ..wraps import Stock, mix
 from .resnet import resnet_rules
 from .slimmable import Rules, family
@@ -24,10 +25,7 @@ class NarrowChannels(Stock):
     @property
     def in_channels(self) -> int:
         """int: Channels of its input and output, at the active width."""
-        last = self.L[3]
-        if isinstance(last, SlimLayer):
-            return last.active_out(last.out_channels)
-        return last.out_channels  # the static form
+        return active_outputs(self.L[3])
 
 
 @family('TANet')

@@ -158,7 +158,7 @@ class VigMixin(TransformerMixin):
     def _freeze_stages(self) -> None:
         mode = self.training
         super()._freeze_stages()
-        if self.frozen_stages == 0:
+        if self.frozen_stages <= 0:
             self.stem.train(mode)
 
 

@@ -5,8 +5,8 @@ from typing import Any, Optional
 
 from torch import Tensor, nn
 
-from ...slimmable import SlimLayer
 from ...slimmable.channels import Ranges, take
+from ...slimmable.slim_layer import active_outputs
 from ..wraps import Stock, mix
 
 
@@ -23,10 +23,7 @@ class NarrowGaussian(Stock):
     @property
     def in_channels(self) -> int:
         """int: Channels of its input and output, at the active width."""
-        last = self.conv_out.conv
-        if isinstance(last, SlimLayer):
-            return last.active_out(last.out_channels)
-        return last.out_channels  # the static form
+        return active_outputs(self.conv_out.conv)
 
     def gaussian(self, theta_x: Tensor, phi_x: Tensor) -> Tensor:
         """Compare positions, (N, P, C) and (N, C, Q)."""

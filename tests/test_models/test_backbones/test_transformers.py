@@ -311,10 +311,10 @@ def test_the_stem_of_a_vision_gnn_learns(enter_scope, monkeypatch, name):
         dict(stock.arch_settings['tiny'], **SMALL_GNNS[name]),
     )
     settings = dict(type='mutualnet_mm.Slimmable', wraps=name, arch='tiny')
-    for frozen in (0, 1):
+    for frozen in (-1, 0, 1):
         with already_verified():
             net = MODELS.build(dict(settings, frozen_stages=frozen))
         net.train()
-        assert net.stem.training == (not frozen)
+        assert net.stem.training == (frozen < 1)
         net.eval()
         assert not net.stem.training

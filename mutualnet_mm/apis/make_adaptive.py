@@ -8,15 +8,12 @@ from typing import List, Optional, Sequence, Union
 
 from mmengine.config import Config
 
-from ..config.adaptive import (
-    Change,
-    apply_changes,
-    derive,
-    is_stock_loop,
-)
+from ..config.adaptive import derive, is_stock_loop
+from ..config.changes import Change, apply_changes
 from ..config.delta_file import write_delta
 from ..config.pipelines import Step
 from ..config.stock import derived_name, read_stock_config
+from ..config.stock_traits import StockTraits
 from ..engine.trial import (
     TrialError,
     build_trial_model,
@@ -27,7 +24,7 @@ from ..engine.trial import (
 from ..engine.trial_batch import random_batch
 from ..files import make_folder
 from ..models.build import build_stock
-from ..models.traits import StockTraits, read_traits
+from ..models.traits import read_traits
 from ..progress_bars import progress_bar
 
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from ..errors import ConfigError, as_usage_error
 from ..files import atomic_write
-from .adaptive import Change
+from .changes import Change
 from .stock import StockConfig
 
 # Names of configs that MMEngine finds; to others a path leads.
@@ -47,7 +47,7 @@ def write_delta(
     Args:
         stock (StockConfig): Read from a file.
         changes (Sequence[Change]): As :func:`~.adaptive.derive` lists them.
-        expected (Config): As :func:`~.adaptive.apply_changes` makes it.
+        expected (Config): As :func:`~.changes.apply_changes` makes it.
         out (str or Path): File of Python. One that says the same stays.
 
     Raises:

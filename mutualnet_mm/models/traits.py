@@ -4,12 +4,12 @@
 import inspect
 from copy import deepcopy
 from functools import partial
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from mmengine.config import Config
 from torch import nn
 
-from ..config.adaptive import StockTraits
+from ..config.stock_traits import StockTraits
 from ..errors import ConfigError
 from ..slimmable.meta import meta_copy
 from ..slimmable.trial import leading_axes, trial_error
@@ -61,15 +61,17 @@ def read_traits(cfg: Config, model: nn.Module) -> StockTraits:
     )
 
 
-def _takes(backbone: nn.Module, side: int) -> bool:
-    """Whether a backbone runs on the shape of a square image, or a clip."""
+def _takes(
+    backbone: nn.Module, side: int, frames: Optional[int] = None
+) -> bool:
+    """Whether a backbone runs on a square image, or a clip of that length."""
     # A copy, since some keep what they compute for evaluation (TinyViT).
     net = meta_copy(backbone)
-    frames = getattr(backbone, 'num_frames', 8)
-    return any(
-        trial_error(net, (*lead, side, side)) is None
-        for lead in leading_axes(backbone, frames)
-    )
+    usual = getattr(backbone, 'num_frames', 8)
+    leads = leading_axes(backbone, frames or usual)
+    if frames is not None:
+        leads = [lead for lead in leads if lead[2:] == (frames,)]
+    return any(trial_error(net, (*lead, side, side)) is None for lead in leads)
 
 
 def _has_one_length(recognizer: nn.Module) -> bool:

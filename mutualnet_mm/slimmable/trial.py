@@ -9,6 +9,7 @@ from torch import nn
 
 from ..errors import ConfigError, first_line
 from .convert import stock_name
+from .meta import meta_copy
 
 Shape = Tuple[int, ...]
 
@@ -28,10 +29,10 @@ def trial_shapes(
             meta device nothing is computed.
         size (int): Side of a square in pixels. If it is too small, twice
             that is tried, then what the network says it is built for
-            (``img_size``, ``slim_side``), then seven and eight times, half
-            of these, eight and twelve times. Two sizes, unless the network
-            runs at a single one, as where it flattens its map. Defaults to
-            32.
+            (``img_size``, ``slim_side``) or was proven at (its
+            ``slim_joints``), then seven and eight times, half of these,
+            eight and twelve times. Two sizes, unless the network runs at a
+            single one, as where it flattens its map. Defaults to 32.
         frames (int): Frames of a clip; twice as many are tried, too. Defaults
             to 8.
         input_shape (Sequence[int], optional): The one to try, in place of
@@ -45,7 +46,7 @@ def trial_shapes(
     """
     if input_shape is not None:
         return [_checked(name, net, input_shape)]
-    leads = leading_axes(net, frames)
+    leads, blank = leading_axes(net, frames), net
     found: Optional[Exception] = None
     declared = [(side,) for side in _declared_sides(net)]
     factors = ((1,), (2,), (7, 8), (3.5, 4), (8,), (12,))
@@ -53,7 +54,12 @@ def trial_shapes(
     for lead in leads:
         for sides in (*usual[:2], *declared, *usual[2:]):
             shapes = [(*lead, side, side) for side in sides]
-            error = trial_error(net, shapes[0])
+            if sides not in usual[:2] and blank is net:
+                # What does not run need not fill the memory with a large clip.
+                blank = meta_copy(net)
+            error = trial_error(blank, shapes[0])
+            if error is None and blank is not net:
+                error = trial_error(net, shapes[0])
             if error is None:
                 return [
                     shape
@@ -69,7 +75,8 @@ def trial_shapes(
     raise ConfigError(
         f'{name} does not run at full width on {size} to {12 * size} pixels, '
         f'tried with inputs of {shapes_tried}: '
-        f'{failing_forward(found, net)} fails with "{first_line(found)}"'
+        f'{failing_forward(found, net, blank)} fails with '
+        f'"{first_line(found)}"'
     ) from found
 
 
@@ -95,12 +102,16 @@ def _checked(name: str, net: nn.Module, input_shape: Sequence[int]) -> Shape:
 
 
 def _declared_sides(net: nn.Module) -> List[int]:
-    """Sides of the squares that modules say they are built for."""
+    """Sides of the squares that modules are built for, or proven at."""
     sizes = [
         getattr(module, name, None)
         for module in net.modules()
         for name in ('img_size', 'slim_side')
     ]
+    for module in net.modules():
+        joints = getattr(module, 'slim_joints', None)
+        if joints is not None:
+            sizes.append(joints.input_shape[-1])
     sides = [
         size[0] if isinstance(size, (list, tuple)) and size else size
         for size in sizes

@@ -9,7 +9,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..config.adaptive import apply_changes, derive
+from ..config.adaptive import derive
+from ..config.changes import apply_changes
 from ..engine.trial import (
     build_trial_model,
     init_from_scratch,

@@ -4,12 +4,12 @@ import pytest
 from mmengine.config import Config
 
 from mutualnet_mm import ConfigError
-from mutualnet_mm.config.adaptive import (
-    StockTraits,
-    apply_changes,
+from mutualnet_mm.config.adaptive import derive
+from mutualnet_mm.config.changes import apply_changes
+from mutualnet_mm.config.stock_traits import StockTraits
+from mutualnet_mm.config.subnet_settings import (
     default_frames,
     default_resolutions,
-    derive,
 )
 
 
@@ -101,14 +101,14 @@ def test_a_detector():
 @pytest.mark.parametrize(
     'takes, found, said',
     [
-        (lambda side: side in (800, 640), (800, 640), 'not run at 480, 320'),
-        (lambda side: side == 800, (800,), 'not run at 640, 480, 320'),
+        ((800, 640), (800, 640), 'not run at 480, 320'),
+        ((800,), (800,), 'not run at 640, 480, 320'),
         # What does not run at the full size either is not judged.
-        (lambda side: False, (800, 640, 480, 320), 'and parts'),
+        ((), (800, 640, 480, 320), 'and parts'),
     ],
 )
 def test_sizes_that_the_backbone_does_not_take(takes, found, said):
-    traits = replace(DETECTOR, takes=takes)
+    traits = replace(DETECTOR, takes=takes.__contains__)
     changes = {c.key: c for c in derive(stock(), traits)}
     change = changes['model.mutual.resolution']
     assert change.value == found
@@ -136,6 +136,30 @@ def test_clips():
     # Of two branches, what the Slow one sees.
     cfg.model.backbone.resample_rate = 8
     assert settings(cfg, CLIPS)['model.mutual.frames'] == (4, 3, 2)
+
+
+@pytest.mark.parametrize(
+    'stride, takes, found',
+    [
+        (1, (32, 20), (32, 20)),
+        (1, (32,), (32,)),
+        (1, (), (32, 20, 12)),
+        # Subnets count the frames of the Slow branch, the backbone all.
+        (8, (32, 16), (4, 2)),
+    ],
+)
+def test_lengths_that_the_backbone_does_not_take(stride, takes, found):
+    cfg = stock()
+    cfg.train_dataloader.dataset.pipeline.insert(
+        0, dict(type='SampleFrames', clip_len=32)
+    )
+    cfg.model.backbone.resample_rate = stride
+
+    def run(side, frames=None):
+        return side == 800 and (frames is None or frames in takes)
+
+    traits = replace(CLIPS, takes=run)
+    assert settings(cfg, traits)['model.mutual.frames'] == found
 
 
 @pytest.mark.parametrize(

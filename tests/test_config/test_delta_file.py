@@ -5,13 +5,11 @@ import pytest
 from mmengine.config import Config
 
 from mutualnet_mm import ConfigError
-from mutualnet_mm.config.adaptive import (
-    StockTraits,
-    apply_changes,
-    derive,
-)
+from mutualnet_mm.config.adaptive import derive
+from mutualnet_mm.config.changes import apply_changes
 from mutualnet_mm.config.delta_file import delta_source, write_delta
 from mutualnet_mm.config.stock import read_stock_config
+from mutualnet_mm.config.stock_traits import StockTraits
 
 TRAITS = StockTraits(
     'model', 'detection', frozen=dict(frozen_stages=-1, norm_eval=False)

@@ -200,6 +200,21 @@ def test_sizes_of_clips(enter_scope):
     cfg = Config(dict(default_scope='mmaction', model=model))
     traits = read_traits(cfg, build_stock(cfg))
     assert [side for side in (32, 48) if traits.takes(side)] == [32]
+    assert [n for n in (2, 4, 8) if traits.takes(32, n)] == [4]
+
+
+@pytest.mark.parametrize('name', ['C2D', 'ResNet3dSlowOnly', 'ResNetTSM'])
+def test_lengths_of_clips(enter_scope, name):
+    """Any will do, but for 2D layers that see frames as images."""
+    enter_scope('mmaction')
+    backbone = dict(type=name, depth=18)
+    if name == 'ResNet3dSlowOnly':
+        backbone.update(stage_blocks=(1, 1, 1, 1))
+    model = dict(type='Recognizer3D', backbone=backbone)
+    cfg = Config(dict(default_scope='mmaction', model=model))
+    traits = read_traits(cfg, build_stock(cfg))
+    taken = [n for n in (2, 4, 8) if traits.takes(32, n)]
+    assert taken == ([] if name == 'ResNetTSM' else [2, 4, 8])
 
 
 @pytest.mark.parametrize('divisor', [1, 64])

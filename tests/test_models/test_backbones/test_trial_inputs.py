@@ -9,8 +9,10 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import nn
 
+from mutualnet_mm import ConfigError
 from mutualnet_mm.models import Slimmable
 from mutualnet_mm.slimmable import active_width
+from mutualnet_mm.slimmable.trial import trial_shapes
 
 pytest.importorskip('mmaction')
 
@@ -64,6 +66,64 @@ def test_a_network_of_one_size():
         weight = network.fc6.weight[:, : 8 * 4 * 7 * 7]
         expected = nn.functional.linear(hidden, weight, network.fc6.bias)
         torch.testing.assert_close(network(clips), expected)
+
+
+def test_heads_behind_a_network_of_one_size(enter_scope):
+    """They are tried at its size, and no larger clip fills the memory."""
+    enter_scope('mmaction')
+    sizes = []
+
+    class Watched(OneSize):
+        def forward(self, x):
+            if not x.is_meta:
+                sizes.append(x.shape[-1])
+            return super().forward(x)[..., None, None, None]
+
+    MODELS.module_dict['Watched'] = Watched
+    try:
+        model = MODELS.build(
+            dict(
+                type='mutualnet_mm.MutualLearning',
+                wraps='Recognizer3D',
+                mutual=dict(
+                    width_range=(0.5, 1.0), resolution=(112,), frames=(16,)
+                ),
+                backbone=dict(type='mutualnet_mm.Slimmable', wraps='Watched'),
+                cls_head=dict(
+                    type='I3DHead',
+                    in_channels=8,
+                    num_classes=4,
+                    average_clips='prob',
+                ),
+                data_preprocessor=dict(
+                    type='ActionDataPreprocessor', format_shape='NCTHW'
+                ),
+            )
+        )
+    finally:
+        del MODELS.module_dict['Watched']
+    assert model.space.full.resolution == 112
+    assert set(sizes) <= {64, 112, 128}
+
+
+class NoSize(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ran = []
+        self.conv = nn.Conv3d(3, 8, 1)
+
+    def forward(self, x):
+        if not x.is_meta:
+            self.ran.append(x.shape[-1])
+        return self.conv(x).view(3)
+
+
+def test_sizes_that_do_not_run():
+    """Large ones are tried on shapes alone: clips would fill the memory."""
+    network = NoSize()
+    with pytest.raises(ConfigError, match='does not run at full width'):
+        trial_shapes('NoSize', network, size=8)
+    assert set(network.ran) == {8, 16}
 
 
 def test_frames_in_the_batch(build):

@@ -12,6 +12,7 @@ from mmengine.config import Config, DictAction
 
 from .config import augment_tests, draw_predictions, options
 from .config.stock_errors import named_stock_errors
+from .devices import check_device
 from .errors import UsageError
 
 
@@ -248,51 +249,17 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     options.set_loaders(cfg, ['test'], pin_memory=not args.no_pin_memory)
 
 
-def trained_parser(
-    description: str, example: str, note: str = ''
-) -> argparse.ArgumentParser:
-    """:func:`config_parser` with a checkpoint and subnets to look at.
-
-    Args:
-        description (str): As for :func:`tool_parser`.
-        example (str): Subnets, for the help.
-        note (str): What else it says of them. Defaults to nothing.
-    """
-    parser = config_parser(description)
-    parser.add_argument('checkpoint', help='checkpoint file')
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``, which is checked before anything else is done."""
     parser.add_argument(
-        '--subnet',
-        nargs='+',
-        metavar='SUBNET',
-        help=f'such as {example}, default: the full and the smallest{note}',
+        '--device', type=_device, default='cpu', help='default: %(default)s'
     )
-    parser.add_argument('--device', default='cpu', help='default: %(default)s')
-    return parser
 
 
-def maps_parser(
-    description: str, example: str, files: str, unnamed: str = ''
-) -> argparse.ArgumentParser:
-    """:func:`trained_parser` with files whose maps are drawn.
-
-    Args:
-        description (str): As for :func:`tool_parser`.
-        example (str): As for :func:`trained_parser`.
-        files (str): What they are, for the help.
-        unnamed (str): What else is mapped without a class. Defaults to
-            nothing.
-    """
-    parser = trained_parser(description, example)
-    parser.add_argument('file', nargs='+', help=files)
-    parser.add_argument('--out', required=True, help='folder to write to')
-    parser.add_argument(
-        '--class',
-        dest='label',
-        metavar='NAME_OR_INDEX',
-        help='class to map, by its name, or by its number from 0 where none '
-        f'is named so; default: the one that each subnet predicts{unnamed}',
-    )
-    return parser
+def _device(text: str) -> str:
+    with one_line_errors():
+        check_device(text)
+    return text
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / 'mutualnet_mm'
 # From the bottom up; what shares a row does not know each other.
 FLOORS = [
     {'errors', 'version', 'compat', 'registry'},
-    {'files', 'progress_bars'},
+    {'files', 'progress_bars', 'devices'},
     {'subnet'},
     {'sampler'},
     {'slimmable', 'datasets'},
@@ -21,6 +21,7 @@ FLOORS = [
     {'apis'},
     {'survey', 'analysis'},
     {'cli'},  # of the tools, not of the library
+    {'cli_analysis'},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob('*.py'))

@@ -21,7 +21,7 @@ from matplotlib.ticker import EngFormatter
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveModel
-from mutualnet_mm.cli import one_line_errors, tool_parser
+from mutualnet_mm.cli import add_device, one_line_errors, tool_parser
 from mutualnet_mm.cost import machine_name
 
 SCORE = 0.3  # that objects are drawn above, as in mmdet's inferencer
@@ -240,7 +240,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'examples', nargs='*', help='images or videos to pick from'
     )
-    parser.add_argument('--device', default='cpu', help='default: %(default)s')
+    add_device(parser)
     host = '0.0.0.0 lets other machines in; default: %(default)s'
     parser.add_argument('--host', default='127.0.0.1', help=host)
     port = 'default: %(default)s'

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveModel, measure_latencies
-from mutualnet_mm.cli import one_line_errors, tool_parser
+from mutualnet_mm.cli import add_device, one_line_errors, tool_parser
 from mutualnet_mm.cost import machine_name
 from mutualnet_mm.deploy import check_writable, save_latencies
 from mutualnet_mm.progress_bars import track
@@ -28,7 +28,7 @@ from mutualnet_mm.progress_bars import track
 def parse_args():
     parser = tool_parser(__doc__)
     parser.add_argument('adaptive', help='adaptive.pth of build_table')
-    parser.add_argument('--device', default='cpu', help='default: %(default)s')
+    add_device(parser)
     parser.add_argument(
         '--batch-size', type=int, default=1, help='default: %(default)s'
     )

@@ -37,7 +37,7 @@ def open_for_maps(args: Namespace, tasks: Sequence[str]) -> Opened:
     """Open what a command names; what is wrong with it is said at once.
 
     Args:
-        args (Namespace): As :func:`~.cli.maps_parser` reads them.
+        args (Namespace): As :func:`~.cli_analysis.maps_parser` reads them.
         tasks (Sequence[str]): As for :class:`TrainedNetwork`.
 
     Raises:

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..deploy.inputs import InputPipeline
+from ..devices import check_device
 from ..engine import calibrate
 from ..engine.calibration import SubnetStatistics
 from ..engine.hooks import calibration_recipe
@@ -43,7 +44,7 @@ class TrainedNetwork:
 
     Raises:
         UsageError: If the checkpoint does not fit the config, or was not
-            trained for a subnet.
+            trained for a subnet, or if there is no such device.
         ConfigError: If a subnet is outside of the config's range, or the
             model is for another task.
     """
@@ -57,6 +58,7 @@ class TrainedNetwork:
         device: Union[str, torch.device] = 'cpu',
         tasks: Sequence[str] = (),
     ) -> None:
+        check_device(device)
         self.cfg = cfg
         self.model: Any = build_model(cfg)
         task = self.model.task.name

@@ -6,8 +6,9 @@ from typing import Set, Tuple, Union
 import torch
 from mmengine.config import Config
 
+from ..devices import check_device
 from ..engine import SubnetStatistics, move_statistics
-from ..errors import UsageError, as_usage_error, first_line
+from ..errors import UsageError, as_usage_error
 from ..models import MutualLearningMixin
 from ..models.build import build_model
 from ..models.checkpoints import check_finite, load_strictly
@@ -44,6 +45,7 @@ def stored_model(
         UsageError: If weights, statistics or settings do not fit the
             config, or if there is no such device.
     """
+    check_device(device)
     broken = as_usage_error("the adaptive file's config cannot be built")
     # What wrote the file verified it; its weights are loaded below.
     with broken, already_verified(), weights_on_meta():
@@ -61,13 +63,7 @@ def stored_model(
     name = f'the adaptive file (written with {file.versions})'
     check_finite(file.weights, 'the adaptive file')
     load_strictly(model, file.weights, name, assign=True)
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f'device={str(device)!r} cannot be used: {first_line(error)}'
-        ) from error
-    model.eval()
+    model.to(device).eval()
     model.dataset_meta = file.dataset_meta  # where stock code looks for it
     _check_statistics(model, file.statistics)
     return model, move_statistics(file.statistics, device)

@@ -18,7 +18,8 @@ from mutualnet_mm.analysis.map_figures import (
 )
 from mutualnet_mm.analysis.opening import open_for_maps
 from mutualnet_mm.analysis.pixels import input_pixels
-from mutualnet_mm.cli import maps_parser, one_line_errors
+from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cli_analysis import maps_parser
 from mutualnet_mm.progress_bars import track
 
 

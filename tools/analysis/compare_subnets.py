@@ -30,7 +30,8 @@ from mutualnet_mm.analysis.compare import (
 )
 from mutualnet_mm.analysis.map_figures import output_names, save_figure
 from mutualnet_mm.apis import load_config
-from mutualnet_mm.cli import one_line_errors, trained_parser
+from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cli_analysis import trained_parser
 from mutualnet_mm.files import atomic_write, make_folder
 from mutualnet_mm.progress_bars import track
 

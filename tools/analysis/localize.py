@@ -24,7 +24,8 @@ from mutualnet_mm.analysis.localization import (
     summarize,
 )
 from mutualnet_mm.analysis.true_boxes import TrueBoxes
-from mutualnet_mm.cli import one_line_errors, trained_parser
+from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.cli_analysis import trained_parser
 from mutualnet_mm.config import load_config
 
 

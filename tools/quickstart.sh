@@ -9,6 +9,17 @@
 # without the build of mmcv.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+for argument in "$@"; do
+    case $argument in
+        -h | --help)
+            # All options, where there is an environment to ask.
+            "$root/.venv/bin/python" -W ignore "$root/tools/quickstart.py" \
+                --help 2>/dev/null ||
+                sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+            exit
+            ;;
+    esac
+done
 kind=()
 case " $* " in
     *' --task cls '* | *' --task=cls '*) kind=(--lite) ;;

@@ -174,9 +174,10 @@ def draw_comparison(
     image = mmcv.imrescale(image, float(zoom), interpolation='nearest')
     height, width = image.shape[:2]
     figure = Figure(
-        figsize=(4.5 * len(panels), 4.5 * height / width + 0.6),
+        figsize=(4.5 * len(panels), 4.5 * height / width + 0.7),
         layout='constrained',
     )
+    figure.get_layout_engine().set(h_pad=0.1, w_pad=0.1)  # type: ignore
     first = panels[0].found
     for axes, panel, own in zip(
         np.ravel(figure.subplots(1, len(panels))), panels, compared
@@ -188,7 +189,7 @@ def draw_comparison(
             (first, own.missed, dict(ec=_MISSED, ls='--')),
         ):
             for box in found.bboxes[indices].tolist():
-                _frame(axes, [zoom * side for side in box], **style)
+                _frame(axes, [zoom * side for side in box], image, **style)
         parts = [f'{own.found} found']
         if panel is panels[0]:
             parts.append(f'{len(own.only_here)} missed by others')
@@ -201,18 +202,18 @@ def draw_comparison(
     return figure
 
 
-def _frame(axes: Any, box: Sequence[float], ec: str, ls: str) -> None:
-    x1, y1, x2, y2 = box
+def _frame(
+    axes: Any, box: Sequence[float], image: np.ndarray, ec: str, ls: str
+) -> None:
+    """Frame a box, inside of the image."""
+    height, width = image.shape[:2]
+    x1, y1 = (max(side - _FRAME, 0) for side in box[:2])
+    x2, y2 = (
+        min(side + _FRAME, most)
+        for side, most in zip(box[2:], (width, height))
+    )
     axes.add_patch(
-        Rectangle(
-            (x1 - _FRAME, y1 - _FRAME),
-            x2 - x1 + 2 * _FRAME,
-            y2 - y1 + 2 * _FRAME,
-            fill=False,
-            lw=2.5,
-            ec=ec,
-            ls=ls,
-        )
+        Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=2.5, ec=ec, ls=ls)
     )
 
 
@@ -223,7 +224,11 @@ def _draw(
     from mmdet.structures import DetDataSample
     from mmdet.visualization import DetLocalVisualizer
 
-    large = found.new(bboxes=found.bboxes * zoom, labels=found.labels)
+    # Boxes beyond the image would grow the canvas, and shrink the image.
+    height, width = image.shape[:2]
+    edges = found.bboxes.new_tensor([width, height, width, height])
+    boxes = (found.bboxes * zoom).clamp(min=0).minimum(edges)
+    large = found.new(bboxes=boxes, labels=found.labels)
     large.scores = found.scores
     if 'masks' in found:
         masks = torch.as_tensor(np.asarray(found.masks))

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import cv2
 import matplotlib.colors as colors
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -89,6 +91,42 @@ def test_frames(tiny_coco):
     ]
     image = figure.axes[0].images[0].get_array()
     assert image.shape == (240, 320, 3)
+
+
+def test_boxes_beyond_the_image_leave_it_as_it_is(tmp_path):
+    """Neither is it shrunk in its panel, nor is anything drawn beyond."""
+    path = str(tmp_path / 'grey.png')
+    cv2.imwrite(path, np.full((60, 80, 3), 120, np.uint8))
+    panels = [
+        panel('a', (-15, 10, 30, 30, 0, 0.9), (60, 40, 95, 75, 1, 0.8)),
+        panel('b'),
+    ]
+    figure = draw_comparison(path, panels, compare_panels(panels))
+    for axes in figure.axes:
+        pixels = np.asarray(axes.images[0].get_array())
+        assert pixels.shape == (240, 320, 3)
+        corners = pixels[[0, 0, -1], [0, -1, 0]]
+        assert (corners == 120).all(), 'the image does not fill the panel'
+        for patch in axes.patches:
+            (x, y), width, height = (
+                patch.get_xy(),
+                patch.get_width(),
+                patch.get_height(),
+            )
+            assert 0 <= x < x + width <= 320
+            assert 0 <= y < y + height <= 240
+        assert len(axes.patches) == 2
+
+
+def test_titles_keep_clear_of_the_edge(tmp_path):
+    path = str(tmp_path / 'grey.png')
+    cv2.imwrite(path, np.full((60, 80, 3), 120, np.uint8))
+    panels = [panel('a'), panel('b')]
+    figure = draw_comparison(path, panels, compare_panels(panels))
+    figure.savefig(tmp_path / 'out.png', dpi=100)
+    for axes in figure.axes:
+        box = axes.title.get_window_extent()
+        assert figure.bbox.y1 - box.y1 > 4  # pixels
 
 
 @pytest.fixture

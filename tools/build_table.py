@@ -42,7 +42,8 @@ def parse_args():
     parser.add_argument(
         '--metric',
         help='ranks the subnets, such as accuracy/top1; default: the first '
-        'one of the test_evaluator',
+        'one of the test_evaluator; whether it gives this one is known with '
+        'the first results, which are kept',
     )
     return parser.parse_args()
 

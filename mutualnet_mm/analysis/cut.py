@@ -3,6 +3,7 @@
 
 import copy
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import (
     Any,
@@ -14,6 +15,7 @@ from typing import (
     Optional,
     Sequence,
     Set,
+    Tuple,
     Union,
 )
 
@@ -30,7 +32,8 @@ from ..models.build import build_model, listed_subnets
 from ..models.checkpoints import check_checkpoint
 from ..models.static import static_model
 from ..models.training_record import TrainingRecord
-from ..query_table import QueryTable, TableEntry
+from ..query_table import TableEntry
+from ..query_table.intervals import metric_interval
 from ..slimmable import Statistics, slim_batch_norms
 from ..subnet import Subnet
 
@@ -38,6 +41,32 @@ CUT = 'cut, statistics of the full network'
 CALIBRATED = 'cut, calibrated'
 ALONE = 'each trained alone'
 ADAPTIVE = 'one adaptive network'
+
+
+@dataclass(frozen=True)
+class Method:
+    """How good the subnets of one method are, a row of Table 1.
+
+    Attributes:
+        entries (list[TableEntry]): In the order of the subnets.
+        metric (str): What is shown, such as ``'accuracy/top1'``.
+        num_images (int): Images or videos that were tested on.
+    """
+
+    entries: List[TableEntry]
+    metric: str
+    num_images: int
+
+    def score(self, entry: TableEntry) -> Optional[float]:
+        """Value of the metric; None of a subnet that has none.
+
+        So it is of one that finds nothing, or whose metric is not a number.
+        """
+        return entry.metrics.get(self.metric)
+
+    def interval(self, entry: TableEntry) -> Optional[Tuple[float, float]]:
+        """95 % interval of the score, see :func:`~.metric_interval`."""
+        return metric_interval(self.metric, self.score(entry), self.num_images)
 
 
 @named_stock_errors()
@@ -50,7 +79,7 @@ def cut_table(
     alone: Optional[Mapping[Union[str, Subnet], str]] = None,
     num_images: Optional[int] = None,
     metric: Optional[str] = None,
-) -> Dict[str, QueryTable]:
+) -> Dict[str, Method]:
     """Test subnets cut out of a network beside trained ones (Table 1).
 
     Every method sees the same images, those of the config's test pipeline,
@@ -73,12 +102,14 @@ def cut_table(
             the evaluator.
 
     Returns:
-        dict[str, QueryTable]: By method, in the order of a table's rows. The
+        dict[str, Method]: By its name, in the order of a table's rows. The
         one of ``ALONE`` is missing where no such checkpoint is given.
 
     Raises:
         UsageError: If something given is wrong, as :func:`~.build_table`
-            says, or if a checkpoint comes from another kind of training.
+            says, if a checkpoint comes from another kind of training, or if
+            the evaluator does not give the metric, or none. What is finished
+            by then is kept.
     """
     out = make_folder(out)
     cfg = copy.deepcopy(cfg)
@@ -111,7 +142,7 @@ def cut_table(
         loop: type,
         subnets: Sequence[Subnet] = chosen,
         cfg: Config = cfg,
-    ) -> QueryTable:
+    ) -> List[TableEntry]:
         measurement = Measurement(
             cfg,
             checkpoint,
@@ -121,26 +152,42 @@ def cut_table(
             metric=metric,
             loop_class=loop,
         )
-        table = measurement.run()
+        found = {entry.subnet: entry for entry in measurement.entries()}
         measurement.loop.progress.finish()
-        return _only(table, table.entries, subnets)
+        counts.append(measurement.num_images)
+        return [found[subnet] for subnet in subnets]
 
-    tables = {
+    counts: List[int] = []  # all the same
+    rows = {
         CUT: measure('cut', stock, UncalibratedLoop),
         CALIBRATED: measure('calibrated', stock, CutLoop),
     }
-    found: List[QueryTable] = []
     for subnet in [s for s in chosen if s in trained_alone]:
         own = copy.deepcopy(cfg)
         own.model.mutual.single_subnet = str(subnet)
-        checkpoint = trained_alone[subnet]
-        found.append(
-            measure(f'alone-{subnet}', checkpoint, CutLoop, [subnet], own)
+        rows.setdefault(ALONE, []).extend(
+            measure(
+                *(f'alone-{subnet}', trained_alone[subnet], CutLoop),
+                *([subnet], own),
+            )
         )
-    if found:
-        tables[ALONE] = _joined(found)
-    tables[ADAPTIVE] = measure('adaptive', adaptive, TableLoop)
-    return tables
+    rows[ADAPTIVE] = measure('adaptive', adaptive, TableLoop)
+    metric = metric or _first_metric(rows)
+    return {
+        name: Method(entries, metric, counts[0])
+        for name, entries in rows.items()
+    }
+
+
+def _first_metric(rows: Mapping[str, Sequence[TableEntry]]) -> str:
+    for entries in rows.values():
+        for entry in entries:
+            for name in entry.metrics:
+                return name
+    raise UsageError(
+        'the test_evaluator gave no metric for any subnet: nothing was '
+        'detected, or the evaluator only writes files'
+    )
 
 
 class CutLoop(TableLoop):
@@ -192,38 +239,16 @@ def _check(
 ) -> None:
     """Refuse a checkpoint of another kind of training, as far as it says."""
     check_checkpoint(checkpoint, model)
-    found = TrainingRecord(checkpoint).trained_subnets()
+    record = TrainingRecord(checkpoint)
+    found = record.trained_subnets()
     if found is not None and not fits(found):
-        listed = ', '.join(sorted(map(str, found), reverse=True))
         raise UsageError(
             f'checkpoint {checkpoint!r} should be trained at {expected}, and '
-            f'a step of its training was of {listed}: give another one'
+            f'was trained at {record.described()}: give another one'
         )
 
 
-def _joined(tables: Sequence[QueryTable]) -> QueryTable:
-    entries = [entry for table in tables for entry in table.entries]
-    return _only(tables[0], entries, [entry.subnet for entry in entries])
-
-
-def _only(
-    like: QueryTable,
-    entries: Sequence[TableEntry],
-    subnets: Sequence[Subnet],
-) -> QueryTable:
-    """A table of some subnets, in the order given."""
-    by_subnet = {entry.subnet: entry for entry in entries}
-    return QueryTable(
-        [by_subnet[subnet] for subnet in subnets],
-        like.metric,
-        like.task,
-        like.full,
-        like.num_images,
-        like.views,
-    )
-
-
-def cut_rows(tables: Mapping[str, QueryTable]) -> List[Dict[str, Any]]:
+def cut_rows(tables: Mapping[str, Method]) -> List[Dict[str, Any]]:
     """Return one plain record for each method and subnet.
 
     Args:
@@ -253,7 +278,7 @@ def cut_rows(tables: Mapping[str, QueryTable]) -> List[Dict[str, Any]]:
     return rows
 
 
-def save_cut(tables: Mapping[str, QueryTable], out: Union[str, Path]) -> None:
+def save_cut(tables: Mapping[str, Method], out: Union[str, Path]) -> None:
     """Write ``cut.json`` and ``cut.csv`` into a folder.
 
     Args:

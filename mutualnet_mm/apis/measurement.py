@@ -102,26 +102,43 @@ class Measurement:
         Returns:
             QueryTable: With those that an earlier run of the same weights
             left in the folder.
+
+        Raises:
+            UsageError: If no subnet has the metric.
+        """
+        entries = self.entries()
+        return QueryTable(
+            entries,
+            metric=self.loop.ranking(),
+            task=self.loop.model.task.name,
+            full=self.loop.model.space.full,
+            num_images=self.num_images,
+            views=self._views.number,
+        )
+
+    @property
+    def num_images(self) -> int:
+        """int: Images or videos that are tested on."""
+        return len(self.loop.dataloader.dataset)
+
+    def entries(self) -> List[TableEntry]:
+        """Test all subnets, whether they get a metric or none.
+
+        Returns:
+            list[TableEntry]: As in the table of :meth:`run`.
         """
         # In place of the loop in the config, which is dumped to the work dir.
         self._runner._test_loop = self.loop
         self._runner.test()
-        model, results = self.loop.model, self.loop.progress.results
-        return QueryTable(
-            [
-                TableEntry(
-                    subnet,
-                    metrics=results[str(subnet)],
-                    **self._costs.of(subnet),
-                )
-                for subnet in _from_large_to_small(map(Subnet.parse, results))
-            ],
-            metric=self.loop.ranking(),
-            task=model.task.name,
-            full=model.space.full,
-            num_images=len(self.loop.dataloader.dataset),
-            views=self._views.number,
-        )
+        results = self.loop.progress.results
+        return [
+            TableEntry(
+                subnet,
+                metrics=results[str(subnet)],
+                **self._costs.of(subnet),
+            )
+            for subnet in _from_large_to_small(map(Subnet.parse, results))
+        ]
 
 
 class _Costs:

@@ -126,7 +126,13 @@ class TableLoop(SubnetTestLoop):
             task = bar.add_task(f'evaluating {len(left)} {what}', total=number)
             self._advance = lambda: bar.advance(task)
             for subnets in groups:
-                self._evaluate(subnets, self.bank, call_hooks=False)
+                scores = self._evaluate(subnets, self.bank, call_hooks=False)
+                # An unknown metric ends the run when the group is kept.
+                if (
+                    any(scores.values())
+                    or self.model.sampler.primary in scores
+                ):
+                    self.ranking()
         # What the log shows: the full network, else the first subnet.
         primary = str(self.model.sampler.primary)
         first = primary if primary in finished else str(self.subnets[0])
@@ -162,8 +168,6 @@ class TableLoop(SubnetTestLoop):
     def _score(self, subnet: Subnet, state: MetricState) -> Dict[str, float]:
         found = super()._score(subnet, state)
         self.progress.add(str(subnet), _numbers(found))
-        if found or subnet == self.model.sampler.primary:
-            self.ranking()
         return found
 
 

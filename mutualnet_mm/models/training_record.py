@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional, Set
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..errors import UsageError, first_line
+from ..sampler import SubnetSampler
 from ..subnet import Subnet
 from .settings import MutualSettings
 
@@ -48,15 +49,29 @@ class TrainingRecord:
             set[Subnet] or None: None where the file does not say, or if it
             is of a stock training.
         """
+        sampler = self._sampler()
+        return None if sampler is None else set(sampler.sample(0).values())
+
+    def described(self) -> Optional[str]:
+        """Say in words what the training was of, as far as the file does."""
+        sampler, subnets = self._sampler(), self.trained_subnets()
+        if sampler is None or subnets is None:
+            return None
+        if len(subnets) == 1:
+            return f'{subnets.pop()} alone'
+        space = sampler.space
+        sizes = ', '.join(map(str, space.resolutions))
+        return f'widths {space.min_width}x to {space.max_width}x at {sizes}'
+
+    def _sampler(self) -> Optional[SubnetSampler]:
         text = self._meta.get('cfg')
         mutual = _mutual_settings(text) if isinstance(text, str) else None
         if mutual is None:
             return None
         try:
-            sampler = MutualSettings.read(mutual).sampler
+            return MutualSettings.read(mutual).sampler
         except UsageError:  # of another release
             return None
-        return set(sampler.sample(0).values())
 
 
 def _mutual_settings(text: str) -> Optional[Dict[str, Any]]:

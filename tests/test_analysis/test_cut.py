@@ -161,9 +161,12 @@ def test_what_was_trained_otherwise_is_refused(make_config, save, tmp_path):
             )
         assert not (tmp_path / 'o/progress').exists()
 
-    refused(UsageError, r'mutual.pth.* 1.0x-32 alone', mutual, adaptive)
+    said = r'mutual.pth.* 1.0x-32 alone, .* at widths 0.25x to 1.0x at 32, 16:'
+    refused(UsageError, said, mutual, adaptive)
     refused(UsageError, r'alone.pth.* 1.0x-32 alone.*0.5x', alone, adaptive)
-    refused(UsageError, r'cut.pth.* several subnets', stock, cut)
+    refused(
+        UsageError, r'cut.pth.* several subnets, .* 1.0x-32 alone:', stock, cut
+    )
     given = {'0.5x-16': cut}
     refused(UsageError, 'at 0.5x-16 alone', cut, mutual, alone=given)
     given = {'0.75x-16': stock}
@@ -202,3 +205,40 @@ def test_tool(make_config, save, tmp_path, monkeypatch):
     result = run_program(*command, '--alone', '0.5x-16')
     assert result.returncode == 1
     assert 'write SUBNET=CHECKPOINT' in result.stderr
+
+
+def test_a_metric_that_is_nan_is_a_dash(
+    make_config, save, tmp_path, monkeypatch
+):
+    make_config().dump(str(tmp_path / 'config.py'))
+    monkeypatch.chdir(tmp_path)
+    result = run_program(
+        *(TOOL, 'config.py', save('stock'), save('adaptive')),
+        *('--subnet', *SUBNETS, '--out', 'out', '--metric', 'sums/nothing'),
+    )
+    assert result.returncode == 0, result.stderr
+    rows = [
+        line.split('│')[2:-1]
+        for line in result.stdout.splitlines()
+        if line.startswith('│')
+    ]
+    assert len(rows) == 3
+    assert all(cell.strip() == '-' for row in rows for cell in row)
+    saved = json.loads((tmp_path / 'out/cut.json').read_text())['rows']
+    assert [row['value'] for row in saved] == [None] * 6
+
+
+def test_an_unknown_metric_costs_no_second_evaluation(
+    make_config, save, tmp_path, score_sums
+):
+    """It can be known to be wrong only when the evaluator has given some."""
+    given = save('stock'), save('adaptive'), tmp_path / 'out', SUBNETS
+    with pytest.raises(UsageError, match="'foo' is unknown, .*accuracy/top1"):
+        cut_table(make_config(), *given, metric='foo')
+    before = len(score_sums.processed)
+    assert before == 6  # three batches, two subnets, one method
+    with pytest.raises(UsageError, match="'foo' is unknown"):
+        cut_table(make_config(), *given, metric='foo')
+    assert len(score_sums.processed) == before
+    cut_table(make_config(), *given, metric='accuracy/top1')
+    assert len(score_sums.processed) == 3 * before

@@ -49,7 +49,10 @@ def parse_args() -> argparse.Namespace:
         help='test on N random images, always the same ones; default: all',
     )
     parser.add_argument(
-        '--metric', help='to show, default: the first one of the evaluator'
+        '--metric',
+        help='to show, such as accuracy/top1, default: the first one of the '
+        'evaluator; whether it gives this one is known with the first '
+        'results, which are kept',
     )
     parser.add_argument('--out', required=True, help='folder of the results')
     return parser.parse_args()
@@ -79,16 +82,16 @@ def show(tables: dict) -> None:
     for entry in first.entries:
         head = f'{entry.subnet}\n{entry.macs / 1e6:.2f} M'
         shown.add_column(head, justify='right')
-    for method, table in tables.items():
-        cells = {e.subnet: cell(table, e) for e in table.entries}
+    for name, method in tables.items():
+        cells = {e.subnet: cell(method, e) for e in method.entries}
         row = [cells.get(entry.subnet, '-') for entry in first.entries]
-        shown.add_row(method, *row)
+        shown.add_row(name, *row)
     Console(width=None if sys.stdout.isatty() else 200).print(shown)
 
 
-def cell(table, entry) -> str:
+def cell(method, entry) -> str:
     """The metric of a subnet, with its interval."""
-    score, interval = table.score(entry), table.interval(entry)
+    score, interval = method.score(entry), method.interval(entry)
     if score is None:
         return '-'
     digits = 1 if interval and interval[1] > 1 else 3

@@ -8,21 +8,19 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
-from ..config.pipelines import loaders_of
 from ..errors import ConfigError, UsageError
 from ..files import atomic_write, check_target, csv_text
 from ..progress_bars import track
 from ..query_table.intervals import wilson_interval
 from ..subnet import Subnet
 from .activation_maps import ActivationMap, classifier_maps
+from .box_checks import check_inside, check_localization, label_of
 from .pixels import enlarge_map
 from .trained import TrainedNetwork
 from .true_boxes import TrueBoxes
-from .view import check_view, to_original
+from .view import to_original
 
 LARGE, SMALL = 0.5, 0.2  # share of the image that the object's box takes
 MIN_OVERLAP = 0.5  # intersection over union must be above
@@ -125,38 +123,12 @@ def overlaps_of(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return common / ((box[2:] - box[:2]).prod() + areas - common)
 
 
-def check_localization(
-    cfg: Config, truth: TrueBoxes, thresholds: Sequence[float]
-) -> None:
-    """Refuse what :func:`localize` cannot do, before a network is loaded.
-
-    Args:
-        cfg (Config): Its first test set counts.
-        truth (TrueBoxes): Of the test set's images.
-        thresholds (Sequence[float]): Fractions of a map's maximum.
-
-    Raises:
-        ConfigError: If an image has no box, or the test pipeline is not one
-            that boxes can be followed through.
-        UsageError: If a threshold is not between 0 and 1.
-    """
-    for threshold in thresholds:
-        if not 0 < threshold < 1:
-            raise UsageError(
-                f'threshold {threshold}: give a fraction of the maximum, '
-                'between 0 and 1'
-            )
-    check_view(cfg)
-    images: Any = _loader(cfg).dataset
-    for index in range(len(images)):
-        truth.of(images.get_data_info(index)['img_path'])
-
-
 def localize(
     network: TrainedNetwork,
     truth: TrueBoxes,
     thresholds: Sequence[float] = (0.2,),
     of: str = 'truth',
+    images: Optional[DataLoader] = None,
 ) -> List[Localized]:
     """Localise the objects of the first test set with every subnet.
 
@@ -171,6 +143,8 @@ def localize(
         of (str): Class to map: ``'truth'``, the true one, which measures
             where a subnet looks whatever it predicts, or ``'prediction'``.
             Defaults to ``'truth'``.
+        images (DataLoader, optional): The test set, as
+            :func:`~.check_localization` returns it. Defaults to its call.
 
     Raises:
         ConfigError: If the network is no classifier, an image has no box, or
@@ -182,15 +156,16 @@ def localize(
             'boxes are found with the maps of classifiers, and this model is '
             f'for {network.model.task.name}'
         )
-    check_localization(network.cfg, truth, thresholds)
+    if images is None:
+        images = check_localization(network.cfg, truth, thresholds)
     nets = [network.static(subnet) for subnet in network.subnets]
     found = []
-    for inputs, samples in _batches(network):
+    for inputs, samples in _batches(network, images):
         size = inputs.shape[-2], inputs.shape[-1]
-        labels = [_label(sample) for sample in samples]
+        labels = [label_of(sample) for sample in samples]
         boxes = [truth.of(sample.img_path) for sample in samples]
         for sample, true in zip(samples, boxes):
-            _check_inside(sample, true, truth)
+            check_inside(sample, true, truth)
         for net in nets:
             maps = classifier_maps(
                 net, inputs, samples, labels if of == 'truth' else None
@@ -213,17 +188,6 @@ def localize(
                     )
                 )
     return found
-
-
-def _check_inside(sample: Any, true: np.ndarray, truth: TrueBoxes) -> None:
-    """Refuse boxes of another version of an image; a pixel is rounding."""
-    height, width = sample.ori_shape
-    if (true[:, 2] > width + 1).any() or (true[:, 3] > height + 1).any():
-        raise ConfigError(
-            f'image {sample.img_path!r} has {width} x {height} pixels, and a '
-            f'box in {str(truth.path)!r} lies beyond: give the annotations of '
-            'the images as they are'
-        )
 
 
 def summarize(
@@ -311,29 +275,13 @@ def save_accuracies(
         file.write(text)
 
 
-def _loader(cfg: Config) -> Any:
-    """Read the first test set."""
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    _, loader = next(loaders_of(cfg, 'test'))
-    return Runner.build_dataloader(loader, seed=0)
-
-
-def _batches(network: TrainedNetwork) -> Iterator[Tuple[Any, List[Any]]]:
+def _batches(
+    network: TrainedNetwork, images: DataLoader
+) -> Iterator[Tuple[Any, List[Any]]]:
     preprocessor = network.model.data_preprocessor
-    batches = _loader(network.cfg)
-    for batch in track(batches, 'localising', len(batches)):
+    for batch in track(images, 'localising', len(images)):
         data = preprocessor(batch, False)
         yield data['inputs'], data['data_samples']
-
-
-def _label(sample: Any) -> int:
-    labels = sample.get('gt_label')
-    if labels is None or labels.numel() != 1:
-        raise ConfigError(
-            f'image {sample.get("img_path")!r} has no single class: the test '
-            'set must have one label for each image'
-        )
-    return int(labels)
 
 
 def _overlaps(

@@ -65,6 +65,20 @@ class TrueBoxes:
             ConfigError: If it has no box, boxes of several classes, or those
                 of another image that was asked for before.
         """
+        return np.array([edges for _, edges in self._find(image)], float)
+
+    def class_of(self, image: Union[str, Path]) -> str:
+        """Return the class of an image's boxes, as their file names it.
+
+        Args:
+            image (str or Path): Path of the image.
+
+        Raises:
+            ConfigError: As :meth:`of` does.
+        """
+        return str(self._find(image)[0][0])
+
+    def _find(self, image: Union[str, Path]) -> List['_Box']:
         parts = Path(image).with_suffix('').parts
         for start in range(len(parts)):
             name = parts[start:]
@@ -78,15 +92,16 @@ class TrueBoxes:
                         f'{"/".join(name)!r}: name the images there with '
                         'their folders'
                     )
-                return self._of_one_class(image, found)
+                self._check_one_class(image, found)
+                return found
         raise ConfigError(
             f'image {str(image)!r} has no box in {str(self.path)!r}: give the '
             'annotations of the test set, or a test set of images with boxes'
         )
 
-    def _of_one_class(
+    def _check_one_class(
         self, image: Union[str, Path], found: List['_Box']
-    ) -> np.ndarray:
+    ) -> None:
         classes = sorted({str(name) for name, _ in found})
         if len(classes) > 1:
             raise ConfigError(
@@ -94,7 +109,6 @@ class TrueBoxes:
                 f'{", ".join(classes)} in {str(self.path)!r}: leave only '
                 'those of the class that it is labelled with'
             )
-        return np.array([edges for _, edges in found], float)
 
 
 _Box = Tuple[Any, List[float]]  # its class, its edges
@@ -108,12 +122,14 @@ def _read_coco(path: Path) -> _Boxes:
             image['id']: Path(image['file_name']).with_suffix('').parts
             for image in content['images']
         }
+        kinds = {c['id']: c['name'] for c in content.get('categories', ())}
         boxes: _Boxes = defaultdict(list)
         for annotation in content['annotations']:
             if not annotation.get('iscrowd'):
                 left, top, width, height = map(float, annotation['bbox'])
                 edges = [left, top, left + width, top + height]
-                kind = annotation.get('category_id')
+                number = annotation.get('category_id')
+                kind = kinds.get(number, number)
                 boxes[names[annotation['image_id']]].append((kind, edges))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ConfigError(

@@ -95,7 +95,10 @@ def test_localize(files, pictures, tmp_path):
         assert result.stdout.count(subnet) == 2
     one = next(r for r in content['rows'] if r['subnet'] == '0.5x-16')
     cell = f'{one["accuracy"]:.1f} ({one["low"]:.1f} to {one["high"]:.1f})'
-    assert cell in result.stdout
+    assert f'{cell} +{one["only_this"]} -{one["only_first"]}' in result.stdout
+    for line in result.stdout.splitlines():
+        if '1.0x-32' in line:  # what the others are compared with
+            assert '+' not in line and '-0' not in line.replace('-32', '')
     (tmp_path / 'boxes.json').write_text('{}')
     result = run_program(
         *(TOOLS / 'localize.py', *files),
@@ -103,6 +106,41 @@ def test_localize(files, pictures, tmp_path):
     )
     assert result.returncode == 1
     assert "not in COCO's format" in result.stderr
+
+
+def test_localize_reads_its_test_set_once(
+    files, pictures, tmp_path, monkeypatch
+):
+    from mmpretrain.datasets import CustomDataset
+
+    read = []
+    load = CustomDataset.load_data_list
+
+    def count(self):
+        read.append(self.img_prefix)
+        return load(self)
+
+    monkeypatch.setattr(CustomDataset, 'load_data_list', count)
+    boxes = dict(images=[], annotations=[])
+    for i in range(12):
+        boxes['images'].append(dict(id=i, file_name=f'{i % 4}/{i}.png'))
+        own = dict(image_id=i, bbox=[0, 0, 9, 9], category_id=i % 4)
+        boxes['annotations'].append(own)
+    path = tmp_path / 'boxes.json'
+    path.write_text(json.dumps(boxes))
+    command = (TOOLS / 'localize.py', *files, '--boxes', path)
+    result = run_program(*command, '--subnet', *SUBNETS)
+    assert result.returncode == 0, result.stderr
+    assert read.count(f'{pictures / "test"}/') == 1
+    assert 'of another class' not in result.stderr
+    for own in boxes['annotations'][4:6]:
+        own['category_id'] = 3
+    path.write_text(json.dumps(boxes))
+    result = run_program(*command, '--subnet', *SUBNETS)
+    assert result.returncode == 0, result.stderr
+    assert '2 of 12 images have boxes of another class' in result.stderr
+    assert "4.png' of '3'" in result.stderr
+    assert 'of another class' not in result.stdout
 
 
 @pytest.fixture

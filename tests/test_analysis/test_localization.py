@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mutualnet_mm import ConfigError, UsageError
 from mutualnet_mm.analysis import TrainedNetwork
+from mutualnet_mm.analysis.box_checks import of_other_classes
 from mutualnet_mm.analysis.localization import (
     Localized,
     box_of,
@@ -400,6 +401,38 @@ def test_maps_that_are_not_finite_are_refused(
     truth = TrueBoxes(coco(tmp_path / 'boxes.json', names, boxes))
     with pytest.raises(UsageError, match='map of 1.0x-32 of .* not finite'):
         localize(network, truth)
+
+
+@pytest.mark.parametrize(
+    'labels, kinds, names, expected',
+    [
+        ([0, 1, 1], ['a', 'b', 'b'], ['a', 'b'], []),
+        ([0, 1, 1], ['b', 'a', 'a'], ['a', 'b'], [0, 1, 2]),
+        ([0, 1, 1, 1], ['a', 'b', 'a', 'b'], ['a', 'b'], [2]),
+        ([0, 1, 1, 1], ['n1', 'n2', 'n1', 'n2'], ['a', 'b'], [2]),
+        ([0, 0, 0, 1], ['n1', 'n1', 'n2', 'n2'], None, [2]),
+        ([0, 1], ['x', 'x'], None, []),  # as animals, of cats and dogs
+        ([7], ['a'], ['a', 'b'], [0]),
+    ],
+)
+def test_boxes_of_another_class(labels, kinds, names, expected):
+    assert of_other_classes(labels, kinds, names) == expected
+
+
+def test_the_class_of_boxes(tmp_path):
+    content = dict(
+        images=[dict(id=i, file_name=f'{i}.png') for i in range(2)],
+        annotations=[
+            dict(image_id=i, bbox=[0, 0, 4, 4], category_id=i + 3)
+            for i in range(2)
+        ],
+        categories=[dict(id=3, name='cat')],
+    )
+    (tmp_path / 'x.json').write_text(json.dumps(content))
+    boxes = TrueBoxes(tmp_path / 'x.json')
+    assert [boxes.class_of(f'{i}.png') for i in range(2)] == ['cat', '4']
+    (tmp_path / '7.xml').write_text(XML.format(1, 3, 30, 40))
+    assert TrueBoxes(tmp_path).class_of('7.JPEG') == 'n01'
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,17 @@ small ones less than a fifth.
 """
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 
 from rich.console import Console
 from rich.table import Table
 
 from mutualnet_mm.analysis import TrainedNetwork
+from mutualnet_mm.analysis.box_checks import check_localization
 from mutualnet_mm.analysis.localization import (
     GROUPS,
     OF_MAPS,
-    check_localization,
     check_table_file,
     localize,
     save_accuracies,
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> list:
         check_table_file(file)
     cfg = load_config(args.config, args.cfg_options)
     truth = TrueBoxes(args.boxes)
-    check_localization(cfg, truth, args.threshold)
+    images = check_localization(cfg, truth, args.threshold)
     network = TrainedNetwork(
         cfg,
         args.checkpoint,
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> list:
         device=args.device,
         tasks=('classification',),
     )
-    found = localize(network, truth, args.threshold, args.map)
+    found = localize(network, truth, args.threshold, args.map, images)
     rows = summarize(found, network.subnets)
     settings = {
         name: getattr(args, name)
@@ -105,30 +107,32 @@ def show(rows: list, of: str) -> None:
         own = [row for row in rows if row.threshold == threshold]
         counts = {row.group: row.images for row in own}
         view.add_row('images', '', *(str(counts[group]) for group in GROUPS))
+        first = own[0].subnet
         for subnet in dict.fromkeys(row.subnet for row in own):
             cells = {r.group: r for r in own if r.subnet == subnet}
             top1 = cells['all'].top1
             view.add_row(
                 subnet,
                 '-' if top1 is None else f'{top1:.1f}',
-                *(cell(cells[group]) for group in GROUPS),
+                *(cell(cells[group], first) for group in GROUPS),
             )
         Console(width=120).print(view)
 
 
-def cell(row) -> str:
-    """Write one accuracy."""
+def cell(row, first: str) -> str:
+    """Write one accuracy; beside the first subnet's, unless it is its own."""
     if row.accuracy is None:
         return '-'
-    return (
-        f'{row.accuracy:.1f} ({row.low:.1f} to {row.high:.1f}) '
-        f'+{row.only_this} -{row.only_first}'
-    )
+    text = f'{row.accuracy:.1f} ({row.low:.1f} to {row.high:.1f})'
+    if row.subnet == first:
+        return text
+    return f'{text} +{row.only_this} -{row.only_first}'
 
 
 def main() -> None:
     args = parse_args()
-    with one_line_errors():
+    # Standard output is the table's alone: stock code logs there, too.
+    with one_line_errors(), redirect_stdout(sys.stderr):
         rows = run(args)
     show(rows, args.map)
 

@@ -6,8 +6,9 @@ import io
 import os
 import secrets
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any, Iterator, Mapping, Optional, Sequence, Union
 from zipfile import BadZipFile, ZipFile
 
@@ -90,13 +91,19 @@ def check_target(path: Union[str, Path]) -> Path:
         Path: The file itself, behind links.
 
     Raises:
-        UsageError: If its folder is missing, or it is no ordinary file.
+        UsageError: If its folder is missing or takes no files, or it is no
+            ordinary file.
     """
     target = Path(os.path.realpath(path))
     if not os.path.isdir(target.parent):
         raise _refusal(path, f'make the folder {str(target.parent)!r} first')
     if os.path.isdir(target):
         raise _refusal(path, 'it is a folder, name a file')
+    try:
+        with TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise _refusal(path, _reason(error)) from error
     # Of /dev/stdout, the shell may have made a link to a file.
     special = Path(os.path.abspath(path)).parent == Path('/dev')
     if special or (os.path.exists(path) and not os.path.isfile(path)):
@@ -105,6 +112,8 @@ def check_target(path: Union[str, Path]) -> Path:
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):  # such as in /proc
+        return 'no file or folder can be made there'
     return error.strerror or first_line(error)
 
 
@@ -145,10 +154,37 @@ def make_folder(path: Union[str, Path]) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f'folder {str(path)!r} cannot be made: {error.strerror}; name '
+            f'folder {str(path)!r} cannot be made: {_reason(error)}; name '
             'another'
         ) from error
     return path
+
+
+@contextmanager
+def output_folder(path: Union[str, Path]) -> Iterator[Path]:
+    """Make a folder for what the ``with`` block writes.
+
+    If the block fails before it has written anything, what was made is
+    removed again.
+
+    Args:
+        path (str or Path): What the user named.
+
+    Yields:
+        Path: ``path``.
+
+    Raises:
+        ConfigError: As :func:`make_folder` does.
+    """
+    path = Path(path)
+    made = [one for one in (path, *path.parents) if not one.exists()]
+    try:
+        yield make_folder(path)
+    except BaseException:
+        with suppress(OSError):  # the first that is not empty ends it
+            for one in made:
+                one.rmdir()
+        raise
 
 
 def load_tensors(

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from mutualnet_mm import Subnet, UsageError
+from mutualnet_mm.config.pipelines import STAGES, loaders_of, stage_datasets
 from mutualnet_mm.survey.made_data import use_made_data
 from mutualnet_mm.survey.small import divided, make_small
 
@@ -34,8 +35,14 @@ def shrink(
         data (Path): Folder of the generated data.
 
     Raises:
-        UsageError: If no data of the form that the config reads can be made.
+        UsageError: If no data of the form that the config reads can be made,
+            or if it has several test loaders.
     """
+    if not isinstance(cfg.test_dataloader, dict):
+        raise UsageError(
+            f'--small: {cfg.filename} has a list of test_dataloaders, but '
+            'a table is built of one: leave only that'
+        )
     cfg.merge_from_dict(
         {k: v for k, v in options.items() if _has(cfg, k.rpartition('.')[0])}
     )
@@ -50,9 +57,8 @@ def shrink(
     except UsageError as error:
         raise UsageError(f'--small: {error}') from error
     _use_made_truth(cfg)
-    for stage in ('train', 'val', 'test'):
-        loader = cfg.get(f'{stage}_dataloader')
-        if loader:
+    for stage in STAGES:
+        for _, loader in loaders_of(cfg, stage):
             loader.update(
                 num_workers=0, persistent_workers=False, batch_size=_BATCH
             )
@@ -71,10 +77,14 @@ def shrink(
 
 def _use_made_truth(cfg: Config) -> None:
     """Evaluate against the generated annotations, where a file holds them."""
-    dataset = cfg.test_dataloader.dataset
-    if cfg.test_evaluator.get('ann_file'):
-        file = Path(dataset.data_root) / dataset.ann_file
-        cfg.test_evaluator.ann_file = str(file)
+    evaluators = cfg.test_evaluator
+    if isinstance(evaluators, dict):
+        evaluators = [evaluators]
+    *_, (_, dataset) = stage_datasets(cfg, ('test',))
+    for evaluator in evaluators:
+        if evaluator.get('ann_file'):
+            file = Path(dataset.data_root) / dataset.ann_file
+            evaluator.ann_file = str(file)
 
 
 def _shrink_space(cfg: Config, divisor: int) -> None:

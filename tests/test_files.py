@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from mutualnet_mm import UsageError
-from mutualnet_mm.files import atomic_write, only_writer, save_tensors
+from mutualnet_mm.files import (
+    atomic_write,
+    check_target,
+    only_writer,
+    output_folder,
+    save_tensors,
+)
 
 
 def test_a_failure_leaves_the_old_file(tmp_path):
@@ -132,4 +138,38 @@ def test_a_lock_that_cannot_be_made(tmp_path):
     (tmp_path / '.table.json.lock').mkdir()
     refused = pytest.raises(UsageError, match='table.json.* cannot be writ')
     with refused, only_writer(path):
+        pass
+
+
+def test_a_folder_without_results_is_removed_after_an_error(tmp_path):
+    (tmp_path / 'there').mkdir()
+    for name, kept in (
+        ('new', ['there']),
+        ('a/b', ['there']),
+        ('there', ['there']),
+        ('there/b', ['there']),
+    ):
+        with pytest.raises(KeyboardInterrupt), output_folder(tmp_path / name):
+            assert (tmp_path / name).is_dir()
+            raise KeyboardInterrupt
+        assert [p.name for p in tmp_path.iterdir()] == kept
+        assert not list((tmp_path / 'there').iterdir())
+    with pytest.raises(ZeroDivisionError), output_folder(
+        tmp_path / 'a/b'
+    ) as out:
+        (out / 'result').touch()
+        raise ZeroDivisionError
+    assert (tmp_path / 'a/b/result').exists()
+    with output_folder(tmp_path / 'empty'):
+        pass
+    assert (tmp_path / 'empty').is_dir()
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='no /proc')
+def test_folders_that_take_no_files_are_refused_before_the_work():
+    message = "'/proc/x.json' cannot be written: no file or folder can be"
+    with pytest.raises(UsageError, match=message):
+        check_target('/proc/x.json')
+    message = "'/proc/x/y' cannot be made: no file or folder can be made there"
+    with pytest.raises(UsageError, match=message), output_folder('/proc/x/y'):
         pass

@@ -187,3 +187,27 @@ def test_list_and_failures(modules, tmp_path, monkeypatch):
     result = run_program(TOOL, 'kl', '--out', tmp_path)
     assert result.returncode == 1
     assert 'ended with status 3' in result.stderr
+
+
+def test_a_small_one_of_several_evaluators(modules, enter_scope, tmp_path):
+    """Each reads the truth of the made data; of loaders there may be one."""
+    pytest.importorskip('mmdet')
+    from paper_small import shrink
+
+    path = ROOT / 'configs/detection/mutual-mask-rcnn_vgg16_fpn_1xb4_digits.py'
+
+    def config():
+        cfg = Config.fromfile(path)
+        cfg.test_evaluator = [cfg.test_evaluator, dict(type='DumpDetResults')]
+        return cfg
+
+    cfg = config()
+    shrink(cfg, 1, {}, 2, tmp_path)
+    first, second = cfg.test_evaluator
+    assert Path(first.ann_file).is_relative_to(tmp_path)
+    assert Path(first.ann_file).is_file()
+    assert 'ann_file' not in second
+    cfg = config()
+    cfg.test_dataloader = [cfg.test_dataloader]
+    with pytest.raises(UsageError, match='has a list of test_dataloaders'):
+        shrink(cfg, 1, {}, 2, tmp_path)

@@ -40,6 +40,11 @@ class ActivationMap:
     predicted: Optional[int] = None
     inside: Tuple[float, float] = (1.0, 1.0)
 
+    @property
+    def score_name(self) -> str:
+        """str: What the score is, for a title."""
+        return 'sum of scores' if self.predicted is None else 'score'
+
 
 def map_image(
     net: nn.Module,

@@ -57,7 +57,9 @@ def find_class(
         return list(names).index(str(text))
     if str(text).isdecimal() and int(text) < number:
         return int(text)
-    known = f'{names[0]!r} to {names[-1]!r}, or ' if names else ''
+    numbers = [str(i) for i in range(number)]  # that digits are named, too
+    own = names and list(names) != numbers
+    known = f'{names[0]!r} to {names[-1]!r}, or ' if names and own else ''
     raise UsageError(
         f'there is no class {text!r}: give {known}a number from 0 to '
         f'{number - 1}'

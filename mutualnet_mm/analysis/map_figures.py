@@ -163,7 +163,7 @@ def class_name(label: Optional[int], names: Optional[Sequence[str]]) -> str:
 
 def _title(found: ActivationMap, names: Optional[Sequence[str]]) -> str:
     label = class_name(found.label, names)
-    return f'{found.subnet}\n{label}, score {found.score:.2f}'
+    return f'{found.subnet}\n{label}, {found.score_name} {found.score:.2f}'
 
 
 def _show(axes: Axes, pixels: np.ndarray, title: str) -> None:

@@ -8,7 +8,6 @@ from typing import List, NamedTuple, Optional, Sequence
 from torch import nn
 
 from ..config import load_config
-from ..files import make_folder
 from .classes import chosen_class
 from .map_figures import output_names
 from .trained import TrainedNetwork
@@ -42,8 +41,8 @@ def open_for_maps(args: Namespace, tasks: Sequence[str]) -> Opened:
 
     Raises:
         ConfigError: As :class:`TrainedNetwork` does.
-        UsageError: As it does; if two files have the same name, there is no
-            such class, or the folder cannot be made.
+        UsageError: As it does; if two files have the same name, or there is
+            no such class.
     """
     stems = output_names(args.file)
     cfg = load_config(args.config, args.cfg_options)
@@ -51,7 +50,7 @@ def open_for_maps(args: Namespace, tasks: Sequence[str]) -> Opened:
         cfg, args.checkpoint, args.subnet, device=args.device, tasks=tasks
     )
     names, label = chosen_class(network, args.checkpoint, args.label)
-    folder = make_folder(args.out)
+    folder = Path(args.out)
     nets = [network.static(subnet) for subnet in network.subnets]
     return Opened(
         network, nets, names, label, [folder / stem for stem in stems]

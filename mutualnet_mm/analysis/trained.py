@@ -20,6 +20,14 @@ from ..models.static import static_model
 from ..progress_bars import track
 from ..subnet import Subnet
 
+_IMAGES = 'tools/analysis/cam.py makes its activation maps'
+_ELSEWHERE = dict(
+    classification=_IMAGES,
+    detection=_IMAGES,
+    action='tools/analysis/cam_video.py makes its activation maps',
+)
+_NOWHERE = 'see docs/analyses.md for what there is'
+
 
 class TrainedNetwork:
     """A network with its weights, and the statistics of some subnets.
@@ -65,7 +73,7 @@ class TrainedNetwork:
         if tasks and task not in tasks:
             raise ConfigError(
                 f'the model is for {task}, and this is for '
-                f'{" or ".join(tasks)}: see docs/analyses.md for others'
+                f'{" or ".join(tasks)}: {_ELSEWHERE.get(task, _NOWHERE)}'
             )
         self.subnets: List[Subnet] = self.model.space.choose(subnets)
         load_trained(self.model, checkpoint)

@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, Sequence
 
 from mmengine.config import Config
 
-from ..config.pipelines import Step
+from ..config.pipelines import STAGES, Step, loaders_of
 from ..errors import UsageError
 from ..files import make_folder
 from .made_actions import ava_scenes
@@ -36,9 +36,8 @@ def use_made_data(cfg: Config, root: Path) -> None:
     """
     make_folder(root)
     labels = min([_THINGS, *_class_numbers(cfg.model)])
-    for stage in ('train', 'val', 'test'):
-        loader = cfg.get(f'{stage}_dataloader')
-        if isinstance(loader, dict) and 'dataset' in loader:
+    for stage in STAGES:
+        for _, loader in loaders_of(cfg, stage):
             loader['dataset'] = _replaced(loader['dataset'], root, labels)
 
 

@@ -15,7 +15,7 @@ from table_runs import make_clips
 from mutualnet_mm.analysis import TrainedNetwork
 from mutualnet_mm.analysis.activation_maps import ActivationMap, map_image
 from mutualnet_mm.analysis.frame_figures import shown_frames
-from mutualnet_mm.analysis.map_figures import spread_map
+from mutualnet_mm.analysis.map_figures import draw_maps, spread_map
 from mutualnet_mm.analysis.pixels import evidence, input_pixels
 from mutualnet_mm.models.build import build_model
 from mutualnet_mm.subnet import Subnet
@@ -223,6 +223,8 @@ def test_images_are_not_for_video_networks(video_files, tmp_path):
     )
     assert result.returncode == 1
     assert 'the model is for action, and this is for class' in result.stderr
+    assert 'tools/analysis/cam_video.py makes' in result.stderr
+    assert not (tmp_path / 'out').exists()
 
 
 def without_calibration(path):
@@ -297,6 +299,43 @@ def test_pixels_are_those_of_the_file(
     assert data['inputs'].mean() != tensor.float().mean()
     found = input_pixels(model, data['inputs'][0], order)
     np.testing.assert_array_equal(found, picture)
+
+
+@pytest.mark.parametrize(
+    'predicted, shown', [(2, ', score 1.23'), (None, ', sum of scores 1.23')]
+)
+def test_titles_say_what_a_score_is(predicted, shown):
+    """Only classifiers predict one class, with its probability."""
+    found = ActivationMap(
+        Subnet.parse('1.0x-64'), np.ones((2, 2)), 0, 1.234, predicted
+    )
+    figure = draw_maps(np.zeros((8, 8, 3), np.uint8), [found])
+    assert figure.axes[1].get_title() == f'1.0x-64\nclass 0{shown}'
+
+
+@pytest.mark.parametrize(
+    'tool, options',
+    [
+        ('cam.py', 'c.py c.pth a.png'),
+        ('cam_video.py', 'c.py c.pth a.mp4'),
+        ('compare_subnets.py', 'c.py c.pth a.png'),
+        ('cut.py', 'c.py a.pth b.pth'),
+        ('gradients.py', 'c.py'),
+    ],
+)
+def test_an_error_leaves_no_folder(tool, options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run_program(TOOLS / tool, *options.split(), '--out', 'a/b')
+    assert result.returncode == 1 and 'error: ' in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_that_cannot_be_read_leaves_no_folder(files, tmp_path):
+    out = tmp_path / 'out'
+    command = (TOOLS / 'cam.py', *files, tmp_path / 'x.png', '--out', out)
+    result = run_program(*command)
+    assert "x.png' cannot be read" in result.stderr
+    assert not out.exists()
 
 
 def test_padding_is_cut_off():

@@ -21,6 +21,9 @@ def test_names_of_classes(make_config, tmp_path):
     assert [find_class(c, names, 2) for c in ('b', '0')] == [1, 0]
     with pytest.raises(UsageError, match="no class 'c': give 'a' to 'b', or"):
         find_class('c', names, 2)
+    digits = list('0123')
+    with pytest.raises(UsageError, match="'cat': give a number from 0 to 3"):
+        find_class('cat', digits, 4)
     torch.save(dict(state_dict={}), path)
     assert class_names(cfg, path) is None
     with pytest.raises(UsageError, match="'2': give a number from 0 to 1"):

@@ -1,5 +1,7 @@
 """Generated data, read by the stock data sets and transforms."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from mmengine.config import Config
@@ -198,6 +200,20 @@ def test_persons_who_act(kind, enter_scope, tmp_path):
     assert len(clip['imgs']) == 4 and clip['imgs'][0].shape == (48, 64, 3)
     assert clip['proposals'].shape == clip['gt_bboxes'].shape == (1, 4)
     assert np.flatnonzero(clip['gt_labels'][0]).tolist() == [1, 3, 4]
+
+
+def test_several_loaders(tmp_path):
+    """They took the places that the config names, and no made data."""
+    loader = dict(dataset=dict(type='ImageNet', data_root='data/imagenet'))
+    cfg = Config(
+        dict(
+            model=dict(type='A', head=dict(num_classes=3)),
+            val_dataloader=[loader, loader],
+        )
+    )
+    use_made_data(cfg, tmp_path)
+    roots = [one.dataset.data_root for one in cfg.val_dataloader]
+    assert all(Path(root).is_relative_to(tmp_path) for root in roots)
 
 
 def test_data_that_the_survey_does_not_make(tmp_path):

@@ -23,6 +23,7 @@ from mutualnet_mm.analysis.pixels import input_pixels
 from mutualnet_mm.analysis.view import image_size
 from mutualnet_mm.cli import one_line_errors
 from mutualnet_mm.cli_analysis import maps_parser
+from mutualnet_mm.files import output_folder
 from mutualnet_mm.progress_bars import track
 
 
@@ -53,12 +54,15 @@ def draw(args: argparse.Namespace) -> None:
         save_maps(maps, f'{out}.npz')
         for found in maps:
             shown = class_name(found.label, names)
-            print(f'{image}: {found.subnet}: {shown}, score {found.score:.3f}')
+            print(
+                f'{image}: {found.subnet}: {shown}, {found.score_name} '
+                f'{found.score:.3f}'
+            )
 
 
 def main() -> None:
     args = parse_args()
-    with one_line_errors():
+    with one_line_errors(), output_folder(args.out):
         draw(args)
 
 

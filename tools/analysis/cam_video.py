@@ -20,6 +20,7 @@ from mutualnet_mm.analysis.opening import open_for_maps
 from mutualnet_mm.analysis.pixels import input_pixels
 from mutualnet_mm.cli import one_line_errors
 from mutualnet_mm.cli_analysis import maps_parser
+from mutualnet_mm.files import output_folder
 from mutualnet_mm.progress_bars import track
 
 
@@ -60,7 +61,7 @@ def draw(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    with one_line_errors():
+    with one_line_errors(), output_folder(args.out):
         draw(args)
 
 

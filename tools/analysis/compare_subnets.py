@@ -32,7 +32,7 @@ from mutualnet_mm.analysis.map_figures import output_names, save_figure
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import one_line_errors
 from mutualnet_mm.cli_analysis import trained_parser
-from mutualnet_mm.files import atomic_write, make_folder
+from mutualnet_mm.files import atomic_write, output_folder
 from mutualnet_mm.progress_bars import track
 
 
@@ -88,7 +88,9 @@ def main() -> None:
     args = parse_args()
     torch.set_flush_denormal(True)  # of a small network's tails on a CPU
     # Standard output is the table's alone: stock code logs there, too.
-    with one_line_errors(), redirect_stdout(sys.stderr):
+    with one_line_errors(), redirect_stdout(sys.stderr), output_folder(
+        args.out
+    ) as out:
         for name in ('score', 'iou'):
             value = getattr(args, name)
             if not 0 < value <= 1:
@@ -96,7 +98,6 @@ def main() -> None:
                     f'--{name} {value}: use a number above 0, up to 1'
                 )
         stems = output_names(args.images)
-        out = make_folder(args.out)
         meta = shared_meta(
             [args.checkpoint] + ([args.against] if args.against else [])
         )

@@ -21,6 +21,7 @@ from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.analysis.cut import cut_table, save_cut
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import config_parser, one_line_errors
+from mutualnet_mm.files import output_folder
 
 
 def parse_args() -> argparse.Namespace:
@@ -106,7 +107,9 @@ def main() -> None:
     args = parse_args()
     torch.set_flush_denormal(True)  # of a small network's tails on a CPU
     # Standard output is the table's alone: stock code logs there, too.
-    with one_line_errors(), redirect_stdout(sys.stderr):
+    with one_line_errors(), redirect_stdout(sys.stderr), output_folder(
+        args.out
+    ):
         alone = read_alone(args.alone)
         cfg = load_config(
             args.config, args.cfg_options, args.out, stages=('test',)

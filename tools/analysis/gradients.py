@@ -28,7 +28,7 @@ from mutualnet_mm.analysis.step_gradients import step_subnets, training_batches
 from mutualnet_mm.apis import build_model, load_config
 from mutualnet_mm.cli import config_parser, one_line_errors
 from mutualnet_mm.errors import check_count
-from mutualnet_mm.files import make_folder
+from mutualnet_mm.files import output_folder
 from mutualnet_mm.models.checkpoints import load_trained
 from mutualnet_mm.progress_bars import track
 
@@ -95,14 +95,15 @@ def main() -> None:
     args = parse_args()
     torch.set_flush_denormal(True)  # of a small network's tails on a CPU
     # Standard output is the table's alone: stock code logs there, too.
-    with one_line_errors(), redirect_stdout(sys.stderr):
+    with one_line_errors(), redirect_stdout(sys.stderr), output_folder(
+        args.out
+    ) as out:
         num_batches = check_count(args.num_batches, '--num-batches')
         cfg = load_config(
             args.config, args.cfg_options, args.out, stages=('train',)
         )
         model = build_model(cfg)
         subnets = step_subnets(model, args.subnet)
-        out = make_folder(args.out)
         if args.checkpoint is None:
             model.init_weights()
         else:

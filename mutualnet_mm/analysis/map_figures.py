@@ -36,9 +36,10 @@ def draw_maps(
     height, width = pixels.shape[:2]
     columns = len(maps) + 1
     figure = Figure(
-        figsize=(INCHES * columns, INCHES * height / width + 0.5),
+        figsize=(INCHES * columns, INCHES * height / width + 0.6),
         layout='constrained',
     )
+    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore
     axes = figure.subplots(1, columns)
     _show(axes[0], pixels, 'image')
     for place, found in zip(axes[1:], maps):

@@ -304,13 +304,16 @@ def test_pixels_are_those_of_the_file(
 @pytest.mark.parametrize(
     'predicted, shown', [(2, ', score 1.23'), (None, ', sum of scores 1.23')]
 )
-def test_titles_say_what_a_score_is(predicted, shown):
+def test_titles_say_what_a_score_is(predicted, shown, tmp_path):
     """Only classifiers predict one class, with its probability."""
     found = ActivationMap(
         Subnet.parse('1.0x-64'), np.ones((2, 2)), 0, 1.234, predicted
     )
     figure = draw_maps(np.zeros((8, 8, 3), np.uint8), [found])
     assert figure.axes[1].get_title() == f'1.0x-64\nclass 0{shown}'
+    figure.savefig(tmp_path / 'out.png', dpi=100)
+    title = figure.axes[1].title.get_window_extent()
+    assert figure.bbox.y1 - title.y1 > 4  # pixels to the edge
 
 
 @pytest.mark.parametrize(

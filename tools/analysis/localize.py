@@ -96,11 +96,15 @@ def run(args: argparse.Namespace) -> list:
 
 def show(rows: list, of: str) -> None:
     """Print a table for each threshold."""
+    caption = 'percent right, 95 % interval'
+    if len({row.subnet for row in rows}) > 1:
+        caption += (
+            '; images right that the first subnet gets wrong, and the reverse'
+        )
     for threshold in dict.fromkeys(row.threshold for row in rows):
         view = Table(
             title=f'maps of the {of}, from {threshold:g} of the maximum',
-            caption='percent right, 95 % interval; images right that the '
-            'first subnet gets wrong, and the reverse',
+            caption=caption,
         )
         for name in ('subnet', 'top-1', *GROUPS):
             view.add_column(name, justify='right', no_wrap=True)

@@ -17,6 +17,7 @@ from ..cost.macs import (
     count_params,
     warn_of_equal_sizes,
 )
+from ..engine.loops import RUNNING
 from ..engine.table_loop import TableLoop
 from ..errors import UsageError
 from ..models import MutualLearningMixin
@@ -106,7 +107,13 @@ class Measurement:
         # In place of the loop in the config, which is dumped to the work dir.
         self._runner._test_loop = self.loop
         self._runner.test()
-        model, results = self.loop.model, self.loop.progress.results
+        model = self.loop.model
+        results = dict(self.loop.progress.results)
+        running = results.pop(RUNNING, {})
+        full = results.get(str(model.sampler.primary))
+        if full is not None:
+            full = results[str(model.sampler.primary)] = dict(full)
+            full.update({f'{RUNNING}/{k}': v for k, v in running.items()})
         return QueryTable(
             [
                 TableEntry(

@@ -39,7 +39,8 @@ class TrainedNetwork:
         subnets (Sequence[str or Subnet]): Whose statistics to collect when
             they are first asked for, from the data that the config's
             ``BNCalibrationHook`` names. Those of the full network, or of the
-            one that is trained alone, are the running ones.
+            one that is trained alone, are the running ones unless it says
+            otherwise.
         calibrated (bool): Whether statistics are collected. Otherwise each
             subnet has the leading running ones. Defaults to True.
         device (str or torch.device): Where to run. Defaults to ``'cpu'``.
@@ -79,23 +80,22 @@ class TrainedNetwork:
         load_trained(self.model, checkpoint)
         self.model.check_trained(self.subnets)
         self.model.to(device).eval()
-        primary = self.model.sampler.primary
-        self._narrow = [s for s in self.subnets if s != primary]
-        self._recipe = (
-            calibration_recipe(cfg) if calibrated and self._narrow else None
-        )
+        self._recipe = calibration_recipe(cfg)
+        self._calibrated: List[Subnet] = []
+        if calibrated:
+            self._calibrated = self._recipe.chosen(self.model, self.subnets)
 
     @cached_property
     def statistics(self) -> SubnetStatistics:
         """Collected batch-norm statistics, by ``str(subnet)``."""
-        if self._recipe is None:
+        if not self._calibrated:
             return {}
+        recipe = self._recipe
         batches = track(
-            self._recipe.batches_of(self.cfg),
-            'calibrating',
-            self._recipe.num_batches,
+            recipe.batches_of(self.cfg), 'calibrating', recipe.num_batches
         )
-        return calibrate(self.model, self._narrow, batches)
+        is_tested = recipe.pipeline == 'test'
+        return calibrate(self.model, self._calibrated, batches, is_tested)
 
     def static(self, subnet: Union[str, Subnet]) -> nn.Module:
         """A subnet as a stock model of its size, see :func:`static_model`.

@@ -147,11 +147,10 @@ def _check_inputs(text: str, model: MutualLearningMixin) -> None:
 
 
 def _calibration(loop: TableLoop) -> Dict[str, Any]:
-    recipe = loop.recipe
-    dataloader = recipe.dataloader
-    if dataloader is not None:
-        dataloader = Config(dataloader).to_dict()  # plain containers
-    return dict(num_batches=recipe.num_batches, dataloader=dataloader)
+    settings = loop.recipe.settings
+    if settings['dataloader'] is not None:  # plain containers
+        settings.update(dataloader=Config(settings['dataloader']).to_dict())
+    return settings
 
 
 def _dataset_meta(loop: TableLoop) -> Dict[str, Any]:

@@ -17,6 +17,7 @@ from ..cost.macs import (
     count_params,
     warn_of_equal_sizes,
 )
+from ..engine.loops import RUNNING
 from ..engine.table_loop import TableLoop
 from ..errors import UsageError
 from ..models import MutualLearningMixin
@@ -130,7 +131,12 @@ class Measurement:
         # In place of the loop in the config, which is dumped to the work dir.
         self._runner._test_loop = self.loop
         self._runner.test()
-        results = self.loop.progress.results
+        results = dict(self.loop.progress.results)
+        running = results.pop(RUNNING, {})
+        primary = str(self.loop.model.sampler.primary)
+        if primary in results:
+            both = {f'{RUNNING}/{k}': value for k, value in running.items()}
+            results[primary] = {**results[primary], **both}
         return [
             TableEntry(
                 subnet,

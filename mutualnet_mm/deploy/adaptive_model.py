@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..config.stock_errors import named_stock_errors
 from ..engine import move_statistics
-from ..engine.hooks import calibration_batches
-from ..errors import UsageError, check_count
+from ..engine.hooks import BNCalibrationHook
+from ..errors import UsageError, as_usage_error, check_count
 from ..files import only_writer
 from ..query_table import QueryTable
 from ..subnet import Subnet
@@ -136,34 +136,37 @@ class AdaptiveModel(SwitchableNetwork):
     def calibrate(
         self, dataloader: Union[dict, Iterable[Any]], subnets: Subnets
     ) -> None:
-        """Collect the statistics of subnets that are not in the table.
+        """Collect the statistics of subnets, on these data.
 
-        From then on, :meth:`use` takes these subnets and :meth:`save` stores
-        their statistics.
+        From then on, :meth:`use` takes subnets that are not in the table, too,
+        and :meth:`save` stores their statistics.
 
         Args:
             dataloader (dict or Iterable): Batches as the config's data loader
                 gives them, at the full resolution; or settings of a data
                 loader, such as ``net.cfg.train_dataloader``. Labels are not
-                used; as many batches are taken as for the table.
+                used; as many batches are taken as for the table, and images
+                of settings are read by the same pipeline.
             subnets (str, Subnet or Sequence): Such as ``'0.72x-160'``.
 
         Raises:
-            UsageError: If a subnet is outside of the trained range, if the
-                only one given is the one that the running statistics belong
-                to, or if the data loader gives no batch.
+            UsageError: If a subnet is outside of the trained range, or if
+                the data loader gives no batch.
         """
         _check_loader(dataloader)
-        number = self.file.calibration['num_batches']
+        with as_usage_error('the adaptive file is damaged: its calibration'):
+            recipe = BNCalibrationHook(**self.file.calibration)
+        is_tested = recipe.pipeline == 'test'
         if not isinstance(dataloader, dict):
-            given = islice(dataloader, number)
-            self._calibrate(map(_check_batch, given), subnets)
+            given = islice(dataloader, recipe.num_batches)
+            self._calibrate(map(_check_batch, given), subnets, is_tested)
             return
+        recipe.dataloader = dataloader
         # Another network may have changed the default scope since.
         scope = self.cfg.get('default_scope')
         with DefaultScope.overwrite_default_scope(scope):
-            batches = calibration_batches(dataloader, number)
-            self._calibrate(batches, subnets)
+            batches = recipe.batches_of(self.cfg)
+            self._calibrate(batches, subnets, is_tested)
 
     def save(self, path: Union[str, Path]) -> None:
         """Write a file with the statistics that :meth:`calibrate` added.

@@ -32,6 +32,7 @@ class SwitchableNetwork:
     Args:
         origin (MutualLearningMixin): The network, in evaluation mode.
         bank (dict): Statistics of its subnets, ``{str(subnet): statistics}``.
+            The full network has the running ones where there are no others.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class SwitchableNetwork:
 
     def _start(self) -> None:
         self._sliced = SlicedNetwork(self._origin)
+        primary = self._sliced.subnet
+        self._sliced.switch(primary, self.statistics(primary))
         self._network: Callable[..., Samples] = self._sliced
         self._current = self._sliced.subnet
         self._lock = threading.RLock()
@@ -141,9 +144,9 @@ class SwitchableNetwork:
         Raises:
             UsageError: If there are none.
         """
-        if subnet == self._origin.sampler.primary:
-            return None
         found = self._bank.get(str(subnet))
+        if found is None and subnet == self._origin.sampler.primary:
+            return None
         if found is None and any(slim_batch_norms(self._origin)):
             raise UsageError(
                 f'subnet {subnet} has no batch-norm statistics, which the '
@@ -153,16 +156,12 @@ class SwitchableNetwork:
             )
         return found
 
-    def _calibrate(self, batches: Iterable[Any], subnets: Subnets) -> None:
-        primary = self._origin.sampler.primary
-        chosen = [s for s in self._choose(subnets) if s != primary]
-        if not chosen:
-            raise UsageError(
-                f'subnet {primary} has the running statistics of the '
-                'training: there is nothing to calibrate'
-            )
+    def _calibrate(
+        self, batches: Iterable[Any], subnets: Subnets, tested: bool
+    ) -> None:
+        chosen = self._choose(subnets)
         with self._lock:
-            found = calibrate(self.model, chosen, batches)
+            found = calibrate(self.model, chosen, batches, tested)
         with self._listing:
             # A handle or cache that is listed later begins with these.
             self._bank.update(found)

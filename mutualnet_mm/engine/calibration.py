@@ -37,6 +37,7 @@ def calibrate(
     model: MutualLearningMixin,
     subnets: Sequence[Union[str, Subnet]],
     batches: Iterable[Any],
+    tested: bool = False,
 ) -> SubnetStatistics:
     """Collect exact statistics of every subnet (Sec. 3.2).
 
@@ -51,6 +52,8 @@ def calibrate(
             ``['0.5x-160']``.
         batches (Iterable): As the data loader gives them, at the full
             resolution.
+        tested (bool): Whether they come from the test pipeline, which may
+            deliver several views of a video. Defaults to False.
 
     Returns:
         dict: Statistics by ``str(subnet)``. Those of a model without batch
@@ -69,7 +72,7 @@ def calibrate(
         return {str(subnet): {} for subnet in chosen}
     collectors = {subnet: BatchNormCollector(model) for subnet in chosen}
     with evaluating(model):  # dropout off; collectors see to the batch norms
-        _collect(model, collectors, batches)
+        _collect(model, collectors, batches, tested)
     # Not before all ranks have met: one without data must not stop alone.
     bank = {str(s): c.finish() for s, c in collectors.items()}
     if not all(bank.values()):
@@ -99,6 +102,7 @@ def _collect(
     model: MutualLearningMixin,
     collectors: Dict[Subnet, BatchNormCollector],
     batches: Iterable[Any],
+    tested: bool,
 ) -> None:
     """Forward all batches, in step with the other ranks.
 
@@ -115,7 +119,7 @@ def _collect(
     for number in count(1):
         data = None
         with held:
-            data = _prepared(model, iterator)
+            data = _prepared(model, iterator, tested)
         has_data = agree(data is not None, held.error)
         if not any(has_data) or (meets and not all(has_data)):
             return
@@ -140,7 +144,7 @@ def _collect(
 
 
 def _prepared(
-    model: MutualLearningMixin, batches: Iterator[Any]
+    model: MutualLearningMixin, batches: Iterator[Any], tested: bool
 ) -> Optional[Tuple[Any, Any]]:
     """Load and preprocess the next batch; None after the last."""
     batch = next(batches, None)
@@ -155,7 +159,8 @@ def _prepared(
     data = model.data_preprocessor(batch, False)
     inputs, samples = data['inputs'], data['data_samples']
     model.task.check_channels(model, inputs)
-    model.task.check_full(model, inputs, samples)
+    check = model.task.check_test if tested else model.task.check_full
+    check(model, inputs, samples)
     return inputs, samples
 
 

@@ -3,7 +3,7 @@
 
 import copy
 import random
-from typing import Any, Iterator, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import Dataset
 
-from ..config.pipelines import Step
+from ..config.pipelines import Step, stage_datasets
 from ..errors import ConfigError, check_count
+from ..models import MutualLearningMixin
 from ..registry import HOOKS
+from ..subnet import Subnet
 
 
 @HOOKS.register_module()
@@ -33,20 +35,46 @@ class BNCalibrationHook(Hook):
         dataloader (dict, optional): Data loader of the images to use; labels
             are not needed. Defaults to the config's ``train_dataloader``,
             shuffled with a fixed seed.
+        pipeline (str): Which pipeline reads them: the data loader's own
+            (``'train'``, the paper's), or the one of the
+            ``test_dataloader`` (``'test'``): statistics are then those of
+            images as they are tested, without augmentation. Wrappers that mix
+            images (mosaics) are left out there; of videos all test views
+            count. Defaults to ``'train'``.
+        full (str): Statistics of the full network, or of the one that is
+            trained alone: the ``'running'`` ones of the training, as in the
+            paper, or ``'calibrated'`` ones, as of all other subnets. With
+            these it is tested in both ways; metrics by the running statistics
+            begin with ``'running/'``. Defaults to ``'running'``.
 
     Raises:
-        UsageError: If ``num_batches`` is not a whole number from 1, or if
-            ``dataloader`` has no data set.
+        UsageError: If ``num_batches`` is not a whole number from 1, if
+            ``dataloader`` has no data set, or if ``pipeline`` or ``full`` is
+            none of the two.
     """
 
     priority = 'NORMAL'
 
     def __init__(
-        self, num_batches: int = 32, dataloader: Optional[dict] = None
+        self,
+        num_batches: int = 32,
+        dataloader: Optional[dict] = None,
+        pipeline: str = 'train',
+        full: str = 'running',
     ) -> None:
         self.num_batches = check_count(
             num_batches, 'BNCalibrationHook.num_batches'
         )
+        for name, value, possible in (
+            ('pipeline', pipeline, ('train', 'test')),
+            ('full', full, ('running', 'calibrated')),
+        ):
+            if value not in possible:
+                raise ConfigError(
+                    f'BNCalibrationHook.{name}={value!r}: use '
+                    f'{" or ".join(map(repr, possible))}'
+                )
+        self.pipeline, self.full = pipeline, full
         if dataloader is not None and 'dataset' not in dataloader:
             raise ConfigError(
                 f'BNCalibrationHook.dataloader={dataloader!r} has no dataset: '
@@ -55,6 +83,24 @@ class BNCalibrationHook(Hook):
             )
         self.dataloader = dataloader
         self._dataset: Any = None
+
+    @property
+    def settings(self) -> Dict[str, Any]:
+        """Arguments that make the same hook again."""
+        return dict(
+            num_batches=self.num_batches,
+            dataloader=self.dataloader,
+            pipeline=self.pipeline,
+            full=self.full,
+        )
+
+    def chosen(
+        self, model: MutualLearningMixin, subnets: Sequence[Subnet]
+    ) -> List[Subnet]:
+        """Those of some subnets that are calibrated, in order."""
+        if self.full == 'calibrated':
+            return list(subnets)
+        return [s for s in subnets if s != model.sampler.primary]
 
     def batches(self, runner: Runner) -> Iterator[Any]:
         """Yield the calibration batches.
@@ -81,7 +127,8 @@ class BNCalibrationHook(Hook):
                 to one that is built once and kept.
 
         Raises:
-            ConfigError: If there is no data loader to take them from.
+            ConfigError: If there is no data loader to take them from, or no
+                test pipeline to read them with.
         """
         config = self.dataloader or cfg.get('train_dataloader')
         if not isinstance(config, dict):
@@ -91,8 +138,12 @@ class BNCalibrationHook(Hook):
             )
         if dataset is None:
             if self._dataset is None:
-                self._dataset = build_dataset(config['dataset'])
+                self._dataset = config['dataset']
+                if isinstance(self._dataset, dict):
+                    self._dataset = build_dataset(self._dataset)
             dataset = self._dataset
+        if self.pipeline == 'test':
+            dataset = read_by(dataset, test_pipeline(cfg))
         yield from calibration_batches(
             dict(config, dataset=dataset), self.num_batches
         )
@@ -132,6 +183,51 @@ def build_dataset(settings: Any) -> Any:
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
     return dataset
+
+
+def test_pipeline(cfg: Config) -> Compose:
+    """Build the pipeline by which a config reads its test images.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    for _, dataset in stage_datasets(cfg, ('test',)):
+        if 'pipeline' in dataset:
+            return Compose(copy.deepcopy(dataset['pipeline']))
+    raise ConfigError(
+        "BNCalibrationHook.pipeline='test', but the config has no "
+        "test_dataloader.dataset.pipeline: use pipeline='train'"
+    )
+
+
+def read_by(dataset: Any, pipeline: Compose) -> Any:
+    """Share the annotations of a data set, but read them by a pipeline.
+
+    Args:
+        dataset: Built, a wrapper or not; it is not changed. What mixes
+            samples by a pipeline of its own is left out, and what it mixes
+            is read.
+        pipeline (Compose): Of the samples.
+
+    Raises:
+        ConfigError: If a data set reads by itself, without a pipeline.
+    """
+    inner = vars(dataset).get('dataset')
+    if inner is not None and 'pipeline' in vars(dataset):
+        return read_by(inner, pipeline)
+    shared = copy.copy(dataset)
+    if inner is not None:
+        shared.dataset = read_by(inner, pipeline)
+    elif isinstance(vars(dataset).get('datasets'), (list, tuple)):
+        shared.datasets = [read_by(d, pipeline) for d in dataset.datasets]
+    elif 'pipeline' in vars(dataset):
+        shared.pipeline = pipeline
+    else:
+        raise ConfigError(
+            f"BNCalibrationHook.pipeline='test', but {type(dataset).__name__} "
+            "has no pipeline that could be replaced: use pipeline='train'"
+        )
+    return shared
 
 
 def _trained_dataset(runner: Runner) -> Any:

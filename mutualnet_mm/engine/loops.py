@@ -9,6 +9,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    NamedTuple,
     Optional,
     Sequence,
     Tuple,
@@ -39,6 +40,25 @@ from .hooks import BNCalibrationHook, check_one_recipe
 from .metric_state import MetricState
 from .pictures import Pictures
 from .prediction_files import separate_files
+
+RUNNING = 'running'
+"""Prefix of the metrics of the full network by its running statistics, where
+it is tested with calibrated ones as well."""
+
+
+class Candidate(NamedTuple):
+    """A subnet with the statistics that it is tested with.
+
+    Args:
+        name (str): ``str(subnet)``, or :data:`RUNNING`.
+        subnet (Subnet): Which one.
+        statistics (dict, optional): Of its batch norms; None means the
+            running ones.
+    """
+
+    name: str
+    subnet: Subnet
+    statistics: Optional[Statistics]
 
 
 class _SubnetLoop(Stock):
@@ -126,7 +146,8 @@ class _SubnetLoop(Stock):
         Returns:
             dict: Metrics of the full network, or of the one trained alone,
             under their stock names, every other subnet's as
-            ``'0.5x-360/<stock name>'``.
+            ``'0.5x-360/<stock name>'``; ``'running/<stock name>'`` are those
+            of the former by its running statistics, where it is calibrated.
         """
         self._check_trained()
         call_hook = self.runner.call_hook
@@ -144,16 +165,25 @@ class _SubnetLoop(Stock):
 
     def _run_all(self) -> Dict[str, float]:
         bank = self._calibrate(self.subnets, self.recipe.batches(self.runner))
-        found: Dict[Subnet, Dict[str, float]] = {}
+        found: Dict[str, Dict[str, float]] = {}
+        candidates = self._candidates(bank)
         with Pictures(self.runner, self.subnets) as self._pictures:
-            for i, subnets in enumerate(self._groups(self.subnets)):
-                found.update(self._evaluate(subnets, bank, call_hooks=i == 0))
-        primary = self.model.sampler.primary
+            for i, group in enumerate(self._groups(candidates)):
+                found.update(self._evaluate(group, call_hooks=i == 0))
+        primary = str(self.model.sampler.primary)
         return {
-            key if subnet == primary else f'{subnet}/{key}': value
-            for subnet in self.subnets
-            for key, value in found[subnet].items()
+            key if name == primary else f'{name}/{key}': value
+            for name in (candidate.name for candidate in candidates)
+            for key, value in found[name].items()
         }
+
+    def _candidates(self, bank: SubnetStatistics) -> List[Candidate]:
+        """All that is tested, in order."""
+        primary = self.model.sampler.primary
+        found = [Candidate(str(s), s, bank.get(str(s))) for s in self.subnets]
+        if primary in self.subnets and bank.get(str(primary)):
+            found.append(Candidate(RUNNING, primary, None))
+        return found
 
     @property
     def recipe(self) -> BNCalibrationHook:
@@ -168,43 +198,49 @@ class _SubnetLoop(Stock):
     def _calibrate(
         self, subnets: Sequence[Subnet], batches: Iterable[Any]
     ) -> SubnetStatistics:
-        primary = self.model.sampler.primary  # by the running statistics
-        subnets = [s for s in subnets if s != primary]
+        subnets = self.recipe.chosen(self.model, subnets)
         if not subnets:
             return {}
         names = ', '.join(map(str, subnets))
         self.runner.logger.info(f'Calibrating the batch norms of {names}')
-        return calibrate(self.model, subnets, batches)
+        is_tested = self.recipe.pipeline == 'test'
+        return calibrate(self.model, subnets, batches, is_tested)
 
-    def _groups(self, subnets: List[Subnet]) -> List[List[Subnet]]:
+    def _groups(self, candidates: List[Candidate]) -> List[List[Candidate]]:
         """Split into groups of at most ``group_size`` and of similar cost."""
-        count = -(-len(subnets) // self.group_size)
-        return [subnets[i::count] for i in range(count)]
+        count = -(-len(candidates) // self.group_size)
+        return [candidates[i::count] for i in range(count)]
 
     def _evaluate(
-        self, subnets: List[Subnet], bank: SubnetStatistics, call_hooks: bool
-    ) -> Dict[Subnet, Dict[str, float]]:
-        """Evaluate a group of subnets in one pass over the data.
+        self, candidates: List[Candidate], call_hooks: bool
+    ) -> Dict[str, Dict[str, float]]:
+        """Evaluate a group of candidates in one pass over the data.
 
         The hooks of an iteration are called in the first group alone, with
         the first subnet's predictions; those that draw, for every subnet.
+
+        Returns:
+            dict: Metrics by the candidates' names.
         """
         hook = self.runner.call_hook if call_hooks else lambda *_, **__: None
         states = {
-            subnet: MetricState(self.evaluator.metrics, len(subnets) > 1)
-            for subnet in subnets
+            candidate.name: MetricState(
+                self.evaluator.metrics, len(candidates) > 1
+            )
+            for candidate in candidates
         }
         error: Optional[Exception] = None
         try:
             for idx, batch in enumerate(self.dataloader):
                 of_iter = dict(batch_idx=idx, data_batch=self._shown(batch))
                 hook(f'before_{self.stage}_iter', **of_iter)
-                predictions = self._run_batch(batch, bank, subnets)
                 first = None
-                for subnet, outputs in predictions:
-                    with states[subnet], self._files_of(subnet):
+                for (name, subnet, _), outputs in self._run_batch(
+                    batch, candidates
+                ):
+                    with states[name], self._files_of(name):
                         self.evaluator.process(outputs, batch)
-                    if self._pictures is not None:
+                    if self._pictures is not None and name != RUNNING:
                         self._pictures.draw(
                             subnet, self.stage, **of_iter, outputs=outputs
                         )
@@ -214,18 +250,18 @@ class _SubnetLoop(Stock):
             error = found
         agree(error=error)  # before the metrics gather what all ranks have
         # One by one, and gone then: predictions may take gigabytes.
-        return {s: self._score(s, states.pop(s)) for s in subnets}
+        names = list(states)
+        return {name: self._score(name, states.pop(name)) for name in names}
 
-    def _score(self, subnet: Subnet, state: MetricState) -> Dict[str, float]:
-        """Metrics of a subnet, from what they kept of its predictions."""
-        self.runner.logger.info(f'Evaluating {subnet}')
-        with state, self._files_of(subnet):
+    def _score(self, name: str, state: MetricState) -> Dict[str, float]:
+        """Metrics of a candidate, from what they kept of its predictions."""
+        self.runner.logger.info(f'Evaluating {name}')
+        with state, self._files_of(name):
             return self.evaluator.evaluate(len(self.dataloader.dataset))
 
-    def _files_of(self, subnet: Subnet) -> separate_files:
-        primary = self.model.sampler.primary
-        suffix = '' if subnet == primary else f'.{subnet}'
-        return separate_files(self.evaluator, suffix)
+    def _files_of(self, name: str) -> separate_files:
+        is_primary = name == str(self.model.sampler.primary)
+        return separate_files(self.evaluator, '' if is_primary else f'.{name}')
 
     def _shown(self, batch: Any) -> Any:
         """What hooks see of a batch: the first view of each image."""
@@ -233,15 +269,12 @@ class _SubnetLoop(Stock):
         return first_view(batch) if is_merged else batch
 
     def _run_batch(
-        self,
-        batch: Any,
-        bank: SubnetStatistics,
-        subnets: Sequence[Subnet],
-    ) -> Iterator[Tuple[Subnet, list]]:
-        """Yield each subnet with its predictions."""
+        self, batch: Any, candidates: Sequence[Candidate]
+    ) -> Iterator[Tuple[Candidate, list]]:
+        """Yield each candidate with its predictions."""
         predict = self._predictor(batch)
-        for subnet in subnets:
-            yield subnet, predict(subnet, bank.get(str(subnet)))
+        for candidate in candidates:
+            yield candidate, predict(candidate.subnet, candidate.statistics)
 
     def _predictor(
         self, batch: Any

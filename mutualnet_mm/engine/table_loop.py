@@ -13,7 +13,6 @@ from ..models.checkpoints import check_finite
 from ..progress_bars import progress_bar, track
 from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
 from ..query_table.progress import Metrics, Progress
-from ..subnet import Subnet
 from .calibration import SubnetStatistics, move_statistics
 from .loops import SubnetTestLoop
 from .metric_state import MetricState
@@ -41,7 +40,8 @@ class TableLoop(SubnetTestLoop):
         **kwargs: ``group_size`` and ``fp16`` of the base class.
 
     Attributes:
-        bank (dict): Statistics of all subnets but the full one.
+        bank (dict): Statistics of all subnets; of the full one, where it is
+            calibrated, too.
         weights (dict): Copy, on the CPU, of those evaluated.
         progress (Progress): With the metrics of the finished subnets.
 
@@ -117,24 +117,23 @@ class TableLoop(SubnetTestLoop):
         finished = self.progress.results
         if any(finished.values()):
             self.ranking()  # an unknown one is refused before any work
-        left = [s for s in self.subnets if str(s) not in finished]
         self._find_statistics()
+        candidates = self._candidates(self.bank)
+        left = [c for c in candidates if c.name not in finished]
+        primary = str(self.model.sampler.primary)
         groups = self._groups(left)
         with progress_bar() as bar:
             number = len(groups) * len(self.dataloader)
-            what = 'subnet' if len(left) == 1 else 'subnets'
-            task = bar.add_task(f'evaluating {len(left)} {what}', total=number)
+            subnets = len({candidate.subnet for candidate in left})
+            what = 'subnet' if subnets == 1 else 'subnets'
+            task = bar.add_task(f'evaluating {subnets} {what}', total=number)
             self._advance = lambda: bar.advance(task)
-            for subnets in groups:
-                scores = self._evaluate(subnets, self.bank, call_hooks=False)
+            for group in groups:
+                scores = self._evaluate(group, call_hooks=False)
                 # An unknown metric ends the run when the group is kept.
-                if (
-                    any(scores.values())
-                    or self.model.sampler.primary in scores
-                ):
+                if any(scores.values()) or primary in scores:
                     self.ranking()
         # What the log shows: the full network, else the first subnet.
-        primary = str(self.model.sampler.primary)
         first = primary if primary in finished else str(self.subnets[0])
         prefix = '' if first == primary else f'{first}/'
         return {
@@ -165,9 +164,9 @@ class TableLoop(SubnetTestLoop):
         yield from super()._run_batch(*args)
         self._advance()
 
-    def _score(self, subnet: Subnet, state: MetricState) -> Dict[str, float]:
-        found = super()._score(subnet, state)
-        self.progress.add(str(subnet), _numbers(found))
+    def _score(self, name: str, state: MetricState) -> Dict[str, float]:
+        found = super()._score(name, state)
+        self.progress.add(name, _numbers(found))
         return found
 
 

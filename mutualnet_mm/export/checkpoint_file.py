@@ -86,8 +86,9 @@ def save_stock(
         subnet == model.space.full == model.sampler.primary
         and subnet.width == model.slim_state.max_width
     ):
-        return _save(net, model, stock_config(net.cfg, model), subnet, path)
-    cfg = inferencer_config(net.cfg, model, subnet)
+        cfg = stock_config(net.cfg, model)
+    else:
+        cfg = inferencer_config(net.cfg, model, subnet)
     return _save(net, _narrow(net, subnet), cfg, subnet, path)
 
 

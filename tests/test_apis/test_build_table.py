@@ -17,6 +17,7 @@ from mutualnet_mm.apis import (
     count_macs,
     count_params,
 )
+from mutualnet_mm.engine import BNCalibrationHook
 from mutualnet_mm.query_table import load_table
 
 STEP = 0.375
@@ -40,7 +41,7 @@ def test_table_and_file_hold_what_a_stock_loop_finds(
     adaptive = AdaptiveFile.load(tmp_path / 'out' / 'adaptive.pth')
     assert set(adaptive.statistics) == set(GRID[1:])
     assert (adaptive.width, adaptive.rounding) == ((0.25, 1.0), 'paper')
-    assert adaptive.calibration == dict(num_batches=32, dataloader=None)
+    assert adaptive.calibration == BNCalibrationHook().settings
     # Names of the folders.
     assert adaptive.dataset_meta == dict(classes=['0', '1', '2', '3'])
     assert adaptive.table.entries == table.entries

@@ -213,7 +213,7 @@ def test_statistics_are_the_subnets_own(make_runner, weights, monkeypatch):
     monkeypatch.setattr(
         loops,
         'calibrate',
-        lambda model, subnets, batches: {
+        lambda model, subnets, *args: {
             str(subnet): leading_statistics(model, subnet)
             for subnet in subnets
         },
@@ -343,9 +343,9 @@ def test_others_beside_a_subnet_trained_alone(
     """Its own statistics are the running ones; wider ones know nothing."""
     calibrated = []
 
-    def record(model, subnets, batches):
+    def record(model, subnets, *args):
         calibrated.extend(map(str, subnets))
-        return calibrate(model, subnets, batches)
+        return calibrate(model, subnets, *args)
 
     monkeypatch.setattr(loops, 'calibrate', record)
     model = make_model(single_subnet='0.5x-32')

@@ -1,0 +1,58 @@
+#!/usr/bin/env python
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Compare one network with networks trained alone, at every budget.
+
+On CIFAR-10 and Fashion-MNIST, 10,000 images at 16 x 16 pixels. Finished runs
+are kept: stopped at any time, it goes on where it was. Each process uses one
+CPU thread; start it once per core, with the same --out, and they share the
+runs.
+"""
+
+from pathlib import Path
+
+import torch
+from claim_images import READERS, prepare_images
+from claim_methods import SIZES
+from claim_study import ClaimStudy
+from trainings import try_lock
+
+from mutualnet_mm.cli import one_line_errors, tool_parser
+from mutualnet_mm.errors import UsageError
+from mutualnet_mm.files import make_folder
+
+
+def parse_args():
+    parser = tool_parser(__doc__)
+    for name in READERS:
+        parser.add_argument(f'--{name}', type=Path, help='folder of the data')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs/claim'),
+        help='where images, runs and report go, default: %(default)s',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    with one_line_errors():
+        folders = {n: vars(args)[n.replace('-', '_')] for n in READERS}
+        given = {n: folder for n, folder in folders.items() if folder}
+        if not given:
+            raise UsageError(
+                f'no data: give {" or ".join("--" + n for n in READERS)}'
+            )
+        out = make_folder(args.out)
+        with try_lock(out / 'lock', wait=True):
+            images = {
+                name: prepare_images(name, folder, out, SIZES[0])
+                for name, folder in given.items()
+            }
+        ClaimStudy(images, out).work()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,106 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What is trained to see whether one network beats networks trained alone."""
+
+from dataclasses import dataclass
+from typing import Dict, List, Tuple
+
+from mutualnet_mm import Subnet
+
+SIZES = (16, 14, 12, 10)
+GRID = [
+    Subnet(width, size)
+    for width, size in (
+        *((1.0, 16), (0.75, 16), (0.75, 14), (0.5, 14)),
+        *((0.5, 12), (0.35, 12), (0.25, 12), (0.25, 10)),
+    )
+]
+"""Budgets at which one network and networks of their own are compared."""
+
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
+EPOCHS = 64
+TREND = (16, 32, 128)
+"""Further lengths, to see how the gap moves."""
+EQUAL_COST = 1.75
+"""Training MACs of a mutual step over those of a step of the full network
+alone: as many times more epochs make them equal."""
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a network is trained.
+
+    Args:
+        mutual (dict): As in a config.
+        subnets (tuple[Subnet]): At which it is tested.
+        like (str): Method whose learning rate it takes; empty for its own,
+            chosen on images held back. Defaults to empty.
+    """
+
+    mutual: dict
+    subnets: Tuple[Subnet, ...]
+    like: str = ''
+
+
+def methods() -> Dict[str, Method]:
+    """All methods by their names."""
+    wide, grid = (0.25, 1.0), tuple(GRID)
+    full = GRID[0].resolution
+    at_full = tuple(s for s in GRID if s.resolution == full) + (
+        Subnet(0.5, full),
+        Subnet(0.35, full),
+        Subnet(0.25, full),
+    )
+    mutual = dict(width_range=wide, resolution=SIZES)
+    found = {
+        'mutualnet': Method(mutual, grid),
+        'usnet': Method(dict(width_range=wide, resolution=(full,)), at_full),
+        'usnet-multiscale': Method(
+            dict(mutual, resolution_mode='shared'), grid
+        ),
+        'mutualnet-0.9': Method(
+            dict(width_range=(0.9, 1.0), resolution=SIZES), (GRID[0],)
+        ),
+    }
+    for subnet in GRID:
+        found[alone(subnet)] = Method(
+            dict(
+                width_range=None,
+                widths=(subnet.width,),
+                resolution=(subnet.resolution,),
+                num_random=0,
+            ),
+            (subnet,),
+        )
+    return found
+
+
+def alone(subnet: Subnet) -> str:
+    """Name of the method that trains one subnet alone."""
+    return f'alone-{subnet}'
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    data: str
+    method: str
+    rate: float
+    epochs: int
+    seed: int
+    is_search: bool = False
+
+    def __str__(self) -> str:
+        kind = 'search' if self.is_search else f'seed{self.seed}'
+        return f'{self.data}_{self.method}_{self.epochs}e_lr{self.rate}_{kind}'
+
+
+def lengths(method: str) -> List[int]:
+    """Numbers of epochs that a method is trained for, in order."""
+    found = [EPOCHS]
+    if method.startswith('alone-'):
+        found.append(round(EQUAL_COST * EPOCHS))
+    if method in ('mutualnet', alone(GRID[0])):
+        found += TREND
+    return found

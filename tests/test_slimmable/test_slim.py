@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.models as zoo
 from torch import nn
 from torch.testing import assert_close
@@ -163,6 +164,38 @@ def test_running_statistics_are_not_a_narrow_network_s():
             make_static(static, x, statistics=statistics)
         assert_close(static(x), expected)
     assert type(static.conv1) is nn.Conv2d
+
+
+def test_nor_are_they_where_the_batch_norm_keeps_its_channels():
+    """Behind a layer that narrows: what it normalises is another."""
+    net = slim(
+        nn.Sequential(
+            nn.Conv2d(3, 32, 1), nn.Conv2d(32, 8, 1), nn.BatchNorm2d(8)
+        )
+    )
+    x = torch.randn(4, 3, 9, 9)
+    net(x)
+    net.eval()(x)
+    with torch.no_grad(), active_width(net, 0.5):
+        with pytest.raises(UsageError, match='8 are active, runs at width 0'):
+            net(x)
+        with pytest.raises(UsageError, match='"2" has no statistics'):
+            make_static(net, x)
+        collector = BatchNormCollector(net)
+        with collector.watch():
+            expected = net(x)
+        with use_statistics(net, collector.finish()):
+            assert_close(net(x), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_batch_norms_that_keep_no_statistics_need_none():
+    norm = nn.BatchNorm2d(32, track_running_stats=False)
+    net = slim(nn.Sequential(nn.Conv2d(3, 32, 1), norm, nn.Conv2d(32, 8, 1)))
+    x = torch.randn(4, 3, 9, 9)
+    with torch.no_grad(), active_width(net.eval(), 0.5):
+        hidden = net[0](x)
+        wanted = F.batch_norm(hidden, None, None, training=True)
+        assert_close(net[1](hidden), wanted)
 
 
 @dataclass

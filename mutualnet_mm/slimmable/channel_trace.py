@@ -156,7 +156,7 @@ class ChannelTrace(TorchDispatchMode):
     def channels(self, x: Tensor, dim: int) -> Optional[List[int]]:
         """The channels along ``dim``; None where they are not known."""
         found = self._of(x)
-        if found is None:
+        if found is None or not found.dim() or not found.numel():
             return None
         found = found.movedim(dim, 0).reshape(found.shape[dim], -1)
         first = found.amax(1)

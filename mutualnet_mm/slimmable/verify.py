@@ -330,6 +330,9 @@ def _output_pairs(
 ) -> _Pairs:
     state = slim_states(net)[0]
     for i, (narrow, full) in enumerate(zip(outputs, full_outputs)):
+        if not narrow.dim():  # a number
+            yield f'output {i}', narrow, full
+            continue
         dim, layout = joints.axes[i], joints.outputs[i]
         ranges: Ranges = ((0, narrow.shape[dim]),)
         if layout is not None:
@@ -348,6 +351,8 @@ def _taken(full: Tensor, ranges: Ranges, dim: int) -> Optional[Tensor]:
 def _equal(narrow: Tensor, full: Optional[Tensor], tolerance: float) -> bool:
     if full is None or narrow.shape != full.shape:
         return False
+    if not (narrow.numel() and full.is_floating_point()):
+        return torch.equal(narrow, full)
     largest = full.abs().max()
     return bool((narrow - full).abs().max() <= tolerance * largest + 1e-12)
 

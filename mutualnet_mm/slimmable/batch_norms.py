@@ -60,11 +60,13 @@ class SlimBatchNorm(SlimLayer):
                 return self._batch_statistics(x)
         elif self.subnet_stats is not None:
             return self._given_statistics(x, *self.subnet_stats)
-        elif width < self.num_features and not self.slim_state.running_stats:
+        elif self._lacks_statistics():
             raise UsageError(
-                f'a batch norm of {self.num_features} channels runs at {width}'
-                ' in evaluation mode and has only the running statistics, '
-                "which are the full network's: find the subnet's by "
+                f'a batch norm of {self.num_features} channels, of which '
+                f'{width} are active, runs at width '
+                f'{self.slim_state.width:g} in evaluation mode and has only '
+                "the running statistics, which are the full network's: find "
+                "the subnet's by "
                 'mutualnet_mm.apis.calibrate and give them to '
                 'model.activate(subnet, statistics) (of a plain network: '
                 'BatchNormCollector and use_statistics); in training, do not '
@@ -131,6 +133,16 @@ class SlimBatchNorm(SlimLayer):
             stacklevel=2,
         )
         return self._given_statistics(x, *self.active_statistics(x.shape[1]))
+
+    def _lacks_statistics(self) -> bool:
+        """Whether the running statistics are not those of the active width.
+
+        Not even if all channels are active: layers before may be narrow.
+        """
+        state = self.slim_state
+        return not (
+            self.is_widest or state.running_stats or self.running_mean is None
+        )
 
     def lacks_variance(self, count: int) -> bool:
         """Whether ``count`` values per channel are too few to normalise."""

@@ -50,6 +50,11 @@ def reduced(found: Tensor, shape: Sequence[int], given: Any) -> Tensor:
     return kept.contiguous()
 
 
+def on_second_axis(found: Tensor, dims: int) -> Tensor:
+    """The channels of a norm's weights, as they lie in what is normalised."""
+    return found.view(-1, *[1] * (dims - 2)) if found.dim() == 1 else found
+
+
 def parts_of(whole: Tensor, result: Any) -> List[Set[int]]:
     """The parts that an operator takes a tensor's channels into, if any."""
     if isinstance(result, (list, tuple)):

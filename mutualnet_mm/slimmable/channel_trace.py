@@ -27,6 +27,7 @@ from ..errors import ConfigError
 from .channel_maps import (
     NOTHING,
     atoms_of,
+    on_second_axis,
     parts_of,
     reduced,
     stretched,
@@ -156,7 +157,7 @@ class ChannelTrace(TorchDispatchMode):
     def channels(self, x: Tensor, dim: int) -> Optional[List[int]]:
         """The channels along ``dim``; None where they are not known."""
         found = self._of(x)
-        if found is None:
+        if found is None or not found.dim() or not found.numel():
             return None
         found = found.movedim(dim, 0).reshape(found.shape[dim], -1)
         first = found.amax(1)
@@ -282,7 +283,7 @@ class ChannelTrace(TorchDispatchMode):
         elif torch.Tag.pointwise in func.tags or stem in (*PLACEWISE, 'copy'):
             shape = _first(out).shape
             if stem in NORMS:
-                given = [_on_second_axis(g, len(shape)) for g in given]
+                given = [on_second_axis(g, len(shape)) for g in given]
                 # Outside of a layer nobody says how wide the groups are.
                 self.takes_apart |= stem == 'native_group_norm'
             result = self._merged(given, shape)
@@ -338,9 +339,14 @@ class ChannelTrace(TorchDispatchMode):
         return result
 
     def _merged(self, given: List[Tensor], shape: torch.Size) -> Tensor:
-        """What is computed place by place has the channels of all."""
+        """What is computed place by place has the channels of all.
+
+        But for a single one that meets several, such as a gate.
+        """
         result = torch.full(shape, NOTHING, device='cpu')
         for found in given:
+            if found.shape != shape and len(atoms_of(found)) == 1:
+                continue
             found = found.expand(shape)
             both = (result != found) & (result != NOTHING) & (found != NOTHING)
             if both.any():
@@ -384,11 +390,6 @@ class ChannelTrace(TorchDispatchMode):
             for x in plain
             for axis in range(1, x.dim() + 1)
         )
-
-
-def _on_second_axis(found: Tensor, dims: int) -> Tensor:
-    """The channels of a norm's weights, as they lie in what is normalised."""
-    return found.view(-1, *[1] * (dims - 2)) if found.dim() == 1 else found
 
 
 def _tensors(values: Any) -> List[Tensor]:

@@ -300,6 +300,8 @@ def _in_parts(name: str, rule: LayerRule, sizes: List[int]) -> LayerRule:
     if len(set(sizes)) == 1 and sizes[0] > _LEAST:
         return replace(rule, ratio=1.0, parts=len(sizes))
     divisor = lcm(_LEAST, shares)
+    if total <= _LEAST:  # weights of two branches, say: none is left out
+        return replace(rule, fixed=True)
     if divisor >= total:
         raise ConfigError(
             f'layer "{name}" makes {total} channels that are taken apart into '

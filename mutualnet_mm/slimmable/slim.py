@@ -101,8 +101,8 @@ def _keep_outputs(
         raise ConfigError(f'{name} cannot be slimmed: {error}') from error
     roots: Set[int] = set()
     for i, out in enumerate(outputs):
-        channels = trace.channels(out, trace.output_axis(out))
-        if channels is None and trace.unknown:
+        channels = trace.all_channels(out)  # heads put some on other axes
+        if not channels and trace.unknown:
             raise ConfigError(
                 f'{name} cannot be slimmed: which layers make the channels of '
                 f'output {i} is not known behind {", ".join(trace.unknown)}; '
@@ -110,7 +110,7 @@ def _keep_outputs(
                 "rules={'fc': LayerRule(fixed=True)}, and say "
                 'keep_outputs=False'
             )
-        roots.update(map(trace.sets.root, channels or ()))
+        roots.update(map(trace.sets.root, channels))
     modules = dict(module.named_modules())
     for name, made in trace.made.items():
         layer: Any = modules.get(name) if name else None

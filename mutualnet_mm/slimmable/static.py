@@ -82,10 +82,10 @@ def _check_running(
 ) -> None:
     """Refuse running statistics where they may not be used."""
     for name, layer in slim_batch_norms(module):
-        inputs, _ = channels.get(layer, (layer.num_features, 0))
-        narrow = inputs < layer.num_features and layer.running_mean is not None
+        if layer not in channels or layer.running_mean is None:
+            continue
         given = layer.slim_state.running_stats or name in statistics
-        if narrow and not given:
+        if not layer.is_widest and not given:
             raise UsageError(
                 f'batch norm "{name}" has no statistics of width '
                 f'{layer.slim_state.width:g}, and the running ones are the '

@@ -27,12 +27,13 @@ def trial_shapes(
         name (str): What errors call it.
         net (nn.Module): At the widest setting, in evaluation mode; on the
             meta device nothing is computed.
-        size (int): Side of a square in pixels. If it is too small, twice
-            that is tried, then what the network says it is built for
-            (``img_size``, ``slim_side``) or was proven at (its
+        size (int): Side of a square in pixels, and twice that. If it is too
+            small, twice that alone is tried, then what the network says it is
+            built for (``img_size``, ``slim_side``) or was proven at (its
             ``slim_joints``), then seven and eight times, half of these,
-            eight and twelve times. Two sizes, unless the network runs at a
-            single one, as where it flattens its map. Defaults to 32.
+            eight and twelve times. The second one of a pair is left out where
+            the network does not run at it, as where it flattens its map.
+            Defaults to 32.
         frames (int): Frames of a clip; twice as many are tried, too. Defaults
             to 8.
         input_shape (Sequence[int], optional): The one to try, in place of
@@ -49,7 +50,8 @@ def trial_shapes(
     leads, blank = leading_axes(net, frames), net
     found: Optional[Exception] = None
     declared = [(side,) for side in _declared_sides(net)]
-    factors = ((1,), (2,), (7, 8), (3.5, 4), (8,), (12,))
+    # Maps of one place would hide what is done between places.
+    factors = ((1, 2), (2,), (7, 8), (3.5, 4), (8,), (12,))
     usual = [tuple(int(f * size) for f in pair) for pair in factors]
     for lead in leads:
         for sides in (*usual[:2], *declared, *usual[2:]):

@@ -34,7 +34,6 @@ from .channels import (
     take,
 )
 from .convert import stock_name
-from .heads import SlimHeads
 from .joints import Joints, find_joints
 from .layer_calls import Calls, record_calls
 from .meta import meta_copy
@@ -331,6 +330,9 @@ def _output_pairs(
 ) -> _Pairs:
     state = slim_states(net)[0]
     for i, (narrow, full) in enumerate(zip(outputs, full_outputs)):
+        if not narrow.dim():  # a number
+            yield f'output {i}', narrow, full
+            continue
         dim, layout = joints.axes[i], joints.outputs[i]
         ranges: Ranges = ((0, narrow.shape[dim]),)
         if layout is not None:
@@ -349,6 +351,8 @@ def _taken(full: Tensor, ranges: Ranges, dim: int) -> Optional[Tensor]:
 def _equal(narrow: Tensor, full: Optional[Tensor], tolerance: float) -> bool:
     if full is None or narrow.shape != full.shape:
         return False
+    if not (narrow.numel() and full.is_floating_point()):
+        return torch.equal(narrow, full)
     largest = full.abs().max()
     return bool((narrow - full).abs().max() <= tolerance * largest + 1e-12)
 
@@ -356,17 +360,16 @@ def _equal(narrow: Tensor, full: Optional[Tensor], tolerance: float) -> bool:
 def _randomise(net: nn.Module, generator: torch.Generator) -> None:
     # Fresh statistics (0, 1) are alike in all channels, and some weights are
     # zero at first: both would hide a mix-up of channels.
+    # So would the weight of a branch that is not in a layer.
     for layer in net.modules():
-        tensors: Tuple[Any, ...] = ()
-        if isinstance(layer, (SlimLayer, SlimVectors)):
-            tensors = (*layer.parameters(), *layer.buffers())
-        elif isinstance(layer, SlimHeads):
-            tensors = tuple(layer.parameters(recurse=False))
+        tensors: List[Tensor] = [*layer.parameters(recurse=False)]
+        if isinstance(layer, SlimLayer):
+            tensors.extend(layer.buffers(recurse=False))
         for tensor in tensors:
             if not tensor.is_floating_point():
                 continue
-            if tensor.dim() > 1:
+            if tensor.dim() > 1 and tensor.numel() > 1:
                 std = tensor[0].numel() ** -0.5
                 tensor.data.normal_(0, std, generator=generator)
-            elif tensor.dim() == 1:
+            else:
                 tensor.data.uniform_(0.5, 1.5, generator=generator)

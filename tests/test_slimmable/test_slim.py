@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.models as zoo
 from torch import nn
 from torch.testing import assert_close
@@ -165,6 +166,38 @@ def test_running_statistics_are_not_a_narrow_network_s():
     assert type(static.conv1) is nn.Conv2d
 
 
+def test_nor_are_they_where_the_batch_norm_keeps_its_channels():
+    """Behind a layer that narrows: what it normalises is another."""
+    net = slim(
+        nn.Sequential(
+            nn.Conv2d(3, 32, 1), nn.Conv2d(32, 8, 1), nn.BatchNorm2d(8)
+        )
+    )
+    x = torch.randn(4, 3, 9, 9)
+    net(x)
+    net.eval()(x)
+    with torch.no_grad(), active_width(net, 0.5):
+        with pytest.raises(UsageError, match='8 are active, runs at width 0'):
+            net(x)
+        with pytest.raises(UsageError, match='"2" has no statistics'):
+            make_static(net, x)
+        collector = BatchNormCollector(net)
+        with collector.watch():
+            expected = net(x)
+        with use_statistics(net, collector.finish()):
+            assert_close(net(x), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_batch_norms_that_keep_no_statistics_need_none():
+    norm = nn.BatchNorm2d(32, track_running_stats=False)
+    net = slim(nn.Sequential(nn.Conv2d(3, 32, 1), norm, nn.Conv2d(32, 8, 1)))
+    x = torch.randn(4, 3, 9, 9)
+    with torch.no_grad(), active_width(net.eval(), 0.5):
+        hidden = net[0](x)
+        wanted = F.batch_norm(hidden, None, None, training=True)
+        assert_close(net[1](hidden), wanted)
+
+
 @dataclass
 class Scores:
     scores: torch.Tensor
@@ -190,6 +223,59 @@ def test_outputs_in_a_data_class_are_kept():
         out = net(torch.randn(1, 3, 9, 9))
     assert out.scores.shape[1] == 20
     assert out.maps[0].shape[1] == 32
+
+
+@pytest.mark.parametrize(
+    'place',
+    [
+        lambda x: x.view(1, 5, 4, 7, 7),
+        lambda x: x.view(1, 4, -1, 7, 7),
+        lambda x: x.permute(0, 2, 3, 1).reshape(1, -1, 4),
+    ],
+    ids=['anchors', 'anchors last', 'rows'],
+)
+def test_outputs_on_several_axes_are_kept(place):
+    """As detection heads return boxes: of anchors, four numbers each."""
+    net = slim(Mapped(nn.Conv2d(32, 20, 1), place), (1, 3, 7, 7))
+    x = torch.randn(1, 3, 7, 7)
+    with torch.no_grad(), active_width(net, 0.5):
+        out, hidden = net(x), net.conv(x)
+        weight, bias = net.last.weight[:, :16], net.last.bias
+        assert_close(out, place(F.conv2d(hidden, weight, bias)))
+
+
+class Mapped(nn.Module):
+    def __init__(self, last, place):
+        super().__init__()
+        self.conv, self.last, self.place = nn.Conv2d(3, 32, 1), last, place
+
+    def forward(self, x):
+        return self.place(self.last(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    'also',
+    [
+        lambda scores: scores > 0,
+        lambda scores: scores.mean(),
+        lambda scores: torch.tensor(3),
+        lambda scores: scores[:0],
+        lambda scores: torch.zeros(0, dtype=torch.long),
+    ],
+    ids=['mask', 'mean', 'number', 'no scores', 'no classes'],
+)
+def test_outputs_that_have_no_channels(also):
+    net = slim(Returning(lambda scores, _: (scores, also(scores))))
+    with torch.no_grad(), active_width(net, 0.5):
+        scores, other = net(torch.randn(1, 3, 9, 9))
+    assert scores.shape == (1, 20)
+    assert torch.equal(other, also(scores))
+
+
+def test_a_mask_that_follows_other_channels_is_refused():
+    net = Returning(lambda scores, x: (scores, x > x.mean(1, True)))
+    with pytest.raises(ConfigError, match='result of output 1 is not that'):
+        slim(net, keep_outputs=False)
 
 
 def test_outputs_that_nobody_knows_are_not_left_to_narrow():

@@ -324,3 +324,33 @@ class Branching(nn.Module):
 def test_other_layers_at_other_widths_are_refused():
     with pytest.raises(ConfigError, match='at width 0.45 it runs other'):
         verify_slicing(slimmed(Branching()))
+
+
+class Attention(nn.Module):
+    """Positions are compared by channels that narrow, outside of layers."""
+
+    def __init__(self, weight, stride=1):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, stride, 1)
+        self.queries, self.keys = nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 1)
+        self.weight = nn.Parameter(weight)
+        self.last = nn.Conv2d(32, 32, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        queries, keys = self.queries(x).flatten(2), self.keys(x).flatten(2)
+        scores = (queries.mT @ keys).softmax(-1)
+        seen = (x.flatten(2) @ scores.mT).view_as(x)
+        return self.last(x + self.weight * seen)
+
+
+@pytest.mark.parametrize('shape', [(), (1,), (1, 1, 1, 1)])
+def test_a_branch_with_a_weight_of_zero_at_first_is_tried(shape):
+    with pytest.raises(ConfigError, match='layer "last"'):
+        verify_slicing(slimmed(Attention(torch.zeros(shape))))
+
+
+def test_maps_of_a_single_place_hide_nothing():
+    """32 pixels in strides of 32: a softmax over one place is always one."""
+    with pytest.raises(ConfigError, match='layer "last"'):
+        verify_slicing(slimmed(Attention(torch.ones(1), stride=32)))

@@ -11,7 +11,7 @@ from torch import nn
 from ...slimmable import SlimState
 from ...slimmable.heads import BiasedHeads, Heads, SlimHeads
 from ...slimmable.multihead_attention import SlimMultiheadAttention
-from ..wraps import mix
+from ..wraps import swap
 
 _Find = Union[Heads, Callable[[Any], Optional[Heads]]]
 
@@ -63,7 +63,7 @@ def swap_heads(module: nn.Module, state: SlimState) -> Dict[str, SlimHeads]:
         kind = _KINDS.get(f'{owner.__module__}.{owner.__qualname__}')
         heads = kind.heads(attention) if kind else None
         if kind and heads and attention.num_heads > 1:
-            attention.__class__ = mix(kind.mixin, stock)
+            swap(attention, kind.mixin)
             attention.follow(heads, state)
             found[name] = attention
     return found

@@ -9,7 +9,7 @@ from torch import nn
 from ...registry import MODELS
 from ...slimmable import LayerRule
 from ...slimmable.slim_layer import active_outputs
-from ..wraps import Stock, mix
+from ..wraps import Stock, swap
 from .slimmable import Rules, Slimmable, family
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
@@ -85,8 +85,7 @@ def res2net_rules(backbone: nn.Module) -> Rules:
     """A ResNet whose blocks split their channels into scales."""
     for block in backbone.modules():
         if hasattr(block, 'scales') and hasattr(block, 'convs'):
-            stock: Any = type(block)
-            block.__class__ = mix(NarrowScales, stock)
+            swap(block, NarrowScales)
     return resnet_rules(backbone)
 
 

@@ -1,13 +1,11 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """TANet: a ResNet whose blocks weigh and filter each channel over time."""
 
-from typing import Any
-
 from torch import nn
 
 from ...slimmable import LayerRule
 from ...slimmable.slim_layer import active_outputs
-from ..wraps import Stock, mix
+from ..wraps import Stock, swap
 from .resnet import resnet_rules
 from .slimmable import Rules, family
 
@@ -37,8 +35,7 @@ def tanet_rules(backbone: nn.Module) -> Rules:
     rules = resnet_rules(backbone)
     for name, block in backbone.named_modules():
         if hasattr(block, 'tam'):
-            stock: Any = type(block.tam)
-            block.tam.__class__ = mix(NarrowChannels, stock)
+            swap(block.tam, NarrowChannels)
             rules[f'{name}.tam.G.0'] = rules[f'{name}.tam.G.3'] = _WHOLE
             rules[f'{name}.tam.L.3'] = rules[f'{name}.block.conv1.conv']
     return rules

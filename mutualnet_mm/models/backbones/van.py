@@ -1,12 +1,10 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Visual attention networks (VAN)."""
 
-from typing import Any
-
 from torch import nn
 
-from ...slimmable import SlimLayer
-from ..wraps import Stock, mix
+from ...slimmable.slim_layer import active_outputs
+from ..wraps import Stock, swap
 from .slimmable import Rules, family
 
 
@@ -22,18 +20,13 @@ class NarrowVANBlock(Stock):
     @property
     def out_channels(self) -> int:
         """int: Channels of the output, at the active width."""
-        layer = self.mlp.fc2
-        channels = layer.out_channels
-        if isinstance(layer, SlimLayer):
-            return layer.active_out(channels)
-        return channels  # the static form
+        return active_outputs(self.mlp.fc2)
 
 
 @family('VAN')
 def van_rules(backbone: nn.Module) -> Rules:
     """Plain rules; blocks say their active channels."""
     for block in backbone.modules():
-        stock: Any = type(block)
-        if stock.__name__ == 'VANBlock':
-            block.__class__ = mix(NarrowVANBlock, stock)
+        if type(block).__name__ == 'VANBlock':
+            swap(block, NarrowVANBlock)
     return {}

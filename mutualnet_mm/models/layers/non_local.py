@@ -1,13 +1,13 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Non-local blocks that compare positions by their channels as they come."""
 
-from typing import Any, Optional
+from typing import Optional
 
 from torch import Tensor, nn
 
 from ...slimmable.channels import Ranges, take
 from ...slimmable.slim_layer import active_outputs
-from ..wraps import Stock, mix
+from ..wraps import Stock, swap
 
 
 class NarrowGaussian(Stock):
@@ -43,5 +43,4 @@ def narrow_gaussians(module: nn.Module) -> None:
     for block in module.modules():
         names = (base.__name__ for base in type(block).__mro__)
         if '_NonLocalNd' in names and block.mode == 'gaussian':
-            stock: Any = type(block)
-            block.__class__ = mix(NarrowGaussian, stock)
+            swap(block, NarrowGaussian)

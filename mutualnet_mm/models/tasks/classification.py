@@ -3,6 +3,7 @@
 
 from typing import Dict, Optional, Sequence, Tuple
 
+import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
@@ -61,6 +62,16 @@ class ClassificationTask(Task):
     def _scaled(self, size: Sequence[int], resolution: int) -> Size:
         height, width = size
         return scaled((height, width), resolution, self.space.full.resolution)
+
+    def forward_batch_norms(
+        self, model: nn.Module, inputs: Tensor, data_samples: Samples
+    ) -> None:
+        """Run backbone and neck; the head too if it has batch norms."""
+        if not self.batch_norms_outside(model, ('backbone', 'neck')):
+            super().forward_batch_norms(model, inputs, data_samples)
+            return
+        with torch.no_grad():
+            self.forward_cost(model, inputs)
 
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]

@@ -1,9 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.registry import MODELS
 from passes import on_running_statistics
 
 from mutualnet_mm import ConfigError, Subnet
+from mutualnet_mm.apis import calibrate
 
 
 @pytest.mark.parametrize('resolution', [48, 32, 40])
@@ -87,3 +89,24 @@ def test_tests_are_no_smaller(build_classifier, image_batch):
     model.task.check_test(model, images[..., :32], samples)
     with pytest.raises(ConfigError, match='48 x 56 .* full resolution is 64'):
         model.task.check_test(model, images[..., :48, :56], samples)
+
+
+def test_batch_norms_of_heads_are_calibrated(classifier_config):
+    """LeViT's classifier, say, begins with one: of features as they come."""
+    cfg = classifier_config()
+    channels = cfg['head']['in_channels']
+    head = dict(type='LeViTClsHead', num_classes=4, in_channels=channels)
+    model = MODELS.build(dict(cfg, head=head)).eval()
+    images = [torch.randint(256, (3, 64, 64)) for _ in range(4)]
+    features = []
+    for layer in (model.head.head.bn, model.head.head_dist.bn):
+        layer.register_forward_pre_hook(lambda _, args: features.append(*args))
+    name = '0.25x-32'
+    bank = calibrate(model, [name], [dict(inputs=images)])[name]
+    variance, mean = torch.var_mean(features[0], 0, correction=0)
+    for part in ('head', 'head_dist'):
+        found = bank[f'head.{part}.bn']
+        torch.testing.assert_close(found, (mean, variance))
+    with torch.no_grad(), model.activate(name, bank):
+        small = torch.randn(1, 3, 32, 32)
+        assert model(small, mode='tensor').shape == (1, 4)

@@ -157,13 +157,25 @@ class _Each(GradientSum):
         self.found.append(self._gradients)
 
 
+def _tagged(
+    model: MutualLearningMixin, subnets: Sequence[Subnet]
+) -> Dict[str, Subnet]:
+    """Name the kind of each subnet, which its weight may go by."""
+    space, tagged = model.space, {'full': subnets[0]}
+    for i, subnet in enumerate(subnets[1:], 1):
+        kind = 'rand' if space.is_range else 'fixed'
+        if space.is_range and subnet.width == space.min_width:
+            kind = 'min'
+        tagged[f'{kind}{i}'] = subnet
+    return tagged
+
+
 @contextmanager
 def _one_step(
     model: Any, gradients: GradientSum, subnets: Sequence[Subnet]
 ) -> Iterator[None]:
     """Train the given subnets inside; every block draws the same numbers."""
-    tags = ['full', *map(str, subnets[1:])]
-    given = GivenSubnets(model.sampler, dict(zip(tags, subnets)))
+    given = GivenSubnets(model.sampler, _tagged(model, subnets))
     before = model.sampler, model._gradients, model.training
     with torch.random.fork_rng(), same_draws(), unchanged_state(model):
         torch.manual_seed(0)

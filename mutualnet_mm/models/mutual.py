@@ -4,7 +4,7 @@
 import logging
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, Optional, Sequence, Union
 
 import torch
 from mmengine.logging import print_log
@@ -31,6 +31,7 @@ from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_state
 from .layer_checks import check_frozen, check_layers
 from .losses import detached, divergence, log_key
+from .predictions import class_scores, outputs_of
 from .settings import MutualSettings
 from .size_checks import check_sizes
 from .steps import StepCounter
@@ -74,6 +75,8 @@ class MutualLearningMixin(TrainedWidths):
         self.supervision = self.task.check_supervision(
             self, settings.supervision
         )
+        self.learning = settings.learning
+        self.learning.check(self.supervision, self.sampler)
         self.slim_state = self._share_state(settings.rounding)
         self._built = BuiltLayers(self)
         self._refuse_frozen_batch_norm()
@@ -268,18 +271,12 @@ class MutualLearningMixin(TrainedWidths):
         gradients.start(list(self.parameters()))
         logged: Dict[str, Any] = {}
         totals: Dict[str, Tensor] = {}
+        weights: Dict[str, float] = {}
         subnets = self.sampler.sample(self._steps.next())
         self._loaded_widths = None
         for tag, subnet in subnets.items():
             is_full = tag == 'full'
-            with ExitStack() as stack:
-                stack.enter_context(self.activate(subnet, track_stats=is_full))
-                stack.enter_context(non_reentrant_checkpointing())
-                if not is_full:  # heads that count must count one step
-                    for name, part in self.named_children():
-                        if name not in ('backbone', 'data_preprocessor'):
-                            stack.enter_context(unchanged_state(part))
-                logits = stack.enter_context(self._logits())
+            with self._one_pass(subnet, is_full) as outputs:
                 losses = super().loss(
                     *self.task.resize(
                         self, inputs, data_samples, subnet, with_truth=True
@@ -287,24 +284,58 @@ class MutualLearningMixin(TrainedWidths):
                     **kwargs,
                 )
                 if self.supervision == 'kl':
-                    prediction = self._prediction(logits)
+                    prediction = class_scores(outputs, self.task.head(self))
                     if is_full:
                         teacher = [score.detach() for score in prediction]
                     else:
-                        pairs = zip(prediction, teacher)
-                        kl = [divergence(score, aim) for score, aim in pairs]
-                        losses = {'loss_kl': sum(kl)}
+                        losses = self._distilled(prediction, teacher, losses)
                 total, _ = self.parse_losses(losses)
-                gradients.add(total)
+                weights[tag] = self.learning.weight(
+                    tag, subnet, self.space.max_width
+                )
+                gradients.add(total * weights[tag])
             totals[tag] = total.detach()
             if is_full:
                 logged = {log_key(k): detached(v) for k, v in losses.items()}
             else:
                 logged[f'{tag}/total'] = totals[tag]
         self._report_invalid(subnets, totals)
-        rest = sum(list(totals.values())[1:], torch.zeros_like(totals['full']))
+        rest = sum(
+            (totals[tag] * weights[tag] for tag in [*totals][1:]),
+            torch.zeros_like(totals['full']),
+        )
+        if weights['full'] != 1:  # the log has the loss without it
+            rest = rest + totals['full'] * (weights['full'] - 1)
         logged['loss_mutual'] = gradients.as_loss(rest)
         return logged
+
+    @contextmanager
+    def _one_pass(
+        self, subnet: Subnet, is_full: bool
+    ) -> Iterator[Sequence[Any]]:
+        """Run as a subnet of a step; collect what its head returns."""
+        with ExitStack() as stack:
+            stack.enter_context(self.activate(subnet, track_stats=is_full))
+            stack.enter_context(non_reentrant_checkpointing())
+            if not is_full:  # heads that count must count one step
+                for name, part in self.named_children():
+                    if name not in ('backbone', 'data_preprocessor'):
+                        stack.enter_context(unchanged_state(part))
+            yield (
+                stack.enter_context(outputs_of(self.task.head(self)))
+                if self.supervision == 'kl'
+                else ()
+            )
+
+    def _distilled(
+        self,
+        prediction: Sequence[Tensor],
+        teacher: Sequence[Tensor],
+        losses: dict,
+    ) -> dict:
+        """What a subnet learns in place of the stock losses."""
+        pairs = zip(prediction, teacher)
+        return {'loss_kl': sum(divergence(score, aim) for score, aim in pairs)}
 
     def _report_invalid(
         self, subnets: Dict[str, Subnet], totals: Dict[str, Tensor]
@@ -323,31 +354,6 @@ class MutualLearningMixin(TrainedWidths):
                     logger='current',
                     level=logging.WARNING,
                 )
-
-    @contextmanager
-    def _logits(self) -> Iterator[List[Tensor]]:
-        """Collect the predictions that the stock ``loss()`` makes inside."""
-        seen: List[Tensor] = []
-        with ExitStack() as stack:
-            if self.supervision == 'kl':
-                handle = self.task.head(self).register_forward_hook(
-                    lambda module, args, out: seen.append(out)
-                )
-                stack.callback(handle.remove)
-            yield seen
-
-    def _prediction(self, seen: List[Any]) -> Tuple[Tensor, ...]:
-        """Class scores: several where a head has branches (Conformer)."""
-        last = seen[-1] if seen else None
-        scores = last if isinstance(last, (list, tuple)) else (last,)
-        # Of one shape, or some of them may be something else.
-        shapes = {getattr(score, 'shape', None) for score in scores}
-        if None in shapes or len(shapes) != 1:
-            raise ConfigError(
-                f'the loss of {type(self.task.head(self)).__name__} shows no '
-                "class scores to match by KL: use mutual.supervision='label'"
-            )
-        return tuple(scores)
 
 
 @MODELS.register_module()

@@ -8,13 +8,14 @@ from typing import Optional
 from ..errors import ConfigError
 from ..sampler import SubnetSampler
 from ..subnet import SubnetSpace
+from .learning import OPTIONS, Learning
 
 _SPACE = ('width_range', 'widths', 'resolution', 'frames')
 _SAMPLER = (
     *('num_random', 'include_min', 'resolution_mode', 'seed'),
     'single_subnet',
 )
-_OTHERS = ('supervision', 'rounding')
+_OTHERS = ('supervision', 'rounding', *OPTIONS)
 
 
 @dataclass
@@ -42,12 +43,18 @@ class MutualSettings:
       else to ``'label'``.
     - rounding (str): ``'paper'`` or ``'hardware'``. Defaults to the
       backbone's.
+
+    Options that go beyond the paper; a page of ``docs/methods`` each:
+
+    - weights (str or dict): Weights of the subnets' losses, see
+      :class:`~.learning.Learning`.
     """
 
     space: SubnetSpace
     sampler: SubnetSampler
     supervision: Optional[str]
     rounding: Optional[str]
+    learning: Learning
 
     @classmethod
     def read(cls, mutual: Optional[dict]) -> 'MutualSettings':
@@ -79,4 +86,5 @@ class MutualSettings:
             ),
             values.get('supervision'),
             values.get('rounding'),
+            Learning.read(values),
         )

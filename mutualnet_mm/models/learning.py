@@ -1,0 +1,103 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What the subnets of a step learn from, and how much each of them counts."""
+
+from dataclasses import dataclass
+from typing import Any, List, Mapping, Union
+
+from ..errors import ConfigError, is_number
+from ..sampler import SubnetSampler
+from ..subnet import Subnet
+
+OPTIONS = ('weights',)
+"""Settings of ``mutual`` that are read here, beside ``supervision``."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Settings of ``mutual`` that go beyond the paper.
+
+    The defaults are the paper's method.
+
+    Args:
+        weights (str or dict, optional): Of the subnets' losses: ``'width'``,
+            the width over the full one; or a number for each kind of subnet,
+            ``full``, ``min``, ``rand`` and ``fixed``, those that are left
+            out having 1. Defaults to None: all have 1.
+
+    Raises:
+        ConfigError: Names the setting that is wrong.
+    """
+
+    weights: Union[str, Mapping[str, float], None] = None
+
+    @classmethod
+    def read(cls, mutual: Mapping[str, Any]) -> 'Learning':
+        """Take the own settings out of ``model.mutual``; None is a default."""
+        values = {k: mutual[k] for k in OPTIONS if mutual.get(k) is not None}
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        if self.weights is None or self.weights == 'width':
+            return
+        if not isinstance(self.weights, Mapping) or not self.weights:
+            raise ConfigError(
+                f"mutual.weights={self.weights!r}: use 'width', or numbers "
+                'by the kind of subnet, as in dict(full=1.0, rand=0.5)'
+            )
+        for kind, weight in self.weights.items():
+            if not is_number(weight) or weight <= 0:
+                raise ConfigError(
+                    f'mutual.weights[{kind!r}]={weight!r}: use a number above '
+                    '0; include_min=False and num_random=0 leave subnets out'
+                )
+
+    def check(self, supervision: str, sampler: SubnetSampler) -> None:
+        """Refuse settings that do not go together, or have no effect.
+
+        Args:
+            supervision (str): What the model's subnets learn from.
+            sampler (SubnetSampler): Which subnets there are.
+
+        Raises:
+            ConfigError: Names the setting, and the remedy.
+        """
+        changed = self._changed()
+        if changed and sampler.trains_one:
+            raise ConfigError(
+                f'mutual.{changed[0]}={getattr(self, changed[0])!r}: '
+                f'{sampler.primary} is trained alone; leave it out'
+            )
+        if isinstance(self.weights, Mapping):
+            kinds = list(dict.fromkeys(map(_kind, sampler.sample(0))))
+            unknown = [k for k in self.weights if k not in kinds]
+            if unknown:
+                raise ConfigError(
+                    f'mutual.weights names {unknown[0]!r}: the subnets of a '
+                    f'step are {", ".join(kinds)}'
+                )
+
+    def _changed(self) -> List[str]:
+        """Names of the settings that are not the paper's."""
+        plain = Learning.__dataclass_fields__
+        return [n for n in OPTIONS if getattr(self, n) != plain[n].default]
+
+    def weight(self, tag: str, subnet: Subnet, full_width: float) -> float:
+        """Weight of a subnet's loss in the sum over all.
+
+        Args:
+            tag (str): As :meth:`~.sampler.SubnetSampler.sample` has it.
+            subnet (Subnet): Which one.
+            full_width (float): The largest width.
+        """
+        if self.weights == 'width':
+            return subnet.width / full_width
+        numbers = self.weights if isinstance(self.weights, Mapping) else {}
+        return float(numbers.get(_kind(tag), 1.0))
+
+
+def _kind(tag: str) -> str:
+    """``'rand'`` of ``'rand2'``."""
+    return tag.rstrip('0123456789')

@@ -1,0 +1,177 @@
+"""Options beyond the paper, against a step with separate narrow networks.
+
+The reference is computed with the networks of plain_networks.py and losses
+of plain PyTorch, in double precision.
+"""
+
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import nn
+
+from mutualnet_mm import ConfigError
+
+CLASSES, RESOLUTIONS, FEATURES = 4, (32, 24, 16), 64
+LINEAR = dict(type='LinearClsHead')
+TAGS = ['full', 'min', 'rand1', 'rand2']
+
+
+def images_of(number=6, size=32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(number, 3, size, size, generator=generator).double()
+
+
+def samples_of(number=6):
+    from mmpretrain.structures import DataSample
+
+    return [DataSample().set_gt_label(i % CLASSES) for i in range(number)]
+
+
+def label_loss(logits):
+    labels = torch.arange(len(logits)) % CLASSES
+    return F.cross_entropy(logits, labels)
+
+
+@pytest.fixture
+def build(configure, plain):
+    """Return a classifier in double precision, with the given options."""
+
+    def make(head=LINEAR, seed=2, **options):
+        # Of this seed's first step, no subnet sees the full resolution.
+        model = MODELS.build(configure(head, dict(options, seed=seed)))
+        return plain.randomise(model).double().train()
+
+    return make
+
+
+@pytest.fixture
+def assert_step(plain):
+    """Compare one step of a model with separate networks."""
+
+    def narrow(width):
+        net = plain.wide_resnet(lambda c: plain.rounded(c * width), widen=1)
+        fc = nn.Linear(plain.rounded(FEATURES * width), CLASSES)
+        head = nn.Sequential(OrderedDict(fc=fc))
+        return plain.classifier(net, head)
+
+    def compare(model, subnets, full_loss=label_loss, make=narrow, **how):
+        weights = how.get('weights', {})
+        images, samples = images_of(), samples_of()
+        state = {k: v.clone() for k, v in model.state_dict().items()}
+        torch.manual_seed(1)  # of dropout
+        losses, gradients, buffers = plain.one_step(
+            make, state, images, subnets, full_loss, **how
+        )
+        torch.manual_seed(1)
+        logged = model.loss(images, samples)
+        shown = {k[:-6] for k in logged if k.endswith('/total')}
+        assert shown == set(subnets) - {'full'}
+        for tag in shown:  # without their weights
+            found = logged[f'{tag}/total'].item()
+            assert found == pytest.approx(losses[tag].item(), rel=1e-6), tag
+        total, _ = model.parse_losses(logged)
+        expected = sum(v * weights.get(k, 1) for k, v in losses.items())
+        assert total.item() == pytest.approx(expected.item(), rel=1e-6)
+        total.backward()
+        # Stock losses come in single precision, whatever the network has.
+        floor = 1e-9 * max(g.norm() for g in gradients.values())
+        for key, parameter in model.named_parameters():
+            error = (parameter.grad - gradients[key]).norm()
+            assert error <= 1e-6 * gradients[key].norm() + floor, key
+        for key, value in model.named_buffers():
+            torch.testing.assert_close(value, buffers[key], msg=key)
+
+    return compare
+
+
+def drawn(plain):
+    return plain.drawn(0, (0.25, 1.0), RESOLUTIONS, seed=2)
+
+
+@pytest.mark.parametrize(
+    'weights',
+    [
+        'width',
+        dict(full=2.0, rand=0.25),
+        dict(min=0.5),
+        None,
+    ],
+    ids=str,
+)
+def test_weights(build, assert_step, plain, weights):
+    subnets = drawn(plain)
+    expected = dict.fromkeys(TAGS, 1.0)
+    if weights == 'width':
+        expected = {tag: width for tag, (width, _) in subnets.items()}
+    for tag in TAGS:
+        if isinstance(weights, dict):
+            expected[tag] = weights.get(tag.rstrip('12'), 1.0)
+    assert_step(build(weights=weights), subnets, weights=expected)
+
+
+def test_width_counts_relative_to_the_full_one(build, assert_step, plain):
+    subnets = plain.drawn(0, (0.25, 0.8), RESOLUTIONS, seed=2)
+    model = build(width_range=(0.25, 0.8), weights='width')
+    # Widths are of the backbone's own channels.
+    expected = {tag: width / 0.8 for tag, (width, _) in subnets.items()}
+    weights = [
+        model.learning.weight(t, s, 0.8)
+        for t, s in model.sampler.sample(0).items()
+    ]
+    assert weights == pytest.approx(list(expected.values()))
+
+
+def test_weights_of_a_list_of_widths(build, assert_step):
+    model = build(
+        width_range=None,
+        widths=(0.5, 1.0),
+        resolution=(32,),
+        weights=dict(fixed=0.5),
+    )
+    subnets = dict(full=(1.0, 32), fixed1=(0.5, 32))
+    assert_step(model, subnets, weights=dict(fixed1=0.5))
+
+
+WRONG = {
+    'another word': (dict(weights='macs'), "weights='macs'", "'width'"),
+    'an empty dict': (dict(weights={}), 'weights={}', "'width'"),
+    'zero': (dict(weights=dict(min=0)), "weights['min']=0", 'include_min'),
+    'no number': (dict(weights=dict(min='1')), "['min']='1'", 'above 0'),
+    'nan': (dict(weights=dict(min=np.nan)), "['min']=nan", 'above 0'),
+    'another kind': (dict(weights=dict(fixed=2)), "'fixed'", 'min, rand'),
+    'one network': (
+        dict(single_subnet='0.5x-24', weights='width'),
+        "weights='width'",
+        '0.5x-24 is trained alone',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_what_cannot_be(configure, name):
+    options, *parts = WRONG[name]
+    with pytest.raises(ConfigError) as error:
+        MODELS.build(configure(LINEAR, options))
+    text = str(error.value)
+    assert '\n' not in text
+    for part in ('mutual.', *parts):
+        assert part in text
+
+
+PLAIN = dict(weights=None)
+
+
+def test_defaults_can_be_written_out(build):
+    """As a config does that takes back what it inherits."""
+    images, samples = images_of(), samples_of()
+    found = []
+    for options in ({}, PLAIN):
+        torch.manual_seed(0)
+        model = build(**options)
+        model.parse_losses(model.loss(images, samples))[0].backward()
+        found.append([p.grad for p in model.parameters()])
+    assert all(map(torch.equal, *found))

@@ -8,7 +8,8 @@ from ..errors import ConfigError, is_number
 from ..sampler import SubnetSampler
 from ..subnet import Subnet
 
-OPTIONS = ('weights',)
+_OF_KL = ('divergence',)
+OPTIONS = (*_OF_KL, 'weights')
 """Settings of ``mutual`` that are read here, beside ``supervision``."""
 
 
@@ -19,6 +20,9 @@ class Learning:
     The defaults are the paper's method.
 
     Args:
+        divergence (str): How a subnet's prediction is compared with its
+            teacher's: ``'kl'``, or ``'alpha'``, the adaptive
+            alpha-divergence. Defaults to ``'kl'``.
         weights (str or dict, optional): Of the subnets' losses: ``'width'``,
             the width over the full one; or a number for each kind of subnet,
             ``full``, ``min``, ``rand`` and ``fixed``, those that are left
@@ -28,6 +32,7 @@ class Learning:
         ConfigError: Names the setting that is wrong.
     """
 
+    divergence: str = 'kl'
     weights: Union[str, Mapping[str, float], None] = None
 
     @classmethod
@@ -37,6 +42,10 @@ class Learning:
         return cls(**values)
 
     def __post_init__(self) -> None:
+        if self.divergence not in ('kl', 'alpha'):
+            raise ConfigError(
+                f"mutual.divergence={self.divergence!r}: use 'kl' or 'alpha'"
+            )
         self._check_weights()
 
     def _check_weights(self) -> None:
@@ -69,6 +78,13 @@ class Learning:
             raise ConfigError(
                 f'mutual.{changed[0]}={getattr(self, changed[0])!r}: '
                 f'{sampler.primary} is trained alone; leave it out'
+            )
+        of_kl = [name for name in changed if name in _OF_KL]
+        if of_kl and supervision != 'kl':
+            raise ConfigError(
+                f'mutual.{of_kl[0]}={getattr(self, of_kl[0])!r}: subnets '
+                f'learn from labels here, with supervision={supervision!r}; '
+                "leave it out, or set supervision='kl' where the model can"
             )
         if isinstance(self.weights, Mapping):
             kinds = list(dict.fromkeys(map(_kind, sampler.sample(0))))

@@ -30,7 +30,7 @@ from ..subnet import Subnet
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_state
 from .layer_checks import check_frozen, check_layers
-from .losses import detached, divergence, log_key
+from .losses import alpha_divergence, detached, divergence, log_key
 from .predictions import class_scores, outputs_of
 from .settings import MutualSettings
 from .size_checks import check_sizes
@@ -334,8 +334,10 @@ class MutualLearningMixin(TrainedWidths):
         losses: dict,
     ) -> dict:
         """What a subnet learns in place of the stock losses."""
-        pairs = zip(prediction, teacher)
-        return {'loss_kl': sum(divergence(score, aim) for score, aim in pairs)}
+        is_alpha = self.learning.divergence == 'alpha'
+        differ = alpha_divergence if is_alpha else divergence
+        parts = [differ(score, aim) for score, aim in zip(prediction, teacher)]
+        return {f'loss_{self.learning.divergence}': sum(parts)}
 
     def _report_invalid(
         self, subnets: Dict[str, Subnet], totals: Dict[str, Tensor]

@@ -46,6 +46,8 @@ class MutualSettings:
 
     Options that go beyond the paper; a page of ``docs/methods`` each:
 
+    - divergence (str): How predictions are compared, ``'kl'`` or
+      ``'alpha'``. Defaults to ``'kl'``.
     - weights (str or dict): Weights of the subnets' losses, see
       :class:`~.learning.Learning`.
     """

@@ -136,7 +136,49 @@ def test_weights_of_a_list_of_widths(build, assert_step):
     assert_step(model, subnets, weights=dict(fixed1=0.5))
 
 
+def log_softmax(x):
+    return x - x.exp().sum(1, keepdim=True).log()
+
+
+def alpha(logits, teacher):
+    """The larger of two divergences of each image, after AlphaNet.
+
+    The gradient of the one of -1 is the mean over the student's own classes
+    of the clipped ratio times that of the logarithm; the value is logged.
+    """
+    q, p = log_softmax(logits).exp(), log_softmax(teacher).exp()
+    total = 0
+    for i in range(len(logits)):
+        kl = sum(p[i, c] * (p[i, c] / q[i, c]).log() for c in range(CLASSES))
+        ratio = [min(5.0, (q[i, c] / p[i, c]).item()) for c in range(CLASSES)]
+        mean = sum(q[i, c].item() * ratio[c] for c in range(CLASSES))
+        value = (mean - 1) / 2
+        if value > kl:
+            kl = sum(
+                q[i, c].item() * ratio[c] * q[i, c].log()
+                for c in range(CLASSES)
+            )
+            kl = kl + value - kl.item()
+        total = total + kl / len(logits)
+    return total
+
+
+@pytest.mark.parametrize('scale', [1.0, 8.0])
+def test_alpha_divergence(build, assert_step, plain, scale):
+    """With predictions near to each other, and far away."""
+    model = build(divergence='alpha')
+    with torch.no_grad():
+        model.head.fc.weight.mul_(scale)
+    assert_step(model, drawn(plain), sub_loss=alpha)
+
+
 WRONG = {
+    'another divergence': (dict(divergence='js'), "'js'", "'alpha'"),
+    'divergence of labels': (
+        dict(divergence='alpha', supervision='label'),
+        "divergence='alpha'",
+        "supervision='kl'",
+    ),
     'another word': (dict(weights='macs'), "weights='macs'", "'width'"),
     'an empty dict': (dict(weights={}), 'weights={}', "'width'"),
     'zero': (dict(weights=dict(min=0)), "weights['min']=0", 'include_min'),
@@ -162,7 +204,7 @@ def test_what_cannot_be(configure, name):
         assert part in text
 
 
-PLAIN = dict(weights=None)
+PLAIN = dict(divergence='kl', weights=None)
 
 
 def test_defaults_can_be_written_out(build):

@@ -159,3 +159,19 @@ def test_video_subnets_have_sizes_of_their_own(settings, tags):
         widths = {s[tag].width for s in steps}
         assert min(widths) >= 0.63
         assert len(widths) == (1 if tag == 'min' else 500)
+
+
+@pytest.mark.parametrize('number', [1, 2, 5])
+def test_stratified_widths(number):
+    """One of each part of the range, uniformly, and the sizes of all."""
+    drawn = draw(2000, num_random=number, stratified=True)
+    widths = np.array(
+        [[d[f'rand{i + 1}'].width for i in range(number)] for d in drawn]
+    )
+    parts = (widths - 0.25) / 0.75 * number - np.arange(number)
+    assert parts.min() >= 0 and parts.max() < 1
+    assert abs(parts.mean(0) - 0.5).max() < 0.03
+    assert abs(parts.var(0) - 1 / 12).max() < 0.01
+    sizes = Counter(d['rand1'].resolution for d in drawn)
+    assert all(abs(n / 2000 - 1 / 4) < 0.04 for n in sizes.values())
+    assert drawn == draw(2000, num_random=number, stratified=True)

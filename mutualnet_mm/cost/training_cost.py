@@ -63,19 +63,11 @@ def closed_form_ratio(sampler: SubnetSampler) -> float:
     Returns:
         float: 1 for the full network trained alone.
     """
-    full, space = sampler.space.full, sampler.space
-
-    def relative(subnet: Subnet) -> float:
-        return (
-            (subnet.width / full.width) ** 2
-            * (subnet.resolution / full.resolution) ** 2
-            * ((subnet.frames or 1) / (full.frames or 1))
-        )
-
+    space = sampler.space
     a, b = space.min_width, space.max_width
     # Simpson's rule: exact for a square.
     simpson = [(a, 1 / 6), ((a + b) / 2, 4 / 6), (b, 1 / 6)]
-    return _expectations([sampler], relative, simpson)[0]
+    return _expectations([sampler], space.relative_cost, simpson)[0]
 
 
 def expected_macs(

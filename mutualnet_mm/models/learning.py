@@ -2,13 +2,13 @@
 """What the subnets of a step learn from, and how much each of them counts."""
 
 from dataclasses import dataclass
-from typing import Any, List, Mapping, Union
+from typing import Any, Dict, List, Mapping, Union
 
 from ..errors import ConfigError, is_number
 from ..sampler import SubnetSampler
-from ..subnet import Subnet
+from ..subnet import Subnet, SubnetSpace
 
-_OF_KL = ('divergence',)
+_OF_KL = ('teacher', 'divergence', 'label_weight')
 OPTIONS = (*_OF_KL, 'weights')
 """Settings of ``mutual`` that are read here, beside ``supervision``."""
 
@@ -20,9 +20,14 @@ class Learning:
     The defaults are the paper's method.
 
     Args:
+        teacher (str): Whose prediction a subnet matches: ``'full'``, the full
+            network's, or ``'next'``, that of the next larger subnet of the
+            step. Defaults to ``'full'``.
         divergence (str): How a subnet's prediction is compared with its
             teacher's: ``'kl'``, or ``'alpha'``, the adaptive
             alpha-divergence. Defaults to ``'kl'``.
+        label_weight (float): Weight of the stock loss, on labels, in that of
+            a subnet, beside the divergence. Defaults to 0.
         weights (str or dict, optional): Of the subnets' losses: ``'width'``,
             the width over the full one; or a number for each kind of subnet,
             ``full``, ``min``, ``rand`` and ``fixed``, those that are left
@@ -32,7 +37,9 @@ class Learning:
         ConfigError: Names the setting that is wrong.
     """
 
+    teacher: str = 'full'
     divergence: str = 'kl'
+    label_weight: float = 0.0
     weights: Union[str, Mapping[str, float], None] = None
 
     @classmethod
@@ -42,9 +49,18 @@ class Learning:
         return cls(**values)
 
     def __post_init__(self) -> None:
+        if self.teacher not in ('full', 'next'):
+            raise ConfigError(
+                f"mutual.teacher={self.teacher!r}: use 'full' or 'next'"
+            )
         if self.divergence not in ('kl', 'alpha'):
             raise ConfigError(
                 f"mutual.divergence={self.divergence!r}: use 'kl' or 'alpha'"
+            )
+        if not is_number(self.label_weight) or self.label_weight < 0:
+            raise ConfigError(
+                f'mutual.label_weight={self.label_weight!r}: use a number '
+                'from 0'
             )
         self._check_weights()
 
@@ -99,6 +115,25 @@ class Learning:
         """Names of the settings that are not the paper's."""
         plain = Learning.__dataclass_fields__
         return [n for n in OPTIONS if getattr(self, n) != plain[n].default]
+
+    def ordered(
+        self, subnets: Mapping[str, Subnet], space: SubnetSpace
+    ) -> Dict[str, Subnet]:
+        """Bring the subnets of a step into the order of their passes.
+
+        Where each is the teacher of the next, that is from large to small:
+        by the multiply-accumulates of the paper's Eq. 2 (video: Eq. 9).
+
+        Args:
+            subnets (Mapping[str, Subnet]): By tag, the full one first.
+            space (SubnetSpace): All subnets.
+        """
+        tags = list(subnets)
+        if self.teacher == 'next':
+            tags[1:] = sorted(
+                tags[1:], key=lambda tag: -space.relative_cost(subnets[tag])
+            )
+        return {tag: subnets[tag] for tag in tags}
 
     def weight(self, tag: str, subnet: Subnet, full_width: float) -> float:
         """Weight of a subnet's loss in the sum over all.

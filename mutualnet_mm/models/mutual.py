@@ -267,12 +267,14 @@ class MutualLearningMixin(TrainedWidths):
     def _mutual_loss(
         self, inputs: Any, data_samples: Any, **kwargs: Any
     ) -> dict:
-        gradients, teacher = self._gradients, []
+        gradients, teacher = self._gradients, None
         gradients.start(list(self.parameters()))
         logged: Dict[str, Any] = {}
         totals: Dict[str, Tensor] = {}
         weights: Dict[str, float] = {}
-        subnets = self.sampler.sample(self._steps.next())
+        subnets = self.learning.ordered(
+            self.sampler.sample(self._steps.next()), self.space
+        )
         self._loaded_widths = None
         for tag, subnet in subnets.items():
             is_full = tag == 'full'
@@ -285,10 +287,10 @@ class MutualLearningMixin(TrainedWidths):
                 )
                 if self.supervision == 'kl':
                     prediction = class_scores(outputs, self.task.head(self))
-                    if is_full:
-                        teacher = [score.detach() for score in prediction]
-                    else:
+                    if teacher is not None:
                         losses = self._distilled(prediction, teacher, losses)
+                    if teacher is None or self.learning.teacher == 'next':
+                        teacher = [score.detach() for score in prediction]
                 total, _ = self.parse_losses(losses)
                 weights[tag] = self.learning.weight(
                     tag, subnet, self.space.max_width
@@ -337,7 +339,11 @@ class MutualLearningMixin(TrainedWidths):
         is_alpha = self.learning.divergence == 'alpha'
         differ = alpha_divergence if is_alpha else divergence
         parts = [differ(score, aim) for score, aim in zip(prediction, teacher)]
-        return {f'loss_{self.learning.divergence}': sum(parts)}
+        found = {f'loss_{self.learning.divergence}': sum(parts)}
+        if self.learning.label_weight:
+            total, _ = self.parse_losses(losses)
+            found['loss_label'] = total * self.learning.label_weight
+        return found
 
     def _report_invalid(
         self, subnets: Dict[str, Subnet], totals: Dict[str, Tensor]

@@ -13,7 +13,7 @@ from .learning import OPTIONS, Learning
 _SPACE = ('width_range', 'widths', 'resolution', 'frames')
 _SAMPLER = (
     *('num_random', 'include_min', 'resolution_mode', 'seed'),
-    'single_subnet',
+    *('single_subnet', 'stratified'),
 )
 _OTHERS = ('supervision', 'rounding', *OPTIONS)
 
@@ -46,6 +46,12 @@ class MutualSettings:
 
     Options that go beyond the paper; a page of ``docs/methods`` each:
 
+    - teacher (str): Whose predictions subnets match, ``'full'`` or
+      ``'next'``. Defaults to ``'full'``.
+    - label_weight (float): Weight of the labels' loss in that of a subnet,
+      beside the divergence. Defaults to 0.
+    - stratified (bool): Whether each random width comes from a part of its
+      own of the range. Defaults to False.
     - divergence (str): How predictions are compared, ``'kl'`` or
       ``'alpha'``. Defaults to ``'kl'``.
     - weights (str or dict): Weights of the subnets' losses, see

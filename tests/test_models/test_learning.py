@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import nn
 
-from mutualnet_mm import ConfigError
+from mutualnet_mm import ConfigError, Subnet, SubnetSpace
+from mutualnet_mm.models.learning import Learning
 
 CLASSES, RESOLUTIONS, FEATURES = 4, (32, 24, 16), 64
 LINEAR = dict(type='LinearClsHead')
@@ -172,7 +173,77 @@ def test_alpha_divergence(build, assert_step, plain, scale):
     assert_step(model, drawn(plain), sub_loss=alpha)
 
 
+def from_large_to_small(subnets):
+    """By width squared times resolution squared; the full one first."""
+    return dict(
+        sorted(subnets.items(), key=lambda item: -(np.prod(item[1]) ** 2))
+    )
+
+
+@pytest.mark.parametrize('label_weight', [0, 0.5])
+@pytest.mark.parametrize('seed', [2, 3])
+def test_next_larger_teacher(build, assert_step, plain, label_weight, seed):
+    subnets = plain.drawn(0, (0.25, 1.0), RESOLUTIONS, seed=seed)
+    ordered = from_large_to_small(subnets)
+    assert list(ordered) != list(subnets)
+    model = build(teacher='next', label_weight=label_weight, seed=seed)
+
+    def loss(logits, teacher):
+        kl = plain.divergence(logits, teacher)
+        return kl + label_weight * label_loss(logits)
+
+    assert_step(model, ordered, sub_loss=loss, chained=True)
+
+
+def test_labels_beside_the_full_teacher(build, assert_step, plain):
+    def loss(logits, teacher):
+        return alpha(logits, teacher) + 2 * label_loss(logits)
+
+    weights = dict(rand1=0.5, rand2=0.5)
+    model = build(divergence='alpha', label_weight=2, weights=dict(rand=0.5))
+    assert_step(model, drawn(plain), sub_loss=loss, weights=weights)
+
+
+def test_video_is_ordered_by_frames_too():
+    space = SubnetSpace((0.5, 1.0), (32, 16), (8, 4, 2))
+    names = dict(
+        full='1.0x-32-8', min='0.5x-32-8', rand1='0.9x-32-2', rand2='0.9x-16-8'
+    )
+    subnets = {tag: Subnet.parse(name) for tag, name in names.items()}
+    # 0.25, 0.2025 and 0.2025: a tie keeps its order.
+    for teacher, tags in (('full', TAGS), ('next', TAGS)):
+        assert list(Learning(teacher).ordered(subnets, space)) == tags
+    subnets['rand2'] = Subnet.parse('0.9x-16-4')
+    subnets['min'] = Subnet.parse('0.5x-16-2')
+    found = Learning('next').ordered(subnets, space)
+    assert list(found) == ['full', 'rand1', 'rand2', 'min']
+
+
 WRONG = {
+    'another teacher': (dict(teacher='min'), "teacher='min'", "'next'"),
+    'teacher of labels': (
+        dict(teacher='next', supervision='label'),
+        "teacher='next'",
+        "supervision='kl'",
+    ),
+    'labels of labels': (
+        dict(label_weight=1, supervision='label'),
+        'label_weight=1',
+        "supervision='kl'",
+    ),
+    'below zero': (dict(label_weight=-1), 'label_weight=-1', 'from 0'),
+    'no weight': (dict(label_weight=True), 'label_weight=True', 'from 0'),
+    'nothing drawn': (
+        dict(stratified=True, num_random=0),
+        'stratified=True',
+        'num_random',
+    ),
+    'no range': (
+        dict(stratified=True, widths=(0.5, 1.0)),
+        'stratified=True',
+        'width_range',
+    ),
+    'no switch': (dict(stratified=2), 'stratified=2', 'True or False'),
     'another divergence': (dict(divergence='js'), "'js'", "'alpha'"),
     'divergence of labels': (
         dict(divergence='alpha', supervision='label'),
@@ -204,7 +275,13 @@ def test_what_cannot_be(configure, name):
         assert part in text
 
 
-PLAIN = dict(divergence='kl', weights=None)
+PLAIN = dict(
+    teacher='full',
+    label_weight=0,
+    stratified=False,
+    divergence='kl',
+    weights=None,
+)
 
 
 def test_defaults_can_be_written_out(build):

@@ -7,7 +7,9 @@ image or clip (the paper's Tables 3 and 4); the backward passes take about
 twice as many in every row. Eq. 2 takes them as proportional to width^2 x
 resolution^2, Eq. 9 to that times the frames. A detector's are those of
 backbone and neck. For video the other ways to sample the subnets of a step
-follow that of the config.
+follow that of the config. Where the full network learns alone at first
+(mutual.start), counts are the mean over the whole training, and what is
+measured are the later steps, of all subnets.
 """
 
 import json

@@ -35,7 +35,9 @@ def ways_of_sampling(sampler: SubnetSampler) -> Dict[str, SubnetSampler]:
         and not sampler.single_subnet
     ):
         for num_random, include_min in ((2, False), (1, True), (1, False)):
-            other = SubnetSampler(space, num_random, include_min)
+            other = SubnetSampler(
+                space, num_random, include_min, start=sampler.start
+            )
             ways.setdefault(_name(other), other)
     return ways
 
@@ -48,11 +50,17 @@ def _name(sampler: SubnetSampler) -> str:
     for kind, tag in (('random', 'rand'), ('fixed', 'fixed')):
         number = sum(r.startswith(tag) for r in tags)
         parts += [f'{number} {kind}'] * (number > 0)
-    return ' + '.join(parts) + ' of one size' * sampler.shared
+    name = ' + '.join(parts) + ' of one size' * sampler.shared
+    if sampler.start:
+        name += f', after {sampler.start:g} of the training full alone'
+    return name
 
 
 def closed_form_ratio(sampler: SubnetSampler) -> float:
     """Expected cost of a step by Eq. 2, relative to the full network's.
+
+    The mean over a whole training: in its first part, ``start``, steps are of
+    the full network alone.
 
     It takes multiply-accumulates as proportional to the squares of width and
     resolution, and to the frames of video (Eq. 9).
@@ -81,7 +89,8 @@ def expected_macs(
     Forward passes of all subnets of a step, counted from their rounded
     channels (:class:`~.macs_by_width.MacsByWidth`). The expectation over the
     uniform width is exact: counts are constant between the widths at which
-    some layer gets more channels.
+    some layer gets more channels. The mean over a whole training: in its
+    first part, ``start``, steps are of the full network alone.
 
     Args:
         model (MutualLearningMixin): As built from a config.
@@ -167,12 +176,14 @@ def _expectations(
     def expectation(sampler: SubnetSampler) -> float:
         if sampler.single_subnet:
             return cost(sampler.single_subnet)
-        total = mean(space.max_width) if sampler.shared else cost(space.full)
+        full = mean(space.max_width) if sampler.shared else cost(space.full)
         if not space.is_range:
-            narrower = sorted(set(space.widths))[:-1]
-            return total + sum(map(mean, narrower))
-        if sampler.include_min:
-            total += mean(space.min_width)
-        return total + sampler.num_random * random
+            rest = sum(map(mean, sorted(set(space.widths))[:-1]))
+        else:
+            # Stratified or not, they are uniform together.
+            rest = sampler.num_random * random
+            if sampler.include_min:
+                rest += mean(space.min_width)
+        return full + (1 - sampler.start) * rest
 
     return [expectation(sampler) for sampler in samplers]

@@ -272,9 +272,11 @@ class MutualLearningMixin(TrainedWidths):
         logged: Dict[str, Any] = {}
         totals: Dict[str, Tensor] = {}
         weights: Dict[str, float] = {}
-        subnets = self.learning.ordered(
-            self.sampler.sample(self._steps.next()), self.space
-        )
+        step = self._steps.next()
+        subnets = self.learning.ordered(self.sampler.sample(step), self.space)
+        ramp = self.sampler.ramp(step, self._steps.length)
+        if not ramp:
+            subnets = {'full': subnets['full']}
         self._loaded_widths = None
         for tag, subnet in subnets.items():
             is_full = tag == 'full'
@@ -295,6 +297,8 @@ class MutualLearningMixin(TrainedWidths):
                 weights[tag] = self.learning.weight(
                     tag, subnet, self.space.max_width
                 )
+                if not is_full:
+                    weights[tag] *= ramp
                 gradients.add(total * weights[tag])
             totals[tag] = total.detach()
             if is_full:

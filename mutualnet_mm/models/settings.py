@@ -13,7 +13,7 @@ from .learning import OPTIONS, Learning
 _SPACE = ('width_range', 'widths', 'resolution', 'frames')
 _SAMPLER = (
     *('num_random', 'include_min', 'resolution_mode', 'seed'),
-    *('single_subnet', 'stratified'),
+    *('single_subnet', 'stratified', 'start'),
 )
 _OTHERS = ('supervision', 'rounding', *OPTIONS)
 
@@ -46,6 +46,8 @@ class MutualSettings:
 
     Options that go beyond the paper; a page of ``docs/methods`` each:
 
+    - start (float): Share of the training that the full network learns
+      alone. Defaults to 0.
     - teacher (str): Whose predictions subnets match, ``'full'`` or
       ``'next'``. Defaults to ``'full'``.
     - label_weight (float): Weight of the labels' loss in that of a subnet,

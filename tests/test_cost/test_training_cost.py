@@ -157,6 +157,7 @@ def test_a_subnet_trained_alone():
         SubnetSampler(SPACE),
         SubnetSampler(SPACE, num_random=3, include_min=False),
         SubnetSampler(SPACE, resolution_mode='shared'),
+        SubnetSampler(SPACE, num_random=3, stratified=True),
         SubnetSampler(SubnetSpace(None, RESOLUTIONS, widths=(0.25, 1.0))),
         SubnetSampler(SubnetSpace(None, RESOLUTIONS, widths=(0.5,))),
         SubnetSampler(SubnetSpace((1.0, 2.0), (224, 288)[::-1])),
@@ -179,6 +180,38 @@ def test_closed_form_is_the_mean_over_real_draws(sampler):
     assert closed_form_ratio(sampler) == pytest.approx(
         np.mean(costs), abs=error
     )
+
+
+@pytest.mark.parametrize('start', [0.25, 0.9])
+@pytest.mark.parametrize('mode', ['independent', 'shared'])
+def test_a_later_start_of_the_subnets(mobilenet, start, mode):
+    """The mean over the steps of a whole training, of both kinds."""
+    plain, later = (
+        SubnetSampler(SPACE, resolution_mode=mode, start=share)
+        for share in (0.0, start)
+    )
+    ramps = [later.ramp(i, 1000) > 0 for i in range(1000)]
+    assert np.mean(ramps) == pytest.approx(1 - start)
+    alone = 1.0
+    if mode == 'shared':
+        alone = np.mean([(r / 224) ** 2 for r in RESOLUTIONS])
+    expected = np.where(ramps, closed_form_ratio(plain), alone).mean()
+    assert closed_form_ratio(later) == pytest.approx(expected)
+    found = expected_macs(mobilenet, [plain, later])
+    alone = np.mean(
+        [
+            count_macs(mobilenet, Subnet(1.0, r))
+            for r in (RESOLUTIONS if mode == 'shared' else [224])
+        ]
+    )
+    assert found[1] == pytest.approx(
+        np.where(ramps, found[0], alone).mean(), rel=1e-9
+    )
+    (name,) = ways_of_sampling(later)
+    end = f', after {start} of the training full alone'
+    assert name == next(iter(ways_of_sampling(plain))) + end
+    video = SubnetSampler(SLOW, include_min=False, start=start)
+    assert list(ways_of_sampling(video)) == [way + end for way in WAYS]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from torch import nn
 
-from mutualnet_mm import ConfigError, Subnet, SubnetSpace
+from mutualnet_mm import ConfigError, Subnet, SubnetSpace, UsageError
 from mutualnet_mm.models.learning import Learning
 
 CLASSES, RESOLUTIONS, FEATURES = 4, (32, 24, 16), 64
@@ -219,7 +220,37 @@ def test_video_is_ordered_by_frames_too():
     assert list(found) == ['full', 'rand1', 'rand2', 'min']
 
 
+@pytest.mark.parametrize('step, ramp', [(19, 0), (20, 0.5), (21, 1), (39, 1)])
+def test_start(build, assert_step, plain, step, ramp):
+    """Half of 40 steps, and 2 in which the subnets' weight rises."""
+    hub = MessageHub.get_instance('run')
+    hub.update_info_dict(dict(iter=step, max_iters=40))
+    subnets = plain.drawn(step, (0.25, 1.0), RESOLUTIONS, seed=2)
+    if not ramp:
+        subnets = dict(full=subnets['full'])
+    model = build(start=0.5, weights=dict(rand=0.25))
+    weights = dict(min=ramp, rand1=ramp / 4, rand2=ramp / 4)
+    assert_step(model, subnets, weights=weights)
+
+
+def test_start_in_a_loop_of_ones_own(build):
+    model = build(start=0.5)
+    with pytest.raises(UsageError, match="'max_iters'") as error:
+        model.loss(images_of(), samples_of())
+    assert '\n' not in str(error.value)
+    hub = MessageHub.get_current_instance()
+    hub.update_info('max_iters', 4)
+    model = build(start=0.5)
+    drawn = [model.loss(images_of(), samples_of()) for _ in range(4)]
+    assert ['min/total' in logged for logged in drawn] == [0, 0, 1, 1]
+
+
 WRONG = {
+    'start of one': (
+        dict(start=0.5, single_subnet='0.5x-24'),
+        'start=0.5',
+        '0.5x-24 is trained alone',
+    ),
     'another teacher': (dict(teacher='min'), "teacher='min'", "'next'"),
     'teacher of labels': (
         dict(teacher='next', supervision='label'),
@@ -279,6 +310,7 @@ PLAIN = dict(
     teacher='full',
     label_weight=0,
     stratified=False,
+    start=0,
     divergence='kl',
     weights=None,
 )

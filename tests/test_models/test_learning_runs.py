@@ -1,0 +1,71 @@
+"""Options beyond the paper in whole runs: stopped and continued, on ranks."""
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import MODELS
+
+LINEAR = dict(type='LinearClsHead')
+CHECKPOINTS = dict(type='CheckpointHook', by_epoch=False, interval=3)
+
+
+class Recorder(Hook):
+    """Keeps the weights and the subnets of every iteration."""
+
+    def __init__(self):
+        self.states, self.logged = [], []
+
+    def after_train_iter(self, runner, batch_idx, outputs=None, **kwargs):
+        state = runner.model.state_dict()
+        self.states.append({k: v.clone() for k, v in state.items()})
+        self.logged.append({k for k in outputs if k.endswith('/total')})
+
+
+@pytest.fixture
+def train(build_runner, configure, plain, tmp_path):
+    """Train on noise for six iterations, from the given one on."""
+
+    def run(options, resume=None, max_iters=6):
+        model = configure(LINEAR, dict(options))
+        file = str(tmp_path / 'start.pth')
+        if resume is None:
+            torch.manual_seed(0)
+            start = plain.randomise(MODELS.build(model)).state_dict()
+            torch.save(dict(state_dict=start), file)
+        runner = build_runner(
+            model=model,
+            load_from=file if resume is None else resume,
+            resume=resume is not None,
+            train_cfg=dict(
+                by_epoch=False, max_iters=max_iters, val_interval=max_iters
+            ),
+            val_cfg=dict(type='mutualnet_mm.SubnetValLoop'),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            default_hooks=dict(checkpoint=CHECKPOINTS),
+        )
+        recorder = Recorder()
+        runner.register_hook(recorder)
+        runner.train()
+        return recorder
+
+    return run
+
+
+RUNS = {
+    'all of one teacher': dict(
+        start=0.3, teacher='next', label_weight=0.5, stratified=True
+    ),
+    'start, after the stop': dict(start=0.7, weights='width'),
+}
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_a_resumed_run_is_the_uninterrupted_one(train, tmp_path, name):
+    whole = train(RUNS[name])
+    alone = sum(not logged for logged in whole.logged)
+    assert alone == round(6 * RUNS[name].get('start', 0))
+    rest = train(RUNS[name], str(tmp_path / 'work' / 'iter_3.pth'))
+    assert len(whole.states) == 6 and len(rest.states) == 3
+    assert rest.logged == whole.logged[3:]
+    for key, value in whole.states[-1].items():
+        assert torch.equal(value, rest.states[-1][key]), key

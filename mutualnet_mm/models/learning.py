@@ -9,7 +9,7 @@ from ..sampler import SubnetSampler
 from ..subnet import Subnet, SubnetSpace
 
 _OF_KL = ('teacher', 'divergence', 'label_weight')
-OPTIONS = (*_OF_KL, 'weights')
+OPTIONS = (*_OF_KL, 'weights', 'regularize')
 """Settings of ``mutual`` that are read here, beside ``supervision``."""
 
 
@@ -41,6 +41,7 @@ class Learning:
     divergence: str = 'kl'
     label_weight: float = 0.0
     weights: Union[str, Mapping[str, float], None] = None
+    regularize: str = 'all'
 
     @classmethod
     def read(cls, mutual: Mapping[str, Any]) -> 'Learning':
@@ -61,6 +62,10 @@ class Learning:
             raise ConfigError(
                 f'mutual.label_weight={self.label_weight!r}: use a number '
                 'from 0'
+            )
+        if self.regularize not in ('all', 'full'):
+            raise ConfigError(
+                f"mutual.regularize={self.regularize!r}: use 'all' or 'full'"
             )
         self._check_weights()
 

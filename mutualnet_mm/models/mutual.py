@@ -32,6 +32,7 @@ from .head_state import unchanged_state
 from .layer_checks import check_frozen, check_layers
 from .losses import alpha_divergence, detached, divergence, log_key
 from .predictions import class_scores, outputs_of
+from .regularization import check_regularized, unregularized
 from .settings import MutualSettings
 from .size_checks import check_sizes
 from .steps import StepCounter
@@ -78,6 +79,11 @@ class MutualLearningMixin(TrainedWidths):
         self.learning = settings.learning
         self.learning.check(self.supervision, self.sampler)
         self.slim_state = self._share_state(settings.rounding)
+        if self.learning.regularize == 'full':
+            check_regularized(
+                self,
+                self.supervision == 'label' or self.learning.label_weight > 0,
+            )
         self._built = BuiltLayers(self)
         self._refuse_frozen_batch_norm()
         self._gradients = GradientSum()
@@ -327,6 +333,8 @@ class MutualLearningMixin(TrainedWidths):
                 for name, part in self.named_children():
                     if name not in ('backbone', 'data_preprocessor'):
                         stack.enter_context(unchanged_state(part))
+                if self.learning.regularize == 'full':
+                    stack.enter_context(unregularized(self))
             yield (
                 stack.enter_context(outputs_of(self.task.head(self)))
                 if self.supervision == 'kl'

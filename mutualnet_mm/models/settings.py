@@ -56,6 +56,8 @@ class MutualSettings:
       own of the range. Defaults to False.
     - divergence (str): How predictions are compared, ``'kl'`` or
       ``'alpha'``. Defaults to ``'kl'``.
+    - regularize (str): Which networks learn with dropout, drop path and
+      smoothed labels, ``'all'`` or ``'full'``. Defaults to ``'all'``.
     - weights (str or dict): Weights of the subnets' losses, see
       :class:`~.learning.Learning`.
     """

@@ -245,7 +245,109 @@ def test_start_in_a_loop_of_ones_own(build):
     assert ['min/total' in logged for logged in drawn] == [0, 0, 1, 1]
 
 
+DROPPING = dict(
+    type='StackedLinearClsHead',
+    mid_channels=[24],
+    dropout_rate=0.5,
+    act_cfg=dict(type='HSwish'),
+)
+
+
+@pytest.fixture
+def dropping(plain):
+    """Return a function that makes narrow networks, the full one first.
+
+    That drops half of its hidden neurons; the others are given a rate.
+    """
+
+    def make(rate):
+        rates = iter([0.5])
+
+        def build(width):
+            inputs = plain.rounded(FEATURES * width)
+            net = plain.wide_resnet(
+                lambda c: plain.rounded(c * width), widen=1
+            )
+            hidden = OrderedDict(
+                fc=nn.Linear(inputs, 24),
+                act=nn.Hardswish(),
+                drop=nn.Dropout(next(rates, rate)),
+            )
+            last = nn.Sequential(OrderedDict(fc=nn.Linear(24, CLASSES)))
+            layers = nn.Sequential(nn.Sequential(hidden), last)
+            head = nn.Sequential(OrderedDict(layers=layers))
+            return plain.classifier(net, head)
+
+        return build
+
+    return make
+
+
+@pytest.mark.parametrize('which', ['all', 'full'])
+def test_dropout_of_the_full_network_alone(
+    build, assert_step, plain, dropping, which
+):
+    model = build(DROPPING, regularize=which)
+    rate = 0.5 if which == 'all' else 0.0
+    assert_step(model, drawn(plain), make=dropping(rate))
+    modules = [m for m in model.modules() if not m.training]
+    assert not modules
+
+
+def smoothed(logits, share=0.1):
+    scores = F.one_hot(torch.arange(len(logits)) % CLASSES, CLASSES)
+    scores = (1 - share) * scores + share / CLASSES
+    return -(scores * logits.log_softmax(1)).sum(1).mean()
+
+
+@pytest.mark.parametrize('supervision', ['kl', 'label'])
+def test_smoothed_labels_of_the_full_network_alone(
+    build, assert_step, plain, supervision
+):
+    loss = dict(type='LabelSmoothLoss', label_smooth_val=0.1)
+    options = dict(regularize='full', supervision=supervision)
+    if supervision == 'kl':
+        options['label_weight'] = 0.5
+    model = build(dict(LINEAR, loss=loss), **options)
+
+    def sub_loss(logits, teacher):
+        if supervision == 'label':
+            return label_loss(logits)
+        return plain.divergence(logits, teacher) + 0.5 * label_loss(logits)
+
+    assert_step(model, drawn(plain), smoothed, sub_loss=sub_loss)
+    assert model.head.loss_module._eps == 0.1
+
+
+def test_nothing_to_leave_out(configure):
+    with pytest.raises(ConfigError, match="regularize='full'.*leave it out"):
+        MODELS.build(configure(LINEAR, dict(regularize='full')))
+    # Labels that only the full network learns from.
+    loss = dict(type='LabelSmoothLoss', label_smooth_val=0.1)
+    head = dict(LINEAR, loss=loss)
+    with pytest.raises(ConfigError, match="regularize='full'.*leave it out"):
+        MODELS.build(configure(head, dict(regularize='full')))
+
+
+@pytest.mark.parametrize(
+    'options', [dict(label_weight=0.5), dict(supervision='label'), {}], ids=str
+)
+def test_mixed_labels_cannot_be_left_out(configure, options):
+    config = configure(
+        DROPPING,
+        dict(options, regularize='full'),
+        data_preprocessor=dict(num_classes=CLASSES),
+        train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]),
+    )
+    if not options:  # subnets match the prediction of mixed images
+        MODELS.build(config)
+        return
+    with pytest.raises(ConfigError, match='batch_augments mixes.*leave it'):
+        MODELS.build(config)
+
+
 WRONG = {
+    'other networks': (dict(regularize='min'), "regularize='min'", "'full'"),
     'start of one': (
         dict(start=0.5, single_subnet='0.5x-24'),
         'start=0.5',
@@ -311,6 +413,7 @@ PLAIN = dict(
     label_weight=0,
     stratified=False,
     start=0,
+    regularize='all',
     divergence='kl',
     weights=None,
 )

@@ -10,6 +10,7 @@ from ..models import MutualLearningMixin
 from ..sampler import SubnetSampler
 from ..slimmable import SlimLayer, active_channels
 from ..subnet import Size, Subnet
+from .macs import count_macs
 from .macs_by_width import MacsByWidth
 
 Pieces = Sequence[Tuple[float, float]]
@@ -56,7 +57,29 @@ def _name(sampler: SubnetSampler) -> str:
     return name
 
 
-def closed_form_ratio(sampler: SubnetSampler) -> float:
+def teacher_macs(
+    model: MutualLearningMixin, image_shape: Optional[Size] = None
+) -> float:
+    """Cost of a step's teacher that is none of its networks.
+
+    A third of the multiply-accumulates of its forward pass: the backward pass,
+    which takes about twice as many, is left out, and all costs here are those
+    of forward passes with a backward.
+
+    Args:
+        model (MutualLearningMixin): As built from a config.
+        image_shape (tuple[int], optional): As for :func:`~.macs.count_macs`.
+            Defaults to None.
+
+    Returns:
+        float: 0 without such a teacher.
+    """
+    if model.learning.teacher != 'ema':
+        return 0.0
+    return count_macs(model, model.space.full, image_shape) / 3
+
+
+def closed_form_ratio(sampler: SubnetSampler, teacher: float = 0.0) -> float:
     """Expected cost of a step by Eq. 2, relative to the full network's.
 
     The mean over a whole training: in its first part, ``start``, steps are of
@@ -67,6 +90,8 @@ def closed_form_ratio(sampler: SubnetSampler) -> float:
 
     Args:
         sampler (SubnetSampler): Has the space and the draws of a step.
+        teacher (float): Relative cost of a teacher, see :func:`teacher_macs`.
+            Defaults to 0.
 
     Returns:
         float: 1 for the full network trained alone.
@@ -75,7 +100,8 @@ def closed_form_ratio(sampler: SubnetSampler) -> float:
     a, b = space.min_width, space.max_width
     # Simpson's rule: exact for a square.
     simpson = [(a, 1 / 6), ((a + b) / 2, 4 / 6), (b, 1 / 6)]
-    return _expectations([sampler], space.relative_cost, simpson)[0]
+    costs = _expectations([sampler], space.relative_cost, simpson, teacher)
+    return costs[0]
 
 
 def expected_macs(
@@ -90,7 +116,8 @@ def expected_macs(
     channels (:class:`~.macs_by_width.MacsByWidth`). The expectation over the
     uniform width is exact: counts are constant between the widths at which
     some layer gets more channels. The mean over a whole training: in its
-    first part, ``start``, steps are of the full network alone.
+    first part, ``start``, steps are of the full network alone. A teacher of
+    its own counts as :func:`teacher_macs` says.
 
     Args:
         model (MutualLearningMixin): As built from a config.
@@ -109,7 +136,10 @@ def expected_macs(
     )
     pieces = width_pieces(model) if draws else []
     return _expectations(
-        samplers, MacsByWidth(model, image_shape), track(pieces)
+        samplers,
+        MacsByWidth(model, image_shape),
+        track(pieces),
+        teacher_macs(model, image_shape),
     )
 
 
@@ -159,11 +189,12 @@ def _expectations(
     samplers: Sequence[SubnetSampler],
     cost: Callable[[Subnet], float],
     pieces: Iterable[Tuple[float, float]],
+    teacher: float,
 ) -> List[float]:
     """Expected sums of ``cost`` over the subnets that ``samplers`` draw.
 
     All draw from one space. ``pieces`` stand for the uniform draw of one
-    random width.
+    random width. ``teacher`` is the cost of what predicts beside them.
     """
     space = samplers[0].space
     sizes = list(product(space.resolutions, space.frames or (None,)))
@@ -184,6 +215,6 @@ def _expectations(
             rest = sampler.num_random * random
             if sampler.include_min:
                 rest += mean(space.min_width)
-        return full + (1 - sampler.start) * rest
+        return full + (1 - sampler.start) * (rest + teacher)
 
     return [expectation(sampler) for sampler in samplers]

@@ -2,11 +2,12 @@
 """What the subnets of a step learn from, and how much each of them counts."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Union
+from typing import Any, Dict, List, Mapping, Optional, Union
 
 from ..errors import ConfigError, is_number
 from ..sampler import SubnetSampler
 from ..subnet import Subnet, SubnetSpace
+from .teachers import AveragedTeacher
 
 _OF_KL = ('teacher', 'divergence', 'label_weight')
 OPTIONS = (*_OF_KL, 'weights', 'regularize')
@@ -21,8 +22,9 @@ class Learning:
 
     Args:
         teacher (str): Whose prediction a subnet matches: ``'full'``, the full
-            network's, or ``'next'``, that of the next larger subnet of the
-            step. Defaults to ``'full'``.
+            network's; ``'next'``, that of the next larger subnet of the step;
+            ``'ema'``, that of the full network with the moving average of its
+            weights. Defaults to ``'full'``.
         divergence (str): How a subnet's prediction is compared with its
             teacher's: ``'kl'``, or ``'alpha'``, the adaptive
             alpha-divergence. Defaults to ``'kl'``.
@@ -50,9 +52,9 @@ class Learning:
         return cls(**values)
 
     def __post_init__(self) -> None:
-        if self.teacher not in ('full', 'next'):
+        if self.teacher not in ('full', 'next', 'ema'):
             raise ConfigError(
-                f"mutual.teacher={self.teacher!r}: use 'full' or 'next'"
+                f"mutual.teacher={self.teacher!r}: use 'full', 'next' or 'ema'"
             )
         if self.divergence not in ('kl', 'alpha'):
             raise ConfigError(
@@ -120,6 +122,10 @@ class Learning:
         """Names of the settings that are not the paper's."""
         plain = Learning.__dataclass_fields__
         return [n for n in OPTIONS if getattr(self, n) != plain[n].default]
+
+    def make_teacher(self) -> Optional[AveragedTeacher]:
+        """Return a teacher that is none of a step's networks, if there is."""
+        return AveragedTeacher() if self.teacher == 'ema' else None
 
     def ordered(
         self, subnets: Mapping[str, Subnet], space: SubnetSpace

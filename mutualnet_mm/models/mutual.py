@@ -28,7 +28,7 @@ from ..slimmable.ranks import agree
 from ..slimmable.verify import already_verified
 from ..subnet import Subnet
 from .gradients import GradientSum, non_reentrant_checkpointing
-from .head_state import unchanged_state
+from .head_state import unchanged_heads
 from .layer_checks import check_frozen, check_layers
 from .losses import alpha_divergence, detached, divergence, log_key
 from .predictions import class_scores, outputs_of
@@ -37,11 +37,12 @@ from .settings import MutualSettings
 from .size_checks import check_sizes
 from .steps import StepCounter
 from .tasks import check_backbone, find_task
+from .teachers import KeepsTeacher, save_teacher
 from .trained_widths import TrainedWidths, save_widths
 from .wraps import find_class, mix, stock_arguments
 
 
-class MutualLearningMixin(TrainedWidths):
+class MutualLearningMixin(TrainedWidths, KeepsTeacher):
     """Trains the stock model that it is mixed into by mutual learning.
 
     ``loss()`` draws the subnets of the step, gets the stock model's loss of
@@ -90,7 +91,9 @@ class MutualLearningMixin(TrainedWidths):
         self._steps = StepCounter()
         self._first_batch_checked = False
         self._depth = 0  # of the own calls that run
+        self._teacher = self.learning.make_teacher()
         self._register_state_dict_hook(save_widths)
+        self._register_state_dict_hook(save_teacher)
         check_sizes(self)
 
     def _share_state(self, rounding: Optional[str]) -> SlimState:
@@ -273,7 +276,7 @@ class MutualLearningMixin(TrainedWidths):
     def _mutual_loss(
         self, inputs: Any, data_samples: Any, **kwargs: Any
     ) -> dict:
-        gradients, teacher = self._gradients, None
+        gradients = self._gradients
         gradients.start(list(self.parameters()))
         logged: Dict[str, Any] = {}
         totals: Dict[str, Tensor] = {}
@@ -284,6 +287,13 @@ class MutualLearningMixin(TrainedWidths):
         if not ramp:
             subnets = {'full': subnets['full']}
         self._loaded_widths = None
+        aim: Optional[Sequence[Tensor]] = None
+        if self._teacher is not None:
+            self._teacher.follow(self, step)
+            if ramp:
+                aim = self._teacher.scores(
+                    self, subnets['full'], inputs, data_samples, **kwargs
+                )
         for tag, subnet in subnets.items():
             is_full = tag == 'full'
             with self._one_pass(subnet, is_full) as outputs:
@@ -295,10 +305,10 @@ class MutualLearningMixin(TrainedWidths):
                 )
                 if self.supervision == 'kl':
                     prediction = class_scores(outputs, self.task.head(self))
-                    if teacher is not None:
-                        losses = self._distilled(prediction, teacher, losses)
-                    if teacher is None or self.learning.teacher == 'next':
-                        teacher = [score.detach() for score in prediction]
+                    if not is_full:
+                        losses = self._distilled(prediction, aim, losses)
+                    if aim is None or self.learning.teacher == 'next':
+                        aim = [score.detach() for score in prediction]
                 total, _ = self.parse_losses(losses)
                 weights[tag] = self.learning.weight(
                     tag, subnet, self.space.max_width
@@ -329,10 +339,8 @@ class MutualLearningMixin(TrainedWidths):
         with ExitStack() as stack:
             stack.enter_context(self.activate(subnet, track_stats=is_full))
             stack.enter_context(non_reentrant_checkpointing())
-            if not is_full:  # heads that count must count one step
-                for name, part in self.named_children():
-                    if name not in ('backbone', 'data_preprocessor'):
-                        stack.enter_context(unchanged_state(part))
+            if not is_full:
+                stack.enter_context(unchanged_heads(self))
                 if self.learning.regularize == 'full':
                     stack.enter_context(unregularized(self))
             yield (
@@ -344,13 +352,13 @@ class MutualLearningMixin(TrainedWidths):
     def _distilled(
         self,
         prediction: Sequence[Tensor],
-        teacher: Sequence[Tensor],
+        aim: Any,
         losses: dict,
     ) -> dict:
         """What a subnet learns in place of the stock losses."""
         is_alpha = self.learning.divergence == 'alpha'
         differ = alpha_divergence if is_alpha else divergence
-        parts = [differ(score, aim) for score, aim in zip(prediction, teacher)]
+        parts = [differ(*pair) for pair in zip(prediction, aim)]
         found = {f'loss_{self.learning.divergence}': sum(parts)}
         if self.learning.label_weight:
             total, _ = self.parse_losses(losses)

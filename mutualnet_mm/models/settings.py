@@ -48,8 +48,8 @@ class MutualSettings:
 
     - start (float): Share of the training that the full network learns
       alone. Defaults to 0.
-    - teacher (str): Whose predictions subnets match, ``'full'`` or
-      ``'next'``. Defaults to ``'full'``.
+    - teacher (str): Whose predictions subnets match, ``'full'``,
+      ``'next'`` or ``'ema'``. Defaults to ``'full'``.
     - label_weight (float): Weight of the labels' loss in that of a subnet,
       beside the divergence. Defaults to 0.
     - stratified (bool): Whether each random width comes from a part of its

@@ -6,7 +6,11 @@ from mutualnet_mm import Subnet, SubnetSampler, SubnetSpace
 from mutualnet_mm.apis import count_macs
 from mutualnet_mm.cost import closed_form_ratio, expected_macs
 from mutualnet_mm.cost.macs_by_width import MacsByWidth
-from mutualnet_mm.cost.training_cost import ways_of_sampling, width_pieces
+from mutualnet_mm.cost.training_cost import (
+    teacher_macs,
+    ways_of_sampling,
+    width_pieces,
+)
 
 RESOLUTIONS = (224, 192, 160, 128)
 
@@ -242,6 +246,22 @@ def test_what_is_not_drawn_at_random_is_summed(build_classifier, settings):
         expected += count_macs(model, Subnet(full, 64))
     found = expected_macs(model, [model.sampler])
     assert found == pytest.approx([expected], rel=1e-12)
+
+
+@pytest.mark.parametrize('start', [0.0, 0.25])
+def test_a_teacher_that_only_predicts(build_classifier, start):
+    """A forward pass of the full network, of which two thirds are missing."""
+    plain, taught = (
+        build_classifier(dict(num_random=0, teacher=teacher, start=start))
+        for teacher in ('full', 'ema')
+    )
+    full = count_macs(plain, '1.0x-64')
+    found = [expected_macs(m, [m.sampler])[0] for m in (plain, taught)]
+    assert found[1] - found[0] == pytest.approx((1 - start) * full / 3)
+    assert teacher_macs(plain) == 0
+    assert teacher_macs(taught) == pytest.approx(full / 3)
+    ratios = [closed_form_ratio(plain.sampler, t) for t in (0, 1 / 3)]
+    assert ratios[1] - ratios[0] == pytest.approx((1 - start) / 3)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ of plain PyTorch, in double precision.
 """
 
 from collections import OrderedDict
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -245,6 +246,77 @@ def test_start_in_a_loop_of_ones_own(build):
     assert ['min/total' in logged for logged in drawn] == [0, 0, 1, 1]
 
 
+def logits_of(plain, state, images):
+    """Class scores of the full network of a state."""
+    net = plain.wide_resnet(plain.rounded, widen=1)
+    head = plain.linear_head(FEATURES, CLASSES)
+    net = plain.fill(plain.classifier(net, head).double(), state).train()
+    with torch.no_grad():
+        return net(images)
+
+
+@pytest.mark.parametrize('options', [{}, dict(label_weight=0.5)], ids=str)
+def test_averaged_teacher(build, assert_step, plain, options):
+    """Of the weights that each of three steps began with."""
+    model = build(teacher='ema', **options)
+    images, samples = images_of(), samples_of()
+    averages = None
+    for step in range(3):
+        state = {k: v.clone() for k, v in model.state_dict().items()}
+        averages = averages or state
+        averages = {
+            k: v if not v.is_floating_point() else 0.997 * v + 0.003 * state[k]
+            for k, v in averages.items()
+        }
+        if step < 2:
+            model.loss(images, samples)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    teacher = logits_of(plain, averages, images)
+    wrong = logits_of(plain, model.state_dict(), images)
+    assert (teacher - wrong).abs().max() > 0.1
+
+    def loss(logits, aim):
+        kl = plain.divergence(logits, aim)
+        return kl + options.get('label_weight', 0) * label_loss(logits)
+
+    subnets = plain.drawn(2, (0.25, 1.0), RESOLUTIONS, seed=2)
+    assert_step(model, subnets, sub_loss=loss, teacher=teacher)
+    model.load_state_dict(model.state_dict())
+    assert not any('teacher' in key for key in model.state_dict())
+
+
+def test_averaged_teacher_leaves_the_other_passes_alone(build):
+    """Their draws of dropout, and the casts that autocast keeps for a step."""
+    found = []
+    for teacher in ('full', 'ema'):
+        torch.manual_seed(0)
+        model = build(DROPPING, teacher=teacher).float()
+        MessageHub.get_instance('run').update_info('iter', 1)
+        if teacher == 'ema':
+            weights = dict(model.named_parameters())
+            model._teacher.averages = {
+                n: torch.randn_like(w) for n, w in weights.items()
+            }
+        torch.manual_seed(1)
+        with torch.autocast('cpu', torch.bfloat16):
+            logged = model.loss(images_of().float(), samples_of())
+        model.parse_losses(logged)[0].backward()
+        assert all(p.grad is not None for p in model.parameters())
+        found.append(logged)
+    assert torch.equal(found[0]['full/loss'], found[1]['full/loss'])
+    assert found[0]['min/total'] != found[1]['min/total']
+
+
+def test_a_training_that_lost_its_average(build):
+    model = build(teacher='ema')
+    MessageHub.get_instance('run').update_info('iter', 5)
+    with pytest.raises(UsageError, match="teacher='ema': step 5") as error:
+        model.loss(images_of(), samples_of())
+    assert '\n' not in str(error.value)
+
+
 DROPPING = dict(
     type='StackedLinearClsHead',
     mid_channels=[24],
@@ -344,6 +416,44 @@ def test_mixed_labels_cannot_be_left_out(configure, options):
         return
     with pytest.raises(ConfigError, match='batch_augments mixes.*leave it'):
         MODELS.build(config)
+
+
+class Saved:
+    """What a graph keeps for its backward."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor.detach()  # or an output would keep its graph
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        dict(teacher='next', label_weight=0.5, weights='width'),
+        dict(teacher='next', divergence='alpha'),
+        dict(teacher='ema', label_weight=0.5),
+    ],
+    ids=str,
+)
+def test_no_two_graphs_live_at_once(build, options):
+    """Each pass begins when nothing is left of the one before."""
+    model, living, left = build(**options), WeakSet(), []
+    activate = model.activate
+
+    def watched(*args, **kwargs):
+        left.append(len(living))
+        return activate(*args, **kwargs)
+
+    def keep(tensor):
+        saved = Saved(tensor)
+        living.add(saved)
+        return saved
+
+    model.activate = watched
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda s: s.tensor):
+        model.loss(images_of(), samples_of())
+    passes = 5 if options.get('teacher') == 'ema' else 4
+    assert left == [0] * passes
 
 
 WRONG = {

@@ -55,6 +55,7 @@ RUNS = {
     'all of one teacher': dict(
         start=0.3, teacher='next', label_weight=0.5, stratified=True
     ),
+    'average': dict(teacher='ema', divergence='alpha', start=0.2),
     'start, after the stop': dict(start=0.7, weights='width'),
 }
 

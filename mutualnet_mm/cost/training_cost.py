@@ -7,8 +7,11 @@ from statistics import fmean
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ..models import MutualLearningMixin
+from ..models.trained_teacher import TrainedTeacher
 from ..sampler import SubnetSampler
 from ..slimmable import SlimLayer, active_channels
+from ..slimmable.macs import count_on_meta
+from ..slimmable.meta import meta_copy
 from ..subnet import Size, Subnet
 from .macs import count_macs
 from .macs_by_width import MacsByWidth
@@ -73,10 +76,22 @@ def teacher_macs(
 
     Returns:
         float: 0 without such a teacher.
+
+    Raises:
+        UsageError: If a trained teacher cannot be built.
     """
-    if model.learning.teacher != 'ema':
+    teacher = model.learning.make_teacher()
+    if teacher is None:
         return 0.0
-    return count_macs(model, model.space.full, image_shape) / 3
+    full = model.space.full
+    if not isinstance(teacher, TrainedTeacher):
+        return count_macs(model, full, image_shape) / 3
+    macs = count_on_meta(
+        meta_copy(teacher.network()),
+        model.task.meta_input(model, full, image_shape),
+        forward=model.task.forward_cost,
+    )
+    return macs / 3
 
 
 def closed_form_ratio(sampler: SubnetSampler, teacher: float = 0.0) -> float:

@@ -7,7 +7,8 @@ from typing import Any, Dict, List, Mapping, Optional, Union
 from ..errors import ConfigError, is_number
 from ..sampler import SubnetSampler
 from ..subnet import Subnet, SubnetSpace
-from .teachers import AveragedTeacher
+from .teachers import AveragedTeacher, Teacher
+from .trained_teacher import TrainedTeacher
 
 _OF_KL = ('teacher', 'divergence', 'label_weight')
 OPTIONS = (*_OF_KL, 'weights', 'regularize')
@@ -21,10 +22,11 @@ class Learning:
     The defaults are the paper's method.
 
     Args:
-        teacher (str): Whose prediction a subnet matches: ``'full'``, the full
-            network's; ``'next'``, that of the next larger subnet of the step;
-            ``'ema'``, that of the full network with the moving average of its
-            weights. Defaults to ``'full'``.
+        teacher (str or dict): Whose prediction a subnet matches: ``'full'``,
+            the full network's; ``'next'``, that of the next larger subnet of
+            the step; ``'ema'``, that of the full network with the moving
+            average of its weights; or, of a dict with ``config`` and
+            ``checkpoint``, that of a trained network. Defaults to ``'full'``.
         divergence (str): How a subnet's prediction is compared with its
             teacher's: ``'kl'``, or ``'alpha'``, the adaptive
             alpha-divergence. Defaults to ``'kl'``.
@@ -34,12 +36,15 @@ class Learning:
             the width over the full one; or a number for each kind of subnet,
             ``full``, ``min``, ``rand`` and ``fixed``, those that are left
             out having 1. Defaults to None: all have 1.
+        regularize (str): Which networks learn with dropout, drop path and
+            smoothed labels, ``'all'`` or ``'full'``, the full one alone.
+            Defaults to ``'all'``.
 
     Raises:
         ConfigError: Names the setting that is wrong.
     """
 
-    teacher: str = 'full'
+    teacher: Union[str, Mapping[str, str]] = 'full'
     divergence: str = 'kl'
     label_weight: float = 0.0
     weights: Union[str, Mapping[str, float], None] = None
@@ -52,10 +57,7 @@ class Learning:
         return cls(**values)
 
     def __post_init__(self) -> None:
-        if self.teacher not in ('full', 'next', 'ema'):
-            raise ConfigError(
-                f"mutual.teacher={self.teacher!r}: use 'full', 'next' or 'ema'"
-            )
+        self._check_teacher()
         if self.divergence not in ('kl', 'alpha'):
             raise ConfigError(
                 f"mutual.divergence={self.divergence!r}: use 'kl' or 'alpha'"
@@ -70,6 +72,20 @@ class Learning:
                 f"mutual.regularize={self.regularize!r}: use 'all' or 'full'"
             )
         self._check_weights()
+
+    def _check_teacher(self) -> None:
+        if self.teacher in ('full', 'next', 'ema'):
+            return
+        named = self.teacher
+        if (
+            not isinstance(named, Mapping)
+            or set(named) != {'config', 'checkpoint'}
+            or not all(isinstance(v, str) for v in named.values())
+        ):
+            raise ConfigError(
+                f"mutual.teacher={named!r}: use 'full', 'next', 'ema', or "
+                "dict(config='teacher.py', checkpoint='teacher.pth')"
+            )
 
     def _check_weights(self) -> None:
         if self.weights is None or self.weights == 'width':
@@ -123,8 +139,10 @@ class Learning:
         plain = Learning.__dataclass_fields__
         return [n for n in OPTIONS if getattr(self, n) != plain[n].default]
 
-    def make_teacher(self) -> Optional[AveragedTeacher]:
+    def make_teacher(self) -> Optional[Teacher]:
         """Return a teacher that is none of a step's networks, if there is."""
+        if isinstance(self.teacher, Mapping):
+            return TrainedTeacher(**self.teacher)
         return AveragedTeacher() if self.teacher == 'ema' else None
 
     def ordered(

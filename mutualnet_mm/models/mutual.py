@@ -31,7 +31,7 @@ from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_heads
 from .layer_checks import check_frozen, check_layers
 from .losses import alpha_divergence, detached, divergence, log_key
-from .predictions import class_scores, outputs_of
+from .predictions import check_alike, class_scores, outputs_of
 from .regularization import check_regularized, unregularized
 from .settings import MutualSettings
 from .size_checks import check_sizes
@@ -265,6 +265,8 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
             if self.training:
                 source = 'or hooks that act after the build'
                 check_frozen(self, self.sampler, source)
+            if self._teacher is not None and not self._first_batch_checked:
+                self._teacher.prepare(self, inputs)
         except Exception as found:
             error = found
         if error is not None and self._first_batch_checked:
@@ -356,6 +358,7 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
         losses: dict,
     ) -> dict:
         """What a subnet learns in place of the stock losses."""
+        check_alike(prediction, aim)
         is_alpha = self.learning.divergence == 'alpha'
         differ = alpha_divergence if is_alpha else divergence
         parts = [differ(*pair) for pair in zip(prediction, aim)]

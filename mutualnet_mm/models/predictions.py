@@ -46,3 +46,25 @@ def class_scores(seen: Sequence[Any], head: nn.Module) -> Tuple[Tensor, ...]:
             "class scores to match by KL: use mutual.supervision='label'"
         )
     return tuple(scores)
+
+
+def check_alike(scores: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+    """Refuse class scores of a teacher that are not for the same classes.
+
+    Args:
+        scores (Sequence[Tensor]): Of a subnet, one for each branch.
+        teacher (Sequence[Tensor]): To be compared with.
+
+    Raises:
+        ConfigError: Names the shapes of both.
+    """
+    own, other = (
+        [tuple(s.shape) for s in found] for found in (scores, teacher)
+    )
+    if own != other:
+        raise ConfigError(
+            f'the teacher predicts class scores of shape '
+            f'{", ".join(map(str, other))}, the subnets of '
+            f'{", ".join(map(str, own))}: mutual.teacher must know the same '
+            'classes'
+        )

@@ -48,8 +48,9 @@ class MutualSettings:
 
     - start (float): Share of the training that the full network learns
       alone. Defaults to 0.
-    - teacher (str): Whose predictions subnets match, ``'full'``,
-      ``'next'`` or ``'ema'``. Defaults to ``'full'``.
+    - teacher (str or dict): Whose predictions subnets match, ``'full'``,
+      ``'next'``, ``'ema'``, or that of a trained network, as in
+      ``dict(config=..., checkpoint=...)``. Defaults to ``'full'``.
     - label_weight (float): Weight of the labels' loss in that of a subnet,
       beside the divergence. Defaults to 0.
     - stratified (bool): Whether each random width comes from a part of its

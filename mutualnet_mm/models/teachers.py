@@ -19,7 +19,53 @@ _MOMENTUM = 0.997  # of DS-Net
 _NOTE = 'averaged_teacher'
 
 
-class AveragedTeacher:
+class Teacher:
+    """Predicts on the batch of a step, for the subnets to learn from."""
+
+    def prepare(self, model: Any, inputs: Tensor) -> None:
+        """Get ready, on the first batch of a training.
+
+        Args:
+            model (MutualLearningMixin): The pupil.
+            inputs (Tensor): Preprocessed, at the full resolution.
+        """
+
+    def follow(self, model: Any, step: int) -> None:
+        """Learn from the weights that a step begins with.
+
+        Args:
+            model (MutualLearningMixin): The pupil.
+            step (int): Number of the step, from 0.
+        """
+
+    def scores(
+        self,
+        model: Any,
+        subnet: Subnet,
+        inputs: Any,
+        data_samples: Any,
+        **kwargs: Any,
+    ) -> List[Tensor]:
+        """Return class scores, without gradients; several of branches.
+
+        Args:
+            model (MutualLearningMixin): The pupil. Its state is the same
+                afterwards.
+            subnet (Subnet): The full network, at its size of this step.
+            inputs (Tensor): Preprocessed batch at the full resolution.
+            data_samples (Sequence): One for each input.
+            **kwargs: Of the stock ``loss()``.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def note(self, metadata: Dict[str, Any]) -> None:
+        """Write what was learned into the metadata of a ``state_dict``."""
+
+    def recall(self, metadata: Mapping[str, Any]) -> None:
+        """Read it again."""
+
+
+class AveragedTeacher(Teacher):
     """The full network with the moving average of its weights.
 
     It is kept beside the weights in a checkpoint, where the metadata of a
@@ -73,16 +119,7 @@ class AveragedTeacher:
         data_samples: Any,
         **kwargs: Any,
     ) -> List[Tensor]:
-        """Predict as the full network does in training, without dropout.
-
-        Args:
-            model (MutualLearningMixin): Whose averages these are. Its state
-                is the same afterwards.
-            subnet (Subnet): The full network, at its size of this step.
-            inputs (Tensor): Preprocessed batch at the full resolution.
-            data_samples (Sequence): One for each input.
-            **kwargs: Of the stock ``loss()``.
-        """
+        """Predict as the full network does in training, without dropout."""
         head = model.task.head(model)
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -115,7 +152,7 @@ class KeepsTeacher(Stock):
     A part of :class:`~.mutual.MutualLearningMixin`.
     """
 
-    _teacher: Optional[AveragedTeacher] = None
+    _teacher: Optional[Teacher] = None
 
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any

@@ -292,7 +292,7 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
         aim: Optional[Sequence[Tensor]] = None
         if self._teacher is not None:
             self._teacher.follow(self, step)
-            if ramp:
+            if len(subnets) > 1:
                 aim = self._teacher.scores(
                     self, subnets['full'], inputs, data_samples, **kwargs
                 )

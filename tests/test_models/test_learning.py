@@ -4,6 +4,7 @@ The reference is computed with the networks of plain_networks.py and losses
 of plain PyTorch, in double precision.
 """
 
+import copy
 from collections import OrderedDict
 from weakref import WeakSet
 
@@ -287,6 +288,31 @@ def test_averaged_teacher(build, assert_step, plain, options):
     assert not any('teacher' in key for key in model.state_dict())
 
 
+def test_average_beside_stock_weights(build, configure, tmp_path):
+    """Files of weights alone hold it; the stock class does not mind."""
+    model = build(teacher='ema')
+    for _ in range(2):
+        model.loss(images_of(), samples_of())
+        with torch.no_grad():
+            model.head.fc.bias.add_(1)
+    torch.save(model.state_dict(), tmp_path / 'weights.pth')
+    loaded = torch.load(tmp_path / 'weights.pth', weights_only=True)
+    MODELS.build(configure(LINEAR, stock=True)).load_state_dict(loaded)
+    twin = build(teacher='ema')
+    twin.load_state_dict(loaded)
+    names = [name for name, _ in twin.named_parameters()]
+    assert list(twin._teacher.averages) == names
+    for name, mean in twin._teacher.averages.items():
+        assert torch.equal(mean, model._teacher.averages[name]), name
+    # A copy goes on by itself.
+    copied = copy.deepcopy(twin)
+    copied._teacher.follow(copied, 2)
+    first = model.head.fc.bias - 2
+    for net, rise in ((twin, 0.003), (copied, 0.997 * 0.003 + 0.003 * 2)):
+        mean = net._teacher.averages['head.fc.bias']
+        torch.testing.assert_close(mean, first + rise)
+
+
 def test_averaged_teacher_leaves_the_other_passes_alone(build):
     """Their draws of dropout, and the casts that autocast keeps for a step."""
     found = []
@@ -539,3 +565,29 @@ def test_defaults_can_be_written_out(build):
         model.parse_losses(model.loss(images, samples))[0].backward()
         found.append([p.grad for p in model.parameters()])
     assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize('step, tags', [(4, []), (5, TAGS[1:])])
+def test_detectors(build_detector, load_batch, step, tags):
+    """Weights and a later start go with labels, too."""
+    hub = MessageHub.get_instance('run')
+    hub.update_info_dict(dict(iter=step, max_iters=10))
+    weights = dict(full=2.0, rand=0.5)
+    model = build_detector().train()
+    data = model.data_preprocessor(load_batch(), True)
+    shown = []
+    for options in ({}, dict(weights=weights, start=0.5)):
+        net = build_detector(options).train()
+        net.load_state_dict(model.state_dict())
+        torch.manual_seed(1)  # of the proposals that are sampled
+        logged = net.loss(**copy.deepcopy(data))
+        shown.append(net.parse_losses(logged)[1])
+    plain, found = shown
+    assert [k[:-6] for k in found if k.endswith('/total')] == tags
+    full = plain['loss'] - sum(plain[f'{tag}/total'] for tag in TAGS[1:])
+    expected = 2 * full
+    for tag in tags:
+        assert found[f'{tag}/total'] == plain[f'{tag}/total']
+        weight = 1 if tag == 'min' else 0.5
+        expected = expected + weight * plain[f'{tag}/total']
+    torch.testing.assert_close(found['loss'], expected, rtol=1e-5, atol=0)

@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Teachers that are none of the networks of a step: they only predict."""
 
+from collections import OrderedDict
 from contextlib import ExitStack
 from typing import Any, Dict, List, Mapping, Optional
 
@@ -17,6 +18,17 @@ from .wraps import Stock
 
 _MOMENTUM = 0.997  # of DS-Net
 _NOTE = 'averaged_teacher'
+
+
+class _SavedFromCpu(OrderedDict):
+    """Tensors that are pickled as those of a CPU.
+
+    The runner moves only the weights themselves there. Not before they are
+    saved: hooks ask for a ``state_dict`` in every iteration.
+    """
+
+    def __reduce__(self) -> Any:
+        return OrderedDict, ([(k, v.cpu()) for k, v in self.items()],)
 
 
 class Teacher:
@@ -139,11 +151,12 @@ class AveragedTeacher(Teacher):
     def note(self, metadata: Dict[str, Any]) -> None:
         """Write the averages into the metadata of a ``state_dict``."""
         if self.averages is not None:
-            metadata[_NOTE] = {n: t.cpu() for n, t in self.averages.items()}
+            metadata[_NOTE] = _SavedFromCpu(self.averages)
 
     def recall(self, metadata: Mapping[str, Any]) -> None:
         """Read them again; a checkpoint without them leaves none."""
-        self.averages = metadata.get(_NOTE)
+        noted = metadata.get(_NOTE)
+        self.averages = None if noted is None else dict(noted)
 
 
 class KeepsTeacher(Stock):

@@ -295,7 +295,13 @@ def test_average_beside_stock_weights(build, configure, tmp_path):
         model.loss(images_of(), samples_of())
         with torch.no_grad():
             model.head.fc.bias.add_(1)
-    torch.save(model.state_dict(), tmp_path / 'weights.pth')
+    moved, cpu = [], torch.Tensor.cpu
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, 'cpu', lambda t: moved.append(t) or cpu(t))
+        state = model.state_dict()  # hooks ask for it in every iteration
+        assert not moved
+        torch.save(state, tmp_path / 'weights.pth')
+        assert len(moved) == len([*model.parameters()])
     loaded = torch.load(tmp_path / 'weights.pth', weights_only=True)
     MODELS.build(configure(LINEAR, stock=True)).load_state_dict(loaded)
     twin = build(teacher='ema')

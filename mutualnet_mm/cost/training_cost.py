@@ -56,7 +56,7 @@ def _name(sampler: SubnetSampler) -> str:
         parts += [f'{number} {kind}'] * (number > 0)
     name = ' + '.join(parts) + ' of one size' * sampler.shared
     if sampler.start:
-        name += f', after {sampler.start:g} of the training full alone'
+        name += f', from {sampler.start:g} of the training on'
     return name
 
 

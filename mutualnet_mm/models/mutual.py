@@ -4,7 +4,7 @@
 import logging
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterator, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -56,6 +56,8 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
     Attributes:
         space (SubnetSpace): The trained subnets.
         task (Task): How inputs are resized and predictions found.
+        supervision (str): What subnets learn from, ``'kl'`` or ``'label'``.
+        learning (Learning): How they do, beyond that.
         slim_state (SlimState): The active subnet of the whole model.
     """
 
@@ -282,16 +284,11 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
         gradients.start(list(self.parameters()))
         logged: Dict[str, Any] = {}
         totals: Dict[str, Tensor] = {}
-        weights: Dict[str, float] = {}
-        step = self._steps.next()
-        subnets = self.learning.ordered(self.sampler.sample(step), self.space)
-        ramp = self.sampler.ramp(step, self._steps.length)
-        if not ramp:
-            subnets = {'full': subnets['full']}
+        subnets, weights = self._plan_step()
         self._loaded_widths = None
         aim: Optional[Sequence[Tensor]] = None
         if self._teacher is not None:
-            self._teacher.follow(self, step)
+            self._teacher.follow(self, self._steps.step)
             if len(subnets) > 1:
                 aim = self._teacher.scores(
                     self, subnets['full'], inputs, data_samples, **kwargs
@@ -312,11 +309,6 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
                     if aim is None or self.learning.teacher == 'next':
                         aim = [score.detach() for score in prediction]
                 total, _ = self.parse_losses(losses)
-                weights[tag] = self.learning.weight(
-                    tag, subnet, self.space.max_width
-                )
-                if not is_full:
-                    weights[tag] *= ramp
                 gradients.add(total * weights[tag])
             totals[tag] = total.detach()
             if is_full:
@@ -332,6 +324,20 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
             rest = rest + totals['full'] * (weights['full'] - 1)
         logged['loss_mutual'] = gradients.as_loss(rest)
         return logged
+
+    def _plan_step(self) -> Tuple[Dict[str, Subnet], Dict[str, float]]:
+        """Subnets of the next step, as they pass, and weights of losses."""
+        step, learning = self._steps.next(), self.learning
+        subnets = learning.ordered(self.sampler.sample(step), self.space)
+        ramp = self.sampler.ramp(step, self._steps.length)
+        if not ramp:
+            subnets = {'full': subnets['full']}
+        weights = {
+            tag: learning.weight(tag, subnet, self.space.max_width)
+            * (1.0 if tag == 'full' else ramp)
+            for tag, subnet in subnets.items()
+        }
+        return subnets, weights
 
     @contextmanager
     def _one_pass(

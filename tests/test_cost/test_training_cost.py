@@ -212,7 +212,7 @@ def test_a_later_start_of_the_subnets(mobilenet, start, mode):
         np.where(ramps, found[0], alone).mean(), rel=1e-9
     )
     (name,) = ways_of_sampling(later)
-    end = f', after {start} of the training full alone'
+    end = f', from {start} of the training on'
     assert name == next(iter(ways_of_sampling(plain))) + end
     video = SubnetSampler(SLOW, include_min=False, start=start)
     assert list(ways_of_sampling(video)) == [way + end for way in WAYS]

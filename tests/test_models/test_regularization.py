@@ -1,10 +1,23 @@
-"""Stock layers that regularise, with and without it."""
+"""Dropout and its like: of stock layers, and of the full network alone."""
+
+from collections import OrderedDict
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS
+from option_steps import (
+    CLASSES,
+    DROPPING,
+    FEATURES,
+    LINEAR,
+    assert_step,
+    drawn,
+    label_loss,
+)
 from torch import nn
 
+from mutualnet_mm import ConfigError
 from mutualnet_mm.models.regularization import unregularized
 
 CASES = {
@@ -67,3 +80,96 @@ def test_layers_of_torch():
     assert net['drop'].training and net['attention'].training
     assert net['loss'].label_smoothing == 0.2
     assert not net['frozen'].training
+
+
+@pytest.fixture
+def dropping(plain):
+    """Return a function that makes narrow networks, the full one first.
+
+    That drops half of its hidden neurons; the others are given a rate.
+    """
+
+    def make(rate):
+        rates = iter([0.5])
+
+        def build(width):
+            inputs = plain.rounded(FEATURES * width)
+            net = plain.wide_resnet(
+                lambda c: plain.rounded(c * width), widen=1
+            )
+            hidden = OrderedDict(
+                fc=nn.Linear(inputs, 24),
+                act=nn.Hardswish(),
+                drop=nn.Dropout(next(rates, rate)),
+            )
+            last = nn.Sequential(OrderedDict(fc=nn.Linear(24, CLASSES)))
+            layers = nn.Sequential(nn.Sequential(hidden), last)
+            head = nn.Sequential(OrderedDict(layers=layers))
+            return plain.classifier(net, head)
+
+        return build
+
+    return make
+
+
+@pytest.mark.parametrize('which', ['all', 'full'])
+def test_dropout_of_the_full_network_alone(
+    build_learner, plain, dropping, which
+):
+    model = build_learner(DROPPING, regularize=which)
+    rate = 0.5 if which == 'all' else 0.0
+    assert_step(model, drawn(), make=dropping(rate))
+    modules = [m for m in model.modules() if not m.training]
+    assert not modules
+
+
+def smoothed(logits, share=0.1):
+    scores = F.one_hot(torch.arange(len(logits)) % CLASSES, CLASSES)
+    scores = (1 - share) * scores + share / CLASSES
+    return -(scores * logits.log_softmax(1)).sum(1).mean()
+
+
+@pytest.mark.parametrize('supervision', ['kl', 'label'])
+def test_smoothed_labels_of_the_full_network_alone(
+    build_learner, plain, supervision
+):
+    loss = dict(type='LabelSmoothLoss', label_smooth_val=0.1)
+    options = dict(regularize='full', supervision=supervision)
+    if supervision == 'kl':
+        options['label_weight'] = 0.5
+    model = build_learner(dict(LINEAR, loss=loss), **options)
+
+    def sub_loss(logits, teacher):
+        if supervision == 'label':
+            return label_loss(logits)
+        return plain.divergence(logits, teacher) + 0.5 * label_loss(logits)
+
+    assert_step(model, drawn(), smoothed, sub_loss=sub_loss)
+    assert model.head.loss_module._eps == 0.1
+
+
+def test_nothing_to_leave_out(configure):
+    with pytest.raises(ConfigError, match="regularize='full'.*leave it out"):
+        MODELS.build(configure(LINEAR, dict(regularize='full')))
+    # Labels that only the full network learns from.
+    loss = dict(type='LabelSmoothLoss', label_smooth_val=0.1)
+    head = dict(LINEAR, loss=loss)
+    with pytest.raises(ConfigError, match="regularize='full'.*leave it out"):
+        MODELS.build(configure(head, dict(regularize='full')))
+
+
+@pytest.mark.parametrize(
+    'options', [dict(label_weight=0.5), dict(supervision='label'), {}], ids=str
+)
+def test_mixed_labels_cannot_be_left_out(configure, options):
+    config = configure(
+        DROPPING,
+        dict(options, regularize='full'),
+        data_preprocessor=dict(num_classes=CLASSES),
+        train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]),
+    )
+    if not options:  # subnets match the prediction of mixed images
+        MODELS.build(config)
+        return
+    with pytest.raises(ConfigError, match='batch_augments mixes.*leave it'):
+        MODELS.build(config)

@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The errors that a user can put right."""
 
+import math
 from contextlib import contextmanager
 from typing import Any, Iterator, Type
 
@@ -35,6 +36,15 @@ def check_count(value: Any, name: str) -> int:
 def is_count(value: Any) -> bool:
     """Whether a value is a whole number from 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -5,8 +5,11 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from .errors import ConfigError
+from .errors import ConfigError, UsageError, is_number
 from .subnet import Subnet, SubnetSpace
+
+_RAMP = 0.1
+"""Share of the steps of all subnets in which their weight rises to 1."""
 
 
 class SubnetSampler:
@@ -29,6 +32,14 @@ class SubnetSampler:
         single_subnet (str, optional): The only subnet to train, alone (the
             paper's I-Net), such as ``'0.63x-142-3'``; its tag is ``full``.
             Defaults to None.
+        stratified (bool): Whether each random width comes from a part of its
+            own of the range, which is cut into ``num_random`` equal ones.
+            Defaults to False.
+        start (float): Share of the training that the full network learns
+            alone, from 0 to below 1. Defaults to 0.
+
+    Raises:
+        ConfigError: Names the setting that is wrong, or that has no effect.
     """
 
     def __init__(
@@ -39,6 +50,8 @@ class SubnetSampler:
         resolution_mode: str = 'independent',
         seed: int = 0,
         single_subnet: Union[str, Subnet, None] = None,
+        stratified: bool = False,
+        start: float = 0.0,
     ) -> None:
         if resolution_mode not in ('independent', 'shared'):
             raise ConfigError(
@@ -54,9 +67,18 @@ class SubnetSampler:
                 raise ConfigError(
                     f'mutual.{name}={value!r}: use a whole number from 0'
                 )
-        if not isinstance(include_min, bool):
+        for name, switch in (
+            ('include_min', include_min),
+            ('stratified', stratified),
+        ):
+            if not isinstance(switch, bool):
+                raise ConfigError(
+                    f'mutual.{name}={switch!r}: use True or False'
+                )
+        if not is_number(start) or not 0 <= start < 1:
             raise ConfigError(
-                f'mutual.include_min={include_min!r}: use True or False'
+                f'mutual.start={start!r}: use a share of the training, from '
+                '0 to below 1'
             )
         self.space = space
         self.num_random = num_random
@@ -66,11 +88,34 @@ class SubnetSampler:
         self.single_subnet = (
             None if single_subnet is None else space.check(single_subnet)
         )
+        self.stratified = stratified
+        self.start = float(start)
+        self._check_effect()
+
+    def _check_effect(self) -> None:
+        """Refuse settings of subnets that are never drawn."""
+        if self.stratified and not any(
+            tag.startswith('rand') for tag in self.sample(0)
+        ):
+            raise ConfigError(
+                'mutual.stratified=True: no width is drawn at random here; '
+                'set num_random and width_range, or leave it out'
+            )
+        if self.start and self.trains_one:
+            raise ConfigError(
+                f'mutual.start={self.start!r}: {self.primary} is trained '
+                'alone from begin to end; leave start out'
+            )
 
     @property
     def primary(self) -> Subnet:
         """Subnet: The one whose pass moves the running statistics."""
         return self.single_subnet or self.space.full
+
+    @property
+    def trains_one(self) -> bool:
+        """bool: Whether each step is of one network."""
+        return len(self.sample(0)) == 1
 
     @property
     def trains_full_width_alone(self) -> bool:
@@ -126,6 +171,33 @@ class SubnetSampler:
             subnets[tag] = Subnet(width, *(size or self._draw_size(rng)))
         return subnets
 
+    def ramp(self, iteration: int, length: Optional[int]) -> float:
+        """Weight of the losses of all subnets but the full one.
+
+        It is 0 in the first part of a training, :attr:`start`, and then grows
+        linearly, to reach 1 after a tenth of what remains. Nothing is to be
+        run where it is 0.
+
+        Args:
+            iteration (int): Number of the step, from 0.
+            length (int, optional): Steps of the whole training, if known.
+
+        Raises:
+            UsageError: If the length is needed, and not known.
+        """
+        if not self.start:
+            return 1.0
+        if length is None:
+            raise UsageError(
+                f'mutual.start={self.start!r} is a share of the training, '
+                "whose length a runner's max_iters says: in a loop of your "
+                'own, call MessageHub.get_current_instance().update_info('
+                "'max_iters', ...) before the first step, or set start=0"
+            )
+        begin = round(self.start * length)
+        rising = max(1, round(_RAMP * (length - begin)))
+        return min(1.0, max(0, iteration - begin + 1) / rising)
+
     def _draw_widths(
         self, rng: np.random.Generator
     ) -> List[Tuple[str, float]]:
@@ -134,12 +206,14 @@ class SubnetSampler:
             narrower = sorted(set(space.widths), reverse=True)[1:]
             return [(f'fixed{i + 1}', w) for i, w in enumerate(narrower)]
         widths = [('min', space.min_width)] if self.include_min else []
+        low, high = space.min_width, space.max_width
+        parts = [(low, high)] * self.num_random
+        if self.stratified:
+            edges = np.linspace(low, high, self.num_random + 1)
+            parts = list(zip(edges, edges[1:]))
         return widths + [
-            (
-                f'rand{i + 1}',
-                float(rng.uniform(space.min_width, space.max_width)),
-            )
-            for i in range(self.num_random)
+            (f'rand{i + 1}', float(rng.uniform(*part)))
+            for i, part in enumerate(parts)
         ]
 
     def _draw_size(
@@ -155,6 +229,8 @@ class SubnetSampler:
 class GivenSubnets(SubnetSampler):
     """Takes the place of a model's sampler; each step trains the same.
 
+    From the first step on, whatever :attr:`~SubnetSampler.start` says.
+
     Args:
         sampler (SubnetSampler): Whose place it takes.
         subnets (dict[str, Subnet]): By tag, ``full`` first.
@@ -163,7 +239,7 @@ class GivenSubnets(SubnetSampler):
     def __init__(
         self, sampler: SubnetSampler, subnets: Dict[str, Subnet]
     ) -> None:
-        vars(self).update(vars(sampler))
+        vars(self).update(vars(sampler), start=0.0)
         self.subnets = subnets
 
     def sample(self, iteration: int) -> Dict[str, Subnet]:

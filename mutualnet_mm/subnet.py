@@ -179,6 +179,19 @@ class SubnetSpace:
             )
         return subnet
 
+    def relative_cost(self, subnet: Subnet) -> float:
+        """Cost over the full network's by the paper's Eq. 2 (video: Eq. 9).
+
+        It takes multiply-accumulates as proportional to the squares of width
+        and resolution, and to the frames.
+        """
+        full = self.full
+        return (
+            (subnet.width / full.width) ** 2
+            * (subnet.resolution / full.resolution) ** 2
+            * ((subnet.frames or 1) / (full.frames or 1))
+        )
+
     def is_below(self, subnet: Subnet) -> bool:
         """Whether a subnet's size is smaller than any that is trained."""
         least = self.smallest

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mutualnet_mm import ConfigError, Subnet, SubnetSampler, SubnetSpace
+from mutualnet_mm import (
+    ConfigError,
+    Subnet,
+    SubnetSampler,
+    SubnetSpace,
+    UsageError,
+)
 
 SPACE = SubnetSpace((0.25, 1.0), (224, 192, 160, 128))
 VIDEO = SubnetSpace((0.63, 1.0), (224, 178, 142), (8, 5, 3))
@@ -159,3 +165,62 @@ def test_video_subnets_have_sizes_of_their_own(settings, tags):
         widths = {s[tag].width for s in steps}
         assert min(widths) >= 0.63
         assert len(widths) == (1 if tag == 'min' else 500)
+
+
+@pytest.mark.parametrize('number', [1, 2, 5])
+def test_stratified_widths(number):
+    """One of each part of the range, uniformly, and the sizes of all."""
+    drawn = draw(2000, num_random=number, stratified=True)
+    widths = np.array(
+        [[d[f'rand{i + 1}'].width for i in range(number)] for d in drawn]
+    )
+    parts = (widths - 0.25) / 0.75 * number - np.arange(number)
+    assert parts.min() >= 0 and parts.max() < 1
+    assert abs(parts.mean(0) - 0.5).max() < 0.03
+    assert abs(parts.var(0) - 1 / 12).max() < 0.01
+    sizes = Counter(d['rand1'].resolution for d in drawn)
+    assert all(abs(n / 2000 - 1 / 4) < 0.04 for n in sizes.values())
+    assert drawn == draw(2000, num_random=number, stratified=True)
+
+
+def test_ramp_of_the_subnets():
+    """Linear over the first tenth of the steps that remain."""
+    sampler = SubnetSampler(SPACE, start=0.5)
+    ramp = [sampler.ramp(i, 40) for i in range(40)]
+    assert ramp == [0] * 20 + [0.5, 1] + [1] * 18
+    ramp = [sampler.ramp(i, 200) for i in range(200)]
+    assert ramp[:100] == [0] * 100
+    assert ramp[100:110] == pytest.approx(np.arange(1, 11) / 10)
+    assert ramp[110:] == [1] * 90
+    # As long as the training may be, or as short.
+    assert [SubnetSampler(SPACE, start=0.9).ramp(i, 3) for i in range(4)] == [
+        *[0, 0, 0, 1]
+    ]
+    assert sampler.ramp(99, 40) == 1
+    assert SubnetSampler(SPACE).ramp(0, None) == 1
+    # The draws are those of any other training.
+    assert sampler.sample(3) == SubnetSampler(SPACE).sample(3)
+
+
+def test_ramp_needs_the_length():
+    with pytest.raises(UsageError, match='start=0.5 is a share.*max_iters'):
+        SubnetSampler(SPACE, start=0.5).ramp(0, None)
+
+
+@pytest.mark.parametrize('start', [-0.1, 1, 1.5, '0.5', True, float('nan')])
+def test_bad_starts_are_named(start):
+    with pytest.raises(ConfigError, match=f'mutual.start={start!r}: use a sh'):
+        SubnetSampler(SPACE, start=start)
+
+
+@pytest.mark.parametrize(
+    'space, settings',
+    [
+        (SPACE, dict(single_subnet='0.5x-160')),
+        (SPACE, dict(num_random=0, include_min=False)),
+        (SubnetSpace(widths=(0.7,), resolution=(64, 32)), {}),
+    ],
+)
+def test_start_of_one_network_alone(space, settings):
+    with pytest.raises(ConfigError, match='start=0.5: .* leave start out'):
+        SubnetSampler(space, start=0.5, **settings)

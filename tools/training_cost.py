@@ -7,7 +7,10 @@ image or clip (the paper's Tables 3 and 4); the backward passes take about
 twice as many in every row. Eq. 2 takes them as proportional to width^2 x
 resolution^2, Eq. 9 to that times the frames. A detector's are those of
 backbone and neck. For video the other ways to sample the subnets of a step
-follow that of the config.
+follow that of the config. Where the full network learns alone at first
+(mutual.start), counts are the mean over the whole training, and what is
+measured are the later steps, of all subnets. A teacher that is none of them
+(mutual.teacher) has no backward pass: it counts a third of its forward pass.
 """
 
 import json
@@ -28,6 +31,7 @@ from mutualnet_mm.cost import (
     closed_form_ratio,
     expected_macs,
     measure_steps,
+    teacher_macs,
     ways_of_sampling,
 )
 from mutualnet_mm.models.build import listed_subnets
@@ -72,7 +76,10 @@ def count(args) -> dict:
     counting = partial(track, description='Counting')
     model = build_model(cfg)
     full = count_macs(model, model.space.full, shape)
+    teacher = teacher_macs(model, shape)
     ways = ways_of_sampling(model.sampler)
+    if teacher:
+        ways = {f'{name}, and a teacher': way for name, way in ways.items()}
     expected = expected_macs(model, list(ways.values()), shape, counting)
     listed, grid = (
         {str(s): count_macs(model, s, shape) for s in counting(subnets)}
@@ -85,7 +92,8 @@ def count(args) -> dict:
 
     others = {
         name: relative(
-            closed_form=full * closed_form_ratio(way), expected=number
+            closed_form=full * closed_form_ratio(way, teacher / full),
+            expected=number,
         )
         for (name, way), number in zip(ways.items(), expected)
     }

@@ -106,21 +106,20 @@ def step_gradients(
         *((n, p) for n, p in model.named_parameters() if p.requires_grad)
     )
     joint, each = _Joint(), _Each()
+    tagged = model.learning.ordered(_tagged(model, subnets), model.space)
     # One graph of all: a head's counters are put back in between.
     with torch.autograd.graph.allow_mutation_on_saved_tensors():
-        with _one_step(model, joint, subnets):
+        with _one_step(model, joint, tagged):
             model.loss(inputs, data_samples)
         found = torch.autograd.grad(
             sum(joint.losses), parameters, allow_unused=True
         )
-    with _one_step(model, each, subnets):
+    with _one_step(model, each, tagged):
         model.loss(inputs, data_samples)
+    by_subnet = dict(zip(tagged.values(), each.found))
     return StepGradients(
         _reached(names, found),
-        {
-            str(subnet): _reached(names, gradients)
-            for subnet, gradients in zip(subnets, each.found)
-        },
+        {str(s): _reached(names, by_subnet[s]) for s in subnets},
     )
 
 
@@ -157,13 +156,25 @@ class _Each(GradientSum):
         self.found.append(self._gradients)
 
 
+def _tagged(
+    model: MutualLearningMixin, subnets: Sequence[Subnet]
+) -> Dict[str, Subnet]:
+    """Name the kind of each subnet, which its weight may go by."""
+    space, tagged = model.space, {'full': subnets[0]}
+    for i, subnet in enumerate(subnets[1:], 1):
+        kind = 'rand' if space.is_range else 'fixed'
+        if space.is_range and subnet.width == space.min_width:
+            kind = 'min'
+        tagged[f'{kind}{i}'] = subnet
+    return tagged
+
+
 @contextmanager
 def _one_step(
-    model: Any, gradients: GradientSum, subnets: Sequence[Subnet]
+    model: Any, gradients: GradientSum, subnets: Dict[str, Subnet]
 ) -> Iterator[None]:
     """Train the given subnets inside; every block draws the same numbers."""
-    tags = ['full', *map(str, subnets[1:])]
-    given = GivenSubnets(model.sampler, dict(zip(tags, subnets)))
+    given = GivenSubnets(model.sampler, subnets)
     before = model.sampler, model._gradients, model.training
     with torch.random.fork_rng(), same_draws(), unchanged_state(model):
         torch.manual_seed(0)

@@ -10,7 +10,12 @@ from .macs import (
     warn_of_equal_sizes,
 )
 from .step_times import StepTimes, measure_steps
-from .training_cost import closed_form_ratio, expected_macs, ways_of_sampling
+from .training_cost import (
+    closed_form_ratio,
+    expected_macs,
+    teacher_macs,
+    ways_of_sampling,
+)
 
 __all__ = [
     'HeadCost',
@@ -22,6 +27,7 @@ __all__ = [
     'expected_macs',
     'machine_name',
     'measure_steps',
+    'teacher_macs',
     'warn_of_equal_sizes',
     'ways_of_sampling',
 ]

@@ -21,6 +21,7 @@ from ..sampler import GivenSubnets
 from ..subnet import Subnet
 from .machine import machine_name
 from .macs import count_macs
+from .training_cost import teacher_macs
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def measure_steps(
         lambda subnet: count_macs(model, subnet, shape)
     )
 
+    teacher = teacher_macs(model, shape)
+
     def seconds(subnets: Dict[str, Subnet]) -> float:
         model.sampler = GivenSubnets(sampler, subnets)
         data = deepcopy(batch)  # some preprocessors write into it
@@ -97,7 +100,7 @@ def measure_steps(
         drawn = sampler.sample(i + 2)
         times = seconds(drawn), seconds({'full': full})
         if i >= 0:
-            macs = sum(map(count, drawn.values()))
+            macs = sum(map(count, drawn.values())) + teacher
             rows.append((*times, times[0] / times[1], macs / count(full)))
     mutual, alone, ratio, macs_ratio = map(median, zip(*rows))
     return StepTimes(

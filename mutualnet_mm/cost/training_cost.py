@@ -7,9 +7,13 @@ from statistics import fmean
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ..models import MutualLearningMixin
+from ..models.trained_teacher import TrainedTeacher
 from ..sampler import SubnetSampler
 from ..slimmable import SlimLayer, active_channels
+from ..slimmable.macs import count_on_meta
+from ..slimmable.meta import meta_copy
 from ..subnet import Size, Subnet
+from .macs import count_macs
 from .macs_by_width import MacsByWidth
 
 Pieces = Sequence[Tuple[float, float]]
@@ -35,7 +39,9 @@ def ways_of_sampling(sampler: SubnetSampler) -> Dict[str, SubnetSampler]:
         and not sampler.single_subnet
     ):
         for num_random, include_min in ((2, False), (1, True), (1, False)):
-            other = SubnetSampler(space, num_random, include_min)
+            other = SubnetSampler(
+                space, num_random, include_min, start=sampler.start
+            )
             ways.setdefault(_name(other), other)
     return ways
 
@@ -48,34 +54,69 @@ def _name(sampler: SubnetSampler) -> str:
     for kind, tag in (('random', 'rand'), ('fixed', 'fixed')):
         number = sum(r.startswith(tag) for r in tags)
         parts += [f'{number} {kind}'] * (number > 0)
-    return ' + '.join(parts) + ' of one size' * sampler.shared
+    name = ' + '.join(parts) + ' of one size' * sampler.shared
+    if sampler.start:
+        name += f', from {sampler.start:g} of the training on'
+    return name
 
 
-def closed_form_ratio(sampler: SubnetSampler) -> float:
+def teacher_macs(
+    model: MutualLearningMixin, image_shape: Optional[Size] = None
+) -> float:
+    """Cost of a step's teacher that is none of its networks.
+
+    A third of the multiply-accumulates of its forward pass: the backward pass,
+    which takes about twice as many, is left out, and all costs here are those
+    of forward passes with a backward.
+
+    Args:
+        model (MutualLearningMixin): As built from a config.
+        image_shape (tuple[int], optional): As for :func:`~.macs.count_macs`.
+            Defaults to None.
+
+    Returns:
+        float: 0 without such a teacher.
+
+    Raises:
+        UsageError: If a trained teacher cannot be built.
+    """
+    teacher = model.learning.make_teacher()
+    if teacher is None:
+        return 0.0
+    full = model.space.full
+    if not isinstance(teacher, TrainedTeacher):
+        return count_macs(model, full, image_shape) / 3
+    macs = count_on_meta(
+        meta_copy(teacher.network()),
+        model.task.meta_input(model, full, image_shape),
+        forward=model.task.forward_cost,
+    )
+    return macs / 3
+
+
+def closed_form_ratio(sampler: SubnetSampler, teacher: float = 0.0) -> float:
     """Expected cost of a step by Eq. 2, relative to the full network's.
+
+    The mean over a whole training: in its first part, ``start``, steps are of
+    the full network alone.
 
     It takes multiply-accumulates as proportional to the squares of width and
     resolution, and to the frames of video (Eq. 9).
 
     Args:
         sampler (SubnetSampler): Has the space and the draws of a step.
+        teacher (float): Relative cost of a teacher, see :func:`teacher_macs`.
+            Defaults to 0.
 
     Returns:
         float: 1 for the full network trained alone.
     """
-    full, space = sampler.space.full, sampler.space
-
-    def relative(subnet: Subnet) -> float:
-        return (
-            (subnet.width / full.width) ** 2
-            * (subnet.resolution / full.resolution) ** 2
-            * ((subnet.frames or 1) / (full.frames or 1))
-        )
-
+    space = sampler.space
     a, b = space.min_width, space.max_width
     # Simpson's rule: exact for a square.
     simpson = [(a, 1 / 6), ((a + b) / 2, 4 / 6), (b, 1 / 6)]
-    return _expectations([sampler], relative, simpson)[0]
+    costs = _expectations([sampler], space.relative_cost, simpson, teacher)
+    return costs[0]
 
 
 def expected_macs(
@@ -89,7 +130,9 @@ def expected_macs(
     Forward passes of all subnets of a step, counted from their rounded
     channels (:class:`~.macs_by_width.MacsByWidth`). The expectation over the
     uniform width is exact: counts are constant between the widths at which
-    some layer gets more channels.
+    some layer gets more channels. The mean over a whole training: in its
+    first part, ``start``, steps are of the full network alone. A teacher of
+    its own counts as :func:`teacher_macs` says.
 
     Args:
         model (MutualLearningMixin): As built from a config.
@@ -108,7 +151,10 @@ def expected_macs(
     )
     pieces = width_pieces(model) if draws else []
     return _expectations(
-        samplers, MacsByWidth(model, image_shape), track(pieces)
+        samplers,
+        MacsByWidth(model, image_shape),
+        track(pieces),
+        teacher_macs(model, image_shape),
     )
 
 
@@ -158,11 +204,12 @@ def _expectations(
     samplers: Sequence[SubnetSampler],
     cost: Callable[[Subnet], float],
     pieces: Iterable[Tuple[float, float]],
+    teacher: float,
 ) -> List[float]:
     """Expected sums of ``cost`` over the subnets that ``samplers`` draw.
 
     All draw from one space. ``pieces`` stand for the uniform draw of one
-    random width.
+    random width. ``teacher`` is the cost of what predicts beside them.
     """
     space = samplers[0].space
     sizes = list(product(space.resolutions, space.frames or (None,)))
@@ -175,12 +222,14 @@ def _expectations(
     def expectation(sampler: SubnetSampler) -> float:
         if sampler.single_subnet:
             return cost(sampler.single_subnet)
-        total = mean(space.max_width) if sampler.shared else cost(space.full)
+        full = mean(space.max_width) if sampler.shared else cost(space.full)
         if not space.is_range:
-            narrower = sorted(set(space.widths))[:-1]
-            return total + sum(map(mean, narrower))
-        if sampler.include_min:
-            total += mean(space.min_width)
-        return total + sampler.num_random * random
+            rest = sum(map(mean, sorted(set(space.widths))[:-1]))
+        else:
+            # Stratified or not, they are uniform together.
+            rest = sampler.num_random * random
+            if sampler.include_min:
+                rest += mean(space.min_width)
+        return full + (1 - sampler.start) * (rest + teacher)
 
     return [expectation(sampler) for sampler in samplers]

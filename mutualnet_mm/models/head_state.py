@@ -6,7 +6,7 @@ IoUs, the Seesaw and EQL v2 losses their weights to past labels. A step of
 mutual learning passes them once per subnet; it must not count as several.
 """
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -57,6 +57,22 @@ def unchanged_state(module: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for refill in refills:
                 refill()
+
+
+@contextmanager
+def unchanged_heads(model: nn.Module) -> Iterator[None]:
+    """Undo what a ``with`` block does to all but the backbone of a model.
+
+    Heads that count must count one step.
+
+    Args:
+        model (nn.Module): Its children are kept as by :func:`unchanged_state`.
+    """
+    with ExitStack() as stack:
+        for name, part in model.named_children():
+            if name not in ('backbone', 'data_preprocessor'):
+                stack.enter_context(unchanged_state(part))
+        yield
 
 
 def _refills(

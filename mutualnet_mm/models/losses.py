@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_MAX_RATIO = 5.0
+
 
 def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
     """KL(softmax(teacher) || softmax(logits)), mean over the batch.
@@ -20,6 +22,34 @@ def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
         F.softmax(teacher, dim=1),
         reduction='batchmean',
     )
+
+
+def alpha_divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Adaptive alpha-divergence, mean over the batch.
+
+    Of each sample, the larger one of two divergences of the student's
+    distribution q from the teacher's p. That of alpha = 1 is KL(p || q), which
+    punishes a student that misses what the teacher holds for likely. That of
+    alpha = -1, (E_q[q / p] - 1) / 2, punishes one that holds for likely what
+    the teacher does not. There the importance ratio q / p is at most 5, in
+    the value and in the gradient, E_q[(q / p) grad log q]: without a bound
+    single classes would rule the step.
+
+    Args:
+        logits (Tensor): Of the student, ``(N, classes, ...)``.
+        teacher (Tensor): Logits of the teacher, of the same shape.
+    """
+    single = torch.promote_types(logits.dtype, torch.float)
+    log_q = F.log_softmax(logits.to(single), dim=1)
+    log_p = F.log_softmax(teacher.to(single), dim=1)
+    kl = (log_p.exp() * (log_p - log_q)).sum(1)
+    with torch.no_grad():
+        ratio = (log_q - log_p).exp().clamp(max=_MAX_RATIO)
+        weighted = log_q.exp() * ratio
+        value = (weighted.sum(1) - 1) / 2
+    slope = (weighted * log_q).sum(1)  # only its gradient counts
+    other = value + slope - slope.detach()
+    return torch.where(value > kl, other, kl).sum() / len(logits)
 
 
 def log_key(key: str) -> str:

@@ -4,7 +4,7 @@
 import logging
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -28,18 +28,21 @@ from ..slimmable.ranks import agree
 from ..slimmable.verify import already_verified
 from ..subnet import Subnet
 from .gradients import GradientSum, non_reentrant_checkpointing
-from .head_state import unchanged_state
+from .head_state import unchanged_heads
 from .layer_checks import check_frozen, check_layers
-from .losses import detached, divergence, log_key
+from .losses import alpha_divergence, detached, divergence, log_key
+from .predictions import check_alike, class_scores, outputs_of
+from .regularization import check_regularized, unregularized
 from .settings import MutualSettings
 from .size_checks import check_sizes
 from .steps import StepCounter
 from .tasks import check_backbone, find_task
+from .teachers import KeepsTeacher, save_teacher
 from .trained_widths import TrainedWidths, save_widths
 from .wraps import find_class, mix, stock_arguments
 
 
-class MutualLearningMixin(TrainedWidths):
+class MutualLearningMixin(TrainedWidths, KeepsTeacher):
     """Trains the stock model that it is mixed into by mutual learning.
 
     ``loss()`` draws the subnets of the step, gets the stock model's loss of
@@ -53,6 +56,8 @@ class MutualLearningMixin(TrainedWidths):
     Attributes:
         space (SubnetSpace): The trained subnets.
         task (Task): How inputs are resized and predictions found.
+        supervision (str): What subnets learn from, ``'kl'`` or ``'label'``.
+        learning (Learning): How they do, beyond that.
         slim_state (SlimState): The active subnet of the whole model.
     """
 
@@ -74,14 +79,23 @@ class MutualLearningMixin(TrainedWidths):
         self.supervision = self.task.check_supervision(
             self, settings.supervision
         )
+        self.learning = settings.learning
+        self.learning.check(self.supervision, self.sampler)
         self.slim_state = self._share_state(settings.rounding)
+        if self.learning.regularize == 'full':
+            check_regularized(
+                self,
+                self.supervision == 'label' or self.learning.label_weight > 0,
+            )
         self._built = BuiltLayers(self)
         self._refuse_frozen_batch_norm()
         self._gradients = GradientSum()
         self._steps = StepCounter()
         self._first_batch_checked = False
         self._depth = 0  # of the own calls that run
+        self._teacher = self.learning.make_teacher()
         self._register_state_dict_hook(save_widths)
+        self._register_state_dict_hook(save_teacher)
         check_sizes(self)
 
     def _share_state(self, rounding: Optional[str]) -> SlimState:
@@ -253,6 +267,8 @@ class MutualLearningMixin(TrainedWidths):
             if self.training:
                 source = 'or hooks that act after the build'
                 check_frozen(self, self.sampler, source)
+            if self._teacher is not None and not self._first_batch_checked:
+                self._teacher.prepare(self, inputs)
         except Exception as found:
             error = found
         if error is not None and self._first_batch_checked:
@@ -264,22 +280,22 @@ class MutualLearningMixin(TrainedWidths):
     def _mutual_loss(
         self, inputs: Any, data_samples: Any, **kwargs: Any
     ) -> dict:
-        gradients, teacher = self._gradients, []
+        gradients = self._gradients
         gradients.start(list(self.parameters()))
         logged: Dict[str, Any] = {}
         totals: Dict[str, Tensor] = {}
-        subnets = self.sampler.sample(self._steps.next())
+        subnets, weights = self._plan_step()
         self._loaded_widths = None
+        aim: Optional[Sequence[Tensor]] = None
+        if self._teacher is not None:
+            self._teacher.follow(self, self._steps.step)
+            if len(subnets) > 1:
+                aim = self._teacher.scores(
+                    self, subnets['full'], inputs, data_samples, **kwargs
+                )
         for tag, subnet in subnets.items():
             is_full = tag == 'full'
-            with ExitStack() as stack:
-                stack.enter_context(self.activate(subnet, track_stats=is_full))
-                stack.enter_context(non_reentrant_checkpointing())
-                if not is_full:  # heads that count must count one step
-                    for name, part in self.named_children():
-                        if name not in ('backbone', 'data_preprocessor'):
-                            stack.enter_context(unchanged_state(part))
-                logits = stack.enter_context(self._logits())
+            with self._one_pass(subnet, is_full) as outputs:
                 losses = super().loss(
                     *self.task.resize(
                         self, inputs, data_samples, subnet, with_truth=True
@@ -287,24 +303,76 @@ class MutualLearningMixin(TrainedWidths):
                     **kwargs,
                 )
                 if self.supervision == 'kl':
-                    prediction = self._prediction(logits)
-                    if is_full:
-                        teacher = [score.detach() for score in prediction]
-                    else:
-                        pairs = zip(prediction, teacher)
-                        kl = [divergence(score, aim) for score, aim in pairs]
-                        losses = {'loss_kl': sum(kl)}
+                    prediction = class_scores(outputs, self.task.head(self))
+                    if not is_full:
+                        losses = self._distilled(prediction, aim, losses)
+                    if aim is None or self.learning.teacher == 'next':
+                        aim = [score.detach() for score in prediction]
                 total, _ = self.parse_losses(losses)
-                gradients.add(total)
+                gradients.add(total * weights[tag])
             totals[tag] = total.detach()
             if is_full:
                 logged = {log_key(k): detached(v) for k, v in losses.items()}
             else:
                 logged[f'{tag}/total'] = totals[tag]
         self._report_invalid(subnets, totals)
-        rest = sum(list(totals.values())[1:], torch.zeros_like(totals['full']))
+        rest = sum(
+            (totals[tag] * weights[tag] for tag in [*totals][1:]),
+            torch.zeros_like(totals['full']),
+        )
+        if weights['full'] != 1:  # the log has the loss without it
+            rest = rest + totals['full'] * (weights['full'] - 1)
         logged['loss_mutual'] = gradients.as_loss(rest)
         return logged
+
+    def _plan_step(self) -> Tuple[Dict[str, Subnet], Dict[str, float]]:
+        """Subnets of the next step, as they pass, and weights of losses."""
+        step, learning = self._steps.next(), self.learning
+        subnets = learning.ordered(self.sampler.sample(step), self.space)
+        ramp = self.sampler.ramp(step, self._steps.length)
+        if not ramp:
+            subnets = {'full': subnets['full']}
+        weights = {
+            tag: learning.weight(tag, subnet, self.space.max_width)
+            * (1.0 if tag == 'full' else ramp)
+            for tag, subnet in subnets.items()
+        }
+        return subnets, weights
+
+    @contextmanager
+    def _one_pass(
+        self, subnet: Subnet, is_full: bool
+    ) -> Iterator[Sequence[Any]]:
+        """Run as a subnet of a step; collect what its head returns."""
+        with ExitStack() as stack:
+            stack.enter_context(self.activate(subnet, track_stats=is_full))
+            stack.enter_context(non_reentrant_checkpointing())
+            if not is_full:
+                stack.enter_context(unchanged_heads(self))
+                if self.learning.regularize == 'full':
+                    stack.enter_context(unregularized(self))
+            yield (
+                stack.enter_context(outputs_of(self.task.head(self)))
+                if self.supervision == 'kl'
+                else ()
+            )
+
+    def _distilled(
+        self,
+        prediction: Sequence[Tensor],
+        aim: Any,
+        losses: dict,
+    ) -> dict:
+        """What a subnet learns in place of the stock losses."""
+        check_alike(prediction, aim)
+        is_alpha = self.learning.divergence == 'alpha'
+        differ = alpha_divergence if is_alpha else divergence
+        parts = [differ(*pair) for pair in zip(prediction, aim)]
+        found = {f'loss_{self.learning.divergence}': sum(parts)}
+        if self.learning.label_weight:
+            total, _ = self.parse_losses(losses)
+            found['loss_label'] = total * self.learning.label_weight
+        return found
 
     def _report_invalid(
         self, subnets: Dict[str, Subnet], totals: Dict[str, Tensor]
@@ -323,31 +391,6 @@ class MutualLearningMixin(TrainedWidths):
                     logger='current',
                     level=logging.WARNING,
                 )
-
-    @contextmanager
-    def _logits(self) -> Iterator[List[Tensor]]:
-        """Collect the predictions that the stock ``loss()`` makes inside."""
-        seen: List[Tensor] = []
-        with ExitStack() as stack:
-            if self.supervision == 'kl':
-                handle = self.task.head(self).register_forward_hook(
-                    lambda module, args, out: seen.append(out)
-                )
-                stack.callback(handle.remove)
-            yield seen
-
-    def _prediction(self, seen: List[Any]) -> Tuple[Tensor, ...]:
-        """Class scores: several where a head has branches (Conformer)."""
-        last = seen[-1] if seen else None
-        scores = last if isinstance(last, (list, tuple)) else (last,)
-        # Of one shape, or some of them may be something else.
-        shapes = {getattr(score, 'shape', None) for score in scores}
-        if None in shapes or len(shapes) != 1:
-            raise ConfigError(
-                f'the loss of {type(self.task.head(self)).__name__} shows no '
-                "class scores to match by KL: use mutual.supervision='label'"
-            )
-        return tuple(scores)
 
 
 @MODELS.register_module()

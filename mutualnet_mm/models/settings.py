@@ -8,13 +8,14 @@ from typing import Optional
 from ..errors import ConfigError
 from ..sampler import SubnetSampler
 from ..subnet import SubnetSpace
+from .learning import OPTIONS, Learning
 
 _SPACE = ('width_range', 'widths', 'resolution', 'frames')
 _SAMPLER = (
     *('num_random', 'include_min', 'resolution_mode', 'seed'),
-    'single_subnet',
+    *('single_subnet', 'stratified', 'start'),
 )
-_OTHERS = ('supervision', 'rounding')
+_OTHERS = ('supervision', 'rounding', *OPTIONS)
 
 
 @dataclass
@@ -42,12 +43,31 @@ class MutualSettings:
       else to ``'label'``.
     - rounding (str): ``'paper'`` or ``'hardware'``. Defaults to the
       backbone's.
+
+    Options that go beyond the paper; a page of ``docs/methods`` each:
+
+    - start (float): Share of the training that the full network learns
+      alone. Defaults to 0.
+    - teacher (str or dict): Whose predictions subnets match, ``'full'``,
+      ``'next'``, ``'ema'``, or that of a trained network, as in
+      ``dict(config=..., checkpoint=...)``. Defaults to ``'full'``.
+    - label_weight (float): Weight of the labels' loss in that of a subnet,
+      beside the divergence. Defaults to 0.
+    - stratified (bool): Whether each random width comes from a part of its
+      own of the range. Defaults to False.
+    - divergence (str): How predictions are compared, ``'kl'`` or
+      ``'alpha'``. Defaults to ``'kl'``.
+    - regularize (str): Which networks learn with dropout, drop path and
+      smoothed labels, ``'all'`` or ``'full'``. Defaults to ``'all'``.
+    - weights (str or dict): Weights of the subnets' losses, see
+      :class:`~.learning.Learning`.
     """
 
     space: SubnetSpace
     sampler: SubnetSampler
     supervision: Optional[str]
     rounding: Optional[str]
+    learning: Learning
 
     @classmethod
     def read(cls, mutual: Optional[dict]) -> 'MutualSettings':
@@ -79,4 +99,5 @@ class MutualSettings:
             ),
             values.get('supervision'),
             values.get('rounding'),
+            Learning.read(values),
         )

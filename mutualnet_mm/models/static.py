@@ -15,7 +15,8 @@ from .wraps import Stock, mix
 
 # What only a network of many subnets needs.
 _OF_LEARNING = (
-    *('sampler', 'supervision', '_gradients', '_steps'),
+    *('sampler', 'supervision', 'learning', '_teacher'),
+    *('_gradients', '_steps'),
     *('_built', '_first_batch_checked', '_depth', '_loaded_widths'),
 )
 

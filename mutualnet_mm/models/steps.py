@@ -21,6 +21,14 @@ class StepCounter:
         self._seen: Optional[int] = None
         self._repeats = 0
 
+    @property
+    def length(self) -> Optional[int]:
+        """int or None: Steps of the whole training, as the runner says it."""
+        length = MessageHub.get_current_instance().runtime_info.get(
+            'max_iters'
+        )
+        return None if length is None else int(length)
+
     def next(self) -> int:
         """Begin a step and return its number."""
         hub = MessageHub.get_current_instance()

@@ -218,13 +218,25 @@ def drawn(iteration, widths, resolutions, shared=False, seed=0):
     return subnets
 
 
-def one_step(build, state, images, subnets, full_loss, sub_loss=divergence):
+def one_step(
+    build,
+    state,
+    images,
+    subnets,
+    full_loss,
+    sub_loss=divergence,
+    weights=None,
+    teacher=None,
+    chained=False,
+):
     """Losses and gradients of a step (Eq. 5), with separate networks.
 
     ``build(width)`` makes the narrow classifier that gets the leading slices
     of ``state``; ``full_loss(logits)`` and ``sub_loss(logits, teacher)`` are
     the losses. The narrow networks' gradients are added up where their
-    weights came from. Also returns the full network's buffers afterwards.
+    weights came from, times ``weights`` by tag. The teacher is the full
+    network, or given logits, or with ``chained`` the network before. Also
+    returns the full network's buffers afterwards.
     """
     gradients = {name: torch.zeros_like(v) for name, v in state.items()}
     losses = {}
@@ -236,14 +248,18 @@ def one_step(build, state, images, subnets, full_loss, sub_loss=divergence):
             x = F.interpolate(x, (size, size), mode='bilinear', antialias=True)
         logits = net(x)
         if tag == 'full':
-            loss, teacher = full_loss(logits), logits.detach()
+            loss = full_loss(logits)
             buffers = dict(net.named_buffers())
         else:
             loss = sub_loss(logits, teacher)
+        if chained or teacher is None:
+            teacher = logits.detach()
         loss.backward()
         losses[tag] = loss.detach()
         for name, parameter in net.named_parameters():
-            gradients[name][slices_of(parameter)] += parameter.grad
+            gradients[name][slices_of(parameter)] += parameter.grad * (
+                weights or {}
+            ).get(tag, 1)
     names = [name for name, _ in net.named_parameters()]
     return losses, {name: gradients[name] for name in names}, buffers
 

@@ -61,8 +61,11 @@ def classifier(enter_scope):
     return make
 
 
-def by_hand(model, images, labels, subnets, kl=True):
-    """Each subnet's gradients, where its narrow network's weights lie."""
+def by_hand(model, images, labels, subnets, kl=True, chained=False):
+    """Each subnet's gradients, where its narrow network's weights lie.
+
+    With ``chained`` each is the teacher of the next.
+    """
     found, teacher = {}, None
     for subnet in subnets:
         net = plain.fill(narrow(subnet.width), model.state_dict()).train()
@@ -71,13 +74,12 @@ def by_hand(model, images, labels, subnets, kl=True):
             size = (subnet.resolution,) * 2
             x = F.interpolate(x, size, mode='bilinear', antialias=True)
         logits = net(x)
-        if teacher is None:
-            teacher = logits.detach()
+        if teacher is None or not kl:
             loss = F.cross_entropy(logits, labels)
-        elif kl:
-            loss = plain.divergence(logits, teacher)
         else:
-            loss = F.cross_entropy(logits, labels)
+            loss = plain.divergence(logits, teacher)
+        if teacher is None or chained:
+            teacher = logits.detach()
         loss.backward()
         gradients = {}
         for name, parameter in net.named_parameters():
@@ -86,6 +88,36 @@ def by_hand(model, images, labels, subnets, kl=True):
             gradients[name] = whole
         found[str(subnet)] = gradients
     return found
+
+
+@pytest.mark.parametrize(
+    'options, factors',
+    [
+        # Subnets are trained from the first step on, whatever it says.
+        (dict(start=0.5, weights=dict(min=0.5, rand=0.25)), [1, 0.5, 0.25]),
+        (dict(teacher='next', weights='width'), [1, 0.25, 0.8]),
+        (dict(teacher='ema'), [1, 1, 1]),
+    ],
+    ids=str,
+)
+def test_options_beyond_the_paper(classifier, image_batch, options, factors):
+    model = classifier(**options)
+    names = ['1.0x-32', '0.25x-16', '0.8x-24']
+    images, samples, labels = labelled(image_batch)
+    found = step_gradients(
+        model, images, samples, step_subnets(model, names[1:])
+    )
+    chained = options.get('teacher') == 'next'
+    passes = [names[i] for i in ([0, 2, 1] if chained else range(3))]
+    hand = by_hand(
+        model, images, labels, map(Subnet.parse, passes), chained=chained
+    )
+    assert list(found.each) == names
+    for name, factor in zip(names, factors):
+        for key, gradient in hand[name].items():
+            torch.testing.assert_close(
+                found.each[name][key], gradient * factor
+            )
 
 
 def labelled(image_batch, number=8, seed=0):

@@ -6,7 +6,11 @@ from mutualnet_mm import Subnet, SubnetSampler, SubnetSpace
 from mutualnet_mm.apis import count_macs
 from mutualnet_mm.cost import closed_form_ratio, expected_macs
 from mutualnet_mm.cost.macs_by_width import MacsByWidth
-from mutualnet_mm.cost.training_cost import ways_of_sampling, width_pieces
+from mutualnet_mm.cost.training_cost import (
+    teacher_macs,
+    ways_of_sampling,
+    width_pieces,
+)
 
 RESOLUTIONS = (224, 192, 160, 128)
 
@@ -157,6 +161,7 @@ def test_a_subnet_trained_alone():
         SubnetSampler(SPACE),
         SubnetSampler(SPACE, num_random=3, include_min=False),
         SubnetSampler(SPACE, resolution_mode='shared'),
+        SubnetSampler(SPACE, num_random=3, stratified=True),
         SubnetSampler(SubnetSpace(None, RESOLUTIONS, widths=(0.25, 1.0))),
         SubnetSampler(SubnetSpace(None, RESOLUTIONS, widths=(0.5,))),
         SubnetSampler(SubnetSpace((1.0, 2.0), (224, 288)[::-1])),
@@ -179,6 +184,38 @@ def test_closed_form_is_the_mean_over_real_draws(sampler):
     assert closed_form_ratio(sampler) == pytest.approx(
         np.mean(costs), abs=error
     )
+
+
+@pytest.mark.parametrize('start', [0.25, 0.9])
+@pytest.mark.parametrize('mode', ['independent', 'shared'])
+def test_a_later_start_of_the_subnets(mobilenet, start, mode):
+    """The mean over the steps of a whole training, of both kinds."""
+    plain, later = (
+        SubnetSampler(SPACE, resolution_mode=mode, start=share)
+        for share in (0.0, start)
+    )
+    ramps = [later.ramp(i, 1000) > 0 for i in range(1000)]
+    assert np.mean(ramps) == pytest.approx(1 - start)
+    alone = 1.0
+    if mode == 'shared':
+        alone = np.mean([(r / 224) ** 2 for r in RESOLUTIONS])
+    expected = np.where(ramps, closed_form_ratio(plain), alone).mean()
+    assert closed_form_ratio(later) == pytest.approx(expected)
+    found = expected_macs(mobilenet, [plain, later])
+    alone = np.mean(
+        [
+            count_macs(mobilenet, Subnet(1.0, r))
+            for r in (RESOLUTIONS if mode == 'shared' else [224])
+        ]
+    )
+    assert found[1] == pytest.approx(
+        np.where(ramps, found[0], alone).mean(), rel=1e-9
+    )
+    (name,) = ways_of_sampling(later)
+    end = f', from {start} of the training on'
+    assert name == next(iter(ways_of_sampling(plain))) + end
+    video = SubnetSampler(SLOW, include_min=False, start=start)
+    assert list(ways_of_sampling(video)) == [way + end for way in WAYS]
 
 
 @pytest.mark.parametrize(
@@ -209,6 +246,22 @@ def test_what_is_not_drawn_at_random_is_summed(build_classifier, settings):
         expected += count_macs(model, Subnet(full, 64))
     found = expected_macs(model, [model.sampler])
     assert found == pytest.approx([expected], rel=1e-12)
+
+
+@pytest.mark.parametrize('start', [0.0, 0.25])
+def test_a_teacher_that_only_predicts(build_classifier, start):
+    """A forward pass of the full network, of which two thirds are missing."""
+    plain, taught = (
+        build_classifier(dict(num_random=0, teacher=teacher, start=start))
+        for teacher in ('full', 'ema')
+    )
+    full = count_macs(plain, '1.0x-64')
+    found = [expected_macs(m, [m.sampler])[0] for m in (plain, taught)]
+    assert found[1] - found[0] == pytest.approx((1 - start) * full / 3)
+    assert teacher_macs(plain) == 0
+    assert teacher_macs(taught) == pytest.approx(full / 3)
+    ratios = [closed_form_ratio(plain.sampler, t) for t in (0, 1 / 3)]
+    assert ratios[1] - ratios[0] == pytest.approx((1 - start) / 3)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
+from option_steps import LINEAR
 from torch.utils.data import Dataset
 
 NUMBER = 8
@@ -235,5 +236,17 @@ def clip_batch(enter_scope):
             ActionDataSample().set_gt_label(i % 20) for i in range(number)
         ]
         return clips, samples
+
+    return make
+
+
+@pytest.fixture
+def build_learner(configure, plain):
+    """Return a WRN-10-1 in double precision, with options of ``mutual``."""
+
+    def make(head=LINEAR, seed=2, **options):
+        # Of this seed's first step, no subnet sees the full resolution.
+        model = MODELS.build(configure(head, dict(options, seed=seed)))
+        return plain.randomise(model).double().train()
 
     return make

@@ -1,0 +1,121 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""A network that was trained before as the teacher of all subnets."""
+
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from ..errors import ConfigError, as_usage_error
+from ..subnet import Subnet
+from .checkpoints import load_trained
+from .predictions import class_scores, outputs_of
+from .teachers import Teacher
+
+
+class TrainedTeacher(Teacher):
+    """A classifier or recognizer of the same classes, stock or adaptive.
+
+    It sees what the pipeline delivers, as the full network does, and is run
+    in evaluation mode. It is built when it is needed: networks that were
+    trained by it are tested and deployed without its files. Nor is it a part
+    of its pupil, whose checkpoints do not hold it.
+
+    Args:
+        config (str): Config file that it was trained by.
+        checkpoint (str): File or address of its weights.
+    """
+
+    def __init__(self, config: str, checkpoint: str) -> None:
+        self.config = config
+        self.checkpoint = checkpoint
+        self._network: Optional[nn.Module] = None
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> 'TrainedTeacher':
+        return self  # it never changes
+
+    def network(self) -> nn.Module:
+        """Return it with its weights, which are loaded once.
+
+        Raises:
+            UsageError: If a file is missing, or the weights do not fit.
+        """
+        if self._network is None:
+            network = _build(self.config)
+            load_trained(network, self.checkpoint)
+            network.eval()  # not chained: stock ``train`` may return nothing
+            self._network = network.requires_grad_(False)
+        return self._network
+
+    def prepare(self, model: Any, inputs: Any) -> None:
+        """Build it, and try it on a batch.
+
+        Raises:
+            UsageError: If it cannot be built, takes inputs that are normalised
+                in another way, or cannot predict.
+        """
+        network = self.network()
+        own, other = map(_normalisation, (model, network))
+        for name in own:
+            if own[name] != other[name]:
+                raise ConfigError(
+                    f'mutual.teacher: {self.config} has data_preprocessor.'
+                    f'{name}={other[name]}, and the model {own[name]}, but '
+                    'both see the same inputs: train one of them as the other'
+                )
+        with as_usage_error(
+            f'mutual.teacher: {self.config} cannot predict on a batch of '
+            f'shape {tuple(inputs.shape)}'
+        ):
+            self._predict(model, inputs)
+
+    def scores(
+        self,
+        model: Any,
+        subnet: Subnet,
+        inputs: Any,
+        data_samples: Any,
+        **kwargs: Any,
+    ) -> List[Tensor]:
+        """Predict on the batch as the pipeline delivers it."""
+        del subnet, data_samples, kwargs
+        return self._predict(model, inputs)
+
+    def _predict(self, model: Any, inputs: Tensor) -> List[Tensor]:
+        network = self.network().to(inputs)
+        head = model.task.head(network)
+        with torch.no_grad(), outputs_of(head) as outputs:
+            model.task.forward_cost(network, inputs)
+        return list(class_scores(outputs, head))
+
+
+def _build(path: str) -> nn.Module:
+    # Needs the models that this is a part of.
+    from .build import build_stock
+
+    if not Path(path).is_file():
+        raise ConfigError(f'mutual.teacher: config {path!r} does not exist')
+    with as_usage_error(f'config {path!r} cannot be read', ConfigError):
+        cfg = Config.fromfile(path)
+    if not isinstance(cfg.get('model'), dict):
+        raise ConfigError(f'mutual.teacher: config {path!r} has no model')
+    scope = cfg.get('default_scope') or 'mmengine'
+    with DefaultScope.overwrite_default_scope(scope):  # and back
+        return build_stock(cfg)
+
+
+def _normalisation(model: Any) -> Dict[str, Any]:
+    """How a model's inputs are normalised, in plain values."""
+    preprocessor = model.data_preprocessor
+    found: Dict[str, Any] = {
+        'to_rgb': bool(getattr(preprocessor, 'to_rgb', False))
+    }
+    for name in ('mean', 'std'):
+        values = getattr(preprocessor, name, None)
+        if isinstance(values, Tensor):
+            values = [round(v, 4) for v in values.flatten().tolist()]
+        found[name] = values
+    return found

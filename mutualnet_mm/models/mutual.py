@@ -2,7 +2,6 @@
 """Mutual learning: a stock model whose ``loss()`` trains many subnets."""
 
 import logging
-from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
 from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Union
 
@@ -10,20 +9,13 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..errors import ConfigError, UsageError
+from ..errors import UsageError
 from ..registry import MODELS
 from ..slimmable import (
     BuiltLayers,
-    LayerRule,
-    SlimState,
     Statistics,
-    convert,
-    slim_states,
     use_statistics,
-    verify_slicing,
 )
-from ..slimmable.channels import check_rounding
-from ..slimmable.convert import stock_name
 from ..slimmable.ranks import agree
 from ..slimmable.verify import already_verified
 from ..subnet import Subnet
@@ -34,6 +26,7 @@ from .losses import alpha_divergence, detached, divergence, log_key
 from .predictions import check_alike, class_scores, outputs_of
 from .regularization import check_regularized, unregularized
 from .settings import MutualSettings
+from .shared_width import share_width
 from .size_checks import check_sizes
 from .steps import StepCounter
 from .tasks import check_backbone, find_task
@@ -81,7 +74,7 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
         )
         self.learning = settings.learning
         self.learning.check(self.supervision, self.sampler)
-        self.slim_state = self._share_state(settings.rounding)
+        self.slim_state = share_width(self, settings.rounding)
         if self.learning.regularize == 'full':
             check_regularized(
                 self,
@@ -97,56 +90,6 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
         self._register_state_dict_hook(save_widths)
         self._register_state_dict_hook(save_teacher)
         check_sizes(self)
-
-    def _share_state(self, rounding: Optional[str]) -> SlimState:
-        backbone = getattr(self, 'backbone', None)
-        if not hasattr(backbone, 'slim_state'):
-            name = type(backbone).__name__
-            raise ConfigError(
-                f'model.backbone is a plain {name}: use type='
-                f"'mutualnet_mm.Slimmable', wraps={name!r}"
-            )
-        state = slim_states(backbone)[0]
-        if self.space.max_width > state.max_width:
-            raise ConfigError(
-                f'{self.space} goes beyond '
-                f"the backbone's max_width={state.max_width}: build a wider "
-                'backbone and set its max_width'
-            )
-        if rounding is not None:
-            state.rounding = check_rounding(rounding)
-        # Behind the backbone all stays at full width; layers only take the
-        # channels that come, and batch norms the subnet's statistics.
-        for name, module in self.named_children():
-            if name not in ('backbone', 'data_preprocessor'):
-                convert(
-                    module, state, default=LayerRule(fixed=True), strict=False
-                )
-        state.set_width(self.space.max_width)
-        self.task.prepare(self)
-        self._verify_rest()
-        return state
-
-    def _verify_rest(self) -> None:
-        """Refuse a backbone, neck or head that mixes up channels."""
-        rest = self.task.downstream(self)
-        names = [stock_name(m) for m in rest.values() if [*m.parameters()]]
-        last, parts = stock_name(self.backbone), self.backbone
-        settings: Dict[str, Any] = dict(frames=self.backbone.trial_frames)
-        if names:
-            last = ' or '.join(names)
-            parts = nn.Sequential(OrderedDict(backbone=self.backbone, **rest))
-            settings.update(name=last, size=64)
-        try:
-            joints = verify_slicing(parts, **settings)
-        except ConfigError:
-            self.backbone.verify_slicing()  # says so if it is the one
-            raise
-        if not joints.lead:
-            raise ConfigError(
-                f'{last} hands on channels that several layers make, which '
-                'heads cannot take: put a neck between them, such as FPN'
-            )
 
     def _refuse_frozen_batch_norm(self) -> None:
         mode = self.training

@@ -8,7 +8,7 @@ from unittest import mock
 
 import torch
 
-from mutualnet_mm.models import mutual
+from mutualnet_mm.models import shared_width
 from mutualnet_mm.models.backbones import slimmable
 from mutualnet_mm.slimmable import verify
 
@@ -77,6 +77,6 @@ def verified_once():
         return joints
 
     with mock.patch.object(
-        mutual, 'verify_slicing', verify_new
+        shared_width, 'verify_slicing', verify_new
     ), mock.patch.object(slimmable, 'verify_slicing', verify_new):
         yield

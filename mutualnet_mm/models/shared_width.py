@@ -1,0 +1,83 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""One width for all parts of a model, proven when it is built."""
+
+from collections import OrderedDict
+from typing import Any, Dict, Optional
+
+from torch import nn
+
+from ..errors import ConfigError
+from ..slimmable import (
+    LayerRule,
+    SlimState,
+    convert,
+    slim_states,
+    verify_slicing,
+)
+from ..slimmable.channels import check_rounding
+from ..slimmable.convert import stock_name
+
+
+def share_width(model: Any, rounding: Optional[str]) -> SlimState:
+    """Let what follows the backbone take the channels that come.
+
+    It stays at full width; batch norms get the subnet's statistics.
+
+    Args:
+        model (MutualLearningMixin): With its space and task; changed in
+            place.
+        rounding (str, optional): Policy that turns widths into channels.
+            None leaves the backbone's.
+
+    Returns:
+        SlimState: The backbone's, which all parts share now.
+
+    Raises:
+        ConfigError: If the backbone is not slimmable or not wide enough, or
+            if channels are mixed up.
+    """
+    backbone = getattr(model, 'backbone', None)
+    if not hasattr(backbone, 'slim_state'):
+        name = type(backbone).__name__
+        raise ConfigError(
+            f'model.backbone is a plain {name}: use type='
+            f"'mutualnet_mm.Slimmable', wraps={name!r}"
+        )
+    state = slim_states(backbone)[0]
+    if model.space.max_width > state.max_width:
+        raise ConfigError(
+            f'{model.space} goes beyond '
+            f"the backbone's max_width={state.max_width}: build a wider "
+            'backbone and set its max_width'
+        )
+    if rounding is not None:
+        state.rounding = check_rounding(rounding)
+    for name, module in model.named_children():
+        if name not in ('backbone', 'data_preprocessor'):
+            convert(module, state, default=LayerRule(fixed=True), strict=False)
+    state.set_width(model.space.max_width)
+    model.task.prepare(model)
+    _verify(model)
+    return state
+
+
+def _verify(model: Any) -> None:
+    """Refuse a backbone, neck or head that mixes up channels."""
+    backbone, rest = model.backbone, model.task.downstream(model)
+    names = [stock_name(m) for m in rest.values() if [*m.parameters()]]
+    last, parts = stock_name(backbone), backbone
+    settings: Dict[str, Any] = dict(frames=backbone.trial_frames)
+    if names:
+        last = ' or '.join(names)
+        parts = nn.Sequential(OrderedDict(backbone=backbone, **rest))
+        settings.update(name=last, size=64)
+    try:
+        joints = verify_slicing(parts, **settings)
+    except ConfigError:
+        backbone.verify_slicing()  # says so if it is the one
+        raise
+    if not joints.lead:
+        raise ConfigError(
+            f'{last} hands on channels that several layers make, which '
+            'heads cannot take: put a neck between them, such as FPN'
+        )

@@ -26,6 +26,16 @@ alone: as many times more epochs make them equal."""
 SEEDS = 3
 
 
+OPTIONS: Dict[str, dict] = dict(
+    start=dict(start=0.5),
+    next=dict(teacher='next', label_weight=1.0, stratified=True),
+    alpha=dict(divergence='alpha'),
+    weights=dict(weights='width'),
+    ema=dict(teacher='ema'),
+)
+"""Settings of ``mutual`` that go beyond the paper, one by one."""
+
+
 @dataclass(frozen=True)
 class Method:
     """How a network is trained.
@@ -62,6 +72,10 @@ def methods() -> Dict[str, Method]:
             dict(width_range=(0.9, 1.0), resolution=SIZES), (GRID[0],)
         ),
     }
+    for name, option in OPTIONS.items():
+        found[f'mutualnet-{name}'] = Method(
+            dict(mutual, **option), grid, like='mutualnet'
+        )
     for subnet in GRID:
         found[alone(subnet)] = Method(
             dict(

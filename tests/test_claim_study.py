@@ -138,9 +138,11 @@ def test_plan(modules, tmp_path):
     names = {run.method for run in known}
     assert {methods.alone(subnet) for subnet in methods.GRID} <= names
     assert len(known) == 2 * len(names) * len(methods.RATES)
+    own = {n for n, method in methods.methods().items() if not method.like}
+    assert names == own
     # Three seeds; twice the length of all, and three more of two.
     alone = len(methods.GRID)
-    runs = len(names) + alone + len(methods.TREND) * 2
+    runs = len(methods.methods()) + alone + len(methods.TREND) * 2
     assert plan.count(None) == 2 * methods.SEEDS * runs
 
 
@@ -157,3 +159,11 @@ def test_a_run(modules, file, tmp_path):
         assert list(accuracies) == methods.GRID
         assert all(0 <= value <= 100 for value in accuracies.values())
     assert (tmp_path / 'runs' / str(run) / 'weights.pt').is_file()
+
+
+def test_options_can_be_built(modules):
+    """None of them is misspelt, or does not go with the network."""
+    _, methods, study = modules
+    for name, method in methods.methods().items():
+        model = MODELS.build(study._model(method.mutual, 0, [0.0], [1.0]))
+        assert list(model.sampler.choose(map(str, method.subnets))), name

@@ -47,7 +47,7 @@ load = [
     dict(type='LoadAnnotations', with_bbox=True),
 ]
 # A mosaic has four images, of which a crop sees about one.
-resize = dict(type='RandomResize', ratio_range=(0.8, 1.6), keep_ratio=True)
+resize = dict(type='RandomResize', ratio_range=(0.5, 1.2), keep_ratio=True)
 # No flip: a mirrored digit is not a digit.
 crop = [
     dict(type='RandomCrop', crop_size=(size, size)),
@@ -87,9 +87,12 @@ test_dataloader = val_dataloader
 val_evaluator = _base_.digits_evaluator
 test_evaluator = val_evaluator
 
-max_epochs = 16
+max_epochs = 40
 train_cfg = dict(
-    _delete_=True, type='EpochBasedTrainLoop', max_epochs=max_epochs
+    _delete_=True,
+    type='EpochBasedTrainLoop',
+    max_epochs=max_epochs,
+    val_interval=10,
 )
 val_cfg = dict(type='mutualnet_mm.SubnetValLoop')
 test_cfg = dict(

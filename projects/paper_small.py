@@ -14,6 +14,7 @@ from mutualnet_mm.survey.made_data import use_made_data
 from mutualnet_mm.survey.small import divided, make_small
 
 _STRIDE = 32  # as ``make_small`` keeps it
+_FILES = ('ann_file', 'exclude_file', 'label_file')
 _BATCH = 2
 
 
@@ -59,8 +60,11 @@ def shrink(
     _use_made_truth(cfg)
     for stage in STAGES:
         for _, loader in loaders_of(cfg, stage):
+            size = loader.get('batch_size') or 1
+            # Detectors of actions test clips one by one.
+            size = _BATCH if stage == 'train' else min(size, _BATCH)
             loader.update(
-                num_workers=0, persistent_workers=False, batch_size=_BATCH
+                num_workers=0, persistent_workers=False, batch_size=size
             )
             loader.pop('prefetch_factor', None)
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations)
@@ -76,15 +80,16 @@ def shrink(
 
 
 def _use_made_truth(cfg: Config) -> None:
-    """Evaluate against the generated annotations, where a file holds them."""
+    """Evaluate against the generated files that the data set names, too."""
     evaluators = cfg.test_evaluator
     if isinstance(evaluators, dict):
         evaluators = [evaluators]
     *_, (_, dataset) = stage_datasets(cfg, ('test',))
+    root = Path(dataset.get('data_root') or '')
     for evaluator in evaluators:
-        if evaluator.get('ann_file'):
-            file = Path(dataset.data_root) / dataset.ann_file
-            evaluator.ann_file = str(file)
+        for name in _FILES:
+            if evaluator.get(name):
+                evaluator[name] = str(root / dataset[name])
 
 
 def _shrink_space(cfg: Config, divisor: int) -> None:

@@ -211,3 +211,17 @@ def test_a_small_one_of_several_evaluators(modules, enter_scope, tmp_path):
     cfg.test_dataloader = [cfg.test_dataloader]
     with pytest.raises(UsageError, match='has a list of test_dataloaders'):
         shrink(cfg, 1, {}, 2, tmp_path)
+
+
+def test_a_small_one_of_actions(modules, enter_scope, tmp_path):
+    """The files that the metric reads are made, and clips tested singly."""
+    pytest.importorskip('mmdet')
+    from paper_small import shrink
+
+    cfg = Config.fromfile(ROOT / 'configs/video/slow_r50_8xb4-8x8_ava21.py')
+    shrink(cfg, 4, {}, 2, tmp_path)
+    for name in ('ann_file', 'exclude_file', 'label_file'):
+        file = Path(cfg.test_evaluator[name])
+        assert file.is_relative_to(tmp_path) and file.is_file()
+    assert cfg.test_dataloader.batch_size == 1
+    assert cfg.train_dataloader.batch_size == 2

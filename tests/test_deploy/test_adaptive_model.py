@@ -220,7 +220,10 @@ def test_copies_are_networks_of_their_own(net, copied):
 def test_a_loaded_file_is_not_verified_again(store, monkeypatch):
     """What wrote it has done so; that takes most of the time of loading."""
     path, run_full = store(), []
-    for module in ('shared_width', 'backbones.slimmable'):  # no earlier findings
+    for module in (
+        'shared_width',
+        'backbones.slimmable',
+    ):  # no earlier findings
         monkeypatch.setattr(
             f'mutualnet_mm.models.{module}.verify_slicing', verify_slicing
         )

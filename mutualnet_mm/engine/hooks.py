@@ -212,7 +212,7 @@ def read_by(dataset: Any, pipeline: Compose) -> Any:
     Raises:
         ConfigError: If a data set reads by itself, without a pipeline.
     """
-    inner = vars(dataset).get('dataset')
+    inner = _wrapped(dataset)
     if inner is not None and 'pipeline' in vars(dataset):
         return read_by(inner, pipeline)
     shared = copy.copy(dataset)
@@ -292,11 +292,18 @@ def _with_own_pipeline(dataset: Any) -> Any:
             pipeline = vars(shared)[name]
             memo = {id(held): held for held in _datasets_in(pipeline)}
             vars(shared)[name] = copy.deepcopy(pipeline, memo)
-    if 'dataset' in vars(shared):  # of a wrapper
-        shared.dataset = _with_own_pipeline(shared.dataset)
+    inner = _wrapped(dataset)
+    if inner is not None:
+        shared.dataset = _with_own_pipeline(inner)
     if isinstance(vars(shared).get('datasets'), (list, tuple)):
         shared.datasets = [_with_own_pipeline(d) for d in shared.datasets]
     return shared
+
+
+def _wrapped(dataset: Any) -> Any:
+    """The data set inside a wrapper; None where there is none."""
+    inner = vars(dataset).get('dataset')
+    return inner if hasattr(inner, '__dict__') else None  # not a name, say
 
 
 def _datasets_in(transforms: Any) -> Iterator[Any]:

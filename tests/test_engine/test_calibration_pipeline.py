@@ -83,6 +83,14 @@ def test_images_as_they_are_tested(make_config, coco_dataset, wrap):
     assert batch['data_samples'][0].flip
 
 
+def test_a_data_set_with_a_name(make_config, coco_dataset):
+    dataset = DATASETS.build(coco_dataset('train', MIRRORED))
+    dataset.dataset = 'digits'
+    hook = BNCalibrationHook(1, pipeline='test')
+    (batch,) = hook.batches_of(make_config(), dataset)
+    assert not any(s.get('flip') for s in batch['data_samples'])
+
+
 class ReadsByItself(Dataset):
     def __len__(self):
         return 1

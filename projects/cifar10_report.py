@@ -4,11 +4,12 @@
 import csv
 import statistics
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence
+from typing import Dict, List, Mapping, Sequence
 
 from cifar10_study import Study
 from matplotlib.figure import Figure
 from mmengine.registry import MODELS, init_default_scope
+from report_tables import markdown_table, mean_std, spread
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import count_macs
@@ -181,22 +182,3 @@ class Report:
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(path, dpi=120)
-
-
-def spread(values: Sequence[float]) -> float:
-    """Standard deviation of the sample, 0 for a single value."""
-    return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def mean_std(values: Optional[Sequence[float]]) -> str:
-    """``mean ± standard deviation``, and the seeds where they are no three."""
-    if not values:
-        return '-'
-    seeds = '' if len(values) == 3 else f' (n={len(values)})'
-    return f'{statistics.mean(values):.1f} ± {spread(values):.1f}{seeds}'
-
-
-def markdown_table(lines: List[List[str]]) -> str:
-    """Format rows of cells, the head first."""
-    rows = [f'| {" | ".join(line)} |' for line in lines]
-    return '\n'.join([rows[0], '|---' * len(lines[0]) + '|', *rows[1:]])

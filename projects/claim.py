@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from claim_images import READERS, prepare_images
 from claim_methods import SIZES
+from claim_report import ClaimReport
 from claim_study import ClaimStudy
 from trainings import try_lock
 
@@ -30,6 +31,18 @@ def parse_args():
         type=Path,
         default=Path('work_dirs/claim'),
         help='where images, runs and report go, default: %(default)s',
+    )
+    parser.add_argument(
+        '--records',
+        type=Path,
+        help='runs that were finished elsewhere: the records.csv of a report',
+    )
+    parser.add_argument(
+        '--report',
+        type=Path,
+        metavar='FOLDER',
+        help='train nothing: write tables, figures and records.csv of the '
+        'runs that are finished',
     )
     return parser.parse_args()
 
@@ -51,7 +64,11 @@ def main() -> None:
                 name: prepare_images(name, folder, out, SIZES[0])
                 for name, folder in given.items()
             }
-        ClaimStudy(images, out).work()
+        study = ClaimStudy(images, out, args.records)
+        if args.report:
+            ClaimReport(study).write(make_folder(args.report))
+        else:
+            study.work()
 
 
 if __name__ == '__main__':

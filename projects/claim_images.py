@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.dataset import Compose
-from mmengine.registry import DATASETS, FUNCTIONS, TRANSFORMS
+from mmengine.registry import DATASETS, FUNCTIONS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
@@ -177,6 +177,32 @@ class ShrinkBatch:
 
 
 @TRANSFORMS.register_module()
+class AddTeacher:
+    """Replace labels by their mean with what a teacher says of the images.
+
+    Learning from them is, but for a constant, half the cross-entropy with the
+    labels and half the Kullback-Leibler divergence from the teacher.
+
+    Args:
+        model (dict): Its config.
+        weights (str): File of its ``state_dict``.
+    """
+
+    def __init__(self, model: dict, weights: str) -> None:
+        self.teacher: Any = MODELS.build(model)
+        self.teacher.load_state_dict(torch.load(weights))
+        self.teacher.eval()
+
+    @torch.no_grad()
+    def __call__(self, results: dict) -> dict:
+        batch = dict(inputs=results['images'])
+        inputs = self.teacher.data_preprocessor(batch)['inputs']
+        said = self.teacher(inputs).softmax(1)
+        hard = torch.nn.functional.one_hot(results['labels'], said.shape[1])
+        return dict(results, scores=(said + hard) / 2)
+
+
+@TRANSFORMS.register_module()
 class PackBatch:
     """Make of a batch what classifiers take."""
 
@@ -184,6 +210,8 @@ class PackBatch:
         samples = [
             DataSample().set_gt_label(label) for label in results['labels']
         ]
+        for sample, score in zip(samples, results.get('scores', ())):
+            sample.set_gt_score(score)
         return dict(inputs=results['images'], data_samples=samples)
 
 

@@ -1,12 +1,12 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What is trained to see whether one network beats networks trained alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, List, Tuple
 
 from mutualnet_mm import Subnet
 
-SIZES = (16, 14, 12, 10)
+SIZES, WIDTHS = (16, 14, 12, 10), (0.25, 1.0)
 GRID = [
     Subnet(width, size)
     for width, size in (
@@ -16,11 +16,13 @@ GRID = [
 ]
 """Budgets at which one network and networks of their own are compared."""
 
-RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+FIRST_RATES = (0.03, 0.1, 0.3)
+"""Tried at first; then further ones, until the best has two neighbours."""
 EPOCHS = 64
 TREND = (16, 32, 128)
 """Further lengths, to see how the gap moves."""
-EQUAL_COST = 1.9
+EQUAL_COST = 1.93
 """Training MACs of a mutual step over those of a step of the full network
 alone: as many times more epochs make them equal."""
 SEEDS = 3
@@ -32,8 +34,12 @@ OPTIONS: Dict[str, dict] = dict(
     alpha=dict(divergence='alpha'),
     weights=dict(weights='width'),
     ema=dict(teacher='ema'),
+    label=dict(label_weight=1.0),
 )
 """Settings of ``mutual`` that go beyond the paper, one by one."""
+COMBINED = 'mutualnet-combined'
+"""Method of the options that are of use together, see
+:meth:`~claim_study.ClaimStudy.combination`."""
 
 
 @dataclass(frozen=True)
@@ -45,26 +51,29 @@ class Method:
         subnets (tuple[Subnet]): At which it is tested.
         like (str): Method whose learning rate it takes; empty for its own,
             chosen on images held back. Defaults to empty.
+        is_distilled (bool): Whether it learns from the full network trained
+            alone, too. Defaults to False.
     """
 
     mutual: dict
     subnets: Tuple[Subnet, ...]
     like: str = ''
+    is_distilled: bool = False
 
 
 def methods() -> Dict[str, Method]:
     """All methods by their names."""
-    wide, grid = (0.25, 1.0), tuple(GRID)
+    grid = tuple(GRID)
     full = GRID[0].resolution
     at_full = tuple(s for s in GRID if s.resolution == full) + (
         Subnet(0.5, full),
         Subnet(0.35, full),
         Subnet(0.25, full),
     )
-    mutual = dict(width_range=wide, resolution=SIZES)
+    mutual = dict(width_range=WIDTHS, resolution=SIZES)
     found = {
         'mutualnet': Method(mutual, grid),
-        'usnet': Method(dict(width_range=wide, resolution=(full,)), at_full),
+        'usnet': Method(dict(width_range=WIDTHS, resolution=(full,)), at_full),
         'usnet-multiscale': Method(
             dict(mutual, resolution_mode='shared'), grid
         ),
@@ -73,11 +82,9 @@ def methods() -> Dict[str, Method]:
         ),
     }
     for name, option in OPTIONS.items():
-        found[f'mutualnet-{name}'] = Method(
-            dict(mutual, **option), grid, like='mutualnet'
-        )
+        found[f'mutualnet-{name}'] = with_options(option)
     for subnet in GRID:
-        found[alone(subnet)] = Method(
+        single = Method(
             dict(
                 width_range=None,
                 widths=(subnet.width,),
@@ -86,12 +93,28 @@ def methods() -> Dict[str, Method]:
             ),
             (subnet,),
         )
+        found[alone(subnet)] = single
+        if subnet != GRID[0]:
+            found[distilled(subnet)] = replace(
+                single, like=alone(subnet), is_distilled=True
+            )
     return found
+
+
+def with_options(options: dict) -> Method:
+    """MutualNet with settings that go beyond the paper."""
+    mutual = dict(width_range=WIDTHS, resolution=SIZES, **options)
+    return Method(mutual, tuple(GRID), like='mutualnet')
 
 
 def alone(subnet: Subnet) -> str:
     """Name of the method that trains one subnet alone."""
     return f'alone-{subnet}'
+
+
+def distilled(subnet: Subnet) -> str:
+    """Name of the method that trains it alone, with a teacher."""
+    return f'distilled-{subnet}'
 
 
 @dataclass(frozen=True)
@@ -103,18 +126,23 @@ class Run:
     rate: float
     epochs: int
     seed: int
-    is_search: bool = False
+    use: str = ''
+    """``'search'``: tested on images held back from its training;
+    ``'teacher'``: its weights are; else it is reported."""
 
     def __str__(self) -> str:
-        kind = 'search' if self.is_search else f'seed{self.seed}'
-        return f'{self.data}_{self.method}_{self.epochs}e_lr{self.rate}_{kind}'
+        parts = [self.data, self.method, f'{self.epochs}e', f'lr{self.rate}']
+        return '_'.join([*parts, f'seed{self.seed}', self.use]).rstrip('_')
 
 
 def lengths(method: str) -> List[int]:
     """Numbers of epochs that a method is trained for, in order."""
+    longer = round(EQUAL_COST * EPOCHS)
+    if method.startswith('distilled-'):
+        return [longer]
     found = [EPOCHS]
     if method.startswith('alone-'):
-        found.append(round(EQUAL_COST * EPOCHS))
+        found.append(longer)
     if method in ('mutualnet', alone(GRID[0])):
         found += TREND
     return found

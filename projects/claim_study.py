@@ -9,7 +9,22 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import claim_images  # noqa: F401  (registers the data set)
 import torch
-from claim_methods import EPOCHS, RATES, SEEDS, Run, lengths, methods
+from claim_methods import (
+    COMBINED,
+    EPOCHS,
+    FIRST_RATES,
+    GRID,
+    OPTIONS,
+    RATES,
+    SEEDS,
+    Method,
+    Run,
+    alone,
+    lengths,
+    methods,
+    with_options,
+)
+from claim_records import read_records
 from mmengine.config import Config
 from mmengine.runner import Runner
 from trainings import Trainings, accuracies, trained
@@ -43,66 +58,173 @@ class ClaimStudy(Trainings):
         images (dict[str, Path]): File of each data set, as
             :func:`~claim_images.prepare_images` returns it.
         out (Path): Where the runs go.
+        records (Path, optional): Runs that were finished elsewhere, as
+            :mod:`.claim_records` writes them. Defaults to None.
     """
 
-    def __init__(self, images: Dict[str, Path], out: Path) -> None:
+    def __init__(
+        self,
+        images: Dict[str, Path],
+        out: Path,
+        records: Optional[Path] = None,
+    ) -> None:
         super().__init__(out)
         self.images = images
         self.methods = methods()
+        self.records = read_records(records) if records else {}
+        # Their weights have to be here.
+        for name in [n for n in self.records if n.endswith('_teacher')]:
+            del self.records[name]
 
     def planned(self) -> Sequence[Optional[Run]]:
         """What decides first: rates, then the main length seed by seed."""
-        return [*self._searches(), *self._finals()]
-
-    def _searches(self) -> Iterator[Run]:
-        for data in self.images:
-            for method, settings in self.methods.items():
-                if not settings.like:
-                    yield from self.search_runs(data, method)
-
-    def search_runs(self, data: str, method: str) -> List[Run]:
-        """A quarter of the length at each rate, tested on images held back."""
         return [
-            Run(data, method, rate, EPOCHS // 4, 0, is_search=True)
-            for rate in RATES
+            *(run for d in self.images for run in self._searches(d)),
+            *self._finals(),
         ]
 
+    def _searches(self, data: str) -> Iterator[Optional[Run]]:
+        for method, settings in self.methods.items():
+            if not settings.like:
+                yield from self.search_runs(data, method)
+
+    def search_runs(self, data: str, method: str) -> List[Run]:
+        """A quarter of the length, tested on images held back.
+
+        At some rates; and at further ones until those beside the best one
+        are known, as far as there are any.
+        """
+        rates = list(FIRST_RATES)
+        while True:
+            runs = [
+                Run(data, method, rate, EPOCHS // 4, 0, use='search')
+                for rate in rates
+            ]
+            scores = {r.rate: self.score(r) for r in runs}
+            if None in scores.values():
+                return runs
+            place = RATES.index(max(scores, key=lambda rate: scores[rate]))
+            beside = RATES[max(0, place - 1) : place + 2]
+            further = [rate for rate in beside if rate not in rates]
+            if not further:
+                return runs
+            rates = sorted(rates + further)
+
+    def score(self, run: Run) -> Optional[float]:
+        """Mean accuracy over the subnets; None before it is finished."""
+        found = self.result(run)
+        return found and statistics.mean(found['tested'].values())
+
     def _finals(self) -> Iterator[Optional[Run]]:
-        longest = max(len(lengths(method)) for method in self.methods)
-        for i in range(longest):
-            for seed in range(SEEDS):
-                for data in self.images:
-                    for method in self.methods:
-                        for epochs in lengths(method)[i : i + 1]:
-                            yield self.final_run(data, method, epochs, seed)
+        others = [f'mutualnet-{name}' for name in OPTIONS]
+        distilled = [n for n, m in self.methods.items() if m.is_distilled]
+        main = [n for n in self.methods if n not in (*others, *distilled)]
+        yield from self._runs(main, range(1), slice(2))
+        for data in self.images:
+            yield from self.choice_runs(data).values()
+        yield from self._runs([COMBINED], range(1), slice(2))
+        yield from self._runs([*main, COMBINED], range(1, SEEDS), slice(2))
+        yield from self._runs(others, range(SEEDS), slice(2))
+        yield from self._runs(main, range(SEEDS), slice(2, None))
+        yield from self._runs(distilled, range(SEEDS), slice(2))
+
+    def _runs(
+        self, names: Sequence[str], seeds: range, part: slice
+    ) -> Iterator[Optional[Run]]:
+        for seed in seeds:
+            for data in self.images:
+                for name in names:
+                    for epochs in lengths(name)[part]:
+                        yield self.final_run(data, name, epochs, seed)
 
     def final_run(
         self, data: str, method: str, epochs: int, seed: int
     ) -> Optional[Run]:
-        """A reported run; None while its rate is not known."""
-        rate = self.best_rate(data, self.methods[method].like or method)
-        return None if rate is None else Run(data, method, rate, epochs, seed)
+        """A reported run; None while it waits for others."""
+        settings = self.method(method)
+        rate = settings and self.best_rate(data, settings.like or method)
+        if settings is None or rate is None:
+            return None
+        if settings.is_distilled:
+            teacher = self.teacher_run(data, seed)
+            if teacher is None or not self.weights(teacher).is_file():
+                return teacher
+        return Run(data, method, rate, epochs, seed)
+
+    def method(self, name: str) -> Optional[Method]:
+        """The settings of a method; None while it waits for others."""
+        if name != COMBINED:
+            return self.methods[name]
+        options = self.combination()
+        return None if options is None else with_options(options)
+
+    def teacher_run(self, data: str, seed: int) -> Optional[Run]:
+        """The full network alone, whose weights teach."""
+        method = alone(GRID[0])
+        rate = self.best_rate(data, method)
+        if rate is None:
+            return None
+        return Run(data, method, rate, EPOCHS, seed, use='teacher')
+
+    def choice_runs(self, data: str) -> Dict[str, Optional[Run]]:
+        """MutualNet and each option, tested on images held back."""
+        rate = self.best_rate(data, 'mutualnet')
+        names = ['mutualnet', *(f'mutualnet-{name}' for name in OPTIONS)]
+        return {
+            name: rate and Run(data, name, rate, EPOCHS // 2, 0, 'search')
+            for name in names
+        }
+
+    def combination(self) -> Optional[dict]:
+        """Settings of all options that helped, on images held back.
+
+        An option helped where the mean accuracy over all data sets and
+        subnets is above plain MutualNet's. None before that is known.
+        """
+        gains = dict.fromkeys(OPTIONS, 0.0)
+        for data in self.images:
+            scores = {
+                name: run and self.score(run)
+                for name, run in self.choice_runs(data).items()
+            }
+            if None in scores.values():
+                return None
+            for name in OPTIONS:
+                own, plain = scores[f'mutualnet-{name}'], scores['mutualnet']
+                gains[name] += own - plain
+        options: Dict[str, Any] = {}
+        # The one that helped most decides where two set the same.
+        for name in sorted(gains, key=lambda name: gains[name]):
+            if gains[name] > 0:
+                options.update(OPTIONS[name])
+        return options
 
     def best_rate(self, data: str, method: str) -> Optional[float]:
         """The rate of the highest mean accuracy on the images held back."""
-        scores = {}
-        for run in self.search_runs(data, method):
-            found = self.result(run)
-            if found is None:
-                return None
-            scores[run.rate] = statistics.mean(found['tested'].values())
+        runs = self.search_runs(data, method)
+        scores = {run.rate: self.score(run) for run in runs}
+        if None in scores.values():
+            return None
         return max(scores, key=lambda rate: scores[rate])
+
+    def weights(self, run: Run) -> Path:
+        """File of the trained weights of a run."""
+        return self.out / 'runs' / str(run) / 'weights.pt'
 
     def result(self, run: Run) -> Optional[Accuracies]:
         """Accuracies of a run; None before it is finished."""
-        file = self.out / 'runs' / str(run) / 'result.json'
+        name = str(run)
+        if name in self.records:
+            return self.records[name]
+        file = self.out / 'runs' / name / 'result.json'
         if not file.is_file():
             return None
         found = json.loads(file.read_text())['accuracy']
-        return {
+        self.records[name] = {
             kind: {Subnet.parse(s): value for s, value in values.items()}
             for kind, values in found.items()
         }
+        return self.records[name]
 
     def train(self, cfg: Config) -> Any:
         """Train, then test by each kind of statistics."""
@@ -125,16 +247,25 @@ class ClaimStudy(Trainings):
 
     def config(self, run: Run, folder: Path) -> Config:
         """The config of a run."""
-        method = self.methods[run.method]
+        method = self.method(run.method)
         size = self.methods['mutualnet'].mutual['resolution'][0]
         own = method.mutual['resolution'][0]
-        mean, std = _MOMENTS[run.data]
         crop = dict(type='CropAndFlip', padding=size // 8)
         resize = [] if own == size else [dict(type='ShrinkBatch', size=own)]
         pack = dict(type='PackBatch')
+        learn = []
+        if method.is_distilled:
+            teacher = self.teacher_run(run.data, run.seed)
+            learn = [
+                dict(
+                    type='AddTeacher',
+                    model=self._model(self.methods[teacher.method], run),
+                    weights=str(self.weights(teacher)),
+                )
+            ]
         end = TRAIN - HELD_BACK
         train, test = ('train', (0, TRAIN)), ('test', (0, 10000))
-        if run.is_search:
+        if run.use == 'search':
             train, test = ('train', (0, end)), ('train', (end, TRAIN))
 
         def loader(
@@ -158,8 +289,8 @@ class ClaimStudy(Trainings):
         return Config(
             dict(
                 default_scope='mmpretrain',
-                model=_model(method.mutual, run.seed, mean, std),
-                train_dataloader=loader(*train, BATCH, [crop]),
+                model=self._model(method, run),
+                train_dataloader=loader(*train, BATCH, [crop, *learn]),
                 test_dataloader=loader(*test, 250, []),
                 test_evaluator=dict(type='Accuracy'),
                 train_cfg=dict(by_epoch=True, max_epochs=run.epochs),
@@ -194,33 +325,40 @@ class ClaimStudy(Trainings):
             )
         )
 
+    def _model(self, method: Method, run: Run) -> dict:
+        mean, std = _MOMENTS[run.data]
+        return model(
+            dict(method.mutual, seed=run.seed), mean, std, method.is_distilled
+        )
 
-def _model(mutual: dict, seed: int, mean: list, std: list) -> dict:
-    channels = len(mean)
+
+def model(mutual: dict, mean: list, std: list, is_soft: bool = False) -> dict:
+    """WRN-10-1 for small images.
+
+    Args:
+        mutual (dict): As in a config.
+        mean (list[float]): Of each channel.
+        std (list[float]): Of each channel.
+        is_soft (bool): Whether labels are probabilities. Defaults to False.
+    """
     return dict(
         type='mutualnet_mm.MutualLearning',
         wraps='ImageClassifier',
-        mutual=dict(mutual, seed=seed),
+        mutual=mutual,
         data_preprocessor=dict(
             type='ClsDataPreprocessor', num_classes=10, mean=mean, std=std
         ),
         backbone=dict(
-            type='mutualnet_mm.Slimmable',
-            wraps='ResNet_CIFAR',
-            depth=18,
-            in_channels=channels,
-            num_stages=3,
-            strides=(1, 2, 2),
-            dilations=(1, 1, 1),
-            out_indices=(2,),
-            stem_channels=16,
-            base_channels=16,
+            type='mutualnet_mm.SlimmableWideResNet',
+            depth=10,
+            widen_factor=1,
+            in_channels=len(mean),
         ),
         neck=dict(type='GlobalAveragePooling'),
         head=dict(
             type='LinearClsHead',
             num_classes=10,
             in_channels=64,
-            loss=dict(type='CrossEntropyLoss'),
+            loss=dict(type='CrossEntropyLoss', use_soft=is_soft),
         ),
     )

@@ -21,8 +21,9 @@ def loaded():
         patch.syspath_prepend(str(PROJECTS))
         import claim_images
         import claim_methods
+        import claim_report
         import claim_study
-    return claim_images, claim_methods, claim_study
+    return claim_images, claim_methods, claim_study, claim_report
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_batches(modules, file):
 
 def test_prepared_images(modules, tmp_path, monkeypatch):
     """Shrunk by the mean of four, shuffled, each with its own label."""
-    images, _, _ = modules
+    images = modules[0]
     values = np.arange(6, dtype=np.uint8)[:, None, None, None]
     plain = np.tile(values * 10, (1, 4, 4, 1))
     plain[:, ::2] += 4
@@ -119,36 +120,160 @@ def test_prepared_images(modules, tmp_path, monkeypatch):
 
 def test_equal_cost(modules):
     """The factor is the real one, of the model that is trained."""
-    _, methods, study = modules
+    _, methods, study, _ = modules
     mutual = methods.methods()['mutualnet'].mutual
-    model = MODELS.build(study._model(mutual, 0, [0.0], [1.0]))
+    model = MODELS.build(study.model(mutual, [0.0], [1.0]))
     full = count_macs(model, model.space.full)
     ratio = expected_macs(model, [model.sampler])[0] / full
     assert ratio == pytest.approx(methods.EQUAL_COST, rel=0.01)
 
 
-def test_plan(modules, tmp_path):
-    """Rates first; nothing twice; each budget has a network of its own."""
-    _, methods, study = modules
+@pytest.fixture
+def planned(modules, tmp_path, monkeypatch):
+    """A study whose runs find what a test says, and all that it asks for."""
+    _, methods, study, _ = modules
     images = dict.fromkeys(('cifar10', 'fashion-mnist'), tmp_path)
-    plan = study.ClaimStudy(images, tmp_path).planned()
-    known = [run for run in plan if run is not None]
-    assert all(run.is_search for run in known)
-    assert len(set(map(str, known))) == len(known)
-    names = {run.method for run in known}
-    assert {methods.alone(subnet) for subnet in methods.GRID} <= names
-    assert len(known) == 2 * len(names) * len(methods.RATES)
-    own = {n for n, method in methods.methods().items() if not method.like}
-    assert names == own
-    # Three seeds; twice the length of all, and three more of two.
-    alone = len(methods.GRID)
-    runs = len(methods.methods()) + alone + len(methods.TREND) * 2
-    assert plan.count(None) == 2 * methods.SEEDS * runs
+
+    def make(accuracy):
+        made = study.ClaimStudy(images, tmp_path)
+
+        def score(run):
+            value = accuracy(run)
+            subnets = made.method(run.method).subnets
+            return {
+                kind: dict.fromkeys(subnets, value) for kind in study.KINDS
+            }
+
+        done = {}
+        monkeypatch.setattr(made, 'result', lambda run: done.get(str(run)))
+        monkeypatch.setattr(
+            made,
+            'weights',
+            lambda run: Path(__file__),  # one that exists
+        )
+        for _ in range(20):
+            plan = made.planned()
+            left = [run for run in plan if run and str(run) not in done]
+            if not left:
+                break
+            done.update({str(run): score(run) for run in left})
+        assert None not in plan
+        return made, plan
+
+    return make
+
+
+def test_plan(modules, planned):
+    """Nothing twice; each budget has a network of its own, of each length."""
+    methods = modules[1]
+    study, plan = planned(lambda run: 50.0)
+    assert len(set(map(str, plan))) == len(plan)
+    reported = [run for run in plan if not run.use]
+    for data in study.images:
+        for subnet in methods.GRID:
+            alone = {
+                (run.epochs, run.seed)
+                for run in reported
+                if (run.data, run.method) == (data, methods.alone(subnet))
+            }
+            assert {(64, 0), (64, 1), (64, 2), (124, 0), (124, 2)} <= alone
+    assert {run.method for run in reported} >= {
+        *methods.methods(),
+        methods.COMBINED,
+    }
+    # Nothing is chosen by test images.
+    held_back = {run.use for run in plan if run.method == 'mutualnet'}
+    assert held_back == {'', 'search'}
+
+
+@pytest.mark.parametrize('best', [0.01, 0.1, 1.0])
+def test_rates_go_on_beyond_the_end(planned, best):
+    """The best of the first three has neighbours on both sides in the end."""
+    study, _ = planned(lambda run: 50 - 10 * abs(np.log10(run.rate / best)))
+    assert study.best_rate('cifar10', 'usnet') == best
+    rates = [run.rate for run in study.search_runs('cifar10', 'usnet')]
+    assert min(rates) < best < max(rates)
+
+
+def test_combination(modules, planned):
+    """Of what helped on both data sets together; the better of two rivals."""
+    methods = modules[1]
+    gains = dict(start=1, next=2, label=-3, alpha=-1, ema=1, weights=-1)
+
+    def accuracy(run):
+        name = run.method.split('-')[-1]
+        factor = -0.5 if run.data == 'cifar10' else 1
+        return 50 + factor * gains.get(name, 0)
+
+    study, plan = planned(accuracy)
+    assert study.combination() == dict(start=0.5, **methods.OPTIONS['next'])
+    assert methods.COMBINED in {run.method for run in plan}
+
+
+def test_report(modules, planned, tmp_path, monkeypatch):
+    """Means, gains over networks alone of the same seed, and the records."""
+    _, methods, study, report = modules
+
+    def accuracy(run):
+        return 60 + run.seed + run.method.startswith('mutualnet') * 2
+
+    made, plan = planned(accuracy)
+    monkeypatch.setattr(
+        report.ClaimReport,
+        '_count_macs',
+        lambda self: {
+            subnet: int(1e6 * subnet.width * subnet.resolution)
+            for method in made.methods.values()
+            for subnet in method.subnets
+        },
+    )
+    report.ClaimReport(made).write(tmp_path)
+    text = (tmp_path / 'tables.md').read_text()
+    lines = [line for line in text.splitlines() if '| mutualnet |' in line]
+    assert '63.0 ± 1.0' in lines[0] and '+2.0 ± 0.0' in lines[2]
+    assert (tmp_path / 'cifar10.png').stat().st_size > 10000
+    again = study.ClaimStudy(made.images, tmp_path, tmp_path / 'records.csv')
+    run = next(run for run in plan if run.method == 'usnet' and not run.use)
+    assert again.result(run) == made.result(run)
+
+
+def test_interval(modules):
+    """By hand: t of 2 degrees of freedom is 4.303."""
+    interval = modules[3].interval
+    assert interval([1.0, 2.0, 3.0]) == f'+2.0 ± {4.303 / 3**0.5:.1f}'
+    assert interval([-1.0]) == '-1.0 (n=1)' and interval([]) == '-'
+
+
+def test_teacher(modules, tmp_path):
+    """Labels are half of the teacher's, and the loss what that says."""
+    images, methods, study, _ = modules
+    settings = methods.methods()[methods.alone(methods.GRID[0])]
+    config = study.model(settings.mutual, [100.0], [50.0], is_soft=True)
+    teacher = MODELS.build(config).eval()
+    torch.save(teacher.state_dict(), tmp_path / 'weights.pt')
+    add = images.AddTeacher(config, str(tmp_path / 'weights.pt'))
+    x = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
+    labels = torch.tensor([3, 1, 4, 1])
+    found = add(dict(images=x, labels=labels))
+    with torch.no_grad():
+        said = teacher((x.float() - 100) / 50).softmax(1)
+    expected = said / 2
+    expected[range(4), labels] += 0.5
+    torch.testing.assert_close(found['scores'], expected)
+    batch = images.PackBatch()(found)
+    pupil = MODELS.build(config).train()
+    data = pupil.data_preprocessor(batch, training=True)
+    loss = pupil.loss(data['inputs'], data['data_samples'])['full/loss']
+    logits = MODELS.build(config).train()
+    logits.load_state_dict(pupil.state_dict())
+    scores = logits(data['inputs']).log_softmax(1)
+    by_hand = -(expected * scores).sum(1).mean()
+    torch.testing.assert_close(loss, by_hand.detach())
 
 
 def test_a_run(modules, file, tmp_path):
     """Trained in earnest, tested by both kinds of statistics."""
-    _, methods, study = modules
+    _, methods, study, _ = modules
     done = study.ClaimStudy({'cifar10': file}, tmp_path)
     run = methods.Run('cifar10', 'mutualnet', 0.1, 2, 0)
     assert done.result(run) is None
@@ -163,7 +288,7 @@ def test_a_run(modules, file, tmp_path):
 
 def test_options_can_be_built(modules):
     """None of them is misspelt, or does not go with the network."""
-    _, methods, study = modules
+    _, methods, study, _ = modules
     for name, method in methods.methods().items():
-        model = MODELS.build(study._model(method.mutual, 0, [0.0], [1.0]))
+        model = MODELS.build(study.model(method.mutual, [0.0], [1.0]))
         assert list(model.sampler.choose(map(str, method.subnets))), name

@@ -1,0 +1,234 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""Tables and figures of the claim, from the runs that are finished."""
+
+import statistics
+from pathlib import Path
+from typing import Dict, List, Mapping, Sequence
+
+from claim_methods import (
+    COMBINED,
+    EPOCHS,
+    GRID,
+    OPTIONS,
+    Run,
+    alone,
+    distilled,
+    lengths,
+)
+from claim_records import write_records
+from claim_study import KINDS, ClaimStudy
+from matplotlib.figure import Figure
+from mmengine.registry import MODELS, init_default_scope
+from report_tables import markdown_table, mean_std, spread
+from scipy.stats import t
+
+from mutualnet_mm import Subnet
+from mutualnet_mm.apis import count_macs
+
+Scores = Dict[int, float]
+"""Accuracy in percent by seed."""
+
+
+class ClaimReport:
+    """What the study has found so far.
+
+    Args:
+        study (ClaimStudy): Its finished runs are read.
+    """
+
+    def __init__(self, study: ClaimStudy) -> None:
+        self.study = study
+        self.runs: Dict[str, Run] = {
+            str(run): run for run in study.planned() if run is not None
+        }
+        self.macs = self._count_macs()
+
+    def _count_macs(self) -> Mapping[Subnet, int]:
+        init_default_scope('mmpretrain')
+        data = next(iter(self.study.images))
+        run = Run(data, 'mutualnet', 0.1, EPOCHS, 0)
+        model = MODELS.build(self.study.config(run, self.study.out).model)
+        subnets = {s for m in self.study.methods.values() for s in m.subnets}
+        return {s: count_macs(model, s) for s in subnets}
+
+    def scores(
+        self, data: str, method: str, epochs: int, subnet: Subnet, kind: str
+    ) -> Scores:
+        """Accuracies of the seeds that are finished."""
+        found = {}
+        for run in self.runs.values():
+            if (run.data, run.method, run.epochs, run.use) == (
+                *(data, method, epochs),
+                '',
+            ):
+                result = self.study.result(run)
+                if result and subnet in result[kind]:
+                    found[run.seed] = result[kind][subnet]
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write ``tables.md``, ``records.csv`` and a figure for each data."""
+        finished = {
+            name: self.study.result(r) for name, r in self.runs.items()
+        }
+        write_records(
+            folder / 'records.csv',
+            ((name, found) for name, found in finished.items() if found),
+        )
+        parts = []
+        for data in self.study.images:
+            parts += [f'## {data}', *self._tables(data)]
+            self._draw(data, folder / f'{data}.png')
+        (folder / 'tables.md').write_text('\n\n'.join(parts) + '\n')
+
+    def _tables(self, data: str) -> List[str]:
+        found = []
+        for kind in KINDS:
+            found += [
+                f'### At every budget, statistics `{kind}`',
+                self._budgets(data, kind),
+            ]
+        found += [
+            '### Against networks trained alone at equal cost, `tested`',
+            self._gains(data, 'tested'),
+            '### The full network, by the length of training',
+            self._trend(data),
+            '### Learning rates, by images held back',
+            self._rates(data),
+            '### What the combination was chosen by',
+            self._choice(data),
+        ]
+        return found
+
+    def _lines(self) -> List[tuple]:
+        """Name, method of each subnet, and epochs, of the lines of a table."""
+        single = lengths(alone(GRID[0]))
+        together = [
+            *('mutualnet', 'usnet', 'usnet-multiscale', 'mutualnet-0.9'),
+            *(f'mutualnet-{name}' for name in OPTIONS),
+            COMBINED,
+        ]
+        return [
+            ('each alone', alone, single[0]),
+            ('each alone, equal cost', alone, single[1]),
+            ('each alone, equal cost, distilled', distilled, single[1]),
+            *((name, lambda _, n=name: n, EPOCHS) for name in together),
+        ]
+
+    def _budgets(self, data: str, kind: str) -> str:
+        rows = [
+            ['method', *map(str, GRID)],
+            ['MMACs', *(f'{self.macs[s] / 1e6:.2f}' for s in GRID)],
+        ]
+        for name, method, epochs in self._lines():
+            cells = [
+                mean_std(
+                    [*self.scores(data, method(s), epochs, s, kind).values()]
+                )
+                for s in GRID
+            ]
+            if any(cell != '-' for cell in cells):
+                rows.append([name, *cells])
+        return markdown_table(rows)
+
+    def _gains(self, data: str, kind: str) -> str:
+        """Differences of the same seeds, with intervals of 95 percent."""
+        equal = lengths(alone(GRID[0]))[1]
+        rows = [['method', *map(str, GRID)]]
+        for name, method, epochs in self._lines():
+            if (name, epochs) == ('each alone, equal cost', equal):
+                continue
+            cells = []
+            for subnet in GRID:
+                base = self.scores(data, alone(subnet), equal, subnet, kind)
+                own = self.scores(data, method(subnet), epochs, subnet, kind)
+                gains = [
+                    own[seed] - base[seed] for seed in own if seed in base
+                ]
+                cells.append(interval(gains))
+            if any(cell != '-' for cell in cells):
+                rows.append([name, *cells])
+        return markdown_table(rows)
+
+    def _trend(self, data: str) -> str:
+        full = GRID[0]
+        rows = [['epochs', 'statistics', 'alone', 'mutualnet', 'gap']]
+        every = {*lengths(alone(full)), *lengths('mutualnet')}
+        for epochs in sorted(every):
+            for kind in KINDS:
+                base, own = (
+                    self.scores(data, method, epochs, full, kind)
+                    for method in (alone(full), 'mutualnet')
+                )
+                gaps = [own[seed] - base[seed] for seed in own if seed in base]
+                cells = [mean_std([*base.values()]), mean_std([*own.values()])]
+                if gaps:
+                    rows.append([str(epochs), kind, *cells, interval(gaps)])
+        return markdown_table(rows)
+
+    def _rates(self, data: str) -> str:
+        rows = [['method', 'rate', 'tried']]
+        for method, settings in self.study.methods.items():
+            rate = self.study.best_rate(data, method)
+            if not settings.like and rate is not None:
+                runs = self.study.search_runs(data, method)
+                tried = ', '.join(
+                    f'{run.rate}: {self.study.score(run):.1f}' for run in runs
+                )
+                rows.append([method, str(rate), tried])
+        return markdown_table(rows)
+
+    def _choice(self, data: str) -> str:
+        rows = [['method', 'mean accuracy on images held back']]
+        for name, run in self.study.choice_runs(data).items():
+            score = run and self.study.score(run)
+            if score is not None:
+                rows.append([name, f'{score:.1f}'])
+        rows.append(['chosen', str(self.study.combination() or '-')])
+        return markdown_table(rows)
+
+    def _draw(self, data: str, path: Path) -> None:
+        figure = Figure(figsize=(7, 5), layout='constrained')
+        axes = figure.add_subplot()
+        for name, method, epochs in self._lines():
+            if name.split('-')[-1] in OPTIONS:
+                continue
+            scores = {
+                s: [
+                    *self.scores(data, method(s), epochs, s, 'tested').values()
+                ]
+                for s in GRID
+            }
+            shown = [s for s in reversed(GRID) if scores[s]]
+            if len(shown) < 2:
+                continue
+            style = 'k*--' if method is alone else 'o-'
+            axes.errorbar(
+                [self.macs[s] / 1e6 for s in shown],
+                [statistics.mean(scores[s]) for s in shown],
+                [spread(scores[s]) for s in shown],
+                fmt=style,
+                alpha=0.5 if epochs == EPOCHS and method is alone else 1,
+                capsize=2,
+                label=name,
+            )
+        axes.set(
+            xlabel='multiply-accumulates [M]',
+            ylabel='top-1 accuracy [%], mean and standard deviation',
+            xscale='log',
+            title=f'{data}, statistics of the test pipeline for all',
+        )
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(path, dpi=120)
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean with half of the 95 percent interval of Student's t."""
+    if not values:
+        return '-'
+    mean, number = statistics.mean(values), len(values)
+    if number == 1:
+        return f'{mean:+.1f} (n=1)'
+    half = t.ppf(0.975, number - 1) * spread(values) / number**0.5
+    return f'{mean:+.1f} ± {half:.1f}'

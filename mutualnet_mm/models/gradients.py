@@ -12,11 +12,13 @@ loss.
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Callable, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor
+
+from ..slimmable.leaves import Leaves, take_all
 
 
 class GradientSum:
@@ -26,23 +28,34 @@ class GradientSum:
     gradient scaler only acts on the final backward. So losses are scaled
     here by what that backward last brought in, ``GradScaler``'s own scale:
     it grows and shrinks for both.
+
+    Attributes:
+        leaves (Leaves): Parts of parameters that the next loss is also
+            differentiated with regard to.
     """
 
     def __init__(self) -> None:
         self._scale = 2.0**16  # GradScaler's initial scale
         self._parameters: List[Tensor] = []
-        self._gradients: List[Optional[Tensor]] = []
+        self._gradients: List[Any] = []  # tensors, or None
+        self._places: Dict[int, int] = {}  # of parameters, by their ids
+        self._owned: Set[int] = set()  # gradients that nothing else shares
         self._is_half = False
+        self.leaves = Leaves()
 
     def start(self, parameters: Sequence[Tensor]) -> None:
         """Forget the last step; what needs no gradient is left out."""
+        self.drop()
         self._parameters = [p for p in parameters if p.requires_grad]
         self._gradients = [None] * len(self._parameters)
+        self._places = {id(p): i for i, p in enumerate(self._parameters)}
         self._is_half = _is_half()
 
     def drop(self) -> None:
         """Free the gradients of a step that failed or was handed over."""
         self._parameters, self._gradients = [], []
+        self._owned.clear()
+        self.leaves = Leaves()
 
     def add(self, loss: Tensor) -> None:
         """Differentiate ``loss`` now and free its graph."""
@@ -51,16 +64,32 @@ class GradientSum:
         with torch.autocast(loss.device.type, enabled=False), _no_hooks(
             self._parameters
         ):
+            parts = self.leaves.take()
             gradients = torch.autograd.grad(
                 loss * self._scale if self._is_half else loss,
-                self._parameters,
+                [*self._parameters, *(leaf for *_, leaf in parts)],
                 allow_unused=True,
             )
-        for i, new in enumerate(gradients):
+        for i, new in enumerate(gradients[: len(self._parameters)]):
             if new is not None:
                 old = self._gradients[i]
                 # Not in place: two parameters may share one gradient tensor.
                 self._gradients[i] = new if old is None else old + new
+        self._add_parts(parts, gradients[len(self._parameters) :])
+
+    def _add_parts(self, parts: List[Any], gradients: Sequence[Any]) -> None:
+        for (parameter, ranges, _), new in zip(parts, gradients):
+            if new is not None:
+                take_all(self._own(parameter), ranges).add_(new)
+
+    def _own(self, parameter: Tensor) -> Tensor:
+        """The gradient of a parameter, as a tensor that nothing shares."""
+        i = self._places[id(parameter)]
+        if i not in self._owned:
+            old, own = self._gradients[i], torch.zeros_like(parameter)
+            self._gradients[i] = own if old is None else own.copy_(old)
+            self._owned.add(i)
+        return self._gradients[i]
 
     def as_loss(self, value: Tensor) -> Tensor:
         """Return ``value`` as a scalar whose backward gives the sum.

@@ -291,6 +291,7 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
             stack.enter_context(self.activate(subnet, track_stats=is_full))
             stack.enter_context(non_reentrant_checkpointing())
             if not is_full:
+                self.slim_state.leaves = self._gradients.leaves
                 stack.enter_context(unchanged_heads(self))
                 if self.learning.regularize == 'full':
                     stack.enter_context(unregularized(self))

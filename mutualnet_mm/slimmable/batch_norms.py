@@ -12,7 +12,7 @@ from ..errors import UsageError
 from .channels import Ranges, channel_index
 from .moments import pooled_over_ranks, values_per_channel
 from .ranks import world_size
-from .slim_layer import SlimLayer, taken
+from .slim_layer import SlimLayer
 
 
 class SlimBatchNorm(SlimLayer):
@@ -90,8 +90,8 @@ class SlimBatchNorm(SlimLayer):
         """The running mean and variance of an input's channels."""
         columns = self.columns(inputs)
         return (
-            taken(self.running_mean, columns),
-            taken(self.running_var, columns),
+            self.part(self.running_mean, columns),
+            self.part(self.running_var, columns),
         )
 
     def set_channels(self, inputs: int, outputs: int) -> None:
@@ -152,7 +152,7 @@ class SlimBatchNorm(SlimLayer):
         self, inputs: int
     ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
         columns = self.columns(inputs)
-        return taken(self.weight, columns), taken(self.bias, columns)
+        return self.part(self.weight, columns), self.part(self.bias, columns)
 
 
 class SlimBatchNorm1d(SlimBatchNorm, nn.BatchNorm1d, _BatchNorm):
@@ -217,15 +217,15 @@ class _ActiveChannels:
     """
 
     def __init__(
-        self, layer: nn.Module, columns: Ranges, tracked: bool = True
+        self, layer: SlimLayer, columns: Ranges, tracked: bool = True
     ) -> None:
         self._layer, self._columns = layer, columns
-        self.weight = taken(layer.weight, columns)
-        self.bias = taken(layer.bias, columns)
+        self.weight = layer.part(layer.weight, columns)
+        self.bias = layer.part(layer.bias, columns)
         self.running_mean = self.running_var = None
         if tracked:
-            self.running_mean = taken(layer.running_mean, columns)
-            self.running_var = taken(layer.running_var, columns)
+            self.running_mean = layer.part(layer.running_mean, columns)
+            self.running_var = layer.part(layer.running_var, columns)
         else:
             self.track_running_stats = False
 

@@ -20,8 +20,8 @@ from typing import Any, Dict, List, Optional
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .channels import Ranges, take
-from .slim_layer import SlimLayer, check_groups, taken, zero_except
+from .channels import Ranges
+from .slim_layer import SlimLayer, check_groups, zero_except
 
 
 class _SlimConv(SlimLayer):
@@ -80,12 +80,15 @@ class _SlimConv(SlimLayer):
     def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
         """Weight and bias, see :meth:`SlimLayer.narrowed`."""
         rows = self.output_ranges(inputs, self.out_channels)
-        weight = take(self.weight, rows)
+        ranges = [rows]
         if self.groups == 1:
-            weight = take(weight, self.columns(inputs), 1)
+            ranges.append(self.columns(inputs))
         elif not self.drops_groups:
-            weight = weight.narrow(1, 0, inputs // self.groups)
-        return dict(weight=weight, bias=taken(self.bias, rows))
+            ranges.append(((0, inputs // self.groups),))
+        return dict(
+            weight=self.part(self.weight, *ranges),
+            bias=self.part(self.bias, rows),
+        )
 
     def _rows_of_groups(self, columns: Ranges) -> Ranges:
         width = self.input_multiple
@@ -156,8 +159,10 @@ class SlimLinear(SlimLayer, nn.Linear):
     def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
         """Weight and bias, see :meth:`SlimLayer.narrowed`."""
         rows = self.rows(self.out_features)
-        weight = take(take(self.weight, rows), self.columns(inputs), 1)
-        return dict(weight=weight, bias=taken(self.bias, rows))
+        return dict(
+            weight=self.part(self.weight, rows, self.columns(inputs)),
+            bias=self.part(self.bias, rows),
+        )
 
     def set_channels(self, inputs: int, outputs: int) -> None:
         """See :meth:`SlimLayer.set_channels`."""

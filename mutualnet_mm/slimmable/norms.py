@@ -13,7 +13,6 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from .slim_layer import (
     SlimLayer,
     check_groups,
-    taken,
 )
 
 
@@ -36,7 +35,7 @@ class PerChannel(SlimLayer):
         return {
             name: vector
             if vector is None or vector.numel() == 1
-            else taken(vector, columns)
+            else self.part(vector, columns)
             for name, vector in vectors.items()
         }
 

@@ -27,6 +27,7 @@ from .channels import (
     count,
     take,
 )
+from .leaves import take_all
 from .state import SlimState
 
 
@@ -252,6 +253,35 @@ class SlimLayer(nn.Module):
             )
         return ranges
 
+    def part(
+        self, tensor: Optional[Tensor], *ranges: Ranges
+    ) -> Optional[Tensor]:
+        """Take ``ranges`` along the first axes of a parameter or buffer.
+
+        Where subnets are trained it may be a leaf (:mod:`.leaves`).
+
+        Returns:
+            Tensor: A view, a copy, or the tensor itself if that is all of it;
+            None of what is missing, such as a bias.
+        """
+        if tensor is None:
+            return None
+        neighbours = all(len(kept) == 1 for kept in ranges)
+        if neighbours and all(
+            kept[0] == (0, size) for kept, size in zip(ranges, tensor.shape)
+        ):
+            return tensor
+        leaves = self.slim_state.leaves
+        if (
+            leaves is not None
+            and neighbours
+            and tensor.requires_grad
+            and tensor.is_leaf
+            and torch.is_grad_enabled()
+        ):
+            return leaves.make(tensor, ranges)
+        return take_all(tensor, ranges)
+
     def rows(self, channels: int) -> Ranges:
         """Places of the active output channels among ``channels`` built."""
         if self.slim_outputs is None or self.is_widest:
@@ -296,13 +326,6 @@ def active_outputs(convolution: Any) -> int:
     if isinstance(convolution, SlimLayer):
         return convolution.active_out(channels)
     return channels
-
-
-def taken(
-    vector: Optional[Tensor], ranges: Ranges, dim: int = 0
-) -> Optional[Tensor]:
-    """:func:`~.channels.take` of what may be missing, such as a bias."""
-    return None if vector is None else take(vector, ranges, dim)
 
 
 def check_groups(columns: Ranges, width: int) -> None:

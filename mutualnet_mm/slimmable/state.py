@@ -9,6 +9,7 @@ from torch import nn
 
 from ..errors import ConfigError
 from .channels import check_rounding
+from .leaves import Leaves
 
 
 @dataclass
@@ -34,6 +35,8 @@ class SlimState:
 
     Attributes:
         width (float): Active width, ``max_width`` at first.
+        leaves (Leaves, optional): Set while a subnet is trained, for parts of
+            parameters to be leaves of its graph. None otherwise.
     """
 
     max_width: float = 1.0
@@ -43,6 +46,7 @@ class SlimState:
     track_stats: bool = True
     running_stats: bool = True
     width: float = field(init=False)
+    leaves: Optional[Leaves] = field(default=None, init=False, compare=False)
 
     def __post_init__(self) -> None:
         check_rounding(self.rounding)

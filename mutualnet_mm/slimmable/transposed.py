@@ -5,9 +5,9 @@ from typing import Any, Dict, Optional
 
 from torch import Tensor, nn
 
-from .channels import count, take
+from .channels import count
 from .layers import _SlimConv
-from .slim_layer import SlimLayer, taken, zero_except
+from .slim_layer import SlimLayer, zero_except
 
 
 class _SlimConvTranspose(_SlimConv):
@@ -22,12 +22,15 @@ class _SlimConvTranspose(_SlimConv):
     def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
         """Weight and bias, see :meth:`SlimLayer.narrowed`."""
         rows = self.output_ranges(inputs, self.out_channels)
-        weight = take(self.weight, self.columns(inputs))
+        ranges = [self.columns(inputs)]
         if self.groups == 1:
-            weight = take(weight, rows, 1)
+            ranges.append(rows)
         elif not self.drops_groups:
-            weight = weight.narrow(1, 0, count(rows) // self.groups)
-        return dict(weight=weight, bias=taken(self.bias, rows))
+            ranges.append(((0, count(rows) // self.groups),))
+        return dict(
+            weight=self.part(self.weight, *ranges),
+            bias=self.part(self.bias, rows),
+        )
 
     def blind(self, inputs: int) -> None:
         """Zero what meets all other inputs."""

@@ -92,6 +92,66 @@ def test_parameters_that_share_one_gradient_tensor():
     assert a.grad.tolist() == [3, 5] and b.grad.tolist() == [2, 4]
 
 
+def leaves_of(weight, factors):
+    """Gradients of a joint graph of slices, and of leaves in its place."""
+    rows, columns = ((0, 2),), ((1, 3),)
+
+    def losses(part):
+        yield (weight.cos() * 2).sum()
+        for factor in factors:
+            yield (part(rows, columns) ** 2 * factor).sum()
+        yield weight[:1].sum()
+
+    total = sum(losses(lambda rows, columns: weight[0:2, 1:3]))
+    expected = torch.autograd.grad(total, [weight])[0]
+    collected = GradientSum()
+    collected.start([weight])
+    for loss in losses(lambda *ranges: collected.leaves.make(weight, ranges)):
+        collected.add(loss)
+    collected.as_loss(total.detach()).backward()
+    return weight.grad, expected
+
+
+@pytest.mark.parametrize(
+    'memory_format', [torch.contiguous_format, torch.channels_last]
+)
+def test_leaves_equal_slices(memory_format):
+    """Several losses add to one part, whatever the weight's strides are."""
+    weight = torch.randn(4, 3, 2, 2, dtype=torch.double)
+    weight = nn.Parameter(weight.to(memory_format=memory_format))
+    found, expected = leaves_of(weight, factors=[1.0, 3.0])
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-15)
+
+
+def test_several_leaves_of_one_pass():
+    """A layer that is run twice, and a part that no loss reaches."""
+    weight = nn.Parameter(torch.randn(4, dtype=torch.double))
+    other = nn.Parameter(torch.randn(4, dtype=torch.double))
+    collected = GradientSum()
+    collected.start([weight, other])
+    make = collected.leaves.make
+    parts = [make(weight, (((0, end),),)) for end in (2, 3)]
+    make(other, (((0, 2),),))
+    collected.add(parts[0].sum() * 2 + (parts[1] ** 2).sum() + weight[3])
+    collected.as_loss(torch.zeros(())).backward()
+    with torch.no_grad():
+        expected = 2 * weight + torch.tensor([2.0, 2.0, 0.0, 0.0])
+        expected[3] = 1
+    torch.testing.assert_close(weight.grad, expected)
+    assert other.grad is None
+
+
+def test_leaves_spare_tensors_that_losses_share():
+    """What is added to one parameter does not show in another."""
+    a, b = (nn.Parameter(torch.ones(4)) for _ in range(2))
+    collected = GradientSum()
+    collected.start([a, b])
+    collected.add((a + b).sum())  # one gradient for both
+    collected.add(collected.leaves.make(a, (((0, 2),),)).sum())
+    collected.as_loss(torch.zeros(())).backward()
+    assert a.grad.tolist() == [2, 2, 1, 1] and b.grad.tolist() == [1] * 4
+
+
 def test_second_backward_raises():
     net = make_net()
     handed = run_sum(net.parameters(), losses_of(net))

@@ -7,7 +7,6 @@ from mmcv.cnn.bricks import wrappers
 from torch import Tensor
 
 from ...slimmable import SlimConv2d, SlimLayer, register_layer, trust_forward
-from ...slimmable.slim_layer import taken
 
 # MMCV's subclasses only work around PyTorch releases before 1.4.
 for _wrapper in (
@@ -51,8 +50,8 @@ class SlimConvAWS2d(SlimConvWS2d):
         rows = self.output_ranges(inputs, self.out_channels)
         return dict(
             super().narrowed(inputs),
-            weight_gamma=taken(self.weight_gamma, rows),
-            weight_beta=taken(self.weight_beta, rows),
+            weight_gamma=self.part(self.weight_gamma, rows),
+            weight_beta=self.part(self.weight_beta, rows),
         )
 
 

@@ -57,20 +57,21 @@ SPREAD = dict(
     mmdet=[
         'atss/atss_r50_fpn_1x_coco.py',
         'detr/detr_r50_8xb2-150e_coco.py',
+        'efficientnet/retinanet_effb3_fpn_8xb4-crop896-1x_coco.py',
         'gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py',
         'hrnet/faster-rcnn_hrnetv2p-w18-1x_coco.py',
         'retinanet/retinanet_r50_fpn_8xb8-amp-lsj-200e_coco.py',
         'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
-        'ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py',
         'yolox/yolox_tiny_8xb8-300e_coco.py',
     ],
     mmaction=[
+        'recognition/csn/ircsn_ig65m-pretrained-r50-bnfrozen_8xb12-32x2x1-58e_'
+        'kinetics400-rgb.py',
         'recognition/r2plus1d/r2plus1d_r34_8xb8-8x8x1-180e_kinetics400-rgb.py',
         'recognition/slowfast/'
         'slowfast_r50_8xb8-4x16x1-256e_kinetics400-rgb.py',
         'recognition/tsn/'
         'tsn_imagenet-pretrained-r50_8xb32-1x1x3-100e_kinetics400-rgb.py',
-        'recognition/x3d/x3d_s_13x6x1_facebook-kinetics400-rgb.py',
         'skeleton/posec3d/slowonly_r50_8xb16-u48-240e_ntu60-xsub-keypoint.py',
     ],
 )

@@ -11,7 +11,7 @@ from .teachers import AveragedTeacher, Teacher
 from .trained_teacher import TrainedTeacher
 
 _OF_KL = ('teacher', 'divergence', 'label_weight')
-OPTIONS = (*_OF_KL, 'weights', 'regularize')
+OPTIONS = (*_OF_KL, 'weights', 'regularize', 'distill')
 """Settings of ``mutual`` that are read here, beside ``supervision``."""
 
 
@@ -39,6 +39,9 @@ class Learning:
         regularize (str): Which networks learn with dropout, drop path and
             smoothed labels, ``'all'`` or ``'full'``, the full one alone.
             Defaults to ``'all'``.
+        distill (float): Weight of the distance of a detector's maps from the
+            full network's, see :mod:`.feature_maps`, in the loss of a subnet,
+            beside that on labels. Defaults to 0.
 
     Raises:
         ConfigError: Names the setting that is wrong.
@@ -49,6 +52,7 @@ class Learning:
     label_weight: float = 0.0
     weights: Union[str, Mapping[str, float], None] = None
     regularize: str = 'all'
+    distill: float = 0.0
 
     @classmethod
     def read(cls, mutual: Mapping[str, Any]) -> 'Learning':
@@ -62,11 +66,12 @@ class Learning:
             raise ConfigError(
                 f"mutual.divergence={self.divergence!r}: use 'kl' or 'alpha'"
             )
-        if not is_number(self.label_weight) or self.label_weight < 0:
-            raise ConfigError(
-                f'mutual.label_weight={self.label_weight!r}: use a number '
-                'from 0'
-            )
+        for name in ('label_weight', 'distill'):
+            weight = getattr(self, name)
+            if not is_number(weight) or weight < 0:
+                raise ConfigError(
+                    f'mutual.{name}={weight!r}: use a number from 0'
+                )
         if self.regularize not in ('all', 'full'):
             raise ConfigError(
                 f"mutual.regularize={self.regularize!r}: use 'all' or 'full'"

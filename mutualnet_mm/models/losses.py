@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _MAX_RATIO = 5.0
+_EPSILON = 1e-5  # as of batch norms
 
 
 def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
@@ -50,6 +51,30 @@ def alpha_divergence(logits: Tensor, teacher: Tensor) -> Tensor:
     slope = (weighted * log_q).sum(1)  # only its gradient counts
     other = value + slope - slope.detach()
     return torch.where(value > kl, other, kl).sum() / len(logits)
+
+
+def correlation_distance(maps: Tensor, teacher: Tensor) -> Tensor:
+    """1 - r, Pearson's correlation with the teacher, mean over channels.
+
+    PKD: half of the squared distance of maps whose channels have a mean of 0
+    and a variance of 1, over all places of all images. Scales and offsets of
+    channels do not count.
+
+    Args:
+        maps (Tensor): Of the student, ``(N, C, height, width)``.
+        teacher (Tensor): Maps of the teacher, of the same shape.
+    """
+    single = torch.promote_types(maps.dtype, torch.float)
+    pair = (_standardised(m.to(single)) for m in (maps, teacher))
+    return F.mse_loss(*pair) / 2
+
+
+def _standardised(maps: Tensor) -> Tensor:
+    variance, mean = torch.var_mean(
+        maps, (0, 2, 3), correction=0, keepdim=True
+    )
+    # Not by the deviation: its gradient is infinite where it is zero.
+    return (maps - mean) * (variance + _EPSILON).rsqrt()
 
 
 def log_key(key: str) -> str:

@@ -3,7 +3,7 @@
 
 import logging
 from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -19,6 +19,7 @@ from ..slimmable import (
 from ..slimmable.ranks import agree
 from ..slimmable.verify import already_verified
 from ..subnet import Subnet
+from .feature_maps import check_maps, taken_maps
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_heads
 from .layer_checks import check_frozen, check_layers
@@ -90,6 +91,8 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
         self._register_state_dict_hook(save_widths)
         self._register_state_dict_hook(save_teacher)
         check_sizes(self)
+        if self.learning.distill:
+            check_maps(self)
 
     def _refuse_frozen_batch_norm(self) -> None:
         mode = self.training
@@ -230,6 +233,7 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
         subnets, weights = self._plan_step()
         self._loaded_widths = None
         aim: Optional[Sequence[Tensor]] = None
+        full_maps: Any = None
         if self._teacher is not None:
             self._teacher.follow(self, self._steps.step)
             if len(subnets) > 1:
@@ -238,19 +242,23 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
                 )
         for tag, subnet in subnets.items():
             is_full = tag == 'full'
-            with self._one_pass(subnet, is_full) as outputs:
-                losses = super().loss(
-                    *self.task.resize(
-                        self, inputs, data_samples, subnet, with_truth=True
-                    ),
-                    **kwargs,
+            with self._one_pass(subnet, is_full) as (outputs, maps):
+                batch = self.task.resize(
+                    self, inputs, data_samples, subnet, with_truth=True
                 )
+                losses = super().loss(*batch, **kwargs)
                 if self.supervision == 'kl':
                     prediction = class_scores(outputs, self.task.head(self))
                     if not is_full:
                         losses = self._distilled(prediction, aim, losses)
                     if aim is None or self.learning.teacher == 'next':
                         aim = [score.detach() for score in prediction]
+                if self.learning.distill and is_full:
+                    full_maps = taken_maps(maps, *batch).detached()
+                elif self.learning.distill:
+                    distance = taken_maps(maps, *batch).distance(full_maps)
+                    distance = distance * self.learning.distill
+                    losses = dict(losses, loss_distill=distance)
                 total, _ = self.parse_losses(losses)
                 gradients.add(total * weights[tag])
             totals[tag] = total.detach()
@@ -285,8 +293,8 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
     @contextmanager
     def _one_pass(
         self, subnet: Subnet, is_full: bool
-    ) -> Iterator[Sequence[Any]]:
-        """Run as a subnet of a step; collect what its head returns."""
+    ) -> Iterator[Tuple[Sequence[Any], List[Any]]]:
+        """Run as a subnet of a step; collect predictions, and maps."""
         with ExitStack() as stack:
             stack.enter_context(self.activate(subnet, track_stats=is_full))
             stack.enter_context(non_reentrant_checkpointing())
@@ -295,11 +303,15 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
                 stack.enter_context(unchanged_heads(self))
                 if self.learning.regularize == 'full':
                     stack.enter_context(unregularized(self))
-            yield (
-                stack.enter_context(outputs_of(self.task.head(self)))
-                if self.supervision == 'kl'
-                else ()
-            )
+            outputs: Sequence[Any] = ()
+            maps: List[Any] = []
+            if self.supervision == 'kl':
+                head = self.task.head(self)
+                outputs = stack.enter_context(outputs_of(head))
+            if self.learning.distill:
+                maker = self.task.map_maker(self)
+                maps = stack.enter_context(outputs_of(maker))
+            yield outputs, maps
 
     def _distilled(
         self,

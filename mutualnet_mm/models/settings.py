@@ -59,6 +59,8 @@ class MutualSettings:
       ``'alpha'``. Defaults to ``'kl'``.
     - regularize (str): Which networks learn with dropout, drop path and
       smoothed labels, ``'all'`` or ``'full'``. Defaults to ``'all'``.
+    - distill (float): Weight of the distance of a detector's maps from the
+      full network's in the loss of a subnet. Defaults to 0.
     - weights (str or dict): Weights of the subnets' losses, see
       :class:`~.learning.Learning`.
     """

@@ -95,7 +95,7 @@ def build(job):
 
 @pytest.fixture
 def detection_job(detector_config, build_detector, load_batch):
-    config = detector_config()
+    config = detector_config(dict(distill=2.0))
     # Stock Mask R-CNN leaves no parameter out, whatever a batch holds.
     return dict(
         scope='mmdet',

@@ -31,7 +31,8 @@ class Task:
     - what it is: :attr:`takes_frames`, :attr:`cost_includes_head`,
       :attr:`predicts_one_by_one`, :attr:`channel_axis`, :attr:`input_axes`,
       :meth:`for_model`, :meth:`check_model`, :meth:`prepare`;
-    - learning: :meth:`head`, :meth:`downstream`, :meth:`check_truth`;
+    - learning: :meth:`head`, :meth:`map_maker`, :meth:`downstream`,
+      :meth:`check_truth`;
     - batches: :meth:`check_full`, :meth:`check_test`, :meth:`resize`;
     - running: :meth:`forward_batch_norms` (every batch norm, without labels),
       :meth:`forward_cost` (what a subnet's MACs are of),
@@ -139,6 +140,15 @@ class Task:
     def head(self, model: nn.Module) -> nn.Module:
         """Return the module whose output is the prediction for KL."""
         return model.head
+
+    def map_maker(self, model: nn.Module) -> Optional[nn.Module]:
+        """Return the module whose maps ``distill`` compares; None without.
+
+        It returns ``(N, C, height, width)``, or a list of such, one for each
+        level of a pyramid, and samples name the ``img_shape`` of each image.
+        """
+        del model
+        return None
 
     def downstream(self, model: nn.Module) -> Dict[str, nn.Module]:
         """Children that take the backbone's maps, one after the other.

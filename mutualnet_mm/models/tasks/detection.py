@@ -57,6 +57,10 @@ class DetectionTask(Task):
         del model
         return ('label',)
 
+    def map_maker(self, model: nn.Module) -> nn.Module:
+        """The neck, or the backbone where there is none."""
+        return model.neck if model.with_neck else model.backbone
+
     def check_truth(self, data_samples: Samples) -> None:
         """Refuse a training batch without ground truth."""
         if not data_samples or any(

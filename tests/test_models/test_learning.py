@@ -1,11 +1,11 @@
 """Options beyond the paper: each step equals separate narrow networks."""
 
 import copy
-from weakref import WeakSet
 
 import numpy as np
 import pytest
 import torch
+from living_graphs import left_behind
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from option_steps import (
@@ -179,13 +179,6 @@ def test_start_in_a_loop_of_ones_own(build_learner):
     assert ['min/total' in logged for logged in drawn] == [0, 0, 1, 1]
 
 
-class Saved:
-    """What a graph keeps for its backward."""
-
-    def __init__(self, tensor):
-        self.tensor = tensor.detach()  # or an output would keep its graph
-
-
 @pytest.mark.parametrize(
     'options',
     [
@@ -198,21 +191,7 @@ class Saved:
 )
 def test_no_two_graphs_live_at_once(build_learner, options):
     """Each pass begins when nothing is left of the one before."""
-    model, living, left = build_learner(**options), WeakSet(), []
-    activate = model.activate
-
-    def watched(*args, **kwargs):
-        left.append(len(living))
-        return activate(*args, **kwargs)
-
-    def keep(tensor):
-        saved = Saved(tensor)
-        living.add(saved)
-        return saved
-
-    model.activate = watched
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda s: s.tensor):
-        model.loss(images_of(), samples_of())
+    left = left_behind(build_learner(**options), images_of(), samples_of())
     passes = 5 if options.get('teacher') == 'ema' else 4
     assert left == [0] * passes
 

@@ -96,6 +96,9 @@ class SubnetSpace:
             full one and the largest.
         frames (Sequence[int], optional): The trained numbers of frames, the
             first is the full one and the largest. Defaults to None.
+        norm (str): Whether batch norms have one weight and bias for all
+            resolutions, ``'shared'``, or one for each, ``'per-resolution'``.
+            Defaults to ``'shared'``.
 
     Raises:
         ConfigError: If a value is out of place, or if both a range and a list
@@ -108,7 +111,13 @@ class SubnetSpace:
         resolution: Sequence[int] = (224,),
         frames: Optional[Sequence[int]] = None,
         widths: Optional[Sequence[float]] = None,
+        norm: str = 'shared',
     ) -> None:
+        if norm not in ('shared', 'per-resolution'):
+            raise ConfigError(
+                f"mutual.norm={norm!r}: use 'shared' or 'per-resolution'"
+            )
+        self.norm = norm
         if width_range is not None and widths is not None:
             raise ConfigError(
                 f'mutual.width_range={width_range!r} and mutual.widths='
@@ -149,8 +158,9 @@ class SubnetSpace:
         """Return ``subnet`` (parsed), refusing one that cannot be run well.
 
         Widths outside of the trained range and inputs larger than the full
-        one are refused. Resolutions *between* the trained ones pass: US-Net+
-        of the paper is evaluated there.
+        one are refused. Resolutions *between* the trained ones pass (US-Net+
+        of the paper is evaluated there), unless batch norms have parameters
+        for each of these alone.
 
         Raises:
             ConfigError: Names the subnet and the range.
@@ -165,6 +175,15 @@ class SubnetSpace:
             raise ConfigError(
                 f'subnet {subnet}: resolution {subnet.resolution} is above '
                 f'the full {self.full.resolution}'
+            )
+        if (
+            self.norm == 'per-resolution'
+            and subnet.resolution not in self.resolutions
+        ):
+            raise ConfigError(
+                f'subnet {subnet}: batch norms have a weight and a bias for '
+                'each trained resolution, '
+                f'{", ".join(map(str, self.resolutions))}, and for no other'
             )
         if (subnet.frames is None) != (self.frames is None):
             raise ConfigError(

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, UsageError
 from ..models import MutualLearningMixin
+from ..models.resolution_norms import stored_names
 from ..models.static import static_model
 from ..subnet import Subnet
 from .double import as_double, in_double
@@ -128,8 +129,11 @@ def used_parameters(
         name: torch.zeros(p.shape, dtype=torch.bool, device=p.device)
         for name, p in model.named_parameters()
     }
+    names = stored_names(model, Subnet.parse(subnet))
     for name, part in static_model(numbered, subnet).named_parameters():
-        masks[name].view(-1)[part.detach().flatten().long()] = True
+        masks[names.get(name, name)].view(-1)[
+            part.detach().flatten().long()
+        ] = True
     return masks
 
 

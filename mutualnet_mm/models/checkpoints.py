@@ -21,6 +21,7 @@ from mmengine.runner.checkpoint import (
 from torch import Tensor, nn
 
 from ..errors import UsageError, first_line
+from ..slimmable.private_affines import fill_private
 
 InitCfg = Union[dict, List[dict], None]
 # Of whole models, also as a parallel wrapper saves them.
@@ -201,6 +202,7 @@ def _fitted(model: nn.Module, weights: Mapping[str, Tensor]) -> dict:
     Transformers interpolate position embeddings of another size.
     """
     fitted = dict(weights)
+    fill_private(model, fitted)
     for name, module in model.named_modules():
         prefix = f'{name}.' if name else ''
         for hook in module._load_state_dict_pre_hooks.values():

@@ -26,6 +26,11 @@ from .layer_checks import check_frozen, check_layers
 from .losses import alpha_divergence, detached, divergence, log_key
 from .predictions import check_alike, class_scores, outputs_of
 from .regularization import check_regularized, unregularized
+from .resolution_norms import (
+    ResolutionNorms,
+    add_resolution_norms,
+    check_reducer,
+)
 from .settings import MutualSettings
 from .shared_width import share_width
 from .size_checks import check_sizes
@@ -36,7 +41,7 @@ from .trained_widths import TrainedWidths, save_widths
 from .wraps import find_class, mix, stock_arguments
 
 
-class MutualLearningMixin(TrainedWidths, KeepsTeacher):
+class MutualLearningMixin(TrainedWidths, KeepsTeacher, ResolutionNorms):
     """Trains the stock model that it is mixed into by mutual learning.
 
     ``loss()`` draws the subnets of the step, gets the stock model's loss of
@@ -76,6 +81,8 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
         self.learning = settings.learning
         self.learning.check(self.supervision, self.sampler)
         self.slim_state = share_width(self, settings.rounding)
+        if self.space.norm == 'per-resolution':
+            add_resolution_norms(self, self.sampler)
         if self.learning.regularize == 'full':
             check_regularized(
                 self,
@@ -210,6 +217,8 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
             self.task.check_truth(data_samples)
             self.task.check_channels(self, inputs)
             self.task.check_full(self, inputs, data_samples)
+            if self.space.norm == 'per-resolution':
+                check_reducer()
             if self.training:
                 source = 'or hooks that act after the build'
                 check_frozen(self, self.sampler, source)
@@ -231,7 +240,7 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher):
         logged: Dict[str, Any] = {}
         totals: Dict[str, Tensor] = {}
         subnets, weights = self._plan_step()
-        self._loaded_widths = None
+        self._loaded_widths = self._loaded_norms = None
         aim: Optional[Sequence[Tensor]] = None
         full_maps: Any = None
         if self._teacher is not None:

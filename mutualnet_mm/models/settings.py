@@ -10,7 +10,7 @@ from ..sampler import SubnetSampler
 from ..subnet import SubnetSpace
 from .learning import OPTIONS, Learning
 
-_SPACE = ('width_range', 'widths', 'resolution', 'frames')
+_SPACE = ('width_range', 'widths', 'resolution', 'frames', 'norm')
 _SAMPLER = (
     *('num_random', 'include_min', 'resolution_mode', 'seed'),
     *('single_subnet', 'stratified', 'start'),
@@ -61,6 +61,9 @@ class MutualSettings:
       smoothed labels, ``'all'`` or ``'full'``. Defaults to ``'all'``.
     - distill (float): Weight of the distance of a detector's maps from the
       full network's in the loss of a subnet. Defaults to 0.
+    - norm (str): Whether batch norms have one weight and bias for all
+      resolutions, ``'shared'``, or one for each, ``'per-resolution'``.
+      Defaults to ``'shared'``.
     - weights (str or dict): Weights of the subnets' losses, see
       :class:`~.learning.Learning`.
     """

@@ -1,24 +1,26 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""The widths that a checkpoint was trained for, noted beside its weights."""
+"""What a checkpoint was trained for, noted beside its weights."""
 
 from typing import Any, Iterable, Optional, Tuple
 
 from ..errors import UsageError
-from ..subnet import Subnet
+from ..subnet import Subnet, SubnetSpace
 from .wraps import Stock
 
 
 class TrainedWidths(Stock):
-    """Refuses checkpoints, and widths of them, that hold no trained weights.
+    """Refuses checkpoints, and subnets of them, without trained weights.
 
     A part of :class:`~.mutual.MutualLearningMixin`.
     """
 
     # What a loaded checkpoint was trained for, until this model trains.
     _loaded_widths: Optional[Tuple[float, float]] = None
+    # Resolutions that its batch norms have parameters of their own for.
+    _loaded_norms: Optional[Tuple[int, ...]] = None
 
     def check_trained(self, subnets: Iterable[Subnet]) -> None:
-        """Refuse widths that the loaded checkpoint was never trained for.
+        """Refuse subnets that the loaded checkpoint was never trained for.
 
         Raises:
             UsageError: Names the first such subnet. Checkpoints that do not
@@ -32,6 +34,14 @@ class TrainedWidths(Stock):
                     f'{high}, so {subnet} has no trained weights: leave it '
                     'out, and set mutual.width_range (or widths) as in the '
                     'training'
+                )
+            norms = self._loaded_norms
+            if norms and not _has_norms(norms, self.space, subnet):
+                raise UsageError(
+                    'the checkpoint has batch norms for each of the '
+                    f'resolutions {", ".join(map(str, norms))}, which the '
+                    f'config does not use for {subnet}: set mutual.norm='
+                    "'per-resolution', and resolution as in the training"
                 )
 
     def _load_from_state_dict(
@@ -58,6 +68,18 @@ class TrainedWidths(Stock):
             state_dict, prefix, local_metadata, *args
         )
         self._loaded_widths = local_metadata.get('widths')
+        self._loaded_norms = local_metadata.get('norms')
+
+
+def _has_norms(
+    norms: Tuple[int, ...], space: SubnetSpace, subnet: Subnet
+) -> bool:
+    """Whether a subnet runs with the batch norms of its resolution."""
+    full, norms = space.resolutions[:1], tuple(norms)
+    own = space.resolutions if space.norm == 'per-resolution' else full
+    return full == norms[:1] and subnet.resolution in {*own}.intersection(
+        norms
+    )
 
 
 def save_widths(
@@ -70,3 +92,5 @@ def save_widths(
     del state_dict, prefix
     space = model.space
     local_metadata['widths'] = space.min_width, space.max_width
+    if space.norm == 'per-resolution':
+        local_metadata['norms'] = space.resolutions

@@ -2,7 +2,7 @@
 """Batch norms that run at any width, with statistics of each subnet."""
 
 import warnings
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import UsageError
 from .channels import Ranges, channel_index
 from .moments import pooled_over_ranks, values_per_channel
+from .private_affines import PrivateAffine, fill_private
 from .ranks import world_size
 from .slim_layer import SlimLayer
 
@@ -30,12 +31,16 @@ class SlimBatchNorm(SlimLayer):
     statistics are collected, those of the batches so far.
 
     Attributes:
+        slim_affines (dict, optional): Names of the children that hold weight
+            and bias for an input size, by its scale; None if all sizes share
+            one weight and one bias.
         folds (bool): Whether it does nothing but normalise, so that it can be
             folded into the convolution before it.
     """
 
     subnet_stats: Optional[Tuple[Tensor, Tensor]] = None
     collector: Any = None
+    slim_affines: Optional[Mapping[float, str]] = None
     folds = True
 
     @property
@@ -72,7 +77,7 @@ class SlimBatchNorm(SlimLayer):
                 'BatchNormCollector and use_statistics); in training, do not '
                 'freeze batch norms'
             )
-        if width == self.num_features:
+        if width == self.num_features and self.active_affine is self:
             return _stock_forward(self)(self, x)
         seen = _ActiveChannels(self, self.columns(width))
         out = _stock_forward(self)(seen, x)
@@ -81,8 +86,55 @@ class SlimBatchNorm(SlimLayer):
 
     def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
         """Weight and bias, see :meth:`SlimLayer.narrowed`."""
-        weight, bias = self._active_affine(inputs)
+        weight, bias = self._narrow_affine(inputs)
         return dict(weight=weight, bias=bias)
+
+    @property
+    def active_affine(self) -> Any:
+        """nn.Module: Holds weight and bias of the active input size.
+
+        The layer itself holds those of the full size.
+
+        Raises:
+            UsageError: If each size has its own, and the active one has none.
+        """
+        scale = self.slim_state.scale
+        if self.slim_affines is None or scale == 1:
+            return self
+        if scale not in self.slim_affines:
+            raise UsageError(
+                f'batch norms have no weight and bias for an input size of '
+                f'{scale:g} of the full one, but for {len(self.slim_affines)} '
+                f'others ({", ".join(self.slim_affines.values())})'
+            )
+        return self._modules[self.slim_affines[scale]]
+
+    def add_affines(self, names: Mapping[float, str]) -> None:
+        """Hold a weight and a bias for each of some input sizes.
+
+        They start with the layer's, which are those of the full size.
+
+        Args:
+            names (Mapping[float, str]): What they are called, by the size over
+                the full one.
+        """
+        for name in names.values():
+            self.add_module(name, PrivateAffine(self))
+        self.slim_affines = dict(names)
+
+    def settle_affine(self) -> None:
+        """Keep weight and bias of the active input size alone."""
+        active = self.active_affine
+        self.weight, self.bias = active.weight, active.bias
+        for name in (self.slim_affines or {}).values():
+            del self._modules[name]
+        self.slim_affines = None
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: Any
+    ) -> None:
+        fill_private(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def active_statistics(
         self, inputs: int
@@ -107,11 +159,11 @@ class SlimBatchNorm(SlimLayer):
                 f'a batch norm runs at {x.shape[1]} channels with statistics '
                 f'of {len(mean)}: they are of a subnet of another width'
             )
-        weight, bias = self._active_affine(x.shape[1])
+        weight, bias = self._narrow_affine(x.shape[1])
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
 
     def _batch_statistics(self, x: Tensor) -> Tensor:
-        weight, bias = self._active_affine(x.shape[1])
+        weight, bias = self._narrow_affine(x.shape[1])
         return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
 
     def _collected_statistics(self, x: Tensor) -> Tensor:
@@ -148,11 +200,14 @@ class SlimBatchNorm(SlimLayer):
         """Whether ``count`` values per channel are too few to normalise."""
         return count == 1 and self.running_mean is not None
 
-    def _active_affine(
+    def _narrow_affine(
         self, inputs: int
     ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-        columns = self.columns(inputs)
-        return self.part(self.weight, columns), self.part(self.bias, columns)
+        columns, active = self.columns(inputs), self.active_affine
+        return (
+            self.part(active.weight, columns),
+            self.part(active.bias, columns),
+        )
 
 
 class SlimBatchNorm1d(SlimBatchNorm, nn.BatchNorm1d, _BatchNorm):
@@ -217,11 +272,12 @@ class _ActiveChannels:
     """
 
     def __init__(
-        self, layer: SlimLayer, columns: Ranges, tracked: bool = True
+        self, layer: SlimBatchNorm, columns: Ranges, tracked: bool = True
     ) -> None:
         self._layer, self._columns = layer, columns
-        self.weight = layer.part(layer.weight, columns)
-        self.bias = layer.part(layer.bias, columns)
+        affine = layer.active_affine
+        self.weight = layer.part(affine.weight, columns)
+        self.bias = layer.part(affine.bias, columns)
         self.running_mean = self.running_var = None
         if tracked:
             self.running_mean = layer.part(layer.running_mean, columns)

@@ -295,8 +295,7 @@ def _large(layer: nn.Module) -> Tuple[str, ...]:
 # What the swap and the joints add to a layer; a pass adds more.
 _OF_SWAP = (
     *('slim_state', 'slim_rule', 'slim_inputs', 'slim_outputs'),
-    'slim_unproven',
-    'slim_vectors',
+    *('slim_unproven', 'slim_vectors', 'slim_affines'),
 )
 _OF_PASS = ('subnet_stats', 'collector')
 

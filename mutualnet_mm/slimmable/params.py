@@ -8,6 +8,7 @@ from torch import nn
 from .heads import SlimHeads
 from .macs import count_on_meta
 from .meta import meta_copy
+from .private_affines import PrivateAffine
 from .trace import watch_channels
 from .vectors import SlimVectors
 
@@ -21,10 +22,11 @@ def count_module_params(
 
     Of a slim layer those are the weight's rows that make its output and the
     columns that meet its input, and the same part of biases and batch-norm
-    scales; of a layer that runs several times, its widest run. Everything
-    else counts whole: other modules, and slim layers that ``forward`` does
-    not reach. So at full width the count is that of ``module.parameters()``.
-    Buffers (running statistics) do not count.
+    scales, those of one input size; of a layer that runs several times, its
+    widest run. Everything else counts whole: other modules, and slim layers
+    that ``forward`` does not reach. So at full width the count is that of
+    ``module.parameters()``, without those of batch norms for other input
+    sizes. Buffers (running statistics) do not count.
 
     Nothing is computed and ``module`` is not touched, as in
     :func:`~.macs.count_module_macs`.
@@ -56,4 +58,7 @@ def count_module_params(
         if isinstance(holder, SlimVectors):
             for name, part in holder.narrowed().items():
                 active[id(holder._parameters[name])] = part.numel()
+    for affine in net.modules():
+        if isinstance(affine, PrivateAffine):  # of one size, counted above
+            active.update((id(p), 0) for p in affine.parameters())
     return sum(active.get(id(p), p.numel()) for p in net.parameters())

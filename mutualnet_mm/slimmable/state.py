@@ -24,7 +24,8 @@ class SlimState:
             Defaults to 1.0.
         rounding (str): Rounding policy. Defaults to ``'paper'``.
         scale (float): Active resolution over the full one, for networks
-            that resize inside. Defaults to 1.0.
+            that resize inside, and for batch norms with a weight and a bias
+            for each. Defaults to 1.0.
         frames (int, optional): Active frames, likewise. Defaults to None,
             all.
         track_stats (bool): Whether a training forward updates the running

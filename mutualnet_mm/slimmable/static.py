@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..errors import UsageError
+from .batch_norms import SlimBatchNorm
 from .convert import restore
 from .heads import SlimHeads
 from .meta import run_on_meta
@@ -99,6 +100,8 @@ def _shrink(
     channels: Optional[Channels],
     statistics: Optional[Tuple[Tensor, Tensor]],
 ) -> None:
+    if isinstance(layer, SlimBatchNorm):
+        layer.settle_affine()
     if channels is not None:
         inputs, outputs = channels
         if isinstance(layer, _BatchNorm):

@@ -178,6 +178,20 @@ def test_masks_are_the_leading_slices(classifier):
     assert all(m.all() for m in used_parameters(model, '1.0x-32').values())
 
 
+def test_what_a_subnet_uses_of_norms_for_each_resolution(classifier):
+    shared = used_parameters(classifier(), '0.4x-16')
+    model = classifier(norm='per-resolution')
+    masks = used_parameters(model, '0.4x-16')
+    assert masks.keys() == {n for n, _ in model.named_parameters()}
+    for name, mask in masks.items():
+        parts = name.split('.')
+        used = 'at_16' in parts or not {'bn1', 'bn2', 'norm'}.intersection(
+            parts
+        )
+        expected = shared[name.replace('at_16.', '')] if used else 0 * mask
+        assert torch.equal(mask, expected.bool()), name
+
+
 def test_norms_and_cosines(classifier, image_batch):
     """Numpy's, of what separate networks give on the narrowest channels."""
     model = classifier()

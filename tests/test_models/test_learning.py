@@ -185,7 +185,7 @@ def test_start_in_a_loop_of_ones_own(build_learner):
         {},
         dict(teacher='next', label_weight=0.5, weights='width'),
         dict(teacher='next', divergence='alpha'),
-        dict(teacher='ema', label_weight=0.5),
+        dict(teacher='ema', label_weight=0.5, norm='per-resolution'),
     ],
     ids=str,
 )
@@ -266,6 +266,7 @@ PLAIN = dict(
     regularize='all',
     divergence='kl',
     weights=None,
+    norm='shared',
 )
 
 

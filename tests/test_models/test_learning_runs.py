@@ -60,6 +60,8 @@ RUNS = {
     ),
     'average': dict(teacher='ema', divergence='alpha', start=0.2),
     'start, after the stop': dict(start=0.7, weights='width'),
+    'norms': dict(norm='per-resolution', teacher='next'),
+    'norms, average': dict(norm='per-resolution', teacher='ema'),
 }
 
 

@@ -34,6 +34,7 @@ from .params import count_module_params
 from .share import share_weights
 from .slim import slim
 from .slim_layer import SlimLayer
+from .sort import SortedChannels, sort_channels
 from .state import SlimState, active_width, set_width, slim_states
 from .static import make_static
 from .statistics import (
@@ -62,6 +63,7 @@ __all__ = [
     'SlimLinear',
     'SlimState',
     'SlimSyncBatchNorm',
+    'SortedChannels',
     'Statistics',
     'active_channels',
     'active_width',
@@ -77,6 +79,7 @@ __all__ = [
     'slim_batch_norms',
     'slim',
     'slim_states',
+    'sort_channels',
     'trust_forward',
     'use_statistics',
     'verify_slicing',

@@ -108,6 +108,8 @@ class ChannelTrace(TorchDispatchMode):
             those that they meet.
         mixed (set[int]): Channels that something but a layer computes with
             others, or with a tensor that has numbers for all of them.
+        astray (dict): Channels that lie along another axis than that of the
+            channels in an input of a slim layer, by its name.
         sets (ChannelSets): Channels that are added to each other, and the
             parts that they lie in.
         unknown (set[str]): Operators that were not understood.
@@ -123,6 +125,7 @@ class ChannelTrace(TorchDispatchMode):
         self.sets = ChannelSets()
         self.unknown: Set[str] = set()
         self.mixed: Set[int] = set()
+        self.astray: Dict[str, Set[int]] = {}
         self.takes_apart = False
         # Tensors are kept: the identity of a freed one is given anew.
         self._seen: Dict[int, Tuple[Tensor, Tensor]] = {}
@@ -189,6 +192,9 @@ class ChannelTrace(TorchDispatchMode):
             runs = self.inputs.setdefault(name, [])
             axis = layer.axis(args[1:], kwargs)
             runs.append(self.channels(args[0], axis))
+            if runs[-1] is None:
+                found = self.all_channels(args[0])
+                self.astray.setdefault(name, set()).update(found)
             self.sets.label_parts(runs[-1], layer.input_parts)
             self._inside += 1
 

@@ -90,6 +90,15 @@ class SlimLayer(nn.Module):
         return channels
 
     @property
+    def magnitudes(self) -> Optional[Tensor]:
+        """Tensor: Sum of the magnitudes of what makes each output channel.
+
+        Of a layer that does not follow; None if it has no weight.
+        """
+        weight = self._parameters.get('weight')
+        return None if weight is None else weight.abs().flatten(1).sum(1)
+
+    @property
     def is_widest(self) -> bool:
         """Whether the stock ``forward``, with its own checks, is due."""
         return self.slim_state.width >= self.slim_state.max_width

@@ -15,6 +15,12 @@ class _SlimConvTranspose(_SlimConv):
 
     folds = False
 
+    @property
+    def magnitudes(self) -> Optional[Tensor]:
+        """See :attr:`SlimLayer.magnitudes`."""
+        weight = self.weight.abs().unflatten(0, (self.groups, -1)).sum(1)
+        return weight.flatten(0, 1).flatten(1).sum(1)
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Run the stock ``forward`` at the active width."""
         return SlimLayer.forward(self, x, *args, **kwargs)

@@ -104,20 +104,37 @@ def verify_slicing(
     name = name or stock_name(module)
     is_verified = _is_verified.get()
     with torch.device('cpu'):  # whatever the default device is
-        if is_verified:
-            net = meta_copy(module)
-        else:
-            net = copy.deepcopy(module).double().cpu()
-            net.eval()  # not chained: stock backbones' ``train`` may not
-            _take_single(net)
-        set_width(net, slim_states(net)[0].max_width)
-        for state in slim_states(net):
-            state.running_stats = True  # those of the copy are random
+        net = meta_copy(module) if is_verified else _double_copy(module)
+        _widen(net)
         shapes = trial_shapes(name, net, size, frames, input_shape)
         joints = _give_joints(name, net, module, shapes[0])
         if not is_verified:
             _prove(net, name, joints, shapes, fractions, tolerance)
     return joints
+
+
+def proof_copy(module: nn.Module) -> nn.Module:
+    """Copy a slim network to prove something on.
+
+    In double precision and evaluation mode, on the CPU and at the widest
+    setting.
+    """
+    net = _double_copy(module)
+    _widen(net)
+    return net
+
+
+def _double_copy(module: nn.Module) -> nn.Module:
+    net = copy.deepcopy(module).double().cpu()
+    net.eval()  # not chained: stock backbones' ``train`` may not
+    _take_single(net)
+    return net
+
+
+def _widen(net: nn.Module) -> None:
+    set_width(net, slim_states(net)[0].max_width)
+    for state in slim_states(net):
+        state.running_stats = True  # those of the copy are random
 
 
 def _take_single(net: nn.Module) -> None:
@@ -168,7 +185,7 @@ def _prove(
     tolerance: float,
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    _randomise(net, generator)
+    randomise(net, generator)
     widest = slim_states(net)[0].max_width
     for fraction, shape in zip(fractions, cycle(shapes)):
         width = widest * fraction
@@ -205,7 +222,7 @@ def _prove(
                 *_output_pairs(net, joints, outputs, full_outputs),
             ]
         for place, narrow, full in pairs:
-            if not _equal(narrow, full, tolerance):
+            if not is_equal(narrow, full, tolerance):
                 raise ConfigError(
                     f'{name} cannot be slimmed: at width {width:.2g} the '
                     f'result of {place} is not that of its active channels '
@@ -348,7 +365,14 @@ def _taken(full: Tensor, ranges: Ranges, dim: int) -> Optional[Tensor]:
     )
 
 
-def _equal(narrow: Tensor, full: Optional[Tensor], tolerance: float) -> bool:
+def is_equal(narrow: Tensor, full: Optional[Tensor], tolerance: float) -> bool:
+    """Whether two tensors are alike but for rounding.
+
+    Args:
+        narrow (Tensor): Of any shape and type.
+        full (Tensor, optional): What it should be; None fits nothing.
+        tolerance (float): Largest difference, relative to the largest value.
+    """
     if full is None or narrow.shape != full.shape:
         return False
     if not (narrow.numel() and full.is_floating_point()):
@@ -357,7 +381,8 @@ def _equal(narrow: Tensor, full: Optional[Tensor], tolerance: float) -> bool:
     return bool((narrow - full).abs().max() <= tolerance * largest + 1e-12)
 
 
-def _randomise(net: nn.Module, generator: torch.Generator) -> None:
+def randomise(net: nn.Module, generator: torch.Generator) -> None:
+    """Fill parameters, and buffers of slim layers, for a proof, in place."""
     # Fresh statistics (0, 1) are alike in all channels, and some weights are
     # zero at first: both would hide a mix-up of channels.
     # So would the weight of a branch that is not in a layer.

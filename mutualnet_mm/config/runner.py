@@ -59,14 +59,16 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
     Raises:
         ConfigError: If a setting of the training is missing, if a hook waits
             for a metric of a subnet that is not validated, if a teacher would
-            keep its first batch-norm statistics, or if mixed precision is
-            wanted without a GPU.
+            keep its first batch-norm statistics, if channels are sorted that
+            a checkpoint takes the place of, or if mixed precision is wanted
+            without a GPU.
     """
     for name in needed:
         if cfg.get(name) is None:
             raise ConfigError(f'the config has no {name}: nothing to train')
     _check_watched(cfg)
     _check_teacher(cfg)
+    _check_sorted(cfg)
     device, wrapper = get_device(), Step('', cfg.optim_wrapper).kind
     if wrapper == 'AmpOptimWrapper' and device in ('cpu', 'mps'):
         raise ConfigError(
@@ -92,6 +94,26 @@ def _check_teacher(cfg: Config) -> None:
                 'MeanTeacherHook leaves the batch-norm statistics of the '
                 'teacher as they were at the start: set skip_buffer=False'
             )
+
+
+def _check_sorted(cfg: Config) -> None:
+    """Refuse ``sort`` of an ``init_cfg`` that has no effect."""
+    model = cfg.get('model') or {}
+    if cfg.get('load_from') is None or cfg.get('resume'):
+        return
+    for place, part in (
+        ('model', model),
+        ('model.backbone', model.get('backbone')),
+    ):
+        given = part.get('init_cfg') if isinstance(part, dict) else None
+        for config in [given] if isinstance(given, dict) else given or ():
+            if config.get('sort') is not None:
+                raise ConfigError(
+                    f'{place}.init_cfg has sort={config["sort"]!r}, but '
+                    f'load_from={cfg.load_from!r} takes the place of all '
+                    'weights: sort that checkpoint by tools/sort_channels.py, '
+                    'or leave out one of the two'
+                )
 
 
 def _check_watched(cfg: Config) -> None:

@@ -60,6 +60,12 @@ def explain(error: BaseException) -> Optional[str]:
                 "mm.MutualLearning', or of type='mutualnet_mm.Slimmable' if "
                 'it is a backbone'
             )
+        if "'sort'" in text and 'Pretrained' in text:
+            return (
+                f'{first_line(error)}: channels are sorted by the init_cfg of '
+                "a model of type='mutualnet_mm.MutualLearning', or of its "
+                "backbone of type='mutualnet_mm.Slimmable'"
+            )
         return f'{first_line(error)}: correct the config'
     image = _NO_IMAGE.search(text)
     if isinstance(error, AssertionError) and image is not None:

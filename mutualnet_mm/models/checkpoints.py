@@ -20,7 +20,8 @@ from mmengine.runner.checkpoint import (
 )
 from torch import Tensor, nn
 
-from ..errors import UsageError, first_line
+from ..errors import ConfigError, UsageError, first_line
+from ..slimmable.importance import check_measure
 from ..slimmable.private_affines import fill_private
 
 InitCfg = Union[dict, List[dict], None]
@@ -49,6 +50,7 @@ def split_pretrained(
         elif config.get('checkpoint') is not None:
             pretrained = {k: v for k, v in config.items() if k != 'type'}
         else:
+            split_sort(config)  # there is nothing to sort
             print_log(
                 'init_cfg=Pretrained names no checkpoint: training starts '
                 'from scratch',
@@ -56,6 +58,24 @@ def split_pretrained(
                 level=logging.WARNING,
             )
     return rest or None, pretrained
+
+
+def split_sort(
+    pretrained: Mapping[str, Any],
+) -> Tuple[Dict[str, Any], Optional[str]]:
+    """Take ``sort`` out of the settings of a ``Pretrained`` ``init_cfg``.
+
+    Raises:
+        ConfigError: If there is no such measure, or no checkpoint.
+    """
+    rest = dict(pretrained)
+    by = rest.pop('sort', None)
+    if by is not None and rest.get('checkpoint') is None:
+        raise ConfigError(
+            f'init_cfg=Pretrained has sort={by!r}, but names no checkpoint '
+            'whose channels could be sorted'
+        )
+    return rest, None if by is None else check_measure(by)
 
 
 def load_backbone(
@@ -80,7 +100,7 @@ def load_backbone(
             does not have are ignored and named in the log, but for a
             classifier's (``fc``, ``classifier``, ``head``).
     """
-    weights = _read(checkpoint, 'pretrained checkpoint', map_location)
+    weights, _ = _read(checkpoint, 'pretrained checkpoint', map_location)
     if prefix is None:
         prefix = next(
             (p for p in _PREFIXES if any(k.startswith(p) for k in weights)),
@@ -210,8 +230,13 @@ def _fitted(model: nn.Module, weights: Mapping[str, Tensor]) -> dict:
     return fitted
 
 
-def _read(path: str, name: str, map_location: Optional[str] = 'cpu') -> Any:
-    """Weights of a file or address, of the model itself or in a checkpoint."""
+def _read(
+    path: str, name: str, map_location: Optional[str] = 'cpu'
+) -> Tuple[Any, Dict[str, Any]]:
+    """Weights of a file or address, of the model itself or in a checkpoint.
+
+    And ``meta``, which is empty where there is none.
+    """
     try:
         content = CheckpointLoader.load_checkpoint(
             path, map_location, logger='silent'
@@ -220,12 +245,12 @@ def _read(path: str, name: str, map_location: Optional[str] = 'cpu') -> Any:
         raise UsageError(
             f'{name} {path!r} cannot be read: {first_line(error)}'
         ) from error
-    weights = content
-    if isinstance(content, dict):
-        weights = content.get('state_dict', content)
+    weights, meta = content, None
+    if isinstance(content, dict) and 'state_dict' in content:
+        weights, meta = content['state_dict'], content.get('meta')
     if not isinstance(weights, dict):
         raise UsageError(f'{name} {path!r} is not a checkpoint')
-    return weights
+    return weights, meta if isinstance(meta, dict) else {}
 
 
 def check_exists(path: str) -> None:
@@ -278,12 +303,15 @@ def check_checkpoint(path: str, model: nn.Module) -> None:
     _trained_weights(path, model)
 
 
-def load_trained(model: nn.Module, path: str) -> None:
+def load_trained(model: nn.Module, path: str) -> List[str]:
     """Load all weights of a model from a checkpoint.
 
     Args:
         model (nn.Module): To be filled.
         path (str): File or address of stock training or mutual learning.
+
+    Returns:
+        list[str]: Names of weights that the model does not have.
 
     Raises:
         UsageError: As :func:`check_checkpoint`, or if a weight is not finite.
@@ -291,23 +319,40 @@ def load_trained(model: nn.Module, path: str) -> None:
     found = _trained_weights(path, model)
     name = f'checkpoint {path!r}'
     check_finite(found, name)
-    load_strictly(model, found, name, may_hold_more=True)
+    return load_strictly(model, found, name, may_hold_more=True)
 
 
 def _trained_weights(path: str, model: nn.Module) -> Dict[str, Tensor]:
     """Weights of a checkpoint that fits, as they are called in the model."""
-    check_exists(path)
-    weights = _read(path, 'checkpoint')
-    found: Any = OrderedDict((_inside(k), v) for k, v in weights.items())
-    wrong = find_misfit(model, found)
+    weights, _ = read_trained(path)
+    wrong = find_misfit(model, weights)
     if wrong is not None:
         raise UsageError(
             f'checkpoint {path!r} does not fit the config: {wrong}'
         )
-    # Says at which widths they were trained, see ``trained_widths``.
+    return weights
+
+
+def read_trained(path: str) -> Tuple[Dict[str, Tensor], Dict[str, Any]]:
+    """Read the weights of a whole model, and the notes of its training.
+
+    Args:
+        path (str): File or address.
+
+    Returns:
+        tuple: A ``state_dict`` without the name of a parallel wrapper, whose
+        ``_metadata`` say at which widths it was trained
+        (:mod:`.trained_widths`); and ``meta``.
+
+    Raises:
+        UsageError: If the file is missing or damaged.
+    """
+    check_exists(path)
+    weights, meta = _read(path, 'checkpoint')
+    found: Any = OrderedDict((_inside(k), v) for k, v in weights.items())
     said = getattr(weights, '_metadata', {})
     found._metadata = {_inside(key): value for key, value in said.items()}
-    return found
+    return found, meta
 
 
 def _inside(name: str) -> str:

@@ -34,6 +34,7 @@ from .resolution_norms import (
 from .settings import MutualSettings
 from .shared_width import share_width
 from .size_checks import check_sizes
+from .sorting import SortsChannels
 from .steps import StepCounter
 from .tasks import check_backbone, find_task
 from .teachers import KeepsTeacher, save_teacher
@@ -41,7 +42,9 @@ from .trained_widths import TrainedWidths, save_widths
 from .wraps import find_class, mix, stock_arguments
 
 
-class MutualLearningMixin(TrainedWidths, KeepsTeacher, ResolutionNorms):
+class MutualLearningMixin(
+    TrainedWidths, KeepsTeacher, ResolutionNorms, SortsChannels
+):
     """Trains the stock model that it is mixed into by mutual learning.
 
     ``loss()`` draws the subnets of the step, gets the stock model's loss of
@@ -67,6 +70,7 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher, ResolutionNorms):
     ) -> None:
         task = find_task(type(self))
         check_backbone(type(self), args or kwargs.get('backbone'))
+        self.take_sort(kwargs)
         with stock_arguments(self), already_verified():  # with the rest, below
             super().__init__(*args, **kwargs)
         task = task.for_model(self)
@@ -81,6 +85,7 @@ class MutualLearningMixin(TrainedWidths, KeepsTeacher, ResolutionNorms):
         self.learning = settings.learning
         self.learning.check(self.supervision, self.sampler)
         self.slim_state = share_width(self, settings.rounding)
+        self.share_sort()
         if self.space.norm == 'per-resolution':
             add_resolution_norms(self, self.sampler)
         if self.learning.regularize == 'full':

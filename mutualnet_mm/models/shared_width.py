@@ -2,7 +2,7 @@
 """One width for all parts of a model, proven when it is built."""
 
 from collections import OrderedDict
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from torch import nn
 
@@ -63,21 +63,34 @@ def share_width(model: Any, rounding: Optional[str]) -> SlimState:
 
 def _verify(model: Any) -> None:
     """Refuse a backbone, neck or head that mixes up channels."""
-    backbone, rest = model.backbone, model.task.downstream(model)
-    names = [stock_name(m) for m in rest.values() if [*m.parameters()]]
-    last, parts = stock_name(backbone), backbone
-    settings: Dict[str, Any] = dict(frames=backbone.trial_frames)
-    if names:
-        last = ' or '.join(names)
-        parts = nn.Sequential(OrderedDict(backbone=backbone, **rest))
-        settings.update(name=last, size=64)
+    parts, settings = sliced_parts(model)
     try:
         joints = verify_slicing(parts, **settings)
     except ConfigError:
-        backbone.verify_slicing()  # says so if it is the one
+        model.backbone.verify_slicing()  # says so if it is the one
         raise
     if not joints.lead:
+        last = settings.get('name') or stock_name(parts)
         raise ConfigError(
             f'{last} hands on channels that several layers make, which '
             'heads cannot take: put a neck between them, such as FPN'
         )
+
+
+def sliced_parts(model: Any) -> Tuple[nn.Module, Dict[str, Any]]:
+    """The parts of a model whose layers follow the width, in one module.
+
+    Args:
+        model (MutualLearningMixin): With its task.
+
+    Returns:
+        tuple: The backbone, or a sequence of it and what follows it; and how
+        it is tried, as :func:`~...slimmable.verify_slicing` takes it.
+    """
+    backbone, rest = model.backbone, model.task.downstream(model)
+    settings: Dict[str, Any] = dict(frames=backbone.trial_frames)
+    names = [stock_name(m) for m in rest.values() if [*m.parameters()]]
+    if not names:
+        return backbone, settings
+    settings.update(name=' or '.join(names), size=64)
+    return nn.Sequential(OrderedDict(backbone=backbone, **rest)), settings

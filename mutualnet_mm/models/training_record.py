@@ -2,7 +2,7 @@
 """What a checkpoint says of the training that it comes from."""
 
 import ast
-from typing import Any, Dict, Optional, Set
+from typing import Any, Dict, Optional, Set, Union
 
 from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -16,7 +16,8 @@ class TrainingRecord:
     """The notes that MMEngine's runner leaves beside the weights.
 
     Args:
-        checkpoint (str): File or address.
+        checkpoint (str or dict): File or address; or its ``meta``, where it
+            has been read.
 
     Attributes:
         dataset_meta (dict): Names and colours of the classes, as far as the
@@ -26,18 +27,10 @@ class TrainingRecord:
         UsageError: If the file cannot be read.
     """
 
-    def __init__(self, checkpoint: str) -> None:
-        try:
-            content = CheckpointLoader.load_checkpoint(
-                checkpoint, 'cpu', logger='silent'
-            )
-        except Exception as error:  # each storage and format has its own
-            raise UsageError(
-                f'checkpoint {checkpoint!r} cannot be read: '
-                f'{first_line(error)}'
-            ) from error
-        meta = content.get('meta') if isinstance(content, dict) else None
-        self._meta: Dict[str, Any] = meta if isinstance(meta, dict) else {}
+    def __init__(self, checkpoint: Union[str, Dict[str, Any]]) -> None:
+        self._meta: Any = checkpoint
+        if isinstance(checkpoint, str):
+            self._meta = _read_meta(checkpoint)
         self.dataset_meta: Dict[str, Any] = (
             self._meta.get('dataset_meta') or {}
         )
@@ -72,6 +65,19 @@ class TrainingRecord:
             return MutualSettings.read(mutual).sampler
         except UsageError:  # of another release
             return None
+
+
+def _read_meta(checkpoint: str) -> Dict[str, Any]:
+    try:
+        content = CheckpointLoader.load_checkpoint(
+            checkpoint, 'cpu', logger='silent'
+        )
+    except Exception as error:  # each storage and format has its own
+        raise UsageError(
+            f'checkpoint {checkpoint!r} cannot be read: {first_line(error)}'
+        ) from error
+    meta = content.get('meta') if isinstance(content, dict) else None
+    return meta if isinstance(meta, dict) else {}
 
 
 def _mutual_settings(text: str) -> Optional[Dict[str, Any]]:

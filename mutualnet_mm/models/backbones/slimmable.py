@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Any stock convolutional backbone, slimmable."""
 
-from typing import Any, Callable, Dict, List, NamedTuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Union
 
 from torch import nn
 
@@ -11,12 +11,14 @@ from ...slimmable import (
     LayerRule,
     SlimState,
     convert,
+    sort_channels,
     verify_slicing,
 )
 from ...slimmable.joints import Joints
 from .. import layers as layers  # registers them
-from ..checkpoints import load_backbone, split_pretrained
+from ..checkpoints import load_backbone, split_pretrained, split_sort
 from ..layers.non_local import narrow_gaussians
+from ..sorting import check_alone, log_sorted
 from ..wraps import Stock, find_class, mix, stock_arguments
 
 Rules = Dict[str, LayerRule]
@@ -33,10 +35,16 @@ class SlimmableMixin(Stock):
             Defaults to ``'paper'``.
         init_cfg (dict or list[dict], optional): As for the stock class, but
             ``dict(type='Pretrained', checkpoint=PATH)`` loads strictly, and
-            ``checkpoint=None`` means from scratch. Defaults to the stock
-            class's own.
+            ``checkpoint=None`` means from scratch. With ``sort='bn'`` or
+            ``'l1'``, channels are then sorted, see
+            :func:`~mutualnet_mm.slimmable.sort_channels`. Defaults to the
+            stock class's own.
 
     Attributes:
+        sort_by (str, optional): That ``sort``; None if there is none.
+        sorts_alone (bool): Whether the backbone sorts its channels itself,
+            which leaves those of its outputs as they are. The model sorts
+            them where it knows what takes them.
         slim_joints (Joints): What was found of its channels, and an input.
         resizes_inside (bool): Whether the backbone reduces resolution and
             frames of its input itself, as the active subnet says.
@@ -44,6 +52,8 @@ class SlimmableMixin(Stock):
 
     prefix = 'Slimmable'
     resizes_inside = False
+    sort_by: Optional[str] = None
+    sorts_alone = True
 
     def __init__(
         self,
@@ -59,6 +69,8 @@ class SlimmableMixin(Stock):
         with stock_arguments(self):
             super().__init__(*args, **kwargs)
         self._pretrained = pretrained
+        if pretrained is not None:
+            self._pretrained, self.sort_by = split_sort(pretrained)
         self.slim_state = SlimState(max_width, rounding)
         self.make_slim()
         self.slim_joints = self.verify_slicing()
@@ -89,7 +101,15 @@ class SlimmableMixin(Stock):
         return max(8, self.frame_stride)
 
     def init_weights(self) -> None:
-        """Initialise as the stock class does, then load ``Pretrained``."""
+        """Initialise as the stock class does, load ``Pretrained`` and sort."""
+        if self.sort_by is not None and self._pretrained is not None:
+            check_alone(self._pretrained['checkpoint'])
+        self._load_initial()
+        if self.sort_by is not None and self.sorts_alone:
+            frames = self.trial_frames
+            log_sorted(sort_channels(self, self.sort_by, frames=frames))
+
+    def _load_initial(self) -> None:
         super().init_weights()
         if self._pretrained is not None:
             load_backbone(self, **self._pretrained)

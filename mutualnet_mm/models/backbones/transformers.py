@@ -68,7 +68,7 @@ class TransformerMixin(SlimmableMixin):
                 restore(attention.get_submodule(path))
         self._narrow_hidden(heads)
 
-    def init_weights(self) -> None:
+    def _load_initial(self) -> None:
         """As the stock class does, which loads weights that it converts.
 
         Those of another code base, whose names are others
@@ -76,7 +76,7 @@ class TransformerMixin(SlimmableMixin):
         """
         converts = getattr(self, 'convert_weights', False)
         if self._pretrained is None or not converts:
-            super().init_weights()
+            super()._load_initial()
             return
         self.init_cfg = ConfigDict(type='Pretrained', **self._pretrained)
         super(SlimmableMixin, self).init_weights()

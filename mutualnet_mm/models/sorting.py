@@ -32,8 +32,8 @@ def sort_model(model: Any, by: str = 'bn') -> List[SortedChannels]:
             ``'bn'``.
 
     Returns:
-        list[SortedChannels]: All coupled channels of which narrow widths
-        leave some out.
+        list[SortedChannels]: As :func:`~mutualnet_mm.slimmable.sort_channels`
+        returns it.
 
     Raises:
         ConfigError: If there is no such measure, or if what the model
@@ -133,10 +133,9 @@ def describe_sorted(report: Sequence[SortedChannels]) -> List[str]:
     for reason, groups in kept.items():
         names = [*dict.fromkeys(n for found in groups for n in found.layers)]
         more = f' and {len(names) - 3} others' if len(names) > 3 else ''
-        lines.append(
-            f'{sum(found.channels for found in groups)} channels left as '
-            f'they were: {reason} ({", ".join(names[:3])}{more})'
-        )
+        number = sum(found.channels for found in groups)
+        what = f'{number} channels left as they were: ' if number else ''
+        lines.append(f'{what}{reason} ({", ".join(names[:3])}{more})')
     return lines
 
 

@@ -8,10 +8,12 @@ start far better. The full network computes what it did before.
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from ..errors import ConfigError
 from .batch_norms import SlimBatchNorm
@@ -85,7 +87,7 @@ def sort_channels(
 
     Returns:
         list[SortedChannels]: All channels of which narrow widths leave some
-        out.
+        out; at last, if there are any, layers that did not run.
 
     Raises:
         ConfigError: If the outputs are others afterwards. Nothing is changed
@@ -99,7 +101,7 @@ def sort_channels(
         orders = _Orders(net, shapes[0], by)
         _prove(name, net, orders, shapes, tolerance)
     _permute(module, orders.plan(orders.moving))
-    return [orders.report(group) for group in orders.groups]
+    return orders.report()
 
 
 # By name of a layer, where its columns and its rows come from; of a vector,
@@ -112,13 +114,20 @@ class _Orders:
 
     def __init__(self, net: nn.Module, shape: Shape, by: str) -> None:
         x = torch.zeros(shape, dtype=torch.double)
-        with watch_channels(net) as channels:
+        with watch_channels(net) as channels, _Uses() as uses:
             self._trace, outputs = traced(net, x)
         self._inputs = {
             name: channels[layer][0]
             for name, layer in net.named_modules()
             if layer in channels
         }
+        self.idle = tuple(
+            name
+            for name, layer in net.named_modules()
+            if isinstance(layer, SlimLayer)
+            and layer not in channels
+            and uses.none_of(layer)
+        )
         self._couplings = Couplings(net, self._trace, outputs)
         self.groups = self._couplings.groups
         ranking = Ranking(net, self._trace, self._couplings, by)
@@ -162,12 +171,41 @@ class _Orders:
             if any(row != sorted(row) for row in pair)
         }
 
-    def report(self, group: Coupled) -> SortedChannels:
-        """Say what was done with a group."""
-        measure = '' if group.stays else self._measures[id(group)]
-        return SortedChannels(
-            group.layers, len(group.roots), group.unit, measure, group.stays
-        )
+    def report(self) -> List[SortedChannels]:
+        """Say what was done with each group."""
+        found = []
+        for group in self.groups:
+            measure = '' if group.stays else self._measures[id(group)]
+            size, unit = len(group.roots), group.unit
+            found.append(
+                SortedChannels(group.layers, size, unit, measure, group.stays)
+            )
+        if self.idle:
+            reason = (
+                'layers did not run, and if they do, as a branch for training '
+                'alone, they meet channels in another order'
+            )
+            found.append(SortedChannels(self.idle, 0, 1, '', reason))
+        return found
+
+
+class _Uses(TorchDispatchMode):
+    """Notes which tensors are used in a ``with`` block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._used: Set[int] = set()
+
+    def none_of(self, layer: nn.Module) -> bool:
+        """Whether a layer has parameters, and none of them was used."""
+        own = [p for p in layer._parameters.values() if p is not None]
+        return bool(own) and not any(id(p) in self._used for p in own)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self._used.update(map(id, tree_flatten((args, kwargs))[0]))
+        return func(*args, **(kwargs or {}))
 
 
 def _prove(

@@ -13,6 +13,7 @@ from mutualnet_mm.slimmable import (
     active_width,
     slim,
     slim_states,
+    sort,
     sort_channels,
     verify_slicing,
 )
@@ -374,6 +375,51 @@ def test_a_layer_that_is_run_twice():
         layers = [found.layers for found in kept]
         assert layers == ([] if shared else [('a',), ('b',)])
         assert all('is shared by other channels' in f.stays for f in kept)
+
+
+def test_layers_that_do_not_run():
+    """They may in training, and are named; others use weights alone."""
+
+    class Idle(Tail):
+        def __init__(self):
+            super().__init__(nn.Identity())
+            self.auxiliary = nn.Conv2d(32, 5, 1)
+            self.used = nn.Conv2d(32, 5, 1)
+
+        def forward(self, x):
+            y = self.between(F.relu(self.b(F.relu(self.a(x)))))
+            if self.training:
+                return self.auxiliary(y)
+            return self.c(y) + self.used.weight.sum()
+
+    rules = {n: LayerRule(fixed=True) for n in ('c', 'auxiliary', 'used')}
+    net = slimmed(randomise(Idle()), rules=rules, keep_outputs=False)
+    with torch.no_grad():
+        before = net(images())
+        report = sort_channels(net, 'l1', input_shape=IMAGE)
+        torch.testing.assert_close(net(images()), before)
+    assert [found.stays for found in report[:-1]] == ['', '']
+    assert report[-1].layers == ('auxiliary',)
+    assert 'layers did not run' in report[-1].stays
+
+
+def test_orders_that_are_right_alone_but_not_together(monkeypatch):
+    """They are refused by name, and nothing has changed."""
+    stock = sort._permute
+
+    def spoil(net, plan):
+        stock(net, plan)
+        moved = {name for name, (_, r) in plan.items() if r != sorted(r)}
+        if moved >= {'a', 'b'}:
+            net.c.bias.data += 1
+
+    monkeypatch.setattr(sort, '_permute', spoil)
+    net = slimmed(randomise(Tail(nn.Identity())))
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(ConfigError, match='of Tail cannot .* layers a, b in'):
+        sort_channels(net, 'l1', input_shape=IMAGE)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 def test_errors():

@@ -12,6 +12,7 @@ from torch import nn
 from mutualnet_mm import ConfigError, UsageError
 from mutualnet_mm.config import check_training
 from mutualnet_mm.config.stock_errors import named_stock_errors
+from mutualnet_mm.models.checkpoints import load_trained
 from mutualnet_mm.models.sorting import (
     describe_sorted,
     sort_checkpoint,
@@ -404,6 +405,20 @@ def test_what_the_training_was_of(
     else:
         sort_checkpoint(model, path, tmp_path / 'out.pth')
         assert (tmp_path / 'out.pth').exists()
+
+
+def test_it_is_still_noted_what_was_trained(classifier_config, tmp_path):
+    """Sorting trains no narrow subnet."""
+    alone = dict(width_range=None, widths=(1.0,), num_random=0)
+    path = mutual_file(classifier_config(alone), tmp_path / 'a.pth', {})
+    sort_checkpoint(
+        MODELS.build(classifier_config()), path, tmp_path / 'b.pth'
+    )
+    model = MODELS.build(classifier_config())
+    load_trained(model, str(tmp_path / 'b.pth'))
+    model.check_trained([model.space.full])
+    with pytest.raises(UsageError, match='no trained weights'):
+        model.check_trained([model.space.smallest])
 
 
 # ---- In a training

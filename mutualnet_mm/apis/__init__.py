@@ -19,6 +19,7 @@ from ..models.build import build_model
 from ..query_table import load_table
 from ..visualization import plot_tables
 from .build_table import build_table
+from .convert_checkpoint import convert_checkpoint
 from .make_adaptive import make_adaptive
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     'build_model',
     'build_table',
     'calibrate',
+    'convert_checkpoint',
     'count_heads',
     'count_macs',
     'count_params',

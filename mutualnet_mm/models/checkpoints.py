@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, UsageError, first_line
 from ..slimmable.importance import check_measure
-from ..slimmable.private_affines import fill_private
+from .misfits import check_backbone_filled, find_misfit, published_hint
 
 InitCfg = Union[dict, List[dict], None]
 # Of whole models, also as a parallel wrapper saves them.
@@ -170,6 +170,7 @@ def load_strictly(
     if wrong is not None:
         raise UsageError(
             f'{name} does not fit the {type(model).__name__}: {wrong}'
+            f'{published_hint(weights)}'
         )
     model.load_state_dict(weights, strict=False, assign=assign)
     return surplus
@@ -191,43 +192,6 @@ def check_finite(weights: Mapping[str, Tensor], name: str) -> None:
                 f'{key} of {name} is not finite: every score would be wrong; '
                 'take an earlier checkpoint'
             )
-
-
-def find_misfit(
-    model: nn.Module, weights: Mapping[str, Tensor]
-) -> Optional[str]:
-    """Name the first weight of a model that is missing or of another shape.
-
-    Returns:
-        str or None: Such as ``'it has no conv1.weight'``; None if all fit.
-        Counters of batches do not count: other frameworks have none.
-    """
-    fitted = _fitted(model, weights)
-    for name, value in model.state_dict().items():
-        found = fitted.get(name)
-        if found is None and name not in weights:
-            if not name.endswith('num_batches_tracked'):
-                return f'it has no {name}'
-        elif found is not None and found.shape != value.shape:
-            return (
-                f'{name} is {tuple(found.shape)}, the model has '
-                f'{tuple(value.shape)}'
-            )
-    return None
-
-
-def _fitted(model: nn.Module, weights: Mapping[str, Tensor]) -> dict:
-    """Weights as the model's own hooks change them before they are loaded.
-
-    Transformers interpolate position embeddings of another size.
-    """
-    fitted = dict(weights)
-    fill_private(model, fitted)
-    for name, module in model.named_modules():
-        prefix = f'{name}.' if name else ''
-        for hook in module._load_state_dict_pre_hooks.values():
-            hook(fitted, prefix, {}, True, [], [], [])
-    return fitted
 
 
 def _read(
@@ -273,7 +237,9 @@ def check_resumed(cfg: Config, model: nn.Module) -> None:
 
     Raises:
         UsageError: If the file is missing or damaged; if training is to go on
-            from it, and it leaves a weight as it was initialised.
+            from it, and it leaves a weight as it was initialised; if training
+            is to start from it, and
+            :func:`~.misfits.check_backbone_filled` refuses it.
     """
     path = cfg.get('load_from')
     if path is None and cfg.get('resume'):
@@ -283,8 +249,11 @@ def check_resumed(cfg: Config, model: nn.Module) -> None:
     if cfg.get('resume'):
         check_checkpoint(path, model)
     else:  # of another task, maybe
-        check_exists(path)
-        _read(path, 'checkpoint')
+        weights, _ = read_trained(path)
+        try:
+            check_backbone_filled(model, weights)
+        except UsageError as error:
+            raise UsageError(f'checkpoint {path!r}: {error}') from error
 
 
 def check_checkpoint(path: str, model: nn.Module) -> None:
@@ -329,6 +298,7 @@ def _trained_weights(path: str, model: nn.Module) -> Dict[str, Tensor]:
     if wrong is not None:
         raise UsageError(
             f'checkpoint {path!r} does not fit the config: {wrong}'
+            f'{published_hint(weights)}'
         )
     return weights
 

@@ -38,7 +38,7 @@ from .sorting import SortsChannels
 from .steps import StepCounter
 from .tasks import check_backbone, find_task
 from .teachers import KeepsTeacher, save_teacher
-from .trained_widths import TrainedWidths, save_widths
+from .trained_widths import TrainedWidths, name_random, save_widths
 from .wraps import find_class, mix, stock_arguments
 
 
@@ -101,6 +101,7 @@ class MutualLearningMixin(
         self._depth = 0  # of the own calls that run
         self._teacher = self.learning.make_teacher()
         self._register_state_dict_hook(save_widths)
+        self.register_load_state_dict_post_hook(name_random)
         self._register_state_dict_hook(save_teacher)
         check_sizes(self)
         if self.learning.distill:

@@ -1,10 +1,12 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What a checkpoint was trained for, noted beside its weights."""
 
-from typing import Any, Iterable, Optional, Tuple
+import re
+from typing import Any, Iterable, Optional, Sequence, Tuple
 
 from ..errors import UsageError
 from ..subnet import Subnet, SubnetSpace
+from .misfits import check_backbone_filled, warn_of_random
 from .wraps import Stock
 
 
@@ -18,6 +20,8 @@ class TrainedWidths(Stock):
     _loaded_widths: Optional[Tuple[float, float]] = None
     # Resolutions that its batch norms have parameters of their own for.
     _loaded_norms: Optional[Tuple[int, ...]] = None
+    # Weights that have another shape in the checkpoint, while it is loaded.
+    _misshapen: Sequence[str]
 
     def check_trained(self, subnets: Iterable[Subnet]) -> None:
         """Refuse subnets that the loaded checkpoint was never trained for.
@@ -47,23 +51,19 @@ class TrainedWidths(Stock):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
     ) -> None:
-        """Refuse weights of which none fits: loaders only log what does not.
+        """Refuse weights of which few fit: loaders only log what does not.
 
         Raises:
-            UsageError: If so.
+            UsageError: As :func:`~.misfits.check_backbone_filled`.
         """
-        own = [f'{prefix}{name}' for name in self.state_dict()]
         # As the whole model, on its own or in a parallel wrapper.
-        is_whole = prefix in ('', 'module.')
-        if is_whole and set(own).isdisjoint(state_dict):
-            found = next(iter(state_dict), 'none')
-            raise UsageError(
-                f'no weight of the checkpoint ({found}, ...) '
-                f'is one of the {type(self).__name__} ({own[0]}, ...): '
-                'training or testing would start from random weights; give a '
-                'checkpoint of this model, or load a backbone by '
-                "backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
-            )
+        if prefix in ('', 'module.'):
+            inside = {
+                key[len(prefix) :]: value
+                for key, value in state_dict.items()
+                if key.startswith(prefix)
+            }
+            self._misshapen = check_backbone_filled(self, inside)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, *args
         )
@@ -80,6 +80,28 @@ def _has_norms(
     return full == norms[:1] and subnet.resolution in {*own}.intersection(
         norms
     )
+
+
+def name_random(model: Any, incompatible: Any) -> None:
+    """Name the weights that a loaded checkpoint left as they were.
+
+    After all layers have loaded: some know their weights by older names.
+
+    Args:
+        model (nn.Module): Whose hook after loading this is; the static form
+            of a subnet has it, too.
+        incompatible: Its ``missing_keys`` count.
+    """
+    misshapen = vars(model).pop('_misshapen', ())
+    missing = (re.sub(r'^module\.', '', k) for k in incompatible.missing_keys)
+    random = {*missing, *misshapen}
+    names = [
+        name
+        for name in model.state_dict()
+        if name in random and not name.endswith('num_batches_tracked')
+    ]
+    if names:
+        warn_of_random(model, names)
 
 
 def save_widths(

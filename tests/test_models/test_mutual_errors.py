@@ -208,9 +208,5 @@ def test_a_checkpoint_of_which_nothing_fits(build_classifier, tmp_path):
     for prefix in ('', 'module.'):
         wrapped = torch.nn.Module()
         wrapped.module = model
-        with pytest.raises(UsageError, match='no weight.*random weights'):
+        with pytest.raises(UsageError, match='none of .*random ones: give'):
             load_checkpoint(wrapped if prefix else model, path)
-    some = {'head.fc.bias': torch.ones(4)}
-    torch.save(dict(state_dict=some), path)
-    load_checkpoint(model, path)
-    assert torch.equal(model.head.fc.bias, torch.ones(4))

@@ -23,6 +23,7 @@ from .convert import stock_name
 from .coupled import Coupled, Couplings, Places
 from .importance import Ranking, check_measure
 from .outputs import tensors
+from .private_affines import private_affines
 from .slim_layer import SlimLayer
 from .trace import watch_channels
 from .trial import Shape, trial_shapes
@@ -265,17 +266,30 @@ def _permute(net: nn.Module, plan: _Plan) -> None:
         layer = modules.get(name)
         if isinstance(layer, SlimLayer):
             new = _permuted(layer, columns, rows)
+            for _, affine in private_affines(layer):
+                _write(affine, _permuted_affine(affine, columns))
         else:
             path, _, key = name.rpartition('.')
             layer = modules[path]
             vector = layer._parameters[key]
             axis = vector_axis(vector) or 0
             new = {key: take(vector, _ranges(rows), axis)}
-        # All of a layer are read before one is written.
-        for key, value in {k: v.clone() for k, v in new.items()}.items():
-            tensors_of = layer._parameters, layer._buffers
-            owner = next(group for group in tensors_of if key in group)
-            owner[key].data.copy_(value)
+        _write(layer, new)
+
+
+def _write(layer: nn.Module, new: Dict[str, Tensor]) -> None:
+    # All of a layer are read before one is written.
+    for key, value in {k: v.clone() for k, v in new.items()}.items():
+        tensors_of = layer._parameters, layer._buffers
+        owner: Any = next(group for group in tensors_of if key in group)
+        owner[key].data.copy_(value)
+
+
+def _permuted_affine(affine: nn.Module, columns: Places) -> Dict[str, Tensor]:
+    return {
+        name: take(value.detach(), _ranges(columns))
+        for name, value in affine.named_parameters()
+    }
 
 
 def _permuted(

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
 
-from mutualnet_mm import ConfigError, UsageError
+from mutualnet_mm import ConfigError, Subnet, UsageError
 from mutualnet_mm.config import check_training
 from mutualnet_mm.config.stock_errors import named_stock_errors
 from mutualnet_mm.models.checkpoints import load_trained
@@ -18,6 +18,7 @@ from mutualnet_mm.models.sorting import (
     sort_checkpoint,
     sort_model,
 )
+from mutualnet_mm.slimmable import slim_batch_norms
 
 
 def randomise(net, seed=5):
@@ -118,6 +119,34 @@ def test_classifier_with_its_head(trained, classifier_config):
     assert not torch.equal(head, model.head.fc.weight)
     assert not any(found.stays for found in report)
     assert describe_sorted(report)[0].endswith('in 12 coupled groups')
+
+
+def test_norms_of_each_resolution(classifier_config):
+    """They move with their channels, whatever is in them."""
+    config = classifier_config()
+    config['mutual'] = dict(config['mutual'], norm='per-resolution')
+    model = randomise(MODELS.build(config))
+    for name, parameter in model.named_parameters():
+        if '.at_' in name:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    before = copy.deepcopy(model)
+    sort_model(model)
+    for resolution in model.space.resolutions:
+        subnet = Subnet(1.0, resolution)
+        images = torch.randn(2, 3, resolution, resolution).double()
+        found = []
+        for net in map(double, (before, model)):
+            with net.activate(subnet, running(net)), torch.no_grad():
+                found.append(net(images, mode='tensor'))
+        equal(*found)
+
+
+def running(model):
+    """Running statistics, as those of a subnet."""
+    return {
+        name: (layer.running_mean, layer.running_var)
+        for name, layer in slim_batch_norms(model)
+    }
 
 
 def test_detector_with_its_neck(detector_config):

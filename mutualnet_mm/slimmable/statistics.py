@@ -8,7 +8,7 @@ forwarded batches. :class:`BatchNormCollector` watches one subnet; a bank,
 """
 
 from contextlib import contextmanager
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Container, Dict, Iterator, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -119,8 +119,8 @@ def use_statistics(
         ConfigError: If a named layer does not exist.
     """
     statistics = statistics or {}
-    check_statistics(module, statistics)
     layers = [*slim_batch_norms(module)]
+    _check_names(module, statistics, dict(layers))
     before = [(layer, layer.subnet_stats) for _, layer in layers]
     try:
         for name, layer in layers:
@@ -137,7 +137,13 @@ def check_statistics(module: nn.Module, statistics: Statistics) -> None:
     Raises:
         ConfigError: Names the first one.
     """
-    unknown = set(statistics).difference(dict(slim_batch_norms(module)))
+    _check_names(module, statistics, dict(slim_batch_norms(module)))
+
+
+def _check_names(
+    module: nn.Module, statistics: Statistics, layers: Container[str]
+) -> None:
+    unknown = [name for name in statistics if name not in layers]
     if unknown:
         raise ConfigError(
             f'statistics of {min(unknown)} name no slimmable '

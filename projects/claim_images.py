@@ -15,8 +15,6 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.files import atomic_write
@@ -27,6 +25,9 @@ Split = Tuple[np.ndarray, np.ndarray]
 
 def read_cifar10(folder: Path, split: str) -> Split:
     """Read ``{train,test}/<class>/*.jpg``."""
+    # Not before mutualnet_mm, which lets it be imported beside any PyTorch.
+    from torchvision.datasets import ImageFolder
+
     data = ImageFolder(str(folder / split))
     images = np.stack([np.asarray(image) for image, _ in data])
     return images, np.asarray(data.targets)
@@ -34,6 +35,8 @@ def read_cifar10(folder: Path, split: str) -> Split:
 
 def read_fashion_mnist(folder: Path, split: str) -> Split:
     """Read the four files as they are published, unpacked or packed."""
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
     name = 'train' if split == 'train' else 't10k'
     files = [
         folder / f'{name}-{kind}-ubyte'

@@ -75,6 +75,11 @@ class TableEntry:
     latency_ms: Mapping[str, Latency] = field(default_factory=dict)
     head_macs: Optional[int] = None
 
+    @property
+    def mean_macs(self) -> int:
+        """int: ``macs``, which every image costs; see :class:`Cascade`."""
+        return self.macs
+
     def cost(self, name: str, device: Optional[str] = None) -> Optional[float]:
         """Return a cost that a budget may limit.
 

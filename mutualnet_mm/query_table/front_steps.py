@@ -118,6 +118,11 @@ def _macs(start: float, end: float) -> str:
     return f'{first} {unit} to {second} {other}'.rstrip()
 
 
+def format_macs(value: float) -> str:
+    """Write a cost with three digits, such as ``'146 M'``."""
+    return ' '.join(_scaled(value)).rstrip()
+
+
 def _scaled(value: float) -> Tuple[str, str]:
     value = float(f'{value:.3g}')  # 999.6 M is 1.00 G
     size, unit = next(((s, u) for s, u in _UNITS if value >= s), (1.0, ''))

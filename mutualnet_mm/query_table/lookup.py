@@ -1,16 +1,20 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Search among subnets that have costs and a score, as plain mappings."""
+"""Search among subnets that have costs and a score, as plain mappings.
+
+What is said of subnets holds for cascades of them, too.
+"""
 
 from numbers import Real
-from typing import List, Mapping, Tuple
+from typing import Any, Hashable, List, Mapping, Tuple, TypeVar
 
 from ..errors import UsageError
-from ..subnet import Subnet
 
-Values = Mapping[Subnet, float]
+Choice = TypeVar('Choice', bound=Hashable)
 
 
-def pareto_front(scores: Values, costs: Values) -> List[Subnet]:
+def pareto_front(
+    scores: Mapping[Choice, float], costs: Mapping[Choice, float]
+) -> List[Choice]:
     """Subnets that no other one beats in cost and score, cheapest first.
 
     One beats another if it is no worse in either and better in one; subnets
@@ -21,10 +25,10 @@ def pareto_front(scores: Values, costs: Values) -> List[Subnet]:
         costs (Mapping): Cost of each subnet; those without one are left out.
     """
 
-    def cost_and_loss(subnet: Subnet) -> Tuple[float, float]:
+    def cost_and_loss(subnet: Choice) -> Tuple[float, float]:
         return costs[subnet], -scores[subnet]
 
-    front: List[Subnet] = []
+    front: List[Choice] = []
     for subnet in sorted((s for s in scores if s in costs), key=cost_and_loss):
         if (
             not front
@@ -36,10 +40,10 @@ def pareto_front(scores: Values, costs: Values) -> List[Subnet]:
 
 
 def best_within(
-    scores: Values,
-    costs: Mapping[str, Values],
+    scores: Mapping[Choice, float],
+    costs: Mapping[str, Mapping[Choice, float]],
     budgets: Mapping[str, float],
-) -> Subnet:
+) -> Choice:
     """Return the subnet of the highest score within all budgets.
 
     Among equally good subnets, the least limited cost decides, then the least
@@ -86,7 +90,7 @@ def _is_number(value: object) -> bool:
 
 
 def _why_none(
-    costs: Mapping[str, Values], budgets: Mapping[str, float]
+    costs: Mapping[str, Mapping[Any, float]], budgets: Mapping[str, float]
 ) -> str:
     found = []
     for name in budgets:

@@ -8,6 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Union
 from ..errors import UsageError
 from ..files import atomic_write, load_tensors, save_tensors
 from ..slimmable import Statistics
+from .answers import Answers
 
 Metrics = Dict[str, Optional[float]]
 
@@ -37,6 +38,7 @@ class Progress:
         self._settings = json.loads(json.dumps(settings))
         self._file = self.folder / 'results.json'
         self._statistics = self.folder / 'statistics.pth'
+        self._answers = self.folder / 'answers'
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._file.exists():
             self._take_up()
@@ -46,6 +48,8 @@ class Progress:
     def _start(self) -> None:
         # Left by a run whose results were removed, perhaps of other weights.
         self._statistics.unlink(missing_ok=True)
+        for file in self._answers.glob('*.pth'):
+            file.unlink()
         self._save()
 
     def _take_up(self) -> None:
@@ -101,6 +105,28 @@ class Progress:
         """Keep statistics, tensors on the CPU."""
         with atomic_write(self._statistics) as file:
             save_tensors(bank, file)
+
+    @property
+    def answers(self) -> Dict[str, Answers]:
+        """Answers of the finished subnets that have any, by their names.
+
+        They are worth less than the results: files that are damaged count as
+        missing.
+        """
+        found = {}
+        for subnet in self.results:
+            try:
+                content = load_tensors(self._answers / f'{subnet}.pth')
+                found[subnet] = Answers(**content)
+            except Exception:  # what it raises depends on the damage
+                continue
+        return found
+
+    def keep_answers(self, subnet: str, answers: Answers) -> None:
+        """Keep the answers of a subnet, before it is finished."""
+        self._answers.mkdir(exist_ok=True)
+        with atomic_write(self._answers / f'{subnet}.pth') as file:
+            save_tensors(vars(answers), file)
 
     def _damaged(self, file: Path) -> UsageError:
         return UsageError(

@@ -3,13 +3,17 @@
 
 import math
 from dataclasses import replace
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from ..errors import UsageError
 from ..subnet import Subnet
+from .cascades import Cascade
 from .entry import COSTS, Latency, TableEntry
 from .intervals import metric_interval
 from .lookup import best_within, pareto_front
+
+Choice = Union[TableEntry, Cascade]
+"""What a budget may buy: both have ``mean_macs`` and ``macs``."""
 
 
 class QueryTable:
@@ -27,9 +31,15 @@ class QueryTable:
             measured on. Defaults to None, unknown.
         views (int, optional): Views of a video, each of which costs an
             entry's MACs. Defaults to None, for images.
+        cascades (Sequence[Cascade], optional): The best ones for their cost.
+            Defaults to None: none were sought.
+
+    Attributes:
+        entries (tuple[TableEntry]): As given, and so are all others.
 
     Raises:
-        UsageError: If a subnet is in twice, or if none has the metric.
+        UsageError: If a subnet is in twice, if none has the metric, or if a
+            cascade is not one of the entries.
     """
 
     def __init__(
@@ -40,6 +50,7 @@ class QueryTable:
         full: Subnet,
         num_images: Optional[int] = None,
         views: Optional[int] = None,
+        cascades: Optional[Sequence[Cascade]] = None,
     ) -> None:
         self.entries = tuple(entries)
         self.metric = metric
@@ -47,6 +58,7 @@ class QueryTable:
         self.full = full
         self.num_images = num_images
         self.views = views
+        self.cascades = None if cascades is None else tuple(cascades)
         self._by_subnet: Dict[Subnet, TableEntry] = {}
         self._scores: Dict[Subnet, float] = {}  # of those that are ranked
         for entry in self.entries:
@@ -62,6 +74,21 @@ class QueryTable:
             raise UsageError(
                 f'no subnet of the table has metric {metric!r}: use '
                 f'{" or ".join(self.metrics) or "another evaluator"}'
+            )
+        for cascade in self.cascades or ():
+            self._check_cascade(cascade)
+
+    def _check_cascade(self, cascade: Cascade) -> None:
+        missing = [s for s in cascade.stages if s not in self._by_subnet]
+        if missing:
+            raise UsageError(f'cascade {cascade}: there is no {missing[0]}')
+        first, second = (self._by_subnet[s].macs for s in cascade.stages)
+        if cascade.macs != first + second or not (
+            first <= cascade.mean_macs <= cascade.macs
+        ):
+            raise UsageError(
+                f'cascade {cascade}: its subnets take {first} and {second} '
+                f'MACs, it cannot take {cascade.mean_macs} and {cascade.macs}'
             )
 
     def __repr__(self) -> str:
@@ -174,13 +201,16 @@ class QueryTable:
             self.full,
             self.num_images,
             self.views,
+            self.cascades,
         )
 
-    def score(self, entry: TableEntry) -> Optional[float]:
+    def score(self, entry: Choice) -> Optional[float]:
         """Value of the ranking metric; None if the entry has none."""
+        if isinstance(entry, Cascade):
+            return entry.accuracy if entry.metric == self.metric else None
         return self._scores.get(entry.subnet)
 
-    def interval(self, entry: TableEntry) -> Optional[Tuple[float, float]]:
+    def interval(self, entry: Choice) -> Optional[Tuple[float, float]]:
         """95 % interval of the score, see :func:`~.metric_interval`."""
         return metric_interval(self.metric, self.score(entry), self.num_images)
 

@@ -4,11 +4,12 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
-from ..errors import UsageError, is_count
+from ..errors import UsageError, is_count, is_number
 from ..files import atomic_write, csv_text
 from ..subnet import Subnet
+from .cascades import MEASURE, Cascade
 from .entry import Latency, TableEntry, is_milliseconds
 from .table import QueryTable
 
@@ -94,6 +95,23 @@ def table_to_dict(table: QueryTable) -> Dict[str, Any]:
         num_images=table.num_images,
         views=table.views,
         entries=entries,
+        cascades=None
+        if table.cascades is None
+        else [_cascade_to_dict(table, c) for c in table.cascades],
+    )
+
+
+def _cascade_to_dict(table: QueryTable, cascade: Cascade) -> Dict[str, Any]:
+    interval = table.interval(cascade)
+    return dict(
+        stages=list(map(str, cascade.stages)),
+        measure=MEASURE,
+        threshold=cascade.threshold,
+        mean_macs=cascade.mean_macs,
+        macs=cascade.macs,
+        metric=cascade.metric,
+        accuracy=cascade.accuracy,
+        interval=None if interval is None else list(interval),
     )
 
 
@@ -125,6 +143,8 @@ def table_from_dict(content: Any, name: str = 'table') -> QueryTable:
             full=Subnet.parse(_get(content, 'full', _is_text)),
             num_images=_get(content, 'num_images', _is_optional_count),
             views=_get(content, 'views', _is_optional_count),
+            # Tables from before there were cascades have no such key.
+            cascades=_cascades(_get(content, 'cascades', _is_optional_list)),
         )
     except UsageError as error:
         raise UsageError(f'{name} is damaged: {error}') from error
@@ -149,6 +169,25 @@ def _entry(record: Any) -> TableEntry:
     )
 
 
+def _cascades(records: Optional[list]) -> Optional[List[Cascade]]:
+    return None if records is None else [_cascade(r) for r in records]
+
+
+def _cascade(record: Any) -> Cascade:
+    if not isinstance(record, dict):
+        raise UsageError(f'cascade {record!r} is not an object')
+    _get(record, 'measure', lambda value: value == MEASURE)
+    first, second = _get(record, 'stages', _are_two)
+    return Cascade(
+        stages=(Subnet.parse(first), Subnet.parse(second)),
+        threshold=_get(record, 'threshold', is_number),
+        mean_macs=_get(record, 'mean_macs', is_number),
+        macs=_get(record, 'macs', is_count),
+        metric=_get(record, 'metric', _is_text),
+        accuracy=_get(record, 'accuracy', is_number),
+    )
+
+
 def _get(record: dict, key: str, accept: Callable[[Any], bool]) -> Any:
     value = record.get(key)
     if not accept(value):
@@ -159,6 +198,14 @@ def _get(record: dict, key: str, accept: Callable[[Any], bool]) -> Any:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, list)
+
+
+def _is_optional_list(value: Any) -> bool:
+    return value is None or _is_list(value)
+
+
+def _are_two(value: Any) -> bool:
+    return _is_list(value) and list(map(type, value)) == [str, str]
 
 
 def _is_text(value: Any) -> bool:

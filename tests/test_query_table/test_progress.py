@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mutualnet_mm import UsageError
+from mutualnet_mm.query_table.answers import Answers
 from mutualnet_mm.query_table.progress import Progress
 
 SETTINGS = {'checkpoint': 'ab', 'number of images': 8}
@@ -88,3 +89,39 @@ def test_a_full_disk(tmp_path, full_disk):
         progress.add('0.5x-32', {})
     assert Progress(tmp_path, SETTINGS).results == {}
     assert progress.statistics == {}
+
+
+def made_answers(number=5):
+    truth = torch.arange(number, dtype=torch.int32)
+    return Answers(truth, truth % 2 == 0, torch.rand(number))
+
+
+def test_answers_come_back(tmp_path):
+    progress = Progress(tmp_path, SETTINGS)
+    assert progress.answers == {}
+    kept = made_answers()
+    progress.keep_answers('0.5x-32', kept)
+    assert progress.answers == {}  # of no finished subnet
+    progress.add('0.5x-32', {'top1': 0.1})
+    progress.add('1.0x-64', {'top1': 0.1})  # none were kept
+    progress.finish()
+    found = Progress(tmp_path, SETTINGS).answers
+    assert list(found) == ['0.5x-32']
+    for name, value in vars(kept).items():
+        assert torch.equal(getattr(found['0.5x-32'], name), value)
+    # They are those of the checkpoint.
+    other = Progress(tmp_path, dict(SETTINGS, checkpoint='cd'))
+    other.add('0.5x-32', {'top1': 0.1})
+    assert other.answers == {}
+
+
+def test_damaged_answers_cost_no_results(tmp_path):
+    progress = Progress(tmp_path, SETTINGS)
+    for name in ('0.5x-32', '1.0x-64', '0.75x-32'):
+        progress.keep_answers(name, made_answers())
+        progress.add(name, {'top1': 0.1})
+    file = tmp_path / 'answers/0.5x-32.pth'
+    file.write_bytes(file.read_bytes()[:-100])
+    torch.save({'truth': torch.zeros(3)}, tmp_path / 'answers/1.0x-64.pth')
+    again = Progress(tmp_path, SETTINGS)
+    assert list(again.answers) == ['0.75x-32'] and len(again.results) == 3

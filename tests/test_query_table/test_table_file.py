@@ -6,6 +6,7 @@ import pytest
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.query_table import (
+    Cascade,
     Latency,
     QueryTable,
     TableEntry,
@@ -74,6 +75,7 @@ def test_layout(table, tmp_path):
         'full': '1.0x-224-8',
         'num_images': 50,
         'views': 30,
+        'cascades': None,
     }
 
 
@@ -147,6 +149,94 @@ def test_a_file_of_before_there_were_devices(table, tmp_path):
     again = load_table(path)
     assert again.devices == []
     assert again.entries[2] == table.entries[2]
+
+
+@pytest.fixture
+def with_cascades(table):
+    """Beside the table: two cascades of its subnets."""
+    stages = Subnet(0.63, 142, 8), Subnet(1.0, 224, 8)
+    found = [
+        Cascade(stages, 0.1 + 0.7, 100 + 1 / 3, 500, 'acc/top1', 0.26),
+        Cascade(stages, 0.9, 300.0, 500, 'acc/top1', 0.1 + 0.21),
+    ]
+    parts = table.entries, table.metric, table.task, table.full
+    return QueryTable(*parts, 50, 30, found)
+
+
+def test_cascades(with_cascades, tmp_path):
+    first, second = tmp_path / 'first.json', tmp_path / 'second.json'
+    save_table(with_cascades, first)
+    content = json.loads(first.read_text())
+    low, high = content['cascades'][0].pop('interval')
+    assert 0.1 < low < 0.26 < high < 0.5
+    assert content['cascades'][0] == {
+        'stages': ['0.63x-142-8', '1.0x-224-8'],
+        'measure': 'max probability',
+        'threshold': 0.1 + 0.7,
+        'mean_macs': 100 + 1 / 3,
+        'macs': 500,
+        'metric': 'acc/top1',
+        'accuracy': 0.26,
+    }
+    again = load_table(first)
+    assert again.cascades == with_cascades.cascades
+    latency = {again.entries[0].subnet: Latency(1, 2)}
+    assert again.with_latencies('x', latency).cascades == again.cascades
+    assert again.ranked_by('acc/top1').cascades == again.cascades
+    save_table(again, second)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_no_cascade_is_not_the_same_as_none_sought(table, tmp_path):
+    parts = table.entries, table.metric, table.task, table.full
+    save_table(QueryTable(*parts, cascades=[]), tmp_path / 'table.json')
+    assert load_table(tmp_path / 'table.json').cascades == ()
+    assert table.cascades is None
+
+
+def test_a_file_of_before_there_were_cascades(with_cascades, tmp_path):
+    path = tmp_path / 'table.json'
+    save_table(with_cascades, path)
+    content = json.loads(path.read_text())
+    del content['cascades']
+    path.write_text(json.dumps(content))
+    again = load_table(path)
+    assert again.cascades is None
+    assert again.entries[1:] == with_cascades.entries[1:]
+
+
+@pytest.mark.parametrize(
+    'key, value',
+    [
+        ('stages', ['0.63x-142-8']),
+        ('stages', ['0.63x-142-8', 1.0]),
+        ('stages', ['0.63x-142-8', '0.5x-142-8']),  # not in the table
+        ('stages', ['0.63x-142-8', 'large']),
+        ('measure', 'entropy'),
+        ('measure', None),
+        ('threshold', '0.5'),
+        ('threshold', math.nan),
+        ('mean_macs', None),
+        ('mean_macs', 99.0),  # less than the first subnet
+        ('mean_macs', 501.0),
+        ('macs', 400),  # less than both
+        ('metric', 1),
+        ('accuracy', None),
+    ],
+)
+def test_a_damaged_cascade(with_cascades, tmp_path, key, value):
+    path = tmp_path / 'table.json'
+    save_table(with_cascades, path)
+    content = json.loads(path.read_text())
+    content['cascades'][1][key] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match='table.json is damaged: ') as error:
+        load_table(path)
+    assert '\n' not in str(error.value)
+    content['cascades'][1] = 3
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match='cascade 3 is not an object'):
+        load_table(path)
 
 
 def without(key):

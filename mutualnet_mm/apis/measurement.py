@@ -2,11 +2,13 @@
 """Subnets of a checkpoint, tested one by one, as a query table."""
 
 import copy
+import logging
 import os
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..config.runner import make_runner
@@ -22,7 +24,8 @@ from ..engine.table_loop import TableLoop
 from ..errors import UsageError
 from ..models import MutualLearningMixin
 from ..models.checkpoints import check_checkpoint
-from ..query_table import QueryTable, TableEntry
+from ..query_table import Cascade, QueryTable, TableEntry
+from ..query_table.answers import cascades_of, top1_metric
 from ..subnet import Size, Subnet
 
 # Where launchers say how many processes there are.
@@ -115,7 +118,30 @@ class Measurement:
             full=self.loop.model.space.full,
             num_images=self.num_images,
             views=self._views.number,
+            cascades=self._cascades(entries),
         )
+
+    def _cascades(
+        self, entries: Sequence[TableEntry]
+    ) -> Optional[List[Cascade]]:
+        """Those of a classifier; None, with a warning, if it has none."""
+        if top1_metric([n for e in entries for n in e.metrics]) is None:
+            return None
+        answers = self.loop.progress.answers
+        try:
+            cascades = cascades_of(entries, answers)
+        except UsageError as error:
+            why = self.loop.why_no_answers or error
+            _warn(f'the table has no cascades: {why}')
+            return None
+        without = [e for e in entries if str(e.subnet) not in answers]
+        if without:
+            _warn(
+                f'{len(without)} subnets, such as {without[0].subnet}, are in '
+                'no cascade: their answers were not kept. Remove '
+                f'{str(self.loop.progress.folder)!r} to test them again'
+            )
+        return cascades
 
     @property
     def num_images(self) -> int:
@@ -175,6 +201,10 @@ class _Costs:
         if subnet.width not in self._params:
             self._params[subnet.width] = count_params(self._model, subnet)
         return dict(self._macs[subnet], params=self._params[subnet.width])
+
+
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)
 
 
 def _from_large_to_small(subnets: Iterable[Subnet]) -> List[Subnet]:

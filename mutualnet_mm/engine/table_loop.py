@@ -3,7 +3,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 from mmengine.runner import Runner
 from torch import Tensor
@@ -13,8 +13,9 @@ from ..models.checkpoints import check_finite
 from ..progress_bars import progress_bar, track
 from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
 from ..query_table.progress import Metrics, Progress
+from .answers import AnswerBook
 from .calibration import SubnetStatistics, move_statistics
-from .loops import SubnetTestLoop
+from .loops import RUNNING, Candidate, SubnetTestLoop
 from .metric_state import MetricState
 from .subset import limit_truth, random_subset
 
@@ -43,7 +44,10 @@ class TableLoop(SubnetTestLoop):
         bank (dict): Statistics of all subnets; of the full one, where it is
             calibrated, too.
         weights (dict): Copy, on the CPU, of those evaluated.
-        progress (Progress): With the metrics of the finished subnets.
+        progress (Progress): With the metrics of the finished subnets, and
+            the answers of those of a classifier.
+        why_no_answers (str, optional): Why none were kept of those that were
+            tested now.
 
     Raises:
         UsageError: If ``folder`` holds results of anything else.
@@ -76,6 +80,8 @@ class TableLoop(SubnetTestLoop):
         self.metric = metric
         self.bank: SubnetStatistics = {}
         self.weights: Dict[str, Tensor] = {}
+        self.why_no_answers: Optional[str] = None
+        self._books: Dict[str, AnswerBook] = {}
 
     def ranking(self) -> str:
         """Name the metric that ranks.
@@ -160,14 +166,35 @@ class TableLoop(SubnetTestLoop):
             recipe.batches(self.runner), 'calibrating', recipe.num_batches
         )
 
-    def _run_batch(self, *args: Any) -> Iterator[Any]:
-        yield from super()._run_batch(*args)
+    def _evaluate(
+        self, candidates: List[Candidate], call_hooks: bool
+    ) -> Dict[str, Dict[str, float]]:
+        names = [c.name for c in candidates if c.name != RUNNING]
+        self._books = {name: AnswerBook(self.model) for name in names}
+        return super()._evaluate(candidates, call_hooks)
+
+    def _run_batch(
+        self, batch: Any, candidates: Sequence[Candidate]
+    ) -> Iterator[Any]:
+        for candidate, outputs in super()._run_batch(batch, candidates):
+            if candidate.name in self._books:
+                self._books[candidate.name].add(outputs)
+            yield candidate, outputs
         self._advance()
 
     def _score(self, name: str, state: MetricState) -> Dict[str, float]:
         found = super()._score(name, state)
+        if name in self._books:
+            self._keep_answers(name, self._books.pop(name))
         self.progress.add(name, _numbers(found))
         return found
+
+    def _keep_answers(self, name: str, book: AnswerBook) -> None:
+        answers = book.finish()
+        if answers is None:
+            self.why_no_answers = book.why_not
+        else:
+            self.progress.keep_answers(name, answers)
 
 
 def _numbers(metrics: Dict[str, Any]) -> Metrics:

@@ -12,7 +12,7 @@ from ...errors import ConfigError
 from ...subnet import Size, Subnet
 from ..clips import pick_frames, resize_space, scaled_size
 from .base import Task
-from .samples import Batch, Samples, own_samples
+from .samples import Batch, Samples, own_samples, predicted_scores
 
 
 class ActionTask(Task):
@@ -140,6 +140,18 @@ class ActionTask(Task):
     def forward_cost(self, model: nn.Module, inputs: Tensor) -> Any:
         """Run the whole network, which stock recognizers do not by default."""
         return model(inputs, mode='tensor', stage='head')
+
+    def probabilities(
+        self, model: nn.Module, data_samples: Samples
+    ) -> Optional[Tensor]:
+        """Of a video, over whose clips and views the stock head averages."""
+        averaged = self.head(model).average_clips
+        if averaged is None or 'kl' not in self.supervisions(model):
+            return None
+        scores = predicted_scores(data_samples)
+        if scores is None or averaged == 'prob':
+            return scores
+        return scores.softmax(dim=1)  # averaged before the softmax
 
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]

@@ -38,7 +38,8 @@ class Task:
       :meth:`forward_cost` (what a subnet's MACs are of),
       :meth:`forward_sliced` and :meth:`check_static` (every layer whose sizes
       follow the width), :meth:`forward_whole` (with the heads);
-    - deployment: :meth:`shorten`, :meth:`describe_inputs`.
+    - deployment: :meth:`shorten`, :meth:`describe_inputs`,
+      :meth:`probabilities`.
 
     How files and arrays become batches is registered beside the readers, see
     :func:`~mutualnet_mm.deploy.inputs.register_reader`.
@@ -308,6 +309,25 @@ class Task:
             name.split('.')[0] not in names
             for name, _ in slim_batch_norms(model)
         )
+
+    # ---- Predictions
+
+    def probabilities(
+        self, model: nn.Module, data_samples: Samples
+    ) -> Optional[Tensor]:
+        """How probable each class is, by what was predicted.
+
+        Args:
+            model (nn.Module): That predicted, or whose subnet did.
+            data_samples (Sequence): Predictions; there is at least one.
+
+        Returns:
+            Tensor or None: (N, classes), of sum 1. None where classes do not
+            exclude each other, or are not predicted for the whole input: then
+            the network has no cascades.
+        """
+        del model, data_samples
+        return None
 
     # ---- Inputs
 

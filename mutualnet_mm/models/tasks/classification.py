@@ -10,7 +10,7 @@ from ...errors import ConfigError
 from ...subnet import Size, Subnet
 from ..interpolation import resize_images, scaled
 from .base import Task
-from .samples import Batch, Samples
+from .samples import Batch, Samples, predicted_scores
 
 
 class ClassificationTask(Task):
@@ -72,6 +72,14 @@ class ClassificationTask(Task):
             return
         with torch.no_grad():
             self.forward_cost(model, inputs)
+
+    def probabilities(
+        self, model: nn.Module, data_samples: Samples
+    ) -> Optional[Tensor]:
+        """The scores, unless each class is decided alone."""
+        if 'kl' not in self.supervisions(model):
+            return None
+        return predicted_scores(data_samples)
 
     def input_shape(
         self, model: nn.Module, subnet: Subnet, image_shape: Optional[Size]

@@ -2,8 +2,9 @@
 """The data samples of one pass: copies, or those that a pipeline made."""
 
 import copy
-from typing import Any, List, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
+import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -58,6 +59,21 @@ def _own(value: Any, with_truth: bool) -> Any:
     if isinstance(value, Tensor):
         return value.detach().clone()
     return copy.deepcopy(value)
+
+
+def predicted_scores(data_samples: Samples) -> Optional[Tensor]:
+    """Return the predicted score of each class, (N, classes).
+
+    Args:
+        data_samples (Sequence): Predictions; there is at least one.
+
+    Returns:
+        Tensor or None: None where there is not one row of them for each.
+    """
+    rows = [getattr(sample, 'pred_score', None) for sample in data_samples]
+    if not all(isinstance(r, Tensor) and r.dim() == 1 for r in rows):
+        return None
+    return torch.stack(rows)
 
 
 def carries(data_samples: Samples, resolution: int, with_truth: bool) -> bool:

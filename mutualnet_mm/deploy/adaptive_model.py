@@ -6,7 +6,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Optional, Tuple, Union
+from typing import (
+    Any,
+    Iterable,
+    Iterator,
+    Optional,
+    Tuple,
+    Union,
+    overload,
+)
 
 import torch
 from mmengine.registry import DefaultScope
@@ -17,7 +25,7 @@ from ..engine import move_statistics
 from ..engine.hooks import BNCalibrationHook
 from ..errors import UsageError, as_usage_error, check_count
 from ..files import only_writer
-from ..query_table import QueryTable
+from ..query_table import Cascade, QueryTable, best_cascade
 from ..subnet import Subnet
 from .adaptive_file import AdaptiveFile
 from .controller import LatencyController, pareto_levels
@@ -30,7 +38,7 @@ class AdaptiveModel(SwitchableNetwork):
     """One network, many budgets: what ``adaptive.pth`` is for.
 
     It starts as the full network. :meth:`set_budget` and :meth:`use` switch
-    it; calling it predicts.
+    it, to a subnet or a cascade of two; calling it predicts.
 
     Args:
         file (AdaptiveFile): The loaded file. Building runs what its config
@@ -91,8 +99,13 @@ class AdaptiveModel(SwitchableNetwork):
         latency_ms: Optional[float] = None,
         params: Optional[float] = None,
         device: Optional[str] = None,
-    ) -> Subnet:
+        mean_macs: Optional[float] = None,
+    ) -> Union[Subnet, Cascade]:
         """Switch to the best subnet of the table within a budget.
+
+        Of a mean cost, that is a cascade of two subnets where the table has
+        a better one than any subnet: see
+        :func:`~mutualnet_mm.query_table.cascades.find_cascades`.
 
         Args:
             macs (float, optional): Maximum multiply-accumulates of an image
@@ -102,24 +115,54 @@ class AdaptiveModel(SwitchableNetwork):
             params (float, optional): Maximum number of parameters.
             device (str, optional): Name of the measured device whose
                 latencies count; needed only if there are several.
+            mean_macs (float, optional): Maximum multiply-accumulates on
+                average, over images like those of the table. ``macs`` then
+                limits what any image may cost; other budgets cannot be given
+                beside it.
 
         Returns:
-            Subnet: The one that is active now.
+            Subnet or Cascade: What is active now.
 
         Raises:
-            UsageError: If no budget is given, or if one is below the least
-                of the table, which the message names.
+            UsageError: If no budget is given, if one is below the least
+                of the table, which the message names, or if the table has no
+                cascades, with the reason.
         """
+        others = latency_ms, params, device
+        if mean_macs is not None:
+            if any(budget is not None for budget in others):
+                raise UsageError(
+                    'mean_macs goes with macs, the worst case, alone: leave '
+                    'latency_ms, params and device out'
+                )
+            found = best_cascade(self.table, mean_macs, macs)
+            if isinstance(found, Cascade):
+                return self.use(found)
+            return self.use(found.subnet)
         if all(budget is None for budget in (macs, latency_ms, params)):
-            raise UsageError('give a budget: macs, latency_ms or params')
+            raise UsageError(
+                'give a budget: macs, latency_ms or params, or mean_macs'
+            )
         entry = self.table.best(macs, latency_ms, params, device)
         return self.use(entry.subnet)
 
-    def use(self, subnet: Union[str, Subnet]) -> Subnet:
-        """Switch to a subnet, of the table or calibrated.
+    @overload
+    def use(self, subnet: Union[str, Subnet]) -> Subnet: ...
+
+    @overload
+    def use(self, subnet: Cascade) -> Cascade: ...
+
+    def use(
+        self, subnet: Union[str, Subnet, Cascade]
+    ) -> Union[Subnet, Cascade]:
+        """Switch to a subnet, of the table or calibrated, or to a cascade.
 
         Args:
-            subnet (str or Subnet): Such as ``'0.7x-160'``.
+            subnet (str, Subnet or Cascade): Such as ``'0.7x-160'``, or one of
+                ``net.table.cascades``.
+
+        Returns:
+            Subnet or Cascade: What is active now.
 
         Raises:
             UsageError: If it is outside of the trained range, if it has no
@@ -127,7 +170,7 @@ class AdaptiveModel(SwitchableNetwork):
         """
         if self._controller is not None:
             raise UsageError(
-                f'subnet {subnet} cannot be chosen while latency_controller '
+                f'{subnet} cannot be chosen while latency_controller '
                 'chooses: leave its with block first, or use a handle()'
             )
         return super().use(subnet)
@@ -205,7 +248,7 @@ class AdaptiveModel(SwitchableNetwork):
         return self.inputs(images)
 
     def __call__(self, images: Any, batch_size: int = 1) -> Samples:
-        """Predict images or videos with the active subnet.
+        """Predict images or videos with the active subnet or cascade.
 
         Args:
             images: Arrays, files or tensors, one or a list, as
@@ -248,9 +291,9 @@ class AdaptiveModel(SwitchableNetwork):
         Inside the ``with`` block, every call of the model is timed, reading
         and preprocessing included, and the subnet for the next one is chosen
         from the Pareto set, see :class:`~.controller.LatencyController`.
-        Afterwards the previous subnet is active again; until then,
-        :meth:`use` and :meth:`set_budget` are refused. Make static subnets
-        beforehand, since making one delays a call.
+        Afterwards the previous subnet, or cascade, is active again; until
+        then, :meth:`use` and :meth:`set_budget` are refused. Make static
+        subnets beforehand, since making one delays a call.
 
         Args:
             target_ms (float): Maximum milliseconds of a call (with a list: of
@@ -263,8 +306,9 @@ class AdaptiveModel(SwitchableNetwork):
             LatencyController: For inspection.
         """
         before, outer = self.current, self._controller
+        start = before if isinstance(before, Subnet) else None
         controller = LatencyController(
-            *pareto_levels(self.table, device), target_ms, before
+            *pareto_levels(self.table, device), target_ms, start
         )
         try:
             self._follow(controller.current)
@@ -274,13 +318,16 @@ class AdaptiveModel(SwitchableNetwork):
             self._controller = outer
             self._follow(before)
 
-    def _follow(self, subnet: Subnet) -> None:
+    def _follow(self, subnet: Union[Subnet, Cascade]) -> None:
         if subnet != self.current:
             super().use(subnet)
 
 
 def _restore(
-    kind: type, file: AdaptiveFile, device: str, subnet: Subnet
+    kind: type,
+    file: AdaptiveFile,
+    device: str,
+    subnet: Union[Subnet, Cascade],
 ) -> AdaptiveModel:
     net = kind(file, device)
     net.use(subnet)

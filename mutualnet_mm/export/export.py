@@ -10,6 +10,7 @@ from typing import Any, Iterator, Tuple, Union
 
 from ..deploy.adaptive_model import AdaptiveModel
 from ..errors import UsageError
+from ..query_table import Cascade
 from ..subnet import Subnet
 from .checkpoint_file import (
     check_replaced,
@@ -82,6 +83,12 @@ def export_subnet(
     """
     out = Path(out)
     _check(net, format, out, fuse_bn)
+    if isinstance(subnet, Cascade):
+        raise UsageError(
+            f'a cascade ({subnet}) is no network of its own: export both of '
+            'its subnets, and run the second where the largest probability '
+            'of the first is below the threshold'
+        )
     net = net.handle()
     net.slice()
     subnet = net.use(subnet)
@@ -89,9 +96,11 @@ def export_subnet(
     with _draft(out) as draft:
         if format in ('onnx', 'torch'):
             shape = resize_batch(net, batches[0]).shape
-            exported = _export_program(net, format, draft, shape, fuse_bn)
+            exported = _export_program(
+                net, subnet, format, draft, shape, fuse_bn
+            )
         else:
-            exported = _export_network(net, format, draft, fuse_bn)
+            exported = _export_network(net, subnet, format, draft, fuse_bn)
         difference = verify(net, exported, batches)
         if not difference.relative <= tolerance:
             raise UsageError(
@@ -164,12 +173,12 @@ def _draft(out: Path) -> Iterator[Path]:
 
 def _export_program(
     net: AdaptiveModel,
+    subnet: Subnet,
     format: str,
     path: Path,
     shape: Tuple[int, ...],
     fuse_bn: bool,
 ) -> Exported:
-    subnet = net.current
     program = SubnetProgram(
         net.model,
         subnet,
@@ -188,12 +197,12 @@ def _export_program(
 
 
 def _export_network(
-    net: AdaptiveModel, format: str, path: Path, fuse_bn: bool
+    net: AdaptiveModel, subnet: Subnet, format: str, path: Path, fuse_bn: bool
 ) -> Exported:
     if format == 'static':
-        save_static(net, net.current, path, fuse_bn)
+        save_static(net, subnet, path, fuse_bn)
     else:
-        save_stock(net, net.current, path)
+        save_stock(net, subnet, path)
     network = load_static(path)
     task = net.model.task
     return Exported(

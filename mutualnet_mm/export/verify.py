@@ -14,6 +14,7 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
+    cast,
 )
 
 import torch
@@ -24,6 +25,7 @@ from ..deploy.adaptive_model import AdaptiveModel
 from ..errors import UsageError, first_line
 from ..models.draws import same_draws
 from ..models.tasks.base import Batch
+from ..subnet import Subnet
 from .program_file import Run, tensors_of
 
 
@@ -144,7 +146,8 @@ class Exported:
 
 def resize_batch(net: AdaptiveModel, batch: Batch) -> Tensor:
     """Bring the inputs of a batch to the size of the current subnet."""
-    return net.model.task.resize(net.model, *batch, net.current)[0]
+    subnet = cast(Subnet, net.current)
+    return net.model.task.resize(net.model, *batch, subnet)[0]
 
 
 @torch.no_grad()

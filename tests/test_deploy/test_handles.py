@@ -107,7 +107,7 @@ def test_modes_are_own_and_static_subnets_shared(network):
     third.use(B)
     net.use(B)
     assert third.static_subnets == net.static_subnets
-    assert third._network is net._network
+    assert third._stages[0].network is net._stages[0].network
     third.use('0.25x-16')  # later ones too
     assert len(net.static_subnets) == 3
     net.slice()

@@ -82,10 +82,10 @@ def test_what_is_static(network):
     net = network()
     net.use(B)
     net.make_static(fuse_bn=False)
-    plain = net._network
+    plain = net._stages[0].network
     assert batch_norms(plain) == 20
     net.make_static()
-    fused = net._network
+    fused = net._stages[0].network
     assert batch_norms(fused) == 0
     shared = {p.data_ptr() for p in net.model.parameters()}
     for made in (plain, fused):
@@ -106,7 +106,7 @@ def test_the_least_recently_used_is_dropped_and_freed(network):
     assert net.static_subnets == [Subnet.parse(s) for s in (B, A)]
     net.use(A)
     before = run(net, batch)
-    in_use, other = net._network, net._static.get(Subnet.parse(B))
+    in_use, other = net._stages[0].network, net._static.get(Subnet.parse(B))
     gc.collect()
     gc.disable()  # memory comes back without the garbage collector
     try:
@@ -115,7 +115,7 @@ def test_the_least_recently_used_is_dropped_and_freed(network):
         net._static.get(Subnet.parse(C))
         assert net.static_subnets == [Subnet.parse(s) for s in (B, C)]
         # Dropped by another handle, say: who runs it goes on.
-        assert net._network is in_use
+        assert net._stages[0].network is in_use
         assert nets.same(run(net, batch), before)
         net.use(D)
         assert freed[0]() is None and freed[1]() is None
@@ -123,7 +123,7 @@ def test_the_least_recently_used_is_dropped_and_freed(network):
         gc.enable()
     assert net.static_subnets == [Subnet.parse(s) for s in (C, D)]
     net.use(A)
-    assert net._network is not in_use
+    assert net._stages[0].network is not in_use
     assert nets.same(run(net, batch), before)
 
 
@@ -167,11 +167,11 @@ def test_an_error_changes_nothing(network, static, do, message):
     net.use(B)
     if static:
         net.make_static([C, B])
-    before, running = run(net, batch), net._network
+    before, running = run(net, batch), net._stages[0].network
     with pytest.raises(UsageError, match=message) as caught:
         do(net)
     assert '\n' not in str(caught.value)
-    assert net.current == Subnet.parse(B) and net._network is running
+    assert net.current == Subnet.parse(B) and net._stages[0].network is running
     assert nets.same(run(net, batch), before)
     kept = [Subnet.parse(s) for s in (C, B)] if static else []
     assert net.static_subnets == kept

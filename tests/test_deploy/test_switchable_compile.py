@@ -133,4 +133,4 @@ def test_compiled_for_the_cpu(make):
     sliced = run(net, batch)
     net.make_static(compile=True)
     assert close(run(net, batch), sliced)
-    assert net._network.backbone._compiled_call_impl is not None
+    assert net._stages[0].network.backbone._compiled_call_impl is not None

@@ -13,7 +13,12 @@ from mmengine.fileio import load
 from programs import run_program
 
 from mutualnet_mm import Subnet
-from mutualnet_mm.query_table import QueryTable, TableEntry, save_table
+from mutualnet_mm.query_table import (
+    Cascade,
+    QueryTable,
+    TableEntry,
+    save_table,
+)
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / 'configs/mutual_mask_rcnn_vgg16.py')
@@ -741,16 +746,20 @@ def test_build_table(tmp_path, monkeypatch, capsys):
         assert args == (
             *('epoch_1.pth', 'out', 0.1, ['0.5x-32'], 9, 'accuracy/top1'),
         )
-        return SimpleNamespace(entries=[1, 2, 3], pareto=[1, 2])
+        return SimpleNamespace(
+            entries=[1, 2, 3], pareto=[1, 2], cascades=[1, 2, 3, 4]
+        )
 
     monkeypatch.setattr(tool, 'build_table', build_table)
     tool.main()
     text = capsys.readouterr().out
     assert text.startswith('3 subnets, 2 of them') and 'out/{table' in text
-    one = SimpleNamespace(entries=[1], pareto=[1])
+    assert 'some budget, and 4 cascades of two: out' in text
+    one = SimpleNamespace(entries=[1], pareto=[1], cascades=None)
     monkeypatch.setattr(tool, 'build_table', lambda *_: one)
     tool.main()
-    assert capsys.readouterr().out.startswith('1 subnet, 1 of them')
+    text = capsys.readouterr().out
+    assert text.startswith('1 subnet, 1 of them') and 'casc' not in text
 
     def interrupted(*args):
         raise KeyboardInterrupt
@@ -790,3 +799,28 @@ def test_plot_curves(tmp_path, monkeypatch):
     for labels in (['one'], ['same', 'same']):
         with pytest.raises(SystemExit, match='2 tables and the labels'):
             run('--labels', *labels)
+
+
+def test_plot_curves_describes_cascades(tmp_path, monkeypatch, capsys):
+    tool = load_tool('plot_curves')
+    entries = [
+        TableEntry(Subnet(width, 32), macs, 10, {'acc/top1': score})
+        for width, macs, score in ((1.0, 4 * 10**6, 0.75), (0.5, 10**6, 0.5))
+    ]
+    stages = Subnet(0.5, 32), Subnet(1.0, 32)
+    cascade = Cascade(stages, 0.9, 2e6, 5 * 10**6, 'acc/top1', 0.7)
+    for cascades in (None, [cascade]):
+        full = Subnet(1.0, 32)
+        parts = entries, 'acc/top1', 'action', full
+        table = QueryTable(*parts, cascades=cascades)
+        save_table(table, tmp_path / 'table.json')
+        path = str(tmp_path / 'table.json')
+        command = ['plot_curves.py', path, '--describe', '--labels', 'net']
+        monkeypatch.setattr(sys, 'argv', command)
+        tool.main()
+    plain, first, second = capsys.readouterr().out.splitlines()
+    assert plain == first == 'net: 4.00 to 1.00 M: width 1.0x to 0.5x at 32'
+    assert second == (
+        'net, cascades: mean 2.00 M: 0.7 by 0.5x-32, below 0.9 1.0x-32 (5.00 '
+        'M in the worst case), 0.5 by 0.5x-32 alone'
+    )

@@ -71,9 +71,12 @@ def main() -> None:
         except KeyboardInterrupt:
             sys.exit('interrupted: the same command goes on from here')
     what = 'subnet' if len(table.entries) == 1 else 'subnets'
+    cascades = ''
+    if table.cascades:
+        cascades = f', and {len(table.cascades)} cascades of two'
     print(
         f'{len(table.entries)} {what}, {len(table.pareto)} of them the best '
-        f'for some budget: {args.out}/'
+        f'for some budget{cascades}: {args.out}/'
         '{table.json,table.csv,curve.png,adaptive.pth}'
     )
 

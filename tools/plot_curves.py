@@ -3,7 +3,8 @@
 """Draw the accuracy-MACs curves of query tables into one picture.
 
 Or say in words which dimension the best subnets give up from budget to budget
-(--describe): width, resolution or frames.
+(--describe): width, resolution or frames; and what cascades of two subnets
+reach at a mean cost, where the table has them.
 """
 
 import argparse
@@ -11,7 +12,11 @@ from pathlib import Path
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.cli import one_line_errors, tool_parser
-from mutualnet_mm.query_table import describe_front, load_table
+from mutualnet_mm.query_table import (
+    describe_cascades,
+    describe_front,
+    load_table,
+)
 from mutualnet_mm.visualization import plot_tables
 
 
@@ -24,7 +29,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--describe',
         action='store_true',
-        help='print what the best subnets give up at each budget',
+        help='print what the best subnets give up at each budget, and what '
+        'cascades reach',
     )
     parser.add_argument(
         '--metric', help='to show, default: the one that ranks the tables'
@@ -59,8 +65,10 @@ def main() -> None:
             plot_tables(tables, args.out, args.metric, args.log)
         if args.describe:
             for label, table in tables.items():
-                metric = args.metric or table.metric
-                print(f'{label}: {describe_front(table.ranked_by(metric))}')
+                ranked = table.ranked_by(args.metric or table.metric)
+                print(f'{label}: {describe_front(ranked)}')
+                if ranked.cascades is not None:
+                    print(f'{label}, cascades: {describe_cascades(ranked)}')
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from ..errors import UsageError
 from ..files import atomic_write
-from ..query_table import QueryTable, TableEntry
+from ..query_table import Cascade, QueryTable, TableEntry, cascade_front
 from ..subnet import Subnet
 from .names import name_points
 
@@ -57,6 +57,9 @@ def plot_tables(
     reduced, as in Fig. 18, and names are those of whole subnets, as many as
     there is room for. If there are several tables, each has a colour and a
     line through its best subnets; the others are faint.
+
+    Where a table has cascades, a line shows what they reach at a mean cost; of
+    a single table, dots show what the same ones cost in the worst case.
 
     Args:
         tables (Mapping): Tables by their labels in the legend.
@@ -147,11 +150,32 @@ def _draw_table(axes: Axes, table: QueryTable) -> Points:
     front = _points(table, table.pareto)
     macs = [point[0] for point in front.values()]
     axes.plot(*zip(*front.values()), 'k--', lw=0.8, label='the best')
+    label = 'cascades, mean cost'
+    cascades = _draw_cascades(axes, table, 'k-', label, lw=1.2)
+    if cascades:
+        worst = [(cascade.macs, cascade.accuracy) for cascade in cascades]
+        label = 'the same, worst case'
+        axes.plot(*zip(*worst), 'k.', ms=3, alpha=0.5, label=label)
     intervals = [table.interval(entry) for entry in table.pareto]
     if None not in intervals:
         low, high = zip(*intervals)
         axes.fill_between(macs, low, high, color='k', alpha=0.07, lw=0)
     return front
+
+
+def _draw_cascades(
+    axes: Axes, table: QueryTable, style: str, label: str, **settings: Any
+) -> List[Cascade]:
+    """Draw the front by mean cost, and return the cascades in it.
+
+    Without any, it is that of the subnets, and nothing is drawn.
+    """
+    front = cascade_front(table)
+    found = [choice for choice in front if isinstance(choice, Cascade)]
+    if found:
+        points = [(choice.mean_macs, table.score(choice)) for choice in front]
+        axes.plot(*zip(*points), style, label=label, **settings)
+    return found
 
 
 def _name_subnets(figure: Figure, named: Points, points: Points) -> None:
@@ -168,8 +192,10 @@ def _name_subnets(figure: Figure, named: Points, points: Points) -> None:
 def _draw_front(axes: Axes, label: str, table: QueryTable) -> None:
     front = _points(table, table.pareto).values()
     (line,) = axes.plot(*zip(*front), 'o-', ms=4, label=label)
+    colour = line.get_color()
+    _draw_cascades(axes, table, '--', f'{label}, cascades', color=colour)
     everything = _points(table, table.entries).values()
-    axes.plot(*zip(*everything), '.', color=line.get_color(), alpha=0.2)
+    axes.plot(*zip(*everything), '.', color=colour, alpha=0.2)
 
 
 def _points(table: QueryTable, entries: Sequence[TableEntry]) -> Points:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mutualnet_mm import Subnet, UsageError
-from mutualnet_mm.query_table import QueryTable, TableEntry
+from mutualnet_mm.query_table import Cascade, QueryTable, TableEntry
 from mutualnet_mm.visualization import plot_tables, reduced_dimension
 
 
@@ -258,3 +258,56 @@ def test_tables_of_video_on_a_logarithmic_axis(drawn):
 def test_points_of_images_are_named_by_their_width(drawn):
     names = [text.get_text() for text in drawn({'net': make_table()}).texts]
     assert sorted(names) == ['0.5x', '0.5x', '1x', '1x']
+
+
+def with_cascades(*figures):
+    """Cascades of the first and last subnet of MACs by mean and score."""
+    table = make_table()
+    large, *_, small = table.entries[:4]
+    found = [
+        Cascade(
+            (small.subnet, large.subnet),
+            0.5,
+            mean,
+            small.macs + large.macs,
+            table.metric,
+            score,
+        )
+        for mean, score in figures
+    ]
+    return QueryTable(
+        table.entries, table.metric, table.task, table.full, cascades=found
+    )
+
+
+def test_cascades_are_drawn_beside_subnets(drawn):
+    table = with_cascades((100e6, 72.0), (200e6, 74.0), (300e6, 77.0))
+    axes = drawn({'net': table})
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    # With the subnets that are better than any cascade of that cost.
+    x, y = lines['cascades, mean cost'].get_data()
+    assert list(x) == [70_312_500, 100e6, 200e6, 281_250_000, 300e6, 5e8]
+    assert list(y) == [60, 72, 74, 75, 77, 80]
+    x, y = lines['the same, worst case'].get_data()
+    assert list(x) == [570_312_500] * 3 and list(y) == [72, 74, 77]
+    assert list(lines['the best'].get_ydata()) == [60, 70, 75, 80]
+    axes = drawn({'first': table, 'second': make_table(5.0)})
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    dashed = lines['first, cascades']
+    assert list(dashed.get_ydata()) == [60, 72, 74, 75, 77, 80]
+    assert dashed.get_color() == lines['first'].get_color()
+    assert 'second, cascades' not in lines
+
+
+@pytest.mark.parametrize(
+    'table, metric',
+    [
+        (with_cascades(), None),
+        (with_cascades((550e6, 10.0)), None),  # worse than a subnet
+        (make_table(), None),
+        (with_cascades((100e6, 72.0)), 'accuracy/top5'),
+    ],
+)
+def test_no_cascades_are_drawn(drawn, table, metric):
+    lines = drawn({'net': table}, metric=metric).get_lines()
+    assert [line.get_label() for line in lines][2:] == ['the best']

@@ -127,21 +127,21 @@ class Measurement:
         """Those of a classifier; None, with a warning, if it has none."""
         if top1_metric([n for e in entries for n in e.metrics]) is None:
             return None
-        answers = self.loop.progress.answers
-        try:
-            cascades = cascades_of(entries, answers)
-        except UsageError as error:
-            why = self.loop.why_no_answers or error
-            _warn(f'the table has no cascades: {why}')
-            return None
+        why, answers = self.loop.why_no_answers, self.loop.progress.answers
         without = [e for e in entries if str(e.subnet) not in answers]
-        if without:
+        if why is None and without:
             _warn(
                 f'{len(without)} subnets, such as {without[0].subnet}, are in '
                 'no cascade: their answers were not kept. Remove '
                 f'{str(self.loop.progress.folder)!r} to test them again'
             )
-        return cascades
+        try:
+            if why is not None:
+                raise UsageError(why)
+            return cascades_of(entries, answers)
+        except UsageError as error:
+            _warn(f'the table has no cascades: {error}')
+            return None
 
     @property
     def num_images(self) -> int:

@@ -147,7 +147,9 @@ def test_answers_of_an_earlier_release(
         labelled(), checkpoint, tmp_path / 'out', subnets=grid[:1]
     )
     assert table.cascades is None and len(table.entries) == 4
-    assert warnings == ['the table has no cascades: no answers were kept']
+    assert '4 subnets, such as 1.0x-32, are in no cascade' in warnings[0]
+    assert f"Remove '{tmp_path}/out/progress' to test" in warnings[0]
+    assert warnings[1] == 'the table has no cascades: no answers were kept'
     table = build_table(
         labelled(),
         checkpoint,
@@ -213,3 +215,16 @@ def test_of_many_labels(
     net = AdaptiveModel.from_file(tmp_path / 'out/adaptive.pth')
     with pytest.raises(UsageError, match='cascades are for the top-1'):
         net.set_budget(mean_macs=1e9)
+
+
+def test_classes_that_are_decided_alone(
+    labelled, checkpoint, warnings, tmp_path
+):
+    """A top-1 accuracy of them there is, but no probability."""
+    cfg = labelled()
+    cfg.model.mutual.supervision = 'label'
+    cfg.model.head.loss = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    table = build_table(cfg, checkpoint, tmp_path / 'out', step=STEP)
+    assert table.metric == 'accuracy/top1' and table.cascades is None
+    assert len(warnings) == 1
+    assert 'no probabilities of classes that exclude each' in warnings[0]

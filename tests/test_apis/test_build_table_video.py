@@ -207,6 +207,14 @@ def test_table_and_file_hold_what_a_stock_loop_finds(
         assert 0 <= low <= entry.metrics['acc/top1'] <= high <= 1
         assert high - low > 0.3  # of six videos
     assert len(scores) == len(SUBNETS)
+    # An answer for each video, whatever the number of its views.
+    assert table.cascades is not None
+    for name in SUBNETS:
+        answers = torch.load(tmp_path / f'progress/answers/{name}.pth')
+        assert answers['truth'].tolist() == [i % 3 for i in range(VIDEOS)]
+        share = answers['right'].double().mean().item()
+        (entry,) = (e for e in table.entries if str(e.subnet) == name)
+        assert entry.metrics['acc/top1'] == pytest.approx(share)
     for again in (adaptive.table, load_table(tmp_path / 'table.json')):
         assert again.entries == table.entries and again.views == VIEWS
     assert (tmp_path / 'curve.png').stat().st_size > 10_000

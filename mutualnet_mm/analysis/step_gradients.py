@@ -137,6 +137,11 @@ class _Joint(GradientSum):
         super().__init__()
         self.losses: List[Tensor] = []
 
+    def start(self, parameters: Sequence[Tensor]) -> None:
+        """Let the graphs lead to the whole parameters."""
+        super().start(parameters)
+        self.leaves = None
+
     def add(self, loss: Tensor) -> None:
         """Keep it: it is differentiated with the others."""
         self.losses.append(loss)
@@ -151,7 +156,7 @@ class _Each(GradientSum):
 
     def add(self, loss: Tensor) -> None:
         """Differentiate one loss, and add it to no other."""
-        self._gradients = [None] * len(self._parameters)
+        self.clear()
         super().add(loss)
         self.found.append(self._gradients)
 

@@ -30,8 +30,9 @@ class GradientSum:
     it grows and shrinks for both.
 
     Attributes:
-        leaves (Leaves): Parts of parameters that the next loss is also
-            differentiated with regard to.
+        leaves (Leaves, optional): Parts of parameters that the next loss is
+            also differentiated with regard to. None if it is to be
+            differentiated through the parts.
     """
 
     def __init__(self) -> None:
@@ -41,21 +42,26 @@ class GradientSum:
         self._places: Dict[int, int] = {}  # of parameters, by their ids
         self._owned: Set[int] = set()  # gradients that nothing else shares
         self._is_half = False
-        self.leaves = Leaves()
+        self.leaves: Optional[Leaves] = Leaves()
 
     def start(self, parameters: Sequence[Tensor]) -> None:
         """Forget the last step; what needs no gradient is left out."""
         self.drop()
         self._parameters = [p for p in parameters if p.requires_grad]
-        self._gradients = [None] * len(self._parameters)
         self._places = {id(p): i for i, p in enumerate(self._parameters)}
         self._is_half = _is_half()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the gradients so far."""
+        self._gradients = [None] * len(self._parameters)
+        self._owned.clear()
 
     def drop(self) -> None:
         """Free the gradients of a step that failed or was handed over."""
-        self._parameters, self._gradients = [], []
-        self._owned.clear()
+        self._parameters = []
         self.leaves = Leaves()
+        self.clear()
 
     def add(self, loss: Tensor) -> None:
         """Differentiate ``loss`` now and free its graph."""
@@ -64,7 +70,7 @@ class GradientSum:
         with torch.autocast(loss.device.type, enabled=False), _no_hooks(
             self._parameters
         ):
-            parts = self.leaves.take()
+            parts = self.leaves.take() if self.leaves else []
             gradients = torch.autograd.grad(
                 loss * self._scale if self._is_half else loss,
                 [*self._parameters, *(leaf for *_, leaf in parts)],

@@ -145,8 +145,10 @@ class ActionTask(Task):
         self, model: nn.Module, data_samples: Samples
     ) -> Optional[Tensor]:
         """Of a video, over whose clips and views the stock head averages."""
+        if 'kl' not in self.supervisions(model):  # nor has it such a head
+            return None
         averaged = self.head(model).average_clips
-        if averaged is None or 'kl' not in self.supervisions(model):
+        if averaged is None:
             return None
         scores = predicted_scores(data_samples)
         if scores is None or averaged == 'prob':

@@ -173,6 +173,7 @@ def loaded(cfg, path):
     return model, content
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize('name', CASES)
 @torch.no_grad()
 def test_bit_equal_logits(configure, nets, save, out, name):

@@ -158,6 +158,7 @@ def run(net, state, x):
         return list(tensors(net(x)))
 
 
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize('name', FAMILIES)
 def test_the_stock_class_computes_the_same(name, build):
     stock, net, shape = build(name)

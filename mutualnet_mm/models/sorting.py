@@ -81,7 +81,7 @@ def sort_checkpoint(
         )
     source: Any
     source, meta = read_trained(checkpoint)
-    check_alone(checkpoint)
+    check_alone(checkpoint, model.slim_state.max_width)
     ignored = load_trained(model, checkpoint)
     report = sort_model(model, by)
     weights: Any = OrderedDict(model.state_dict())
@@ -94,30 +94,32 @@ def sort_checkpoint(
     return report, ignored
 
 
-def check_alone(checkpoint: str) -> None:
+def check_alone(checkpoint: str, full_width: float) -> None:
     """Refuse to sort the channels of a network with trained subnets.
 
     Args:
         checkpoint (str): File or address that it is started from.
+        full_width (float): That the network is built at.
 
     Raises:
-        UsageError: If it was trained at several widths, as far as it says.
+        UsageError: If it was trained at other widths, as far as it says. One
+            that is narrower has its channels among the leading ones.
     """
     weights, meta = read_trained(checkpoint)
     record = TrainingRecord(meta)
     subnets, said = record.trained_subnets(), record.described()
     if subnets is not None:
-        several = len({subnet.width for subnet in subnets}) > 1
+        narrow = {subnet.width for subnet in subnets} != {full_width}
     else:
         own = getattr(weights, '_metadata', {}).get('', {})
-        low, high = own.get('widths') or (1.0, 1.0)
-        several, said = low < high, f'widths {low}x to {high}x'
-    if several:
+        low, high = own.get('widths') or (full_width, full_width)
+        narrow, said = low < full_width, f'widths {low}x to {high}x'
+    if narrow:
         raise UsageError(
             f'checkpoint {checkpoint!r} was trained at {said}: its subnets '
             'have their channels in front already, and sorting would take '
-            'them apart; give a network that was trained alone, or do not '
-            'sort'
+            'them apart; give a network that was trained alone, at full '
+            'width, or do not sort'
         )
 
 
@@ -197,6 +199,6 @@ class SortsChannels(Stock):
             return
         for checkpoint in self._starts:
             if checkpoint is not None:
-                check_alone(checkpoint)
+                check_alone(checkpoint, self.slim_state.max_width)
         super().init_weights()
         log_sorted(sort_model(self, self._sort))

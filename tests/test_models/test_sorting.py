@@ -419,6 +419,9 @@ def test_trained_subnets_are_not_taken_apart(
         ('dict(resolution=(64,), num_random=0, include_min=False)', False),
         ('dict(resolution=(64,), width_range=None, widths=(1.0,))', False),
         ('dict(resolution=(64,), width_range=None, widths=(0.5, 1.0))', True),
+        # Their channels are among those of the widest: no others learned.
+        ("dict(resolution=(64,), single_subnet='0.5x-64')", True),
+        ('dict(resolution=(64,), width_range=None, widths=(0.5,))', True),
     ],
 )
 def test_what_the_training_was_of(

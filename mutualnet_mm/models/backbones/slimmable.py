@@ -103,7 +103,8 @@ class SlimmableMixin(Stock):
     def init_weights(self) -> None:
         """Initialise as the stock class does, load ``Pretrained`` and sort."""
         if self.sort_by is not None and self._pretrained is not None:
-            check_alone(self._pretrained['checkpoint'])
+            full = self.slim_state.max_width
+            check_alone(self._pretrained['checkpoint'], full)
         self._load_initial()
         if self.sort_by is not None and self.sorts_alone:
             frames = self.trial_frames

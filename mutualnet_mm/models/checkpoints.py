@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, UsageError, first_line
 from ..slimmable.importance import check_measure
 from .misfits import check_backbone_filled, find_misfit, published_hint
+from .trained_widths import check_same_norms
 
 InitCfg = Union[dict, List[dict], None]
 # Of whole models, also as a parallel wrapper saves them.
@@ -237,9 +238,9 @@ def check_resumed(cfg: Config, model: nn.Module) -> None:
 
     Raises:
         UsageError: If the file is missing or damaged; if training is to go on
-            from it, and it leaves a weight as it was initialised; if training
-            is to start from it, and
-            :func:`~.misfits.check_backbone_filled` refuses it.
+            from it, and it leaves a weight as it was initialised or has
+            batch norms of other resolutions; if training is to start from it,
+            and :func:`~.misfits.check_backbone_filled` refuses it.
     """
     path = cfg.get('load_from')
     if path is None and cfg.get('resume'):
@@ -247,7 +248,11 @@ def check_resumed(cfg: Config, model: nn.Module) -> None:
     if path is None:
         return
     if cfg.get('resume'):
-        check_checkpoint(path, model)
+        weights = _trained_weights(path, model)
+        try:
+            check_same_norms(model, weights)
+        except UsageError as error:
+            raise UsageError(f'checkpoint {path!r} {error}') from error
     else:  # of another task, maybe
         weights, _ = read_trained(path)
         try:

@@ -82,6 +82,42 @@ def _has_norms(
     )
 
 
+def check_same_norms(model: Any, weights: Any) -> None:
+    """Refuse to resume with batch norms of other resolutions.
+
+    The optimizer knows its parameters by their order: it would have another
+    number of them than it saved, or take the momenta of others.
+
+    Args:
+        model (nn.Module): That is to be trained.
+        weights (Mapping): A ``state_dict``, whose ``_metadata`` count.
+
+    Raises:
+        UsageError: Says what both have. A ``state_dict`` that does not say
+            what it was trained for passes.
+    """
+    noted = getattr(weights, '_metadata', {}).get('', {})
+    found, own = tuple(noted.get('norms') or ()), _norms(model)
+    if 'widths' in noted and found != own:
+        raise UsageError(
+            f'has batch norms for {_said(found)}, the config for '
+            f'{_said(own)}, so training cannot go on: resume with mutual.norm '
+            'and resolution as in the training, or start anew, with load_from '
+            'and without resume'
+        )
+
+
+def _norms(model: Any) -> Tuple[int, ...]:
+    """Resolutions with batch norms of their own; empty if all share one."""
+    space: Any = getattr(model, 'space', None)  # a stock model has none
+    is_own = getattr(space, 'norm', None) == 'per-resolution'
+    return tuple(space.resolutions) if is_own else ()
+
+
+def _said(norms: Tuple[int, ...]) -> str:
+    return ', '.join(map(str, norms)) or 'all resolutions together'
+
+
 def name_random(model: Any, incompatible: Any) -> None:
     """Name the weights that a loaded checkpoint left as they were.
 
@@ -112,7 +148,7 @@ def save_widths(
 ) -> None:
     """Note beside the weights what they are trained for."""
     del state_dict, prefix
-    space = model.space
+    space, norms = model.space, _norms(model)
     local_metadata['widths'] = space.min_width, space.max_width
-    if space.norm == 'per-resolution':
-        local_metadata['norms'] = space.resolutions
+    if norms:
+        local_metadata['norms'] = norms

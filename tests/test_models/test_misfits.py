@@ -198,6 +198,49 @@ def test_before_the_run(configure, weights, tmp_path):
         check_resumed(cfg, model)
 
 
+PER_RESOLUTION = dict(norm='per-resolution')
+
+
+@pytest.mark.parametrize(
+    'trained, resumed, message',
+    [
+        ({}, {}, ''),
+        (PER_RESOLUTION, PER_RESOLUTION, ''),
+        ({}, PER_RESOLUTION, 'all resolutions together, the config for 32, '),
+        (
+            PER_RESOLUTION,
+            {},
+            '32, .*, the config for all resolutions together',
+        ),
+        (
+            dict(PER_RESOLUTION, resolution=(32, 24, 16)),
+            dict(PER_RESOLUTION, resolution=(32, 16, 24)),
+            '32, 24, 16, the config for 32, 16, 24',
+        ),
+        (
+            dict(PER_RESOLUTION, resolution=(32, 24, 16)),
+            dict(PER_RESOLUTION, resolution=(32, 28, 16)),
+            '32, 24, 16, the config for 32, 28, 16',
+        ),
+    ],
+    ids=str,
+)
+def test_resume_with_other_norms(
+    configure, build_learner, tmp_path, trained, resumed, message
+):
+    """The optimizer would refuse it after the data is loaded."""
+    path = str(tmp_path / 'stopped.pth')
+    torch.save(dict(state_dict=build_learner(**trained).state_dict()), path)
+    cfg = Config(dict(load_from=path, resume=True, work_dir=str(tmp_path)))
+    model = build_learner(**resumed)
+    if message:
+        with pytest.raises(UsageError, match=f'batch norms for {message}'):
+            check_resumed(cfg, model)
+    else:
+        check_resumed(cfg, model)
+    check_resumed(Config(dict(cfg, resume=False)), model)  # begins anew
+
+
 def test_part_of_another_model(configure, weights, warnings):
     """A student and its teacher load themselves what each of them needs."""
     model = MODELS.build(configure(LINEAR))

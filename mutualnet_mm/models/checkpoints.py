@@ -25,6 +25,8 @@ from ..slimmable.importance import check_measure
 from .misfits import check_backbone_filled, find_misfit, published_hint
 from .trained_widths import check_same_norms
 
+# Keys of what tools/build_table.py writes for deployment.
+_ADAPTIVE = {'schema', 'weights', 'table'}
 InitCfg = Union[dict, List[dict], None]
 # Of whole models, also as a parallel wrapper saves them.
 _PREFIXES = ('backbone.', 'module.backbone.', 'module.')
@@ -210,6 +212,11 @@ def _read(
         raise UsageError(
             f'{name} {path!r} cannot be read: {first_line(error)}'
         ) from error
+    if isinstance(content, dict) and content.keys() >= _ADAPTIVE:
+        raise UsageError(
+            f'{name} {path!r} is an adaptive file, for deployment: give the '
+            'checkpoint of the training that it was made of'
+        )
     weights, meta = content, None
     if isinstance(content, dict) and 'state_dict' in content:
         weights, meta = content['state_dict'], content.get('meta')

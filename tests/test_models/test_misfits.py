@@ -198,6 +198,15 @@ def test_before_the_run(configure, weights, tmp_path):
         check_resumed(cfg, model)
 
 
+@pytest.mark.parametrize('resume', [False, True])
+def test_an_adaptive_file(configure, weights, tmp_path, resume):
+    path = str(tmp_path / 'adaptive.pth')
+    torch.save(dict(schema=1, weights=weights, table=[]), path)
+    cfg = Config(dict(load_from=path, resume=resume, work_dir=str(tmp_path)))
+    with pytest.raises(UsageError, match='is an adaptive file, for deploy'):
+        check_resumed(cfg, MODELS.build(configure(LINEAR)))
+
+
 PER_RESOLUTION = dict(norm='per-resolution')
 
 

@@ -92,7 +92,8 @@ def check_backbone_filled(
     """Refuse weights that leave most of a backbone as it was initialised.
 
     What is trained from another task's checkpoint has a new head, or a new
-    neck; a backbone may have a few new layers.
+    neck; a backbone may have a few new layers. Weights of nothing but the
+    model's other parts are loaded on purpose: they pass.
 
     Args:
         model (nn.Module): With a ``backbone``. It is not changed.
@@ -108,7 +109,9 @@ def check_backbone_filled(
     left = dict(misfits(model, weights))
     backbone = [n for n in _learned(model) if _lies_in(n, 'backbone')]
     filled = [name for name in backbone if name not in left]
-    if 2 * len(filled) < len(backbone):
+    others = set(model.state_dict()).difference(backbone)
+    is_part = bool(weights) and others.issuperset(weights)
+    if 2 * len(filled) < len(backbone) and not is_part:
         kind = type(model).__name__
         some = 'none' if not filled else f'only {len(filled)}'
         raise UsageError(
@@ -145,8 +148,8 @@ def warn_of_random(model: nn.Module, names: Sequence[str]) -> None:
     }
     print_log(
         f'{len(names)} of {len(own)} weights of the {type(model).__name__} '
-        'are not in the checkpoint in their shapes and stay as they were '
-        f'initialised: {", ".join(places)}',
+        'are not in the checkpoint in their shapes and stay as they are: '
+        f'{", ".join(places)}',
         logger='current',
         level=logging.WARNING,
     )

@@ -89,7 +89,7 @@ class MutualSettings:
         known = _SPACE + _SAMPLER + _OTHERS
         for key in mutual:
             if key not in known:
-                near = get_close_matches(key, known, 1) or known
+                near = get_close_matches(key, known) or known
                 raise ConfigError(
                     f'mutual.{key} is unknown, use {" or ".join(near)}'
                 )

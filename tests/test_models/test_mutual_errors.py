@@ -46,12 +46,15 @@ def test_resolution_is_needed(classifier_config):
         MODELS.build(config)
 
 
-def test_misspelt_setting(classifier_config):
+@pytest.mark.parametrize(
+    'written, meant', [('num_rand', 'num_random'), ('strat', 'stratified')]
+)
+def test_misspelt_setting(classifier_config, written, meant):
     from mmengine.registry import MODELS
 
-    config = classifier_config(dict(num_rand=2))
+    config = classifier_config({written: 2})
     with pytest.raises(
-        ConfigError, match='mutual.num_rand is unknown, use num_random'
+        ConfigError, match=f'mutual.{written} is unknown, use .*{meant}'
     ):
         MODELS.build(config)
 

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from ..errors import ConfigError
 from ..files import make_folder
 from ..subnet import names_subnet
+from .init_cfg import init_configs
 from .pipelines import STAGES, Step
 from .stock_errors import named_stock_errors
 
@@ -106,7 +107,7 @@ def _check_sorted(cfg: Config) -> None:
         ('model.backbone', model.get('backbone')),
     ):
         given = part.get('init_cfg') if isinstance(part, dict) else None
-        for config in [given] if isinstance(given, dict) else given or ():
+        for config in init_configs(given):
             if config.get('sort') is not None:
                 raise ConfigError(
                     f'{place}.init_cfg has sort={config["sort"]!r}, but '

@@ -9,7 +9,7 @@ import logging
 import re
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -20,6 +20,7 @@ from mmengine.runner.checkpoint import (
 )
 from torch import Tensor, nn
 
+from ..config.init_cfg import InitCfg, init_configs
 from ..errors import ConfigError, UsageError, first_line
 from ..slimmable.importance import check_measure
 from .misfits import check_backbone_filled, find_misfit, published_hint
@@ -27,7 +28,6 @@ from .trained_widths import check_same_norms
 
 # Keys of what tools/build_table.py writes for deployment.
 _ADAPTIVE = {'schema', 'weights', 'table'}
-InitCfg = Union[dict, List[dict], None]
 # Of whole models, also as a parallel wrapper saves them.
 _PREFIXES = ('backbone.', 'module.backbone.', 'module.')
 _CLASSIFIERS = ('fc.', 'classifier.', 'head.')
@@ -42,11 +42,9 @@ def split_pretrained(
         tuple: What the stock class shall have (None: its own default), and
         the arguments of :func:`load_backbone` or None.
     """
-    if init_cfg is None:
-        return None, None
-    configs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg)
-    rest, pretrained = [], None
-    for config in configs:
+    rest: List[Mapping[str, Any]] = []
+    pretrained = None
+    for config in init_configs(init_cfg):
         config = dict(config)
         if config.get('type') not in ('Pretrained', PretrainedInit):
             rest.append(config)

@@ -3,11 +3,12 @@
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
 
+from ..config.init_cfg import init_configs
 from ..errors import ConfigError, UsageError
 from ..files import atomic_write, check_target, save_tensors
 from ..slimmable import SortedChannels, sort_channels
@@ -165,8 +166,9 @@ class SortsChannels(Stock):
         Args:
             settings (dict): Arguments of the stock class; changed in place.
         """
-        given, rest, starts = settings.get('init_cfg'), [], []
-        for config in [given] if isinstance(given, dict) else given or ():
+        rest: List[Mapping[str, Any]] = []
+        starts = []
+        for config in init_configs(settings.get('init_cfg')):
             if config.get('type') in ('Pretrained', PretrainedInit):
                 config, by = split_sort(config)
                 self._sort = by or self._sort

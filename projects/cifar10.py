@@ -19,6 +19,7 @@ from cifar10_study import Study
 from trainings import try_lock
 
 from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.devices import prepare_cpu
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    prepare_cpu()
     recipe = RECIPES[args.recipe]
     with one_line_errors():
         args.out.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from claim_study import ClaimStudy
 from trainings import try_lock
 
 from mutualnet_mm.cli import one_line_errors, tool_parser
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.errors import UsageError
 from mutualnet_mm.files import make_folder
 
@@ -50,7 +51,7 @@ def parse_args():
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    prepare_cpu()
     with one_line_errors():
         folders = {n: vars(args)[n.replace('-', '_')] for n in READERS}
         given = {n: folder for n, folder in folders.items() if folder}

@@ -17,6 +17,7 @@ from fight_study import FOLDS, Study
 from trainings import try_lock
 
 from mutualnet_mm.cli import one_line_errors
+from mutualnet_mm.devices import prepare_cpu
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,7 +50,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    prepare_cpu()
     with one_line_errors():
         args.out.mkdir(parents=True, exist_ok=True)
         study = Study(args.out, args.epochs)

@@ -23,6 +23,7 @@ from trainings import Trainings, accuracies, trained
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import build_model, load_config
 from mutualnet_mm.datasets.digits import make_digits
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.models.sorting import sort_checkpoint
 from mutualnet_mm.slimmable.importance import MEASURES
 
@@ -159,7 +160,7 @@ class WarmStart(Trainings):
 
 
 def main() -> None:
-    torch.set_flush_denormal(True)
+    prepare_cpu()
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)

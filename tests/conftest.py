@@ -19,13 +19,14 @@ from torch import nn
 from verified_once import verified_once
 
 import mutualnet_mm  # noqa: F401  (first: it repairs what comes next)
+from mutualnet_mm.devices import prepare_cpu
 
 pytest_plugins = ['table_fixtures']
 
 torch.set_num_threads(1)
 # The first KL steps of a fresh network make denormal gradients, which slow
 # a CPU down several times.
-torch.set_flush_denormal(True)
+prepare_cpu()
 
 CLASSES = ('box', 'triangle')
 # Height and width, as they come in COCO: wide, high, square, odd.

@@ -1,5 +1,8 @@
 """Devices: those that are not there are refused first of all, in one line."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,7 @@ import torch
 from programs import run_program
 
 from mutualnet_mm import UsageError
-from mutualnet_mm.devices import check_device
+from mutualnet_mm.devices import check_device, prepare_cpu
 
 TOOLS = Path(__file__).parents[1] / 'tools'
 # None of the files exists, which every tool would say otherwise.
@@ -63,3 +66,42 @@ def test_all_tools_with_a_device_are_above():
         or "'--device'" in text
     }
     assert found == set(COMMANDS)
+
+
+def test_numbers_below_the_normal_ones_are_zero():
+    prepare_cpu()
+    assert (torch.tensor([2e-38]) * 0.1).item() == 0
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != 'glibc', reason='of malloc of glibc'
+)
+def test_freed_memory_is_kept():
+    # In processes of their own: the setting is for the rest of a process.
+    ask = (
+        'import resource, torch\n'
+        'from mutualnet_mm.devices import prepare_cpu\n'
+        '{}\n'
+        'def faults():\n'
+        '    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n'
+        'def fill():\n'
+        '    for size in (64, 16, 40):\n'
+        '        torch.ones(size, 2**18)\n'  # of 2**20 bytes each row
+        'counts = [faults()]\n'
+        'for _ in range(6):\n'
+        '    fill()\n'
+        '    counts.append(faults())\n'
+        'print(min(b - a for a, b in zip(counts, counts[1:])))'
+    )
+    plain, kept = (
+        int(
+            subprocess.run(
+                [sys.executable, '-W', 'ignore', '-c', ask.format(first)],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for first in ('', 'prepare_cpu()')
+    )
+    assert kept < 100 and kept <= plain

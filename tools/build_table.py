@@ -8,10 +8,9 @@ Interrupted, the same command goes on where it stopped.
 
 import sys
 
-import torch
-
 from mutualnet_mm.apis import build_table, load_config
 from mutualnet_mm.cli import config_parser, one_line_errors
+from mutualnet_mm.devices import prepare_cpu
 
 
 def parse_args():
@@ -50,7 +49,7 @@ def parse_args():
 
 def main() -> None:
     args = parse_args()
-    torch.set_flush_denormal(True)  # of a small network's tails on a CPU
+    prepare_cpu()
     with one_line_errors():
         cfg = load_config(
             args.config,

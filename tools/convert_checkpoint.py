@@ -8,10 +8,9 @@ norms are taken over; where those of the full network are missing, they are
 calibrated on the data that the config's BNCalibrationHook names.
 """
 
-import torch
-
 from mutualnet_mm.apis import convert_checkpoint, load_config
 from mutualnet_mm.cli import add_device, config_parser, one_line_errors
+from mutualnet_mm.devices import prepare_cpu
 
 
 def parse_args():
@@ -26,7 +25,7 @@ def parse_args():
 
 def main() -> None:
     args = parse_args()
-    torch.set_flush_denormal(True)  # of a small network's tails on a CPU
+    prepare_cpu()
     with one_line_errors():
         cfg = load_config(
             args.config, args.cfg_options, launcher='none', stages=()

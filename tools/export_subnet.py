@@ -13,11 +13,10 @@ network on real inputs; if they differ, no file is left.
 import sys
 from contextlib import redirect_stdout
 
-import torch
-
 from mutualnet_mm.apis import AdaptiveModel, count_macs
 from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.config import find_views
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.export.export import FORMATS, TOLERANCE, export_subnet
 
 
@@ -58,7 +57,7 @@ def parse_args():
 
 def main() -> None:
     args = parse_args()
-    torch.set_flush_denormal(True)  # of a small network's tails on a CPU
+    prepare_cpu()
     # Standard output is the result's alone: stock code logs there, too.
     with one_line_errors(), redirect_stdout(sys.stderr):
         net = AdaptiveModel.from_file(args.adaptive)

@@ -14,7 +14,6 @@ import json
 import time
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -26,6 +25,7 @@ from mutualnet_mm.cli import add_cfg_options, one_line_errors, tool_parser
 from mutualnet_mm.config import make_runner
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.datasets.digits import make_digits
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.files import atomic_write
 from mutualnet_mm.query_table import QueryTable
 
@@ -209,7 +209,7 @@ def prepare(args: argparse.Namespace, options: dict) -> Config:
 
 def main() -> None:
     args = parse_args()
-    torch.set_flush_denormal(True)
+    prepare_cpu()
     with one_line_errors():
         names = detect(args) if args.task == 'det' else classify(args)
     print(f'Results: {args.work_dir}/{{{names}}}')

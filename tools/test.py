@@ -7,13 +7,13 @@ here, for the configs of all three. What they write is kept apart by subnet.
 """
 
 import mmengine
-import torch
 from mmengine.dist import is_main_process
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import one_line_errors, set_testing, testing_parser
 from mutualnet_mm.config import make_runner
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.engine.prediction_files import check_out, dump_predictions
 from mutualnet_mm.models.build import unwrapped
 from mutualnet_mm.models.checkpoints import check_checkpoint, check_exists
@@ -21,7 +21,7 @@ from mutualnet_mm.models.checkpoints import check_checkpoint, check_exists
 
 def main() -> None:
     args = testing_parser(__doc__).parse_args()
-    torch.set_flush_denormal(True)  # of a small network's tails on a CPU
+    prepare_cpu()
     with one_line_errors():
         cfg = load_config(
             args.config,

@@ -7,8 +7,6 @@ this one serves all three and checks the config before the first download or
 iteration.
 """
 
-import torch
-
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.apis.make_adaptive import write_adaptive
 from mutualnet_mm.cli import (
@@ -18,6 +16,7 @@ from mutualnet_mm.cli import (
     training_parser,
 )
 from mutualnet_mm.config import check_training, make_runner
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.models.build import unwrapped
 from mutualnet_mm.models.checkpoints import check_resumed
 
@@ -35,7 +34,7 @@ def main() -> None:
     space = (args.width, args.resolution, args.frames)
     if not args.adaptive and space != (None, None, None):
         parser.error('--width, --resolution and --frames need --adaptive')
-    torch.set_flush_denormal(True)  # of a fresh network's gradients on a CPU
+    prepare_cpu()
     with one_line_errors():
         if args.adaptive:
             args.config = write_adaptive(args.config, *space, args.work_dir)

@@ -19,7 +19,6 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import partial
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +33,7 @@ from mutualnet_mm.cost import (
     teacher_macs,
     ways_of_sampling,
 )
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.models.build import listed_subnets
 from mutualnet_mm.progress_bars import track
 
@@ -168,7 +168,7 @@ def show(result: dict) -> None:
 
 def main() -> None:
     args = parse_args()
-    torch.set_flush_denormal(True)  # of a fresh network's gradients on a CPU
+    prepare_cpu()
     # Standard output is the result's alone: stock code logs there, too.
     with one_line_errors(), redirect_stdout(sys.stderr):
         result = count(args)

@@ -14,7 +14,6 @@ import json
 import sys
 from contextlib import redirect_stdout
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +31,7 @@ from mutualnet_mm.analysis.map_figures import output_names, save_figure
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import one_line_errors
 from mutualnet_mm.cli_analysis import trained_parser
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.files import atomic_write, output_folder
 from mutualnet_mm.progress_bars import track
 
@@ -86,7 +86,7 @@ def open_networks(args) -> dict:
 
 def main() -> None:
     args = parse_args()
-    torch.set_flush_denormal(True)  # of a small network's tails on a CPU
+    prepare_cpu()
     # Standard output is the table's alone: stock code logs there, too.
     with one_line_errors(), redirect_stdout(sys.stderr), output_folder(
         args.out

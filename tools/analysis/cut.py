@@ -13,7 +13,6 @@ import argparse
 import sys
 from contextlib import redirect_stdout
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.analysis.cut import cut_table, save_cut
 from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import config_parser, one_line_errors
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.files import output_folder
 
 
@@ -105,7 +105,7 @@ def cell(method, entry) -> str:
 
 def main() -> None:
     args = parse_args()
-    torch.set_flush_denormal(True)  # of a small network's tails on a CPU
+    prepare_cpu()
     # Standard output is the table's alone: stock code logs there, too.
     with one_line_errors(), redirect_stdout(sys.stderr), output_folder(
         args.out

@@ -15,7 +15,6 @@ import sys
 from contextlib import redirect_stdout
 from typing import Optional
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +26,7 @@ from mutualnet_mm.analysis.gradients import decompose
 from mutualnet_mm.analysis.step_gradients import step_subnets, training_batches
 from mutualnet_mm.apis import build_model, load_config
 from mutualnet_mm.cli import config_parser, one_line_errors
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.errors import check_count
 from mutualnet_mm.files import output_folder
 from mutualnet_mm.models.checkpoints import load_trained
@@ -93,7 +93,7 @@ def number(cosine: Optional[float]) -> str:
 
 def main() -> None:
     args = parse_args()
-    torch.set_flush_denormal(True)  # of a small network's tails on a CPU
+    prepare_cpu()
     # Standard output is the table's alone: stock code logs there, too.
     with one_line_errors(), redirect_stdout(sys.stderr), output_folder(
         args.out

@@ -24,7 +24,7 @@ from ..config.init_cfg import InitCfg, init_configs
 from ..errors import ConfigError, UsageError, first_line
 from ..slimmable.importance import check_measure
 from .misfits import check_backbone_filled, find_misfit, published_hint
-from .trained_widths import check_same_norms
+from .resolution_norms import check_same_norms
 
 # Keys of what tools/build_table.py writes for deployment.
 _ADAPTIVE = {'schema', 'weights', 'table'}
@@ -254,10 +254,8 @@ def check_resumed(cfg: Config, model: nn.Module) -> None:
         return
     if cfg.get('resume'):
         weights = _trained_weights(path, model)
-        try:
-            check_same_norms(model, weights)
-        except UsageError as error:
-            raise UsageError(f'checkpoint {path!r} {error}') from error
+        metadata = getattr(weights, '_metadata', {}).get('', {})
+        check_same_norms(model, metadata)  # so early for this tool alone
     else:  # of another task, maybe
         weights, _ = read_trained(path)
         try:

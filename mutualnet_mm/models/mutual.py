@@ -246,7 +246,7 @@ class MutualLearningMixin(
         logged: Dict[str, Any] = {}
         totals: Dict[str, Tensor] = {}
         subnets, weights = self._plan_step()
-        self._loaded_widths = self._loaded_norms = None
+        self.begin_step(self._steps.step)
         aim: Optional[Sequence[Tensor]] = None
         full_maps: Any = None
         if self._teacher is not None:

@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Batch norms with a weight and a bias for each resolution."""
 
-from typing import Any, Dict
+from typing import Any, Dict, Mapping, Tuple
 
 from torch.nn.parallel import DistributedDataParallel
 
@@ -102,3 +102,38 @@ def check_reducer() -> None:
             'parameters get a gradient in it: set find_unused_parameters=True '
             'in the config'
         )
+
+
+def check_same_norms(model: Any, metadata: Mapping[str, Any]) -> None:
+    """Refuse to resume with batch norms of other resolutions.
+
+    The optimizer knows its parameters by their order: it would have another
+    number of them than it saved, or take the momenta of others.
+
+    Args:
+        model (nn.Module): That is to be trained.
+        metadata (Mapping): Beside the weights of the whole model. If it does
+            not say what they were trained for, it passes.
+
+    Raises:
+        UsageError: Says what both have.
+    """
+    found, own = tuple(metadata.get('norms') or ()), own_norms(model)
+    if metadata.get('widths') is not None and found != own:
+        raise UsageError(
+            f'the checkpoint has batch norms for {_said(found)}, the config '
+            f'for {_said(own)}, so training cannot go on: resume with '
+            'mutual.norm and resolution as in the training, or start anew, '
+            'with load_from and without resume'
+        )
+
+
+def own_norms(model: Any) -> Tuple[int, ...]:
+    """Resolutions with batch norms of their own; empty if all share one."""
+    space: Any = getattr(model, 'space', None)  # a stock model has none
+    is_own = getattr(space, 'norm', None) == 'per-resolution'
+    return tuple(space.resolutions) if is_own else ()
+
+
+def _said(norms: Tuple[int, ...]) -> str:
+    return ', '.join(map(str, norms)) or 'all resolutions together'

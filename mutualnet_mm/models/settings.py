@@ -3,11 +3,11 @@
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Optional
+from typing import Any, Dict, Mapping, Optional
 
 from ..errors import ConfigError
 from ..sampler import SubnetSampler
-from ..subnet import SubnetSpace
+from ..subnet import Subnet, SubnetSpace
 from .learning import OPTIONS, Learning
 
 _SPACE = ('width_range', 'widths', 'resolution', 'frames', 'norm')
@@ -106,3 +106,37 @@ class MutualSettings:
             values.get('rounding'),
             Learning.read(values),
         )
+
+
+def acting_settings(model: Any) -> Dict[str, Any]:
+    """What a model is trained by, in plain values: defaults are filled in.
+
+    Args:
+        model (MutualLearningMixin): Whose parts were made of
+            :class:`MutualSettings`.
+
+    Returns:
+        dict: By the names that ``model.mutual`` has them under.
+    """
+    space, sampler = model.space, model.sampler
+    widths = 'width_range' if space.is_range else 'widths'
+    values = {
+        **dict(width_range=None, widths=None),
+        widths: space.widths,
+        'resolution': space.resolutions,
+        'frames': space.frames,
+        'norm': space.norm,
+        **{k: getattr(sampler, k, None) for k in _SAMPLER},
+        'resolution_mode': 'shared' if sampler.shared else 'independent',
+        'supervision': model.supervision,
+        'rounding': model.slim_state.rounding,
+        **{k: getattr(model.learning, k) for k in OPTIONS},
+    }
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Value without classes of configs, which a checkpoint may not hold."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return str(value) if isinstance(value, Subnet) else value

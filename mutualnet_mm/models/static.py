@@ -17,8 +17,7 @@ from .wraps import Stock, mix
 _OF_LEARNING = (
     *('sampler', 'supervision', 'learning', '_teacher'),
     *('_gradients', '_steps'),
-    *('_built', '_first_batch_checked', '_depth'),
-    *('_loaded_widths', '_loaded_norms'),
+    *('_built', '_first_batch_checked', '_depth', '_loaded'),
 )
 
 

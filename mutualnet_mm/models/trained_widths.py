@@ -2,12 +2,16 @@
 """What a checkpoint was trained for, noted beside its weights."""
 
 import re
-from typing import Any, Iterable, Optional, Sequence, Tuple
+from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple
 
 from ..errors import UsageError
 from ..subnet import Subnet, SubnetSpace
 from .misfits import check_backbone_filled, warn_of_random
+from .resolution_norms import check_same_norms, own_norms
+from .resumed import note_training, warn_of_changes
 from .wraps import Stock
+
+_NOTED = ('widths', 'norms', 'mutual', 'max_iters')
 
 
 class TrainedWidths(Stock):
@@ -16,10 +20,10 @@ class TrainedWidths(Stock):
     A part of :class:`~.mutual.MutualLearningMixin`.
     """
 
-    # What a loaded checkpoint was trained for, until this model trains.
-    _loaded_widths: Optional[Tuple[float, float]] = None
-    # Resolutions that its batch norms have parameters of their own for.
-    _loaded_norms: Optional[Tuple[int, ...]] = None
+    # What lay beside the weights of a loaded checkpoint, until this model
+    # trains: the widths that it was trained for, the resolutions that its
+    # batch norms have parameters of their own for, and its training.
+    _loaded: Optional[Mapping[str, Any]] = None
     # Weights that have another shape in the checkpoint, while it is loaded.
     _misshapen: Sequence[str]
 
@@ -30,7 +34,8 @@ class TrainedWidths(Stock):
             UsageError: Names the first such subnet. Checkpoints that do not
                 say what they were trained for pass.
         """
-        low, high = self._loaded_widths or (0.0, float('inf'))
+        loaded = self._loaded or {}
+        low, high = loaded.get('widths') or (0.0, float('inf'))
         for subnet in subnets:
             if not low <= subnet.width <= high:
                 raise UsageError(
@@ -39,7 +44,7 @@ class TrainedWidths(Stock):
                     'out, and set mutual.width_range (or widths) as in the '
                     'training'
                 )
-            norms = self._loaded_norms
+            norms = loaded.get('norms')
             if norms and not _has_norms(norms, self.space, subnet):
                 raise UsageError(
                     'the checkpoint has batch norms for each of the '
@@ -67,8 +72,24 @@ class TrainedWidths(Stock):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, *args
         )
-        self._loaded_widths = local_metadata.get('widths')
-        self._loaded_norms = local_metadata.get('norms')
+        self._loaded = {k: local_metadata.get(k) for k in _NOTED}
+
+    def begin_step(self, step: int) -> None:
+        """Compare the training of a loaded checkpoint with one that goes on.
+
+        Here, since no hook is told whether a runner resumes, and all tools
+        pass here. One that starts from the weights begins at step 0.
+
+        Args:
+            step (int): Number of the step that begins.
+
+        Raises:
+            UsageError: As :func:`check_same_norms`.
+        """
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None and step > 0:
+            check_same_norms(self, loaded)
+            warn_of_changes(self, loaded, step)
 
 
 def _has_norms(
@@ -80,42 +101,6 @@ def _has_norms(
     return full == norms[:1] and subnet.resolution in {*own}.intersection(
         norms
     )
-
-
-def check_same_norms(model: Any, weights: Any) -> None:
-    """Refuse to resume with batch norms of other resolutions.
-
-    The optimizer knows its parameters by their order: it would have another
-    number of them than it saved, or take the momenta of others.
-
-    Args:
-        model (nn.Module): That is to be trained.
-        weights (Mapping): A ``state_dict``, whose ``_metadata`` count.
-
-    Raises:
-        UsageError: Says what both have. A ``state_dict`` that does not say
-            what it was trained for passes.
-    """
-    noted = getattr(weights, '_metadata', {}).get('', {})
-    found, own = tuple(noted.get('norms') or ()), _norms(model)
-    if 'widths' in noted and found != own:
-        raise UsageError(
-            f'has batch norms for {_said(found)}, the config for '
-            f'{_said(own)}, so training cannot go on: resume with mutual.norm '
-            'and resolution as in the training, or start anew, with load_from '
-            'and without resume'
-        )
-
-
-def _norms(model: Any) -> Tuple[int, ...]:
-    """Resolutions with batch norms of their own; empty if all share one."""
-    space: Any = getattr(model, 'space', None)  # a stock model has none
-    is_own = getattr(space, 'norm', None) == 'per-resolution'
-    return tuple(space.resolutions) if is_own else ()
-
-
-def _said(norms: Tuple[int, ...]) -> str:
-    return ', '.join(map(str, norms)) or 'all resolutions together'
 
 
 def name_random(model: Any, incompatible: Any) -> None:
@@ -148,7 +133,9 @@ def save_widths(
 ) -> None:
     """Note beside the weights what they are trained for."""
     del state_dict, prefix
-    space, norms = model.space, _norms(model)
+    space, norms = model.space, own_norms(model)
     local_metadata['widths'] = space.min_width, space.max_width
     if norms:
         local_metadata['norms'] = norms
+    if hasattr(model, 'learning'):  # a static form has none
+        note_training(model, local_metadata)

@@ -2,57 +2,8 @@
 
 import pytest
 import torch
-from mmengine.hooks import Hook
-from mmengine.registry import MODELS
 
 from mutualnet_mm import UsageError
-
-LINEAR = dict(type='LinearClsHead')
-CHECKPOINTS = dict(type='CheckpointHook', by_epoch=False, interval=3)
-
-
-class Recorder(Hook):
-    """Keeps the weights and the subnets of every iteration."""
-
-    def __init__(self):
-        self.states, self.logged = [], []
-
-    def after_train_iter(self, runner, batch_idx, outputs=None, **kwargs):
-        state = runner.model.state_dict()
-        self.states.append({k: v.clone() for k, v in state.items()})
-        self.logged.append({k for k in outputs if k.endswith('/total')})
-
-
-@pytest.fixture
-def train(build_runner, configure, plain, tmp_path):
-    """Train on noise for six iterations, from the given one on."""
-
-    def run(options, resume=None, max_iters=6, hooks=(), start=None):
-        model = configure(LINEAR, dict(options))
-        file = str(tmp_path / 'start.pth')
-        if resume is None and start is None:
-            torch.manual_seed(0)
-            state = plain.randomise(MODELS.build(model)).state_dict()
-            torch.save(dict(state_dict=state), file)
-        runner = build_runner(
-            model=model,
-            load_from=resume or start or file,
-            resume=resume is not None,
-            train_cfg=dict(
-                by_epoch=False, max_iters=max_iters, val_interval=max_iters
-            ),
-            val_cfg=dict(type='mutualnet_mm.SubnetValLoop'),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-            default_hooks=dict(checkpoint=CHECKPOINTS),
-            custom_hooks=hooks,
-        )
-        recorder = Recorder()
-        runner.register_hook(recorder)
-        runner.train()
-        return recorder
-
-    return run
-
 
 RUNS = {
     'all of one teacher': dict(

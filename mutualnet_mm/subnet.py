@@ -101,8 +101,8 @@ class SubnetSpace:
             Defaults to ``'shared'``.
 
     Raises:
-        ConfigError: If a value is out of place, or if both a range and a list
-            of widths are given.
+        ConfigError: If a value is out of place or listed twice, or if both a
+            range and a list of widths are given.
     """
 
     def __init__(
@@ -137,6 +137,7 @@ class SubnetSpace:
             self.widths = _numbers(
                 'widths', (1.0,) if widths is None else widths, _is_width
             )
+            _refuse_doubles('widths', self.widths)
         self.min_width = min(self.widths)
         self.max_width = max(self.widths)
         self.resolutions = _counts('resolution', resolution)
@@ -299,11 +300,22 @@ def _numbers(
 
 def _counts(name: str, values: Sequence) -> Tuple[int, ...]:
     values = _numbers(name, values, is_count)
+    _refuse_doubles(name, values)
     if max(values) != values[0]:
         raise ConfigError(
             f'mutual.{name}={values!r}: name the full (largest) one first'
         )
     return values
+
+
+def _refuse_doubles(name: str, values: Sequence[float]) -> None:
+    """It would be trained twice in a step, or drawn twice as often."""
+    doubles = sorted({v for v in values if values.count(v) > 1}, reverse=True)
+    if doubles:
+        raise ConfigError(
+            f'mutual.{name}={values!r}: {doubles[0]} is listed more than '
+            'once; list each once'
+        )
 
 
 def names_subnet(metric: str) -> bool:

@@ -179,6 +179,10 @@ def test_check_refuses(space, text, message):
         (dict(frames=[]), r'frames=\[\]'),
         (dict(frames=(3, 8)), 'frames=.*3, 8'),
         (dict(frames=(8, -3)), 'frames=.*-3'),
+        (dict(resolution=(16, 16, 8)), r'resolution=\(16, 16, 8\): 16 is li'),
+        (dict(resolution=[16, 8, 8]), 'resolution=.*: 8 is listed more than'),
+        (dict(frames=(8, 4, 4, 8)), 'frames=.*: 8 is listed more than once'),
+        (dict(widths=(1, 0.5, 1.0)), 'widths=.*: 1 is listed more than once'),
     ],
 )
 def test_bad_spaces_are_refused(options, name):

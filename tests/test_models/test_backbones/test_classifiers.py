@@ -14,7 +14,7 @@ def classifier(**backbone):
         dict(
             type='mutualnet_mm.MutualLearning',
             wraps='mmpretrain.ImageClassifier',
-            mutual=dict(width_range=(0.5, 1.0), resolution=(32, 32)),
+            mutual=dict(width_range=(0.5, 1.0), resolution=(32,)),
             backbone=dict(backbone, type='mutualnet_mm.Slimmable'),
             head=dict(type='mmpretrain.ClsHead', loss=dict(LOSS)),
         )

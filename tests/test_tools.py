@@ -319,6 +319,12 @@ custom_hooks = [dict(type='EarlyStoppingHook', monitor='accuracy/top1')]
             '--cfg-options val_evaluator=None',
             'the config has val_dataloader, but no val_evaluator: set all',
         ),
+        (
+            'train.py',
+            '--cfg-options model.mutual.teacher.config=no.py '
+            'model.mutual.teacher.checkpoint=no.pth',
+            "mutual.teacher: checkpoint 'no.pth' does not exist",
+        ),
         ('train.py', '--launcher pytorch', 'no RANK in the environment'),
         ('test.py', '--launcher pytorch', 'no RANK in the environment'),
         ('test.py', '--launcher slurm', 'no SLURM_PROCID in the environment'),

@@ -17,6 +17,7 @@ from mutualnet_mm.cli import (
 )
 from mutualnet_mm.config import check_training, make_runner
 from mutualnet_mm.devices import prepare_cpu
+from mutualnet_mm.models import MutualLearningMixin
 from mutualnet_mm.models.build import unwrapped
 from mutualnet_mm.models.checkpoints import check_resumed
 
@@ -49,7 +50,10 @@ def main() -> None:
         set_training(cfg, args)
         check_training(cfg)
         runner = make_runner(cfg)
-        check_resumed(cfg, unwrapped(runner.model))
+        model = unwrapped(runner.model)
+        check_resumed(cfg, model)
+        if isinstance(model, MutualLearningMixin):
+            model.check_teacher()
         runner.train()
 
 

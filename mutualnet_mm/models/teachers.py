@@ -34,6 +34,16 @@ class _SavedFromCpu(OrderedDict):
 class Teacher:
     """Predicts on the batch of a step, for the subnets to learn from."""
 
+    def check(self, model: Any) -> None:
+        """Refuse a teacher that cannot teach, before any data is loaded.
+
+        Args:
+            model (MutualLearningMixin): The pupil.
+
+        Raises:
+            UsageError: Says why.
+        """
+
     def prepare(self, model: Any, inputs: Tensor) -> None:
         """Get ready, on the first batch of a training.
 
@@ -166,6 +176,18 @@ class KeepsTeacher(Stock):
     """
 
     _teacher: Optional[Teacher] = None
+
+    def check_teacher(self) -> None:
+        """Refuse a teacher that cannot teach; of files, this reads them.
+
+        Not while the model is built: what was trained by a teacher is tested
+        and deployed without it.
+
+        Raises:
+            UsageError: As :meth:`Teacher.check`.
+        """
+        if self._teacher is not None:
+            self._teacher.check(self)
 
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any

@@ -1,17 +1,18 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """A network that was trained before as the teacher of all subnets."""
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from ..errors import ConfigError, as_usage_error
+from ..errors import ConfigError, UsageError, as_usage_error
 from ..subnet import Subnet
-from .checkpoints import load_trained
+from .checkpoints import check_exists, load_trained
 from .predictions import class_scores, outputs_of
 from .teachers import Teacher
 
@@ -44,18 +45,20 @@ class TrainedTeacher(Teacher):
             UsageError: If a file is missing, or the weights do not fit.
         """
         if self._network is None:
-            network = _build(self.config)
-            load_trained(network, self.checkpoint)
+            with _of_teacher():
+                check_exists(self.checkpoint)  # building takes longer
+                network = _build(self.config)
+                load_trained(network, self.checkpoint)
             network.eval()  # not chained: stock ``train`` may return nothing
             self._network = network.requires_grad_(False)
         return self._network
 
-    def prepare(self, model: Any, inputs: Any) -> None:
-        """Build it, and try it on a batch.
+    def check(self, model: Any) -> None:
+        """Build it, and compare it with its pupil.
 
         Raises:
             UsageError: If it cannot be built, takes inputs that are normalised
-                in another way, or cannot predict.
+                in another way, or knows other classes.
         """
         network = self.network()
         own, other = map(_normalisation, (model, network))
@@ -66,6 +69,24 @@ class TrainedTeacher(Teacher):
                     f'{name}={other[name]}, and the model {own[name]}, but '
                     'both see the same inputs: train one of them as the other'
                 )
+        with as_usage_error(
+            f'mutual.teacher: {self.config} has no head of a {model.task.name}'
+        ):
+            heads = [model.task.head(each) for each in (model, network)]
+        own_number, number = (getattr(h, 'num_classes', None) for h in heads)
+        if None not in (own_number, number) and own_number != number:
+            raise ConfigError(
+                f'mutual.teacher: {self.config} predicts {number} classes, '
+                f'and the model {own_number}: both must know the same'
+            )
+
+    def prepare(self, model: Any, inputs: Any) -> None:
+        """Check it, and try it on a batch.
+
+        Raises:
+            UsageError: As :meth:`check`, or if it cannot predict.
+        """
+        self.check(model)
         with as_usage_error(
             f'mutual.teacher: {self.config} cannot predict on a batch of '
             f'shape {tuple(inputs.shape)}'
@@ -92,16 +113,25 @@ class TrainedTeacher(Teacher):
         return list(class_scores(outputs, head))
 
 
+@contextmanager
+def _of_teacher() -> Iterator[None]:
+    """Say whose config and checkpoint errors are of."""
+    try:
+        yield
+    except UsageError as error:
+        raise type(error)(f'mutual.teacher: {error}') from error
+
+
 def _build(path: str) -> nn.Module:
     # Needs the models that this is a part of.
     from .build import build_stock
 
     if not Path(path).is_file():
-        raise ConfigError(f'mutual.teacher: config {path!r} does not exist')
+        raise ConfigError(f'config {path!r} does not exist')
     with as_usage_error(f'config {path!r} cannot be read', ConfigError):
         cfg = Config.fromfile(path)
     if not isinstance(cfg.get('model'), dict):
-        raise ConfigError(f'mutual.teacher: config {path!r} has no model')
+        raise ConfigError(f'config {path!r} has no model')
     scope = cfg.get('default_scope') or 'mmengine'
     with DefaultScope.overwrite_default_scope(scope):  # and back
         return build_stock(cfg)

@@ -118,7 +118,7 @@ def test_networks_are_run_without_the_files_of_their_teacher(build):
     assert model(images, samples, mode='predict')
     assert static_model(model, '0.5x-24')(images[..., :24, :24]) is not None
     copy.deepcopy(model)
-    with pytest.raises(ConfigError, match=r"config 'gone.py' does not exist"):
+    with pytest.raises(ConfigError, match="checkpoint 'gone.pth' does not"):
         model.train().loss(images, samples)
 
 
@@ -170,13 +170,26 @@ def test_a_teacher_that_does_not_fit(build, store, tmp_path):
     files = store()
 
     def refused(teacher, kind, *parts, **settings):
+        """Before any data is loaded, and whatever trains it."""
         model = build(teacher, **settings)
         with pytest.raises(kind) as error:
+            model.check_teacher()
+        assert_refused(error, 'mutual.teacher: ', *parts)
+        with pytest.raises(kind) as later:
             model.loss(images, samples)
-        assert_refused(error, *parts)
+        assert str(later.value) == str(error.value)
 
+    build(files.named).check_teacher()
     missing = dict(files.named, checkpoint=str(tmp_path / 'no.pth'))
     refused(missing, UsageError, 'no.pth', 'does not exist')
+    missing = dict(files.named, config=str(tmp_path / 'no.py'))
+    refused(missing, ConfigError, 'no.py', 'does not exist')
+    (tmp_path / 'bad.pth').write_text('<html>')
+    broken = dict(files.named, checkpoint=str(tmp_path / 'bad.pth'))
+    refused(broken, UsageError, 'bad.pth', 'cannot be read')
+    (tmp_path / 'bad.py').write_text('model = dict(')
+    broken = dict(files.named, config=str(tmp_path / 'bad.py'))
+    refused(broken, ConfigError, 'bad.py', 'cannot be read')
     # Weights of another network.
     path = str(tmp_path / 'x.pth')
     torch.save(dict(state_dict={'head.fc.bias': torch.ones(4)}), path)
@@ -193,10 +206,9 @@ def test_a_teacher_that_does_not_fit(build, store, tmp_path):
     refused(
         files.named,
         ConfigError,
-        'class scores of shape (6, 4)',
-        'of (6, 7)',
-        'same classes',
+        'teacher.py predicts 4 classes, and the model 7',
         head=dict(LINEAR, num_classes=7),
+        start=0.9,  # it is not asked before
     )
 
 

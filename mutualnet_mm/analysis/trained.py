@@ -94,8 +94,8 @@ class TrainedNetwork:
         batches = track(
             recipe.batches_of(self.cfg), 'calibrating', recipe.num_batches
         )
-        is_tested = recipe.pipeline == 'test'
-        return calibrate(self.model, self._calibrated, batches, is_tested)
+        subnets, tested = self._calibrated, recipe.is_tested
+        return calibrate(self.model, subnets, batches, tested)
 
     def static(self, subnet: Union[str, Subnet]) -> nn.Module:
         """A subnet as a stock model of its size, see :func:`static_model`.

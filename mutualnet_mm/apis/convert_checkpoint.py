@@ -201,8 +201,8 @@ def _calibrated(
         if recipe.dataloader is None:
             check_files(cfg, ('train',))
         full = model.space.full
-        is_tested = recipe.pipeline == 'test'
-        bank = calibrate(model.to(device), [full], counted(), is_tested)
+        model.to(device)
+        bank = calibrate(model, [full], counted(), recipe.is_tested)
     except UsageError as error:
         raise type(error)(
             f'checkpoint {checkpoint!r} has no statistics of the full '

@@ -199,17 +199,18 @@ class AdaptiveModel(SwitchableNetwork):
         _check_loader(dataloader)
         with as_usage_error('the adaptive file is damaged: its calibration'):
             recipe = BNCalibrationHook(**self.file.calibration)
-        is_tested = recipe.pipeline == 'test'
         if not isinstance(dataloader, dict):
             given = islice(dataloader, recipe.num_batches)
-            self._calibrate(map(_check_batch, given), subnets, is_tested)
+            self._calibrate(
+                map(_check_batch, given), subnets, recipe.is_tested
+            )
             return
         recipe.dataloader = dataloader
         # Another network may have changed the default scope since.
         scope = self.cfg.get('default_scope')
         with DefaultScope.overwrite_default_scope(scope):
             batches = recipe.batches_of(self.cfg)
-            self._calibrate(batches, subnets, is_tested)
+            self._calibrate(batches, subnets, recipe.is_tested)
 
     def save(self, path: Union[str, Path]) -> None:
         """Write a file with the statistics that :meth:`calibrate` added.

@@ -94,6 +94,11 @@ class BNCalibrationHook(Hook):
             full=self.full,
         )
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether the test pipeline reads the images."""
+        return self.pipeline == 'test'
+
     def chosen(
         self, model: MutualLearningMixin, subnets: Sequence[Subnet]
     ) -> List[Subnet]:
@@ -142,7 +147,7 @@ class BNCalibrationHook(Hook):
                 if isinstance(self._dataset, dict):
                     self._dataset = build_dataset(self._dataset)
             dataset = self._dataset
-        if self.pipeline == 'test':
+        if self.is_tested:
             dataset = read_by(dataset, test_pipeline(cfg))
         yield from calibration_batches(
             dict(config, dataset=dataset), self.num_batches

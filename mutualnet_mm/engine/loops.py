@@ -203,8 +203,8 @@ class _SubnetLoop(Stock):
             return {}
         names = ', '.join(map(str, subnets))
         self.runner.logger.info(f'Calibrating the batch norms of {names}')
-        is_tested = self.recipe.pipeline == 'test'
-        return calibrate(self.model, subnets, batches, is_tested)
+        tested = self.recipe.is_tested
+        return calibrate(self.model, subnets, batches, tested)
 
     def _groups(self, candidates: List[Candidate]) -> List[List[Candidate]]:
         """Split into groups of at most ``group_size`` and of similar cost."""

@@ -69,10 +69,16 @@ def unchanged_heads(model: nn.Module) -> Iterator[None]:
         model (nn.Module): Its children are kept as by :func:`unchanged_state`.
     """
     with ExitStack() as stack:
-        for name, part in model.named_children():
-            if name not in ('backbone', 'data_preprocessor'):
-                stack.enter_context(unchanged_state(part))
+        for part in behind_backbone(model):
+            stack.enter_context(unchanged_state(part))
         yield
+
+
+def behind_backbone(model: nn.Module) -> Iterator[nn.Module]:
+    """Children of a model that take its maps: necks, heads and losses."""
+    for name, part in model.named_children():
+        if name not in ('backbone', 'data_preprocessor'):
+            yield part
 
 
 def _refills(

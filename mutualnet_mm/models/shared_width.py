@@ -16,6 +16,7 @@ from ..slimmable import (
 )
 from ..slimmable.channels import check_rounding
 from ..slimmable.convert import stock_name
+from .head_state import behind_backbone
 
 
 def share_width(model: Any, rounding: Optional[str]) -> SlimState:
@@ -52,9 +53,8 @@ def share_width(model: Any, rounding: Optional[str]) -> SlimState:
         )
     if rounding is not None:
         state.rounding = check_rounding(rounding)
-    for name, module in model.named_children():
-        if name not in ('backbone', 'data_preprocessor'):
-            convert(module, state, default=LayerRule(fixed=True), strict=False)
+    for part in behind_backbone(model):
+        convert(part, state, default=LayerRule(fixed=True), strict=False)
     state.set_width(model.space.max_width)
     model.task.prepare(model)
     _verify(model)

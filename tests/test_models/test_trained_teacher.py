@@ -118,7 +118,7 @@ def test_networks_are_run_without_the_files_of_their_teacher(build):
     assert model(images, samples, mode='predict')
     assert static_model(model, '0.5x-24')(images[..., :24, :24]) is not None
     copy.deepcopy(model)
-    with pytest.raises(ConfigError, match="checkpoint 'gone.pth' does not"):
+    with pytest.raises(UsageError, match="checkpoint 'gone.pth' does not"):
         model.train().loss(images, samples)
 
 

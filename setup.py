@@ -1,11 +1,59 @@
 """Packaging of mutualnet_mm; everything it reads lies beside it."""
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+# What a user needs of a clone besides the package. OpenMMLab's packages keep
+# it in PACKAGE/.mim, where MMEngine looks for configs that others inherit
+# (`_base_ = 'mutualnet_mm::...'`), and mim for tools.
+EXTRAS = ('configs', 'tools', 'demo', 'model-index.yml')
+
+
+class BuildWithExtras(build_py):
+    """Puts configs and tools into the package, in ``mutualnet_mm/.mim``."""
+
+    def run(self):
+        """Copy them for a wheel, link them for an editable install."""
+        super().run()
+        editable = getattr(self, 'editable_mode', False)
+        package = Path(ROOT if editable else self.build_lib, 'mutualnet_mm')
+        folder = package / '.mim'
+        if folder.exists():  # of an earlier build
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        for name in EXTRAS:
+            if (ROOT / name).exists():  # a partial checkout may lack some
+                (link if editable else copy)(ROOT / name, folder / name)
+
+
+def copy(source, target):
+    """Copy a file or a folder.
+
+    Without what running it left behind, and without the scripts that set up a
+    clone or test it.
+    """
+    if source.is_dir():
+        ignored = shutil.ignore_patterns(
+            *('__pycache__', '*.py[cod]', '.*', '*.sh')
+        )
+        shutil.copytree(source, target, ignore=ignored)
+    else:
+        shutil.copy2(source, target)
+
+
+def link(source, target):
+    """Link to a file or a folder; copy it where links are not allowed."""
+    try:
+        relative = os.path.relpath(source, target.parent)
+        target.symlink_to(relative, target_is_directory=source.is_dir())
+    except OSError:  # Windows, unless in developer mode
+        copy(source, target)
 
 
 def read_version():
@@ -49,6 +97,12 @@ setup(
     license='Apache-2.0',
     keywords='computer vision, adaptive inference, slimmable networks',
     packages=find_packages(include=['mutualnet_mm', 'mutualnet_mm.*']),
+    package_data={'mutualnet_mm': ['py.typed']},
+    py_modules=['mutualnet_mm_command'],
+    entry_points={
+        'console_scripts': ['mutualnet = mutualnet_mm_command:main']
+    },
+    cmdclass={'build_py': BuildWithExtras},
     python_requires='>=3.8',
     install_requires=install_requires,
     extras_require={
@@ -67,7 +121,6 @@ setup(
         'mim': read_requirements('mminstall'),
     },
     classifiers=[
-        'License :: OSI Approved :: Apache Software License',
         'Operating System :: OS Independent',
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',

@@ -1,0 +1,137 @@
+"""What is built of the clone: a wheel, an sdist, an editable install."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging_tree import ROOT, build, copy_sources
+
+pytestmark = pytest.mark.subprocess
+CONFIGS = sorted(p.relative_to(ROOT) for p in ROOT.glob('configs/**/*.py'))
+TOOLS = sorted(p.relative_to(ROOT) for p in ROOT.glob('tools/**/*.py'))
+
+
+@pytest.fixture(scope='module')
+def sources(tmp_path_factory):
+    return copy_sources(tmp_path_factory.mktemp('sources'))
+
+
+@pytest.fixture(scope='module')
+def wheel(sources, tmp_path_factory):
+    return build(sources, 'wheel', tmp_path_factory.mktemp('wheel'))
+
+
+def test_wheel_holds_configs_and_tools(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+        for path in [*CONFIGS, *TOOLS]:
+            inside = f'mutualnet_mm/.mim/{path.as_posix()}'
+            assert file.read(inside) == (ROOT / path).read_bytes()
+    assert {'mutualnet_mm/py.typed', 'mutualnet_mm_command.py'} <= names
+
+
+def test_wheel_holds_every_module(wheel):
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.glob('mutualnet_mm/**/*.py')
+        if '.mim' not in path.parts
+    }
+    with zipfile.ZipFile(wheel) as file:
+        names = {name for name in file.namelist() if name.endswith('.py')}
+    assert modules == {
+        name
+        for name in names
+        if '/.mim/' not in name and name != 'mutualnet_mm_command.py'
+    }
+
+
+def test_wheel_holds_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        names = file.namelist()
+    tops = {name.split('/')[0].split('-')[0] for name in names}
+    assert tops == {'mutualnet_mm', 'mutualnet_mm_command.py'}
+    inside = {name.split('/')[2] for name in names if '/.mim/' in name}
+    assert inside <= {'configs', 'tools', 'demo', 'model-index.yml'}
+    assert not [n for n in names if n.endswith(('.sh', '.pyc', '.log'))]
+
+
+@pytest.mark.nightly
+def test_sdist_builds_the_same_wheel(sources, wheel, tmp_path):
+    packed = build(sources, 'sdist', tmp_path)
+    with tarfile.open(packed) as file:
+        names = file.getnames()
+        file.extractall(tmp_path)
+    unpacked = tmp_path / packed.name[: -len('.tar.gz')]
+    assert not [n for n in names if '/tests/' in n or '/projects/' in n]
+    (tmp_path / 'again').mkdir()
+    again = build(unpacked, 'wheel', tmp_path / 'again')
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
+        assert sorted(one.namelist()) == sorted(other.namelist())
+
+
+@pytest.mark.nightly
+def test_second_wheel_forgets_what_was_removed(sources, tmp_path):
+    extra = sources / 'configs/removed.py'
+    extra.write_text('')
+    try:
+        build(sources, 'wheel', tmp_path)
+    finally:
+        extra.unlink()
+    with zipfile.ZipFile(build(sources, 'wheel', tmp_path)) as file:
+        assert not [n for n in file.namelist() if 'removed' in n]
+
+
+@pytest.mark.parametrize(
+    'links',
+    [True, pytest.param(False, marks=pytest.mark.nightly)],
+    ids=['links', 'copies'],
+)
+def test_editable_install(links, sources, tmp_path, monkeypatch):
+    if not links:  # as on Windows
+        (tmp_path / 'sitecustomize.py').write_text(
+            'import pathlib\n'
+            'def refuse(*args, **kwargs):\n'
+            '    raise OSError("no links")\n'
+            'pathlib.Path.symlink_to = refuse\n'
+        )
+        monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    build(sources, 'editable', tmp_path)
+    folder = sources / 'mutualnet_mm/.mim'
+    assert sorted(os.listdir(folder)) == sorted(
+        name
+        for name in ('configs', 'tools', 'demo', 'model-index.yml')
+        if (sources / name).exists()
+    )
+    for name in ('configs', 'tools'):
+        assert (folder / name).is_symlink() == links
+    assert not links or not os.readlink(folder / 'configs').startswith('/')
+    for path in [*CONFIGS, *TOOLS]:
+        assert (folder / path).read_bytes() == (ROOT / path).read_bytes()
+    # A wheel built from a clone that is installed so holds files, no links.
+    with zipfile.ZipFile(build(sources, 'wheel', tmp_path)) as file:
+        assert f'mutualnet_mm/.mim/{CONFIGS[0].as_posix()}' in file.namelist()
+
+
+def test_command_finds_the_tools_of_the_wheel(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / 'site')
+    program = (
+        'import mutualnet_mm_command as command\n'
+        'print(command.tools_folder(command.package_folder()))\n'
+        'command.main(["--help"])'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(tmp_path / 'site')),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    folder, _, shown = done.stdout.partition('\n')
+    assert Path(folder) == tmp_path / 'site/mutualnet_mm/.mim/tools'
+    assert 'Evaluate a grid of subnets' in shown

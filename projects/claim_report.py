@@ -3,7 +3,7 @@
 
 import statistics
 from pathlib import Path
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, List, Mapping
 
 from claim_methods import (
     COMBINED,
@@ -19,8 +19,7 @@ from claim_records import write_records
 from claim_study import KINDS, ClaimStudy
 from matplotlib.figure import Figure
 from mmengine.registry import MODELS, init_default_scope
-from report_tables import markdown_table, mean_std, spread
-from scipy.stats import t
+from report_tables import interval, markdown_table, mean_std, spread
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import count_macs
@@ -221,14 +220,3 @@ class ClaimReport:
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(path, dpi=120)
-
-
-def interval(values: Sequence[float]) -> str:
-    """Mean with half of the 95 percent interval of Student's t."""
-    if not values:
-        return '-'
-    mean, number = statistics.mean(values), len(values)
-    if number == 1:
-        return f'{mean:+.1f} (n=1)'
-    half = t.ppf(0.975, number - 1) * spread(values) / number**0.5
-    return f'{mean:+.1f} ± {half:.1f}'

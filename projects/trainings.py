@@ -13,7 +13,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mutualnet_mm import Subnet
+from mutualnet_mm.errors import UsageError
 from mutualnet_mm.files import atomic_write
+from mutualnet_mm.query_table.answers import TOP1
 
 
 class Trainings:
@@ -102,19 +104,37 @@ def trained(cfg: Config) -> Runner:
     return runner
 
 
-def accuracies(runner: Runner) -> Dict[str, float]:
-    """Test; return the accuracy of each subnet listed."""
+def accuracies(
+    runner: Runner,
+    names: Sequence[str] = TOP1,
+    missing: Optional[float] = None,
+) -> Dict[str, float]:
+    """Test; return the accuracy of each subnet listed.
+
+    Args:
+        runner (Runner): Tests by a ``SubnetTestLoop``.
+        names (Sequence[str]): Stock names of the metric, of which the
+            evaluator gives one. Defaults to those of top-1 accuracy.
+        missing (float, optional): What counts where it gives none. Defaults
+            to None: that is an error.
+
+    Raises:
+        UsageError: If a subnet has no such metric.
+    """
     metrics = runner.test()
     tracked = runner.model.sampler.primary
-    return {
-        str(s): next(
-            value
-            for key, value in metrics.items()
-            if key in (f'{prefix}accuracy/top1', f'{prefix}acc/top1')
-        )
-        for s in runner.test_loop.subnets
-        for prefix in ['' if s == tracked else f'{s}/']
-    }
+    found = {}
+    for subnet in runner.test_loop.subnets:
+        prefix = '' if subnet == tracked else f'{subnet}/'
+        keys = [f'{prefix}{name}' for name in names]
+        given = [metrics[key] for key in keys if key in metrics]
+        if not given and missing is None:
+            raise UsageError(
+                f'{" or ".join(keys)} is not among the metrics of the '
+                f'evaluator: {", ".join(metrics)}'
+            )
+        found[str(subnet)] = given[0] if given else missing
+    return found
 
 
 @contextmanager

@@ -4,12 +4,15 @@
 from .calibration import SubnetStatistics, calibrate, move_statistics
 from .hooks import BNCalibrationHook
 from .loops import SubnetTestLoop, SubnetValLoop
+from .training_clock import TrainingClock, training_seconds
 
 __all__ = [
     'BNCalibrationHook',
     'SubnetStatistics',
     'SubnetTestLoop',
     'SubnetValLoop',
+    'TrainingClock',
     'calibrate',
     'move_statistics',
+    'training_seconds',
 ]

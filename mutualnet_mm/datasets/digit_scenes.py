@@ -112,8 +112,8 @@ def make_digit_scenes(
     order = np.random.default_rng(seed).permutation(len(digits))
     for split in ('train', 'val'):
         rng = np.random.default_rng((seed, _STREAMS[split]))
-        chosen = _share(order, split)
-        views = [_share(photo, split, axis=1) for photo in photographs]
+        chosen = take_share(order, split)
+        views = [take_share(photo, split, axis=1) for photo in photographs]
         source = digits[chosen], labels[chosen], views
         count = settings[f'num_{split}']
         scenes = (_paint_scene(rng, *source, settings) for _ in range(count))
@@ -122,7 +122,7 @@ def make_digit_scenes(
     return out_dir
 
 
-def _share(items: np.ndarray, split: str, axis: int = 0) -> np.ndarray:
+def take_share(items: np.ndarray, split: str, axis: int = 0) -> np.ndarray:
     """Take the part of an array that belongs to a split."""
     cut = int(items.shape[axis] * _TRAIN_SHARE)
     return np.split(items, [cut], axis)[split == 'val']

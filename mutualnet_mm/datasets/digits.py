@@ -18,8 +18,8 @@ def make_digits(out_dir: Union[str, Path], size: int = 16) -> Path:
     """Write scikit-learn's digits for ``CustomDataset``, unless already done.
 
     1297 images to train on and 500 to validate, in ``train/<digit>/*.png``
-    and ``val/<digit>/*.png``, enlarged from 8 x 8 pixels. It serves the quick
-    start and the tests, not the paper.
+    and ``val/<digit>/*.png``, enlarged from 8 x 8 pixels. It serves tests and
+    small studies, not the paper.
 
     Args:
         out_dir (str or Path): A new or empty folder, or an earlier result.

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -100,59 +99,6 @@ def tool():
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def train_numbers(tool, folder, epochs, interrupt=False):
-    """Train one weight by the tool; return what its clock says after it."""
-    from mmengine.config import Config
-    from mmengine.model import BaseModel
-    from mmengine.registry import MODELS
-
-    class Number(BaseModel):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.ones(1))
-
-        def forward(self, inputs, data_samples=None, mode='loss'):
-            time.sleep(0.05)
-            if interrupt:
-                raise KeyboardInterrupt
-            return dict(loss=self.weight.sum())
-
-    MODELS.register_module(module=Number, force=True)
-    cfg = Config(
-        dict(
-            experiment_name=f'{folder.name} {epochs} {interrupt}',
-            work_dir=str(folder),
-            launcher='none',
-            model=dict(type='Number'),
-            train_dataloader=dict(
-                batch_size=1,
-                num_workers=0,
-                dataset=[dict(inputs=0)] * 4,
-                sampler=dict(type='DefaultSampler', shuffle=False),
-            ),
-            train_cfg=dict(by_epoch=True, max_epochs=epochs),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-            log_level='ERROR',
-        )
-    )
-    clock = folder / 'training_time.json'
-    try:
-        assert tool.train(cfg, folder)[1] == json.loads(clock.read_text())
-    except KeyboardInterrupt:
-        assert interrupt
-    return json.loads(clock.read_text())
-
-
-def test_time_of_all_runs(tool, tmp_path):
-    """Interrupted or not; a run that finds all done adds nothing."""
-    first = train_numbers(tool, tmp_path, 1, interrupt=True)
-    assert 0.05 <= first < 5
-    second = train_numbers(tool, tmp_path, 1)
-    assert 4 * 0.05 <= second - first < 5
-    assert train_numbers(tool, tmp_path, 1) == second
-    assert train_numbers(tool, tmp_path, 2) >= second + 4 * 0.05
 
 
 def test_subnets_without_a_metric(tool, capsys):

@@ -325,3 +325,19 @@ def names_subnet(metric: str) -> bool:
     """
     name = metric.partition('/')[0]
     return 'x-' in name and name[0].isdigit()
+
+
+def split_metric(metric: str) -> Tuple[Optional[str], str]:
+    """Tell the subnet of a metric, and its stock name.
+
+    Args:
+        metric (str): Such as ``'0.5x-160/accuracy/top1'``.
+
+    Returns:
+        tuple: ``'0.5x-160'`` and ``'accuracy/top1'``; None for the full
+        network, whose metrics have their stock names.
+    """
+    if not names_subnet(metric):
+        return None, metric
+    subnet, _, name = metric.partition('/')
+    return subnet, name

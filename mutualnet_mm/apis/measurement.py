@@ -5,7 +5,7 @@ import copy
 import logging
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
+from typing import Iterable, List, Optional, Sequence, Union
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -13,20 +13,15 @@ from mmengine.runner import Runner
 
 from ..config.runner import make_runner
 from ..config.views import find_views
-from ..cost.macs import (
-    count_heads,
-    count_macs,
-    count_params,
-    warn_of_equal_sizes,
-)
+from ..cost.macs import warn_of_equal_sizes
+from ..cost.subnet_costs import SubnetCosts
 from ..engine.loops import RUNNING
 from ..engine.table_loop import TableLoop
 from ..errors import UsageError
-from ..models import MutualLearningMixin
 from ..models.checkpoints import check_checkpoint
 from ..query_table import Cascade, QueryTable, TableEntry
 from ..query_table.answers import cascades_of, top1_metric
-from ..subnet import Size, Subnet
+from ..subnet import Subnet
 
 # Where launchers say how many processes there are.
 _WORLD_SIZE = dict(
@@ -96,7 +91,7 @@ class Measurement:
         check_checkpoint(checkpoint, model)
         self._views = find_views(cfg)
         warn_of_equal_sizes(model, self.loop.subnets, self._views.shape)
-        self._costs = _Costs(model, self._views.shape)
+        self._costs = SubnetCosts(model, self._views.shape)
         for subnet in self.loop.subnets:
             self._costs.of(subnet)
 
@@ -171,36 +166,6 @@ class Measurement:
             )
             for subnet in _from_large_to_small(map(Subnet.parse, results))
         ]
-
-
-class _Costs:
-    """What subnets cost, each counted once.
-
-    Args:
-        model (MutualLearningMixin): Whose subnets they are.
-        shape (tuple[int], optional): Height and width of what the test
-            pipeline delivers.
-    """
-
-    def __init__(
-        self, model: MutualLearningMixin, shape: Optional[Size]
-    ) -> None:
-        self._model, self._shape = model, shape
-        self._macs: Dict[Subnet, Dict[str, Optional[int]]] = {}
-        self._params: Dict[float, int] = {}  # the width alone matters
-
-    def of(self, subnet: Subnet) -> Dict[str, Any]:
-        """The costs of a subnet, by their names in a table's entry."""
-        if subnet not in self._macs:
-            given = self._model, subnet, self._shape
-            heads = count_heads(*given)
-            self._macs[subnet] = dict(
-                macs=count_macs(*given),
-                head_macs=None if heads is None else heads.macs,
-            )
-        if subnet.width not in self._params:
-            self._params[subnet.width] = count_params(self._model, subnet)
-        return dict(self._macs[subnet], params=self._params[subnet.width])
 
 
 def _warn(message: str) -> None:

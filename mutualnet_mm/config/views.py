@@ -36,7 +36,9 @@ class TestViews:
 
 
 def find_views(
-    cfg: Config, image_shape: Optional[Sequence[int]] = None
+    cfg: Config,
+    image_shape: Optional[Sequence[int]] = None,
+    stage: str = 'test',
 ) -> TestViews:
     """Read from the test pipeline of a config what it delivers.
 
@@ -51,14 +53,16 @@ def find_views(
             original image, of videos those of the delivered view. Defaults
             to 480 x 640, COCO's most common size, and to what the config of
             a video says.
+        stage (str): ``'val'`` for the pipeline of the validation instead.
+            Defaults to ``'test'``.
 
     Raises:
         ConfigError: If the test pipeline does not run on an original image of
             the given size, or if there is none.
     """
     if not takes_clips(cfg):
-        return TestViews(shape=_image_shape(cfg, image_shape))
-    for place, dataset in stage_datasets(cfg, ('test',)):
+        return TestViews(shape=_image_shape(cfg, image_shape, stage))
+    for place, dataset in stage_datasets(cfg, (stage,)):
         steps = pipeline_steps(place, dataset)
         if steps:
             full = both_sides(first_of(cfg, 'resolution'))
@@ -72,17 +76,17 @@ def find_views(
 
 
 def _image_shape(
-    cfg: Config, image_shape: Optional[Sequence[int]]
+    cfg: Config, image_shape: Optional[Sequence[int]], stage: str
 ) -> Optional[Size]:
     """Height and width of an image behind the test pipeline."""
-    found = stage_datasets(cfg, ('test',))
+    found = stage_datasets(cfg, (stage,))
     pipelines = (dataset.get('pipeline') for _, dataset in found)
     pipeline = next(filter(None, pipelines), None)
     if pipeline is None:
         if image_shape is not None:
             raise ConfigError(
-                'the config has no test_dataloader.dataset.pipeline for an '
-                'image to go through: leave the image shape out'
+                f'the config has no {stage}_dataloader.dataset.pipeline for '
+                'an image to go through: leave the image shape out'
             )
         return None
     init_default_scope(cfg.get('default_scope') or 'mmengine')

@@ -2,12 +2,14 @@
 """Calibration and evaluation inside the stock runner."""
 
 from .calibration import SubnetStatistics, calibrate, move_statistics
+from .curve_hook import SubnetCurveHook
 from .hooks import BNCalibrationHook
 from .loops import SubnetTestLoop, SubnetValLoop
 from .training_clock import TrainingClock, training_seconds
 
 __all__ = [
     'BNCalibrationHook',
+    'SubnetCurveHook',
     'SubnetStatistics',
     'SubnetTestLoop',
     'SubnetValLoop',

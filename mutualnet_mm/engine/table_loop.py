@@ -1,7 +1,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The test loop that measures a query table."""
 
-import math
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
@@ -12,11 +11,12 @@ from ..errors import UsageError
 from ..models.checkpoints import check_finite
 from ..progress_bars import progress_bar, track
 from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
-from ..query_table.progress import Metrics, Progress
+from ..query_table.progress import Progress
 from .answers import AnswerBook
 from .calibration import SubnetStatistics, move_statistics
 from .loops import RUNNING, Candidate, SubnetTestLoop
 from .metric_state import MetricState
+from .plain_metrics import plain_numbers
 from .subset import limit_truth, random_subset
 
 
@@ -186,7 +186,7 @@ class TableLoop(SubnetTestLoop):
         found = super()._score(name, state)
         if name in self._books:
             self._keep_answers(name, self._books.pop(name))
-        self.progress.add(name, _numbers(found))
+        self.progress.add(name, plain_numbers(found))
         return found
 
     def _keep_answers(self, name: str, book: AnswerBook) -> None:
@@ -195,15 +195,3 @@ class TableLoop(SubnetTestLoop):
             self.why_no_answers = book.why_not
         else:
             self.progress.keep_answers(name, answers)
-
-
-def _numbers(metrics: Dict[str, Any]) -> Metrics:
-    """Plain numbers of the metrics that are one; None for NaN."""
-    kept: Metrics = {}
-    for name, value in metrics.items():
-        try:
-            number = float(value)
-        except (TypeError, ValueError):  # lists by class, tables
-            continue
-        kept[name] = number if math.isfinite(number) else None
-    return kept

@@ -1,11 +1,13 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Accuracy against multiply-accumulates."""
+"""Accuracy against multiply-accumulates, latency or parameters."""
 
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
@@ -13,18 +15,20 @@ from ..errors import UsageError
 from ..files import atomic_write
 from ..query_table import Cascade, QueryTable, TableEntry, cascade_front
 from ..subnet import Subnet
+from .compared import Axis, compared_tables
 from .names import name_points
+from .palette import legend_beside, line_style
 
 Points = Mapping[Subnet, Tuple[float, float]]
-"""``{subnet: (multiply-accumulates, accuracy)}``."""
+"""``{subnet: (cost, accuracy)}``."""
 
 # How a video subnet is drawn: a line where only one dimension changes.
 _REDUCED = dict(
-    nothing=('full network', 'kD'),
-    width=('reduced width', 'C0o-'),
-    resolution=('reduced resolution', 'C1o-'),
-    frames=('reduced frames', 'C2o-'),
-    several=('several reduced', 'C4o'),
+    nothing=('full network', dict(color='k', marker='D', ls='')),
+    width=('reduced width', dict(line_style(0), ls='-')),
+    resolution=('reduced resolution', dict(line_style(1), ls='-')),
+    frames=('reduced frames', dict(line_style(2), ls='-')),
+    several=('several reduced', dict(line_style(3), ls='')),
 )
 
 
@@ -48,8 +52,52 @@ def plot_tables(
     out: Union[str, Path],
     metric: Optional[str] = None,
     log: bool = False,
+    cost: str = 'macs',
+    device: Optional[str] = None,
 ) -> None:
     """Draw the curves of query tables as a PNG, like the paper's Fig. 7 to 10.
+
+    See :func:`draw_tables` for what is drawn, and for the other arguments.
+
+    Args:
+        tables (Mapping): Tables by their labels in the legend.
+        out (str or Path): File to write, ``.png``, ``.pdf`` or another format
+            of Matplotlib's; a PNG if it does not end in one. ``.html`` is a
+            page to move in, see :func:`~.page.table_page`.
+        metric (str, optional): As there.
+        log (bool): As there.
+        cost (str): As there.
+        device (str, optional): As there.
+
+    Raises:
+        UsageError: As there, or if ``out`` cannot be written.
+    """
+    kind = Path(out).suffix[1:].lower() or 'png'
+    if kind in ('html', 'htm'):
+        from .page import table_page  # plotly is optional
+
+        content = table_page(tables, metric, log, cost, device).encode()
+        with atomic_write(out) as file:
+            file.write(content)
+        return
+    figure = draw_tables(tables, metric, log, cost, device)
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise UsageError(
+            f'picture {str(out)!r} cannot be written: name a .png, .pdf or '
+            '.html file'
+        )
+    with atomic_write(out) as file:
+        figure.savefig(file, dpi=150, format=kind)
+
+
+def draw_tables(
+    tables: Mapping[str, QueryTable],
+    metric: Optional[str] = None,
+    log: bool = False,
+    cost: str = 'macs',
+    device: Optional[str] = None,
+) -> Figure:
+    """Draw the curves of query tables.
 
     A single table has a colour for each resolution and a dashed line through
     its best subnets (Pareto set), named by their widths, with the 95 %
@@ -59,56 +107,61 @@ def plot_tables(
     line through its best subnets; the others are faint.
 
     Where a table has cascades, a line shows what they reach at a mean cost; of
-    a single table, dots show what the same ones cost in the worst case.
+    a single table, dots show what the same ones cost in the worst case. Their
+    costs are multiply-accumulates: over another cost they are not drawn.
 
     Args:
         tables (Mapping): Tables by their labels in the legend.
-        out (str or Path): File to write, ``.png``, ``.pdf`` or another format
-            of Matplotlib's; a PNG if it does not end in one.
         metric (str, optional): Metric to show instead of the one that ranks
             the tables. Defaults to None.
-        log (bool): Whether the axis of MACs is logarithmic. Defaults to
+        log (bool): Whether the axis of the cost is logarithmic. Defaults to
             False.
+        cost (str): What the axis shows: ``'macs'``, ``'latency_ms'`` or
+            ``'params'``. A line below it counts subnets whose latency was not
+            measured, which are left out. Defaults to ``'macs'``.
+        device (str, optional): Whose latencies; may be left out if a table
+            has those of one device alone. Defaults to None.
 
     Raises:
         UsageError: If there is no table, if the tables have no metric in
-            common, or if ``out`` cannot be written.
+            common, or if one has no latency of the device.
     """
-    if not tables:
-        raise UsageError('no table was given: give one or more')
-    if metric is not None:
-        tables = {k: table.ranked_by(metric) for k, table in tables.items()}
-    metrics = {table.metric for table in tables.values()}
-    if len(metrics) > 1:
-        raise UsageError(
-            f'the tables are ranked by {" and ".join(sorted(metrics))}: name '
-            'one metric that all of them have'
-        )
-    figure, axes = _new_figure(log)
-    axes.set(ylabel=metrics.pop())
+    tables, axis = compared_tables(tables, metric, cost, device)
+    figure, axes = _new_figure(axis, log)
     if len(tables) == 1:
         ((title, table),) = tables.items()
-        named = _draw_table(axes, table)
+        named = _draw_table(axes, table, axis)
         axes.set(title=title)
-        axes.legend(loc='lower right')
-        _name_subnets(figure, named, _points(table, table.entries))
+        legend_beside(axes)
+        _name_subnets(figure, named, _points(table, table.entries, axis))
     else:
-        for label, table in tables.items():
-            _draw_front(axes, label, table)
-        axes.legend()
-    kind = Path(out).suffix[1:] or 'png'
-    if kind.lower() not in figure.canvas.get_supported_filetypes():
-        raise UsageError(
-            f'picture {str(out)!r} cannot be written: name a .png or .pdf file'
-        )
-    with atomic_write(out) as file:
-        figure.savefig(file, dpi=150, format=kind)
+        for number, (label, table) in enumerate(tables.items()):
+            _draw_front(axes, label, table, axis, line_style(number))
+        legend_beside(axes)
+    return figure
 
 
-def _new_figure(log: bool) -> Tuple[Figure, Axes]:
-    figure = Figure(figsize=(6, 4), layout='constrained')
+def figure_pixels(figure: Figure, dpi: int = 100) -> np.ndarray:
+    """Return a figure as an image.
+
+    Args:
+        figure (Figure): To draw.
+        dpi (int): Pixels for each inch. Defaults to 100.
+
+    Returns:
+        np.ndarray: (H, W, 3), RGB of uint8.
+    """
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _new_figure(axis: Axis, log: bool) -> Tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.5, 4), layout='constrained')
     axes = figure.add_subplot()
-    axes.set(xlabel='multiply-accumulates')
+    notes = [axis.label, *axis.notes]
+    axes.set(xlabel='\n'.join(notes), ylabel=axis.metric)
     if log:
         axes.set_xscale('log')
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -125,52 +178,59 @@ def _draw_points(axes: Axes, points: Points, full: Subnet) -> None:
     if full.frames is None:
         for subnet, point in points.items():
             lines[subnet.resolution].append(point)
-        for resolution in sorted(lines, reverse=True):
+        for number, resolution in enumerate(sorted(lines, reverse=True)):
             xy = zip(*sorted(lines[resolution]))
-            axes.plot(*xy, 'o-', ms=4, label=f'{resolution} px')
+            axes.plot(*xy, label=f'{resolution} px', **line_style(number))
         return
     for subnet, point in points.items():
         lines[reduced_dimension(subnet, full)].append(point)
     for reduced, (label, style) in _REDUCED.items():
         if lines[reduced]:
             # A line leads to the full network, which stays on top.
-            ends = lines['nothing'] if '-' in style else []
+            ends = lines['nothing'] if style['ls'] else []
             axes.plot(
                 *zip(*sorted(lines[reduced] + ends)),
-                style,
-                ms=4,
+                **dict(style, markersize=4),
                 label=label,
                 zorder=2.2 if reduced == 'nothing' else 2,
             )
 
 
-def _draw_table(axes: Axes, table: QueryTable) -> Points:
+def _draw_table(axes: Axes, table: QueryTable, axis: Axis) -> Points:
     """Draw all points and the front, which is returned."""
-    _draw_points(axes, _points(table, table.entries), table.full)
-    front = _points(table, table.pareto)
-    macs = [point[0] for point in front.values()]
+    _draw_points(axes, _points(table, table.entries, axis), table.full)
+    best = axis.front(table)
+    front = _points(table, best, axis)
+    costs = [point[0] for point in front.values()]
     axes.plot(*zip(*front.values()), 'k--', lw=0.8, label='the best')
     label = 'cascades, mean cost'
-    cascades = _draw_cascades(axes, table, 'k-', label, lw=1.2)
+    cascades = _draw_cascades(axes, table, axis, 'k-', label, lw=1.2)
     if cascades:
         worst = [(cascade.macs, cascade.accuracy) for cascade in cascades]
         label = 'the same, worst case'
         axes.plot(*zip(*worst), 'k.', ms=3, alpha=0.5, label=label)
-    intervals = [table.interval(entry) for entry in table.pareto]
+    intervals = [table.interval(entry) for entry in best]
     if None not in intervals:
         low, high = zip(*intervals)
-        axes.fill_between(macs, low, high, color='k', alpha=0.07, lw=0)
+        axes.fill_between(
+            costs, low, high, color='k', alpha=0.1, lw=0, label='95 % interval'
+        )
     return front
 
 
 def _draw_cascades(
-    axes: Axes, table: QueryTable, style: str, label: str, **settings: Any
+    axes: Axes,
+    table: QueryTable,
+    axis: Axis,
+    style: str,
+    label: str,
+    **settings: Any,
 ) -> List[Cascade]:
     """Draw the front by mean cost, and return the cascades in it.
 
     Without any, it is that of the subnets, and nothing is drawn.
     """
-    front = cascade_front(table)
+    front = cascade_front(table) if axis.cost == 'macs' else []
     found = [choice for choice in front if isinstance(choice, Cascade)]
     if found:
         points = [(choice.mean_macs, table.score(choice)) for choice in front]
@@ -189,19 +249,27 @@ def _name_subnets(figure: Figure, named: Points, points: Points) -> None:
     name_points(figure, names, points.values())
 
 
-def _draw_front(axes: Axes, label: str, table: QueryTable) -> None:
-    front = _points(table, table.pareto).values()
-    (line,) = axes.plot(*zip(*front), 'o-', ms=4, label=label)
-    colour = line.get_color()
-    _draw_cascades(axes, table, '--', f'{label}, cascades', color=colour)
-    everything = _points(table, table.entries).values()
+def _draw_front(
+    axes: Axes,
+    label: str,
+    table: QueryTable,
+    axis: Axis,
+    style: Dict[str, Any],
+) -> None:
+    front = _points(table, axis.front(table), axis).values()
+    axes.plot(*zip(*front), **style, label=label)
+    colour = style['color']
+    _draw_cascades(axes, table, axis, '--', f'{label}, cascades', color=colour)
+    everything = _points(table, table.entries, axis).values()
     axes.plot(*zip(*everything), '.', color=colour, alpha=0.2)
 
 
-def _points(table: QueryTable, entries: Sequence[TableEntry]) -> Points:
+def _points(
+    table: QueryTable, entries: Sequence[TableEntry], axis: Axis
+) -> Points:
     points = {}
     for entry in entries:
-        score = table.score(entry)
-        if score is not None:
-            points[entry.subnet] = (float(entry.macs), score)
+        score, cost = table.score(entry), axis.cost_of(entry)
+        if score is not None and cost is not None:
+            points[entry.subnet] = (float(cost), score)
     return points

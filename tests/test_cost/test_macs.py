@@ -4,8 +4,8 @@ from mmengine.registry import MODELS
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import count_heads, count_macs, count_params
-from mutualnet_mm.apis.measurement import _Costs
 from mutualnet_mm.cost import warn_of_equal_sizes
+from mutualnet_mm.cost.subnet_costs import SubnetCosts
 from mutualnet_mm.slimmable import macs
 from mutualnet_mm.slimmable.verify import already_verified
 
@@ -179,7 +179,7 @@ def test_heads_of_a_single_stage(detector_config, subnet, padded):
     heads = count_heads(model, subnet, (64, 85))
     assert heads.macs == positions * each
     # In a table, beside those of backbone and neck.
-    costs = _Costs(model, (64, 85)).of(Subnet.parse(subnet))
+    costs = SubnetCosts(model, (64, 85)).of(Subnet.parse(subnet))
     assert costs == dict(
         macs=count_macs(model, subnet, (64, 85)),
         head_macs=positions * each,

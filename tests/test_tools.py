@@ -798,10 +798,14 @@ def test_plot_curves(tmp_path, monkeypatch):
         ['first', 'second'],
         ['MutualNet', 'US-Net'],
     ]
+    run('--cost', 'latency_ms', '--device', 'cpu')
     assert [args[1:] for args in seen] == [
-        ('a.png', None, False),
-        ('a.png', 'b', True),
+        ('a.png', None, False, 'macs', None),
+        ('a.png', 'b', True, 'macs', None),
+        ('a.png', None, False, 'latency_ms', 'cpu'),
     ]
+    with pytest.raises(SystemExit, match='--device cpu: add --cost latency'):
+        run('--device', 'cpu')
     for labels in (['one'], ['same', 'same']):
         with pytest.raises(SystemExit, match='2 tables and the labels'):
             run('--labels', *labels)

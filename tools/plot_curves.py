@@ -1,7 +1,9 @@
 #!/usr/bin/env python
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Draw the accuracy-MACs curves of query tables into one picture.
+"""Draw the curves of query tables into one picture, or a page to move in.
 
+--out names both: curve.png or another kind of picture, or curve.html, a page
+that shows over each subnet what it costs and reaches, and needs no network.
 Or say in words which dimension the best subnets give up from budget to budget
 (--describe): width, resolution or frames; and what cascades of two subnets
 reach at a mean cost, where the table has them.
@@ -17,6 +19,7 @@ from mutualnet_mm.query_table import (
     describe_front,
     load_table,
 )
+from mutualnet_mm.query_table.entry import COSTS
 from mutualnet_mm.visualization import plot_tables
 
 
@@ -25,7 +28,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'table', nargs='+', help='table.json of build_table.py'
     )
-    parser.add_argument('--out', help='picture to write')
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help='picture (.png, .pdf, ...) or page (.html) to write',
+    )
     parser.add_argument(
         '--describe',
         action='store_true',
@@ -36,13 +43,26 @@ def parse_args() -> argparse.Namespace:
         '--metric', help='to show, default: the one that ranks the tables'
     )
     parser.add_argument(
+        '--cost',
+        choices=COSTS,
+        default='macs',
+        help='what to show accuracy over, default: %(default)s; latencies '
+        'are there where tools/measure_latency.py has measured them',
+    )
+    parser.add_argument(
+        '--device',
+        help='whose latencies, default: the only one that was measured',
+    )
+    parser.add_argument(
         '--labels',
         nargs='+',
         metavar='LABEL',
         help='of the tables; default: the names of their folders',
     )
     parser.add_argument(
-        '--log', action='store_true', help='make the axis of MACs logarithmic'
+        '--log',
+        action='store_true',
+        help='make the axis of the cost logarithmic',
     )
     return parser.parse_args()
 
@@ -58,11 +78,20 @@ def main() -> None:
                 f'{len(args.table)} tables and the labels {labels}: give each '
                 'a --labels of its own'
             )
+        if args.device and args.cost != 'latency_ms':
+            raise UsageError(f'--device {args.device}: add --cost latency_ms')
         if not args.out and not args.describe:
             raise UsageError('nothing to do: name a picture by --out')
         tables = dict(zip(labels, map(load_table, args.table)))
         if args.out:
-            plot_tables(tables, args.out, args.metric, args.log)
+            plot_tables(
+                tables,
+                args.out,
+                args.metric,
+                args.log,
+                args.cost,
+                args.device,
+            )
         if args.describe:
             for label, table in tables.items():
                 ranked = table.ranked_by(args.metric or table.metric)

@@ -22,9 +22,9 @@ from .palette import legend_beside, line_style
 Points = Mapping[Subnet, Tuple[float, float]]
 """``{subnet: (cost, accuracy)}``."""
 
-# How a video subnet is drawn: a line where only one dimension changes.
-_REDUCED = dict(
-    nothing=('full network', dict(color='k', marker='D', ls='')),
+#: How a video subnet is drawn: a line where only one dimension changes.
+REDUCED: Dict[str, Tuple[str, Dict[str, Any]]] = dict(
+    nothing=('full network', dict(color='k', marker='*', ls='')),
     width=('reduced width', dict(line_style(0), ls='-')),
     resolution=('reduced resolution', dict(line_style(1), ls='-')),
     frames=('reduced frames', dict(line_style(2), ls='-')),
@@ -184,7 +184,7 @@ def _draw_points(axes: Axes, points: Points, full: Subnet) -> None:
         return
     for subnet, point in points.items():
         lines[reduced_dimension(subnet, full)].append(point)
-    for reduced, (label, style) in _REDUCED.items():
+    for reduced, (label, style) in REDUCED.items():
         if lines[reduced]:
             # A line leads to the full network, which stays on top.
             ends = lines['nothing'] if style['ls'] else []
@@ -209,13 +209,25 @@ def _draw_table(axes: Axes, table: QueryTable, axis: Axis) -> Points:
         worst = [(cascade.macs, cascade.accuracy) for cascade in cascades]
         label = 'the same, worst case'
         axes.plot(*zip(*worst), 'k.', ms=3, alpha=0.5, label=label)
-    intervals = [table.interval(entry) for entry in best]
-    if None not in intervals:
-        low, high = zip(*intervals)
-        axes.fill_between(
-            costs, low, high, color='k', alpha=0.1, lw=0, label='95 % interval'
-        )
+    _draw_intervals(axes, costs, [table.interval(entry) for entry in best])
     return front
+
+
+def _draw_intervals(
+    axes: Axes,
+    costs: Sequence[float],
+    intervals: Sequence[Optional[Tuple[float, float]]],
+) -> None:
+    """Draw the 95 % intervals of the front, where there are any."""
+    known = [interval for interval in intervals if interval is not None]
+    if len(known) < len(intervals):
+        return
+    low, high = zip(*known)
+    style: Any = dict(color='k', alpha=0.1, label='95 % interval')
+    if len(costs) == 1:  # has no area
+        axes.vlines(costs, low, high, lw=6, **style)
+    else:
+        axes.fill_between(costs, low, high, lw=0, **style)
 
 
 def _draw_cascades(

@@ -4,6 +4,7 @@ import pytest
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.query_table import Cascade, QueryTable, TableEntry
+from mutualnet_mm.query_table.entry import Latency
 from mutualnet_mm.visualization import plot_tables, reduced_dimension
 
 
@@ -105,6 +106,7 @@ def test_one_table_has_a_colour_for_each_resolution(drawn):
         'the best',
     ]
     assert [len(line.get_xdata()) for line in lines] == [2, 2, 4]
+    assert [line.get_marker() for line in lines][:2] == ['o', 's']
     assert len({line.get_color() for line in lines}) == 3
 
 
@@ -311,3 +313,71 @@ def test_cascades_are_drawn_beside_subnets(drawn):
 def test_no_cascades_are_drawn(drawn, table, metric):
     lines = drawn({'net': table}, metric=metric).get_lines()
     assert [line.get_label() for line in lines][2:] == ['the best']
+
+
+def test_latency_as_the_axis(drawn):
+    table = make_table()
+    figures = {
+        entry.subnet: Latency(9.0 - 2 * i, 10.0)
+        for i, entry in enumerate(table.entries[:3])
+    }
+    table = table.with_latencies('cpu-t2-b1', figures)
+    axes = drawn({'net': table}, cost='latency_ms')
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert list(lines['128 px'].get_xdata()) == [7, 9]
+    assert list(lines['96 px'].get_xdata()) == [5]
+    assert list(lines['the best'].get_xdata()) == [5, 9]  # another front
+    assert axes.get_xlabel() == (
+        'median latency in ms (cpu-t2-b1)\n1 of 4 subnets were not measured'
+    )
+    axes = drawn({'a': table, 'b': make_table(5.0)}, cost='params')
+    assert axes.get_xlabel() == 'parameters'
+
+
+def test_no_cascade_over_another_cost(drawn):
+    table = with_cascades((100e6, 72.0))
+    lines = drawn({'net': table}, cost='params').get_lines()
+    assert not any('cascades' in line.get_label() for line in lines)
+
+
+def test_intervals_of_a_single_best_subnet(drawn):
+    entry = TableEntry(Subnet(1.0, 32), 9, 9, {'accuracy/top1': 50.0})
+    table = QueryTable(
+        [entry],
+        'accuracy/top1',
+        'classification',
+        entry.subnet,
+        num_images=100,
+    )
+    axes = drawn({'net': table})
+    (bar,) = axes.collections
+    low, high = table.interval(entry)
+    assert bar.get_segments()[0].tolist() == [[9, low], [9, high]]
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_nothing_is_clipped(drawn, several):
+    """All that is written lies inside of the figure, and beside the axes."""
+    tables = {'a rather long name of a table': make_table()}
+    if several:
+        tables['another rather long name of a table'] = make_table(5.0)
+    axes = drawn(tables)
+    figure, legend = axes.figure, axes.get_legend()
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert not axes.bbox.overlaps(box)
+    titles = [] if several else [axes.title]
+    for shown in (legend, *titles, axes.xaxis.label, axes.yaxis.label):
+        corners = shown.get_window_extent().corners()
+        assert figure.bbox.padded(1).count_contains(corners) == 4
+
+
+def test_pixels_of_a_figure(tmp_path):
+    from mutualnet_mm.visualization.curves import draw_tables, figure_pixels
+
+    pixels = figure_pixels(draw_tables({'net': make_table()}), dpi=80)
+    assert pixels.shape == (320, 600, 3) and pixels.dtype == np.uint8
+    plot_tables({'net': make_table()}, tmp_path / 'curve.png')
+    saved = cv2.imread(str(tmp_path / 'curve.png'))[..., ::-1]
+    saved = cv2.resize(saved, (600, 320), interpolation=cv2.INTER_AREA)
+    assert np.abs(saved.astype(int) - pixels).mean() < 8

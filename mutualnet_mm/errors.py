@@ -14,6 +14,10 @@ class UsageError(ValueError):
     """
 
 
+class UnreadableError(UsageError):
+    """A file that the user gave holds nothing that can be used."""
+
+
 class ConfigError(UsageError):
     """A setting of a config, or an argument that stands for one, is wrong."""
 

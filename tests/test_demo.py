@@ -165,6 +165,17 @@ def test_data_sets_of_arrays_get_rgb(tool, make_classifier, picture):
     assert abs(best - wrong.pred_score.max().item()) > 0.01
 
 
+@pytest.mark.parametrize('load', [True, False])
+@pytest.mark.parametrize('content', [b'', b'404 not found'])
+def test_broken_files(tool, make_classifier, tmp_path, load, content):
+    """In one line, which the page shows."""
+    file = tmp_path / 'broken.png'
+    file.write_bytes(content)
+    demo = tool.Demo(make_classifier(load=load))
+    with pytest.raises(tool.UsageError, match=r"'.*broken.png' cannot be rea"):
+        demo.look(str(file), 10**12)
+
+
 def test_visitors_do_not_disturb_each_other(tool, make_classifier, picture):
     net = make_classifier()
     demo = tool.Demo(net)

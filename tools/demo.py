@@ -23,6 +23,7 @@ from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveModel
 from mutualnet_mm.cli import add_device, one_line_errors, tool_parser
 from mutualnet_mm.cost import machine_name
+from mutualnet_mm.deploy.inputs.reader import naming
 
 SCORE = 0.3  # that objects are drawn above, as in mmdet's inferencer
 RUNS, ENOUGH_MS = 5, 1000  # timed; no further one begins after so long
@@ -104,7 +105,9 @@ class Demo:
     def _timed(self, file: str) -> tuple:
         image = file
         if not self._takes_files:
-            image = mmcv.imread(file, channel_order='rgb')
+            broken = 'it is not an image, or a broken one'
+            with naming(f'image {file!r}', broken, 'pick another one'):
+                image = mmcv.imread(file, channel_order='rgb')
         batch = self.net.prepare(image)
         times = []
         while len(times) <= RUNS and sum(times) < ENOUGH_MS:

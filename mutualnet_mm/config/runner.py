@@ -8,6 +8,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..datasets.named_files import naming_loaders
 from ..errors import ConfigError
 from ..files import make_folder
 from ..subnet import names_subnet
@@ -33,6 +34,9 @@ def make_runner(cfg: Config) -> Runner:
         ConfigError: If the work dir cannot be made, or if some settings of a
             loop are there and others are not, or if a type or an argument
             does not exist.
+
+    Returns:
+        Runner: Its data sets name a file that cannot be read.
     """
     for names in _TOGETHER:
         found = [name for name in names if cfg.get(name) is not None]
@@ -45,8 +49,12 @@ def make_runner(cfg: Config) -> Runner:
     make_folder(cfg.work_dir)
     with named_stock_errors():
         if 'runner_type' in cfg:
-            return RUNNERS.build(cfg)
-        return Runner.from_cfg(cfg)
+            runner = RUNNERS.build(cfg)
+        else:
+            runner = Runner.from_cfg(cfg)
+    # Not by a hook: loops over iterations start their workers when built.
+    runner.build_dataloader = naming_loaders(runner.build_dataloader)
+    return runner
 
 
 def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:

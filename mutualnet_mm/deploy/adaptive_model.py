@@ -10,12 +10,14 @@ from typing import (
     Any,
     Iterable,
     Iterator,
+    List,
     Optional,
     Tuple,
     Union,
     overload,
 )
 
+import numpy as np
 import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor
@@ -23,7 +25,12 @@ from torch import Tensor
 from ..config.stock_errors import named_stock_errors
 from ..engine import move_statistics
 from ..engine.hooks import BNCalibrationHook
-from ..errors import UsageError, as_usage_error, check_count
+from ..errors import (
+    UnreadableError,
+    UsageError,
+    as_usage_error,
+    check_count,
+)
 from ..files import only_writer
 from ..query_table import Cascade, QueryTable, best_cascade
 from ..subnet import Subnet
@@ -237,18 +244,25 @@ class AdaptiveModel(SwitchableNetwork):
                 )
             file.save(path)
 
-    def prepare(self, images: Any) -> Tuple[Tensor, Samples]:
+    def prepare(
+        self, images: Any, first: int = 1, number: Optional[int] = None
+    ) -> Tuple[Tensor, Samples]:
         """Read and preprocess a batch, at the full resolution.
 
         Args:
             images: Whatever :class:`~.inputs.InputPipeline` takes.
+            first (int): What errors count the first array as. Defaults to 1.
+            number (int, optional): How many arrays errors speak of. Defaults
+                to all that are given.
 
         Returns:
             tuple: Inputs and data samples, for :meth:`predict`.
         """
-        return self.inputs(images)
+        return self.inputs(images, first, number)
 
-    def __call__(self, images: Any, batch_size: int = 1) -> Samples:
+    def __call__(
+        self, images: Any, batch_size: int = 1, skip_unreadable: bool = False
+    ) -> List[Any]:
         """Predict images or videos with the active subnet or cascade.
 
         Args:
@@ -257,30 +271,59 @@ class AdaptiveModel(SwitchableNetwork):
             batch_size (int): Size of the batches that a list, or a stack of
                 arrays, is split into. A tensor is one batch. Defaults to 1,
                 as in the stock inferencers.
+            skip_unreadable (bool): Whether files that cannot be read are
+                named in the log and left out, in place of an error that ends
+                the call. Defaults to False.
 
         Returns:
-            list: A stock data sample with predictions for each image.
+            list: A stock data sample with predictions for each image; None
+            for each file that was left out.
 
         Raises:
+            UnreadableError: If a file cannot be read, unless those are left
+                out. What other files gave is lost.
             UsageError: If ``batch_size`` is not a whole number from 1, or as
                 :class:`~.inputs.InputPipeline` does.
         """
         check_count(batch_size, 'batch_size')
-        batches = [images]
         listed = self.inputs.listed(images)
-        if not isinstance(images, Tensor) and listed:
+        if isinstance(images, Tensor) or not listed:
+            batches = [images]
+        else:
             starts = range(0, len(listed), batch_size)
             batches = [listed[i : i + batch_size] for i in starts]
-        results: Samples = []
+        results: List[Any] = []
         for batch in batches:
             start = time.perf_counter()
-            results += self.predict(*self.prepare(batch))
+            place = len(results) + 1, len(listed)
+            results += self._answer(batch, place, skip_unreadable)
             controller = self._controller  # another thread may reset it
             # The rest of a list takes less time, whatever the load.
             if controller is not None and len(batch) == len(batches[0]):
                 self.synchronize()
                 measured = 1000 * (time.perf_counter() - start)
                 self._follow(controller.observe(measured))
+        return results
+
+    def _answer(
+        self, batch: Any, place: Tuple[int, int], skip_unreadable: bool
+    ) -> List[Any]:
+        """Predict a batch; None stands for files that are left out."""
+        try:
+            return self.predict(*self.prepare(batch, *place))
+        except UnreadableError:
+            files = self.inputs.listed(batch)
+            if not skip_unreadable or isinstance(files[0], np.ndarray):
+                raise
+        # Only now that one of them is broken is each tried alone.
+        kept = [
+            i for i, file in enumerate(files) if self.inputs.can_read(file)
+        ]
+        results: List[Any] = [None] * len(files)
+        if kept:
+            found = self.predict(*self.prepare([files[i] for i in kept]))
+            for i, sample in zip(kept, found):
+                results[i] = sample
         return results
 
     @contextmanager

@@ -15,6 +15,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import Dataset
 
 from ..config.pipelines import Step, stage_datasets
+from ..datasets.named_files import name_files
 from ..errors import ConfigError, check_count
 from ..models import MutualLearningMixin
 from ..registry import HOOKS
@@ -149,6 +150,7 @@ class BNCalibrationHook(Hook):
             dataset = self._dataset
         if self.is_tested:
             dataset = read_by(dataset, test_pipeline(cfg))
+        name_files(dataset)
         yield from calibration_batches(
             dict(config, dataset=dataset), self.num_batches
         )

@@ -25,6 +25,7 @@ from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
 from ..config.sizes import check_resolution
+from ..datasets.named_files import name_files
 from ..errors import ConfigError, check_count
 from ..models import MutualLearningMixin
 from ..models.build import unwrapped
@@ -89,6 +90,7 @@ class _SubnetLoop(Stock):
         **kwargs: Any,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, **kwargs)
+        name_files(self.dataloader.dataset)
         check_resolution(runner.cfg)
         check_count(group_size, 'group_size')
         sampler = self.model.sampler

@@ -57,9 +57,9 @@ def net(request, device, monkeypatch):
         device.seconds += device.load * COSTS[str(net.current)] / 1000
         return predict(*batch)
 
-    def slow_prepare(images):
+    def slow_prepare(*images):
         device.seconds += device.reading / 1000
-        return prepare(images)
+        return prepare(*images)
 
     monkeypatch.setattr(net, 'predict', slow_predict)
     monkeypatch.setattr(net, 'prepare', slow_prepare)

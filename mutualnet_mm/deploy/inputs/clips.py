@@ -10,11 +10,17 @@ from torch import Tensor
 
 from ...config.views import views_of
 from ...datasets import ReadClip
-from ...errors import UsageError
+from ...errors import UnreadableError, UsageError
 from ...models import MutualLearningMixin
 from ...models.tasks.samples import Batch
 from ...subnet import Size
-from .reader import Reader, naming, register_reader, steps_of
+from .reader import (
+    Reader,
+    naming,
+    naming_steps,
+    register_reader,
+    steps_of,
+)
 
 
 @register_reader('ActionTask')
@@ -101,7 +107,8 @@ class ClipReader(Reader):
         if self._missing:
             raise UsageError(self._missing)
         if not self._folders:
-            return self._finish(self._from_file(self._pack(file)))
+            results = self._from_file(self._pack(file))
+            return self._finished(f'clip {file!r}', results)
         with naming(
             f'folder {file!r}',
             'one of its frames is not an image, or a broken one',
@@ -112,13 +119,17 @@ class ClipReader(Reader):
             if not results['total_frames']:
                 raise OSError('it holds no such frames')
             results = self._from_file(results)
-        return self._finish(results)
+        return self._finished(f'folder {file!r}', results)
 
-    def read_array(self, array: np.ndarray) -> dict:
+    def read_array(self, array: np.ndarray, name: str) -> dict:
         """Return what the stock inferencer's pipeline makes of an array."""
         if self._from_array is None:
             raise UsageError(self._missing)
-        return self._finish(self._from_array(array))
+        return self._finished(name, self._from_array(array))
+
+    def _finished(self, name: str, results: dict) -> dict:
+        with naming_steps(f'{name}, frames', results['imgs'][0].shape):
+            return self._finish(results)
 
     def tensor_shape(self, image_shape: Size) -> Tuple[int, ...]:
         """Shape of one view as the test pipeline delivers it."""
@@ -168,7 +179,7 @@ class _ReadVideo(ReadClip):
     """Says what to do about a file that no annotation list names."""
 
     def _refuse(self, file: str, reason: str) -> NoReturn:
-        raise UsageError(
+        raise UnreadableError(
             f'clip {file!r} cannot be read ({reason}): give the path of a '
             'video file, or the clip as an array'
         )

@@ -15,7 +15,13 @@ from ...errors import UsageError
 from ...models import MutualLearningMixin
 from ...models.tasks.samples import Batch
 from ...subnet import COMMON_SHAPE, Size
-from .reader import Reader, naming, register_reader, steps_of
+from .reader import (
+    Reader,
+    naming,
+    naming_steps,
+    register_reader,
+    steps_of,
+)
 
 
 @register_reader('ClassificationTask')
@@ -66,12 +72,16 @@ class ImageReader(Reader):
             results = self._from_file(dict(img_path=file))
             if results is None:  # by ignore_empty
                 raise OSError(broken)
-        return self._finish(results)
+        with naming_steps(f'image {file!r}', results['img_shape']):
+            return self._finish(results)
 
-    def read_array(self, array: np.ndarray) -> dict:
+    def read_array(self, array: np.ndarray, name: str) -> dict:
         """Return what the stock inferencer's pipeline makes of an array."""
         shape = array.shape[:2]
-        return self._finish(dict(img=array, img_shape=shape, ori_shape=shape))
+        with naming_steps(name, shape):
+            return self._finish(
+                dict(img=array, img_shape=shape, ori_shape=shape)
+            )
 
     def batch(self, inputs: Tensor) -> Batch:
         """Add empty data samples."""
@@ -112,9 +122,10 @@ class DetectionReader(ImageReader):
         )
         self._blank = BlankImages(dataset['pipeline'], self.channels)
 
-    def read_array(self, array: np.ndarray) -> dict:
+    def read_array(self, array: np.ndarray, name: str) -> dict:
         """Return what the stock inferencer's pipeline makes of an array."""
-        return self._finish(self._from_array(dict(img=array)))
+        with naming_steps(name, array.shape):
+            return self._finish(self._from_array(dict(img=array)))
 
     def tensor_shape(self, image_shape: Size) -> Tuple[int, ...]:
         """Shape of an original image of ``image_shape``."""
@@ -127,7 +138,8 @@ class DetectionReader(ImageReader):
         h, w = inputs.shape[2:]
         # The same steps on an image of zeros say where they put it, and what
         # is around it.
-        packed = self._blank((h, w))
+        with naming_steps('a tensor', (h, w)):
+            packed = self._blank((h, w))
         data = self.model.data_preprocessor(pseudo_collate([packed]), False)
         canvas, meta = data['inputs'], data['data_samples'][0].metainfo
         width, height = meta.get('scale_factor', (1.0, 1.0))

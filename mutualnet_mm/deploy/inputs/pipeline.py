@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Turn what a user gives into the batch that a test loop would see."""
 
+import logging
 from pathlib import Path
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
@@ -8,12 +9,13 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from ...config.pipelines import stage_datasets
 from ...config.sizes import check_resolution
-from ...errors import UsageError
+from ...errors import UnreadableError, UsageError
 from ...models import MutualLearningMixin
 from ...models.tasks.samples import Batch
 from ...subnet import Size
@@ -75,7 +77,9 @@ class InputPipeline:
         self._model = model
         self._reader = find_reader(type(model.task))(dataset, model)
 
-    def __call__(self, images: Images) -> Batch:
+    def __call__(
+        self, images: Images, first: int = 1, number: Optional[int] = None
+    ) -> Batch:
         """Return the batch: inputs, and one stock data sample for each.
 
         Inputs are not changed. A clip that is shorter than what the pipeline
@@ -84,17 +88,22 @@ class InputPipeline:
 
         Args:
             images (str, Path, np.ndarray, Tensor or list): See the class.
+            first (int): What errors count the first array as. Defaults to 1.
+            number (int, optional): How many arrays errors speak of, where
+                these are some of more. Defaults to all that are given.
 
         Raises:
-            UsageError: In one line, if a file cannot be read; if nothing,
-                inputs of several kinds or an input of a wrong type or shape
-                is given; or if the batch has no size that subnets can use.
+            UnreadableError: In one line, if a file cannot be read, or has a
+                size that the test pipeline cannot work on.
+            UsageError: If nothing, inputs of several kinds or an input of a
+                wrong type or shape is given; or if the batch has no size
+                that subnets can use.
         """
         model = self._model
         if isinstance(images, Tensor):
             inputs, samples = self._reader.batch(self._batched(images))
         else:
-            batch = pseudo_collate(self._packed(images))
+            batch = pseudo_collate(self._packed(images, first, number))
             data = model.data_preprocessor(batch, False)
             inputs, samples = data['inputs'], data['data_samples']
         self._check_channels(inputs)
@@ -121,6 +130,15 @@ class InputPipeline:
             return list(images) if stacked else [images]
         return list(images) if isinstance(images, (list, tuple)) else [images]
 
+    def can_read(self, file: Union[str, Path]) -> bool:
+        """Whether a file can be read; the log names it where it cannot."""
+        try:
+            self._packed([file])
+        except UnreadableError as error:
+            print_log(f'skipped: {error}', 'current', logging.WARNING)
+            return False
+        return True
+
     def _check_channels(self, inputs: Tensor) -> None:
         reader = self._reader
         found = inputs.shape[self._model.task.channel_axis]
@@ -132,7 +150,9 @@ class InputPipeline:
                 'whose test pipeline fits the network'
             )
 
-    def _packed(self, images: Any) -> List[dict]:
+    def _packed(
+        self, images: Any, first: int = 1, number: Optional[int] = None
+    ) -> List[dict]:
         """Return what the data set would deliver, one by one."""
         reader = self._reader
         listed = self.listed(images)
@@ -148,9 +168,13 @@ class InputPipeline:
             )
         if kinds == {'files'}:
             return [reader.read_file(str(item)) for item in listed]
-        for i, array in enumerate(listed, 1):
-            self._check_array(array, f'{reader.what} {i} of {len(listed)}')
-        return [reader.read_array(array) for array in listed]
+        names = [
+            f'{reader.what} {i} of {number or len(listed)}'
+            for i in range(first, first + len(listed))
+        ]
+        for array, name in zip(listed, names):
+            self._check_array(array, name)
+        return [reader.read_array(*pair) for pair in zip(listed, names)]
 
     def _check_array(self, array: np.ndarray, name: str) -> None:
         reader, shape = self._reader, array.shape

@@ -2,14 +2,23 @@
 """What readers of images and of clips have in common."""
 
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Optional, Tuple, Type, Union
+from typing import (
+    Any,
+    Callable,
+    Iterator,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    Union,
+)
 
 import cv2
 import numpy as np
 from torch import Tensor
 
 from ...config.pipelines import Step
-from ...errors import UsageError
+from ...errors import UnreadableError, UsageError, first_line
 from ...models import MutualLearningMixin
 from ...models.tasks.samples import Batch
 from ...registry import ClassTable
@@ -63,8 +72,13 @@ class Reader:
         """Return what the test set would deliver for a file."""
         raise self._refusal('files')
 
-    def read_array(self, array: np.ndarray) -> dict:
-        """Return what the stock inferencer's pipeline makes of an array."""
+    def read_array(self, array: np.ndarray, name: str) -> dict:
+        """Return what the stock inferencer's pipeline makes of an array.
+
+        Args:
+            array (np.ndarray): One input.
+            name (str): What an error calls it.
+        """
         raise self._refusal('arrays')
 
     def batch(self, inputs: Tensor) -> Batch:
@@ -131,6 +145,9 @@ def naming(name: str, broken: str, remedy: str) -> Iterator[None]:
         broken (str): Reason to give where the decoder gives only a failed
             assertion.
         remedy (str): What to do.
+
+    Raises:
+        UnreadableError: In place of any error of the ``with`` block.
     """
     try:
         yield
@@ -140,6 +157,36 @@ def naming(name: str, broken: str, remedy: str) -> Iterator[None]:
         )
         if isinstance(error, (AssertionError, cv2.error)):
             reason = broken
-        raise UsageError(
+        raise UnreadableError(
             f'{name} cannot be read ({reason}): {remedy}'
+        ) from error
+
+
+@contextmanager
+def naming_steps(name: str, shape: Sequence[int]) -> Iterator[None]:
+    """Name the input that a step of the test pipeline cannot work on.
+
+    Such as an image of 20,000 x 50, whose short edge rounds to no pixel when
+    it is resized. Errors that no pixels cause, as of a missing key, are left
+    alone.
+
+    Args:
+        name (str): What it is.
+        shape (Sequence[int]): Of the image or of a frame.
+
+    Raises:
+        UnreadableError: In place of such an error of the ``with`` block.
+    """
+    try:
+        yield
+    except (cv2.error, ZeroDivisionError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        size = ' x '.join(map(str, shape[:2]))
+        reason = first_line(error)
+        if isinstance(error, cv2.error):
+            reason = f'OpenCV, {error.func}: {error.err}'
+        raise UnreadableError(
+            f'{name} of {size} pixels (height x width) cannot be prepared by '
+            f'the test pipeline ({reason}): crop it, or give another one'
         ) from error

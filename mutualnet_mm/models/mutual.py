@@ -2,6 +2,7 @@
 """Mutual learning: a stock model whose ``loss()`` trains many subnets."""
 
 import logging
+import math
 from contextlib import ExitStack, contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -23,6 +24,7 @@ from .feature_maps import check_maps, taken_maps
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_heads
 from .layer_checks import check_frozen, check_layers
+from .learned_boxes import LearnedBoxes
 from .losses import alpha_divergence, detached, divergence, log_key
 from .predictions import check_alike, class_scores, outputs_of
 from .regularization import check_regularized, unregularized
@@ -96,6 +98,7 @@ class MutualLearningMixin(
         self._built = BuiltLayers(self)
         self._refuse_frozen_batch_norm()
         self._gradients = GradientSum()
+        self._learned_boxes = LearnedBoxes(self)
         self._steps = StepCounter()
         self._first_batch_checked = False
         self._depth = 0  # of the own calls that run
@@ -249,6 +252,8 @@ class MutualLearningMixin(
         self.begin_step(self._steps.step)
         aim: Optional[Sequence[Tensor]] = None
         full_maps: Any = None
+        self._learned_boxes.start()
+        has_objects = self.task.has_boxes(data_samples)
         if self._teacher is not None:
             self._teacher.follow(self, self._steps.step)
             if len(subnets) > 1:
@@ -262,6 +267,8 @@ class MutualLearningMixin(
                     self, inputs, data_samples, subnet, with_truth=True
                 )
                 losses = super().loss(*batch, **kwargs)
+                if has_objects:
+                    self._learned_boxes.add(subnet, losses)
                 if self.supervision == 'kl':
                     prediction = class_scores(outputs, self.task.head(self))
                     if not is_full:
@@ -348,20 +355,23 @@ class MutualLearningMixin(
     def _report_invalid(
         self, subnets: Dict[str, Subnet], totals: Dict[str, Tensor]
     ) -> None:
-        """Name the subnets whose loss is not finite.
+        """Name the subnets whose loss is not finite, or finds no box.
 
         Not an error: a gradient scaler skips such a step and recovers, and
         hooks like mmdet's ``CheckInvalidLossHook`` see it in the total.
         """
-        finite = torch.stack(list(totals.values())).isfinite().tolist()
-        for tag, is_finite in zip(totals, finite):
-            if not is_finite:
+        boxes = self._learned_boxes
+        # Read at once: each reading waits for the device.
+        values = torch.stack([*totals.values(), *boxes.values]).tolist()
+        for tag, value in zip(totals, values):
+            if not math.isfinite(value):
                 print_log(
                     f'iteration {self._steps.step}: the loss of '
-                    f'{tag} ({subnets[tag]}) is {totals[tag].item()}',
+                    f'{tag} ({subnets[tag]}) is {value}',
                     logger='current',
                     level=logging.WARNING,
                 )
+        boxes.finish(values[len(totals) :])
 
 
 @MODELS.register_module()

@@ -163,6 +163,11 @@ class Task:
         """Refuse a training batch without ground truth."""
         del data_samples  # the stock heads name what they miss
 
+    def has_boxes(self, data_samples: Samples) -> bool:
+        """Whether a training batch has objects whose boxes are learned."""
+        del data_samples
+        return False
+
     # ---- Batches
 
     def check_full(

@@ -71,6 +71,10 @@ class DetectionTask(Task):
                 'train pipeline needs LoadAnnotations and PackDetInputs'
             )
 
+    def has_boxes(self, data_samples: Samples) -> bool:
+        """Whether an image has an object, as the pipeline delivers it."""
+        return any(len(sample.gt_instances) for sample in data_samples)
+
     def check_channels(self, model: nn.Module, inputs: Tensor) -> None:
         """Refuse a detector that cannot pad its batches, as well.
 

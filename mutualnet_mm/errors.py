@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The errors that a user can put right."""
 
-import math
+import sys
 from contextlib import contextmanager
 from typing import Any, Iterator, Type
 
@@ -43,11 +43,11 @@ def is_count(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number."""
+    """Whether a value is a number that is finite as a float."""
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        and abs(value) <= sys.float_info.max
     )
 
 

@@ -9,11 +9,9 @@ import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, Iterator, Mapping, Optional, Sequence, Union
-from zipfile import BadZipFile, ZipFile
+from typing import IO, Any, Iterator, Mapping, Sequence, Union
 
-import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from .errors import ConfigError, UsageError, first_line
 
@@ -81,6 +79,39 @@ def only_writer(path: Union[str, Path]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def only_user(folder: Union[str, Path], wait: float = 15) -> Iterator[None]:
+    """Keep other processes that use this function out of a folder.
+
+    However a process ends, it lets go; a hidden lock file stays in the folder.
+    Where the file system knows no locks, nothing is kept out.
+
+    Args:
+        folder (str or Path): That the ``with`` block works in.
+        wait (float): Seconds to wait for another one to end. The data
+            loaders of a process that was killed live on for some seconds and
+            hold what it held. Defaults to 15.
+
+    Raises:
+        UsageError: If another process, or this one, is at work there.
+    """
+    lock = FileLock(str(Path(folder) / '.lock'))
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout as error:
+        raise UsageError(
+            f'another process works in {str(folder)!r}: wait until it has '
+            'ended, or name another folder'
+        ) from error
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def check_target(path: Union[str, Path]) -> Path:
     """Refuse what no file can be written to, before the work for it.
 
@@ -119,22 +150,6 @@ def _reason(error: OSError) -> str:
 
 def _refusal(path: Union[str, Path], reason: str) -> UsageError:
     return UsageError(f'{str(path)!r} cannot be written: {reason}')
-
-
-def save_tensors(content: Any, file: IO[bytes]) -> None:
-    """``torch.save``, with the error of the file if it cannot be written.
-
-    Args:
-        content: What to write. It is held in memory a second time.
-        file (IO): Open for writing, see :func:`atomic_write`.
-
-    Raises:
-        OSError: Such as that the disk is full; ``torch.save`` itself would
-            raise a RuntimeError that does not say so.
-    """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    file.write(buffer.getbuffer())
 
 
 def make_folder(path: Union[str, Path]) -> Path:
@@ -185,28 +200,6 @@ def output_folder(path: Union[str, Path]) -> Iterator[Path]:
             for one in made:
                 one.rmdir()
         raise
-
-
-def load_tensors(
-    path: Union[str, Path],
-    map_location: Optional[Union[str, torch.device]] = 'cpu',
-) -> Any:
-    """``torch.load`` of tensors and plain containers, with its checksums.
-
-    Args:
-        path (str or Path): Written by ``torch.save``.
-        map_location (str or torch.device, optional): Where tensors go.
-            Defaults to ``'cpu'``.
-
-    Raises:
-        Exception: One of many kinds, if the file is damaged or holds anything
-            else.
-    """
-    with ZipFile(path) as archive:  # torch itself reads over flipped bits
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise BadZipFile(f'checksum of {damaged}')
-    return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> bytes:

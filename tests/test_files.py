@@ -13,8 +13,8 @@ from mutualnet_mm.files import (
     check_target,
     only_writer,
     output_folder,
-    save_tensors,
 )
+from mutualnet_mm.tensor_files import save_tensors
 
 
 def test_a_failure_leaves_the_old_file(tmp_path):

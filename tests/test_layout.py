@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / 'mutualnet_mm'
 # From the bottom up; what shares a row does not know each other.
 FLOORS = [
     {'errors', 'version', 'compat', 'registry'},
-    {'files', 'progress_bars', 'devices'},
+    {'files', 'tensor_files', 'checked_json', 'progress_bars', 'devices'},
     {'subnet'},
     {'sampler'},
     {'slimmable', 'datasets'},

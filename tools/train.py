@@ -15,7 +15,7 @@ from mutualnet_mm.cli import (
     set_training,
     training_parser,
 )
-from mutualnet_mm.config import check_training, make_runner
+from mutualnet_mm.config import check_training, make_runner, only_training
 from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.models import MutualLearningMixin
 from mutualnet_mm.models.build import unwrapped
@@ -49,12 +49,13 @@ def main() -> None:
         )
         set_training(cfg, args)
         check_training(cfg)
-        runner = make_runner(cfg)
-        model = unwrapped(runner.model)
-        check_resumed(cfg, model)
-        if isinstance(model, MutualLearningMixin):
-            model.check_teacher()
-        runner.train()
+        with only_training(cfg):
+            runner = make_runner(cfg)
+            model = unwrapped(runner.model)
+            check_resumed(cfg, model)
+            if isinstance(model, MutualLearningMixin):
+                model.check_teacher()
+            runner.train()
 
 
 if __name__ == '__main__':

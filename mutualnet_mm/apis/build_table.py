@@ -70,9 +70,10 @@ def build_table(
         (of the full resolution where it names no size).
 
     Raises:
-        UsageError: If something given is wrong, in several processes, or if
-            ``out`` holds the table of something else. A finished one of
-            another checkpoint is replaced.
+        UsageError: If something given is wrong, in several processes, if
+            another one builds a table in ``out``, or if that holds the table
+            of something else. A finished one of another checkpoint is
+            replaced.
     """
     if not isinstance(cfg, Config):
         raise UsageError(

@@ -14,7 +14,7 @@ from ..engine import calibrate
 from ..engine.calibration import SubnetStatistics
 from ..engine.hooks import calibration_recipe
 from ..errors import ConfigError, UsageError
-from ..files import atomic_write, check_target, save_tensors
+from ..files import atomic_write, check_target
 from ..models.build import build_model, without_weights
 from ..models.checkpoints import check_finite, load_strictly
 from ..models.published import (
@@ -27,6 +27,7 @@ from ..models.published_check import check_same_network, widths_of
 from ..progress_bars import track
 from ..slimmable import Statistics
 from ..subnet import Subnet
+from ..tensor_files import save_tensors
 
 # What the published code normalises images with: name, mean, deviation.
 _COLOURS = (

@@ -18,6 +18,7 @@ from ..cost.subnet_costs import SubnetCosts
 from ..engine.loops import RUNNING
 from ..engine.table_loop import TableLoop
 from ..errors import UsageError
+from ..files import make_folder, only_user
 from ..models.checkpoints import check_checkpoint
 from ..query_table import Cascade, QueryTable, TableEntry
 from ..query_table.answers import cascades_of, top1_metric
@@ -151,7 +152,8 @@ class Measurement:
         """
         # In place of the loop in the config, which is dumped to the work dir.
         self._runner._test_loop = self.loop
-        self._runner.test()
+        with only_user(make_folder(self.loop.folder)):
+            self._runner.test()
         results = dict(self.loop.progress.results)
         running = results.pop(RUNNING, {})
         primary = str(self.loop.model.sampler.primary)

@@ -6,7 +6,7 @@ from .checks import check_clips, check_colours, check_files
 from .load import load_config
 from .pictures import draw_predictions
 from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
-from .runner import check_training, make_runner
+from .runner import check_training, make_runner, only_training
 from .sizes import check_masks, check_multi_resolution, check_resolution
 from .views import TestViews, find_views, frame_stride, takes_clips
 
@@ -27,6 +27,7 @@ __all__ = [
     'frame_stride',
     'load_config',
     'make_runner',
+    'only_training',
     'pipeline_steps',
     'stage_datasets',
     'takes_clips',

@@ -1,7 +1,9 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The runner of a config, and what it needs to train."""
 
-from typing import Sequence
+import os
+from contextlib import contextmanager
+from typing import Iterator, Sequence
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -10,13 +12,15 @@ from mmengine.runner import Runner
 
 from ..datasets.named_files import naming_loaders
 from ..errors import ConfigError
-from ..files import make_folder
+from ..files import make_folder, only_user
 from ..subnet import names_subnet
 from .init_cfg import init_configs
 from .pipelines import STAGES, Step
 from .stock_errors import named_stock_errors
 
 _TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
+# Where launchers say which of their processes this one is.
+_RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
 # Of these the runner takes all or none.
 _TOGETHER = (
     _TRAINING,
@@ -55,6 +59,26 @@ def make_runner(cfg: Config) -> Runner:
     # Not by a hook: loops over iterations start their workers when built.
     runner.build_dataloader = naming_loaders(runner.build_dataloader)
     return runner
+
+
+@contextmanager
+def only_training(cfg: Config) -> Iterator[None]:
+    """Keep other trainings out of the work dir in a ``with`` block.
+
+    Args:
+        cfg (Config): As :func:`~.load.load_config` returns it. Of several
+            processes that a launcher started, the first one counts.
+
+    Raises:
+        UsageError: If another one is trained there.
+        ConfigError: If the work dir cannot be made.
+    """
+    variable = _RANKS.get(cfg.get('launcher'))
+    if variable is not None and os.environ.get(variable, '0') != '0':
+        yield
+        return
+    with only_user(make_folder(cfg.work_dir)):
+        yield
 
 
 def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:

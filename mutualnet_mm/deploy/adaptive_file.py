@@ -9,20 +9,23 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 import torch
 from torch import Tensor
 
+from ..checked_json import CHECKSUM, json_sha256
 from ..engine import SubnetStatistics
-from ..errors import UsageError
-from ..files import atomic_write, load_tensors, save_tensors
+from ..errors import UsageError, is_count, is_number
+from ..files import atomic_write
 from ..query_table import QueryTable, table_from_dict, table_to_dict
 from ..query_table.fingerprints import weights_fingerprint
+from ..tensor_files import load_tensors, save_tensors
 
 SCHEMA = 1
 _PACKAGES = (
     *('mutualnet_mm', 'torch', 'mmengine', 'mmcv'),
     *('mmpretrain', 'mmdet', 'mmaction'),
 )
-# Types of the fields that are not checked further when they are read.
+# Types of the fields.
 _KINDS: Dict[str, Any] = dict(
     config=str,
+    rounding=str,
     weights=dict,
     statistics=dict,
     width=(tuple, list),
@@ -40,6 +43,57 @@ def loaded_versions() -> Dict[str, str]:
         for name, module in modules.items()
         if module is not None
     }
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
+    """Checksum of all that was measured together; text may be edited."""
+    tensors = dict(content['weights'])
+    for subnet, statistics in content['statistics'].items():
+        for layer, pair in statistics.items():
+            for what, tensor in zip(('mean', 'variance'), pair):
+                tensors[f'{subnet}: {what} of {layer}'] = tensor
+    parts = [weights_fingerprint(tensors), content['table']]
+    return json_sha256(parts)
+
+
+def _is_unchanged(content: Mapping[str, Any]) -> bool:
+    try:
+        return content[CHECKSUM] == _sha256(content)
+    except TypeError:  # the table holds what no JSON file could
+        return False
+
+
+def _wrong_part(content: Mapping[str, Any]) -> Optional[str]:
+    """Name a part that is not of the type that it is written with."""
+    weights, bank = content['weights'], content['statistics']
+    for key, value in weights.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            return f'its weight {key!r} is a {type(value).__name__}'
+    for subnet, statistics in bank.items():
+        if not isinstance(subnet, str) or not isinstance(statistics, dict):
+            return f'its statistics of {subnet!r} are no layers'
+        for layer, pair in statistics.items():
+            if not isinstance(layer, str) or not _is_pair(pair):
+                return f'its statistics of {subnet} do not fit layer {layer!r}'
+    if len(content['width']) != 2 or not all(map(is_number, content['width'])):
+        return f'its width is {content["width"]!r}'
+    classes = content['dataset_meta'].get('classes', [])
+    if not isinstance(classes, (list, tuple)):
+        return f'its classes are {type(classes).__name__}'
+    return None
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether it is a mean and a variance of the same channels."""
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and all(
+            isinstance(t, Tensor) and t.is_floating_point() and t.dim() == 1
+            for t in value
+        )
+        and len(value[0]) == len(value[1])
+    )
 
 
 @dataclass
@@ -83,6 +137,7 @@ class AdaptiveFile:
         """
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         content['table'] = table_to_dict(self.table)
+        content[CHECKSUM] = _sha256(content)
         with atomic_write(path) as file:
             save_tensors(dict(content, schema=SCHEMA), file)
 
@@ -131,7 +186,7 @@ class AdaptiveFile:
                 f'{type(error).__name__}'
             ) from error
         schema = content.get('schema') if isinstance(content, dict) else None
-        if not isinstance(schema, int):
+        if schema is None or not is_count(schema):
             raise UsageError(
                 f'{name} is not an adaptive.pth: make one with build_table'
             )
@@ -150,6 +205,15 @@ class AdaptiveFile:
                     f'{name} is damaged: its {key} is of type '
                     f'{type(content[key]).__name__}'
                 )
+        wrong = _wrong_part(content)
+        if wrong is not None:
+            raise UsageError(f'{name} is damaged: {wrong}')
         table = table_from_dict(content['table'], f'the table of {name}')
+        # Files of earlier releases have none.
+        if CHECKSUM in content and not _is_unchanged(content):
+            raise UsageError(
+                f'{name} is damaged: weights, statistics and table are not '
+                'those that were written together: build the table again'
+            )
         known = {f.name: content[f.name] for f in fields(cls)}
         return cls(**dict(known, table=table))

@@ -12,14 +12,17 @@ from ..config.source import config_source
 from ..deploy.adaptive_file import loaded_versions
 from ..deploy.adaptive_model import AdaptiveModel
 from ..errors import UsageError, as_usage_error
-from ..files import atomic_write, load_tensors, save_tensors
+from ..files import atomic_write
 from ..models import static_model
 from ..models.checkpoints import load_strictly
 from ..subnet import Subnet
+from ..tensor_files import load_tensors, save_tensors
 from .stock_config import inferencer_config, static_config, stock_config
 
 # Settings of a model that say which subnet runs, and how it is resized.
 _OF_SUBNET = ('subnet', 'mutual')
+# Settings that a user may change after the export.
+_FREE = ('train_cfg', 'test_cfg', 'init_cfg')
 
 
 def save_static(
@@ -160,18 +163,27 @@ def load_static(path: Union[str, Path]) -> nn.Module:
 
 
 def _check_pair(path: Path, meta: dict, settings: dict) -> None:
-    """Refuse the weights of another subnet, whose shapes may fit."""
+    """Refuse the weights of another network, whose shapes may fit.
+
+    Such as one whose inputs are normalised in another way.
+    """
     if 'cfg' not in meta:
         return
     with as_usage_error(f'the config in {str(path)!r} cannot be read'):
         trained = Config.fromstring(meta['cfg'], '.py').model
+    remedy = 'put the two files of one export side by side'
     for name in _OF_SUBNET:
         found, expected = trained.get(name), settings.get(name)
         if found != expected:
             raise UsageError(
                 f'{str(path)!r} is of {name}={found}, but the config beside '
-                f'it says {expected}: put the two files of one export side '
-                'by side'
+                f'it says {expected}: {remedy}'
+            )
+    for name in sorted({*trained, *settings}.difference(_FREE)):
+        if trained.get(name) != settings.get(name):
+            raise UsageError(
+                f'{str(path)!r} was written with another model.{name} than '
+                f'the config beside it says: {remedy}'
             )
 
 

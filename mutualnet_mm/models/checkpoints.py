@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..config.init_cfg import InitCfg, init_configs
 from ..errors import ConfigError, UsageError, first_line
 from ..slimmable.importance import check_measure
+from ..tensor_files import load_checkpoint
 from .misfits import check_backbone_filled, find_misfit, published_hint
 from .resolution_norms import check_same_norms
 
@@ -97,7 +98,8 @@ def load_backbone(
 
     Raises:
         UsageError: If the file is missing or damaged, lacks a weight of the
-            backbone or has it in another shape. Weights that the backbone
+            backbone, has it in another shape or with a value that is not
+            finite. Weights that the backbone
             does not have are ignored and named in the log, but for a
             classifier's (``fc``, ``classifier``, ``head``).
     """
@@ -123,6 +125,7 @@ def load_backbone(
         if f'{key}.'.startswith(prefix)
     }
     name = f'pretrained checkpoint {checkpoint!r}'
+    check_finite(weights, name)
     ignored = load_strictly(backbone, weights, name, may_hold_more=True)
     print_log(
         f'{type(backbone).__name__}: all weights loaded from {checkpoint}',
@@ -188,7 +191,11 @@ def check_finite(weights: Mapping[str, Tensor], name: str) -> None:
         UsageError: Names the first one.
     """
     for key, value in weights.items():
-        if value.is_floating_point() and not value.isfinite().all():
+        if (
+            isinstance(value, Tensor)
+            and value.is_floating_point()
+            and not value.isfinite().all()
+        ):
             raise UsageError(
                 f'{key} of {name} is not finite: every score would be wrong; '
                 'take an earlier checkpoint'
@@ -202,14 +209,7 @@ def _read(
 
     And ``meta``, which is empty where there is none.
     """
-    try:
-        content = CheckpointLoader.load_checkpoint(
-            path, map_location, logger='silent'
-        )
-    except Exception as error:  # each storage and format has its own
-        raise UsageError(
-            f'{name} {path!r} cannot be read: {first_line(error)}'
-        ) from error
+    content = read_content(path, name, map_location)
     if isinstance(content, dict) and content.keys() >= _ADAPTIVE:
         raise UsageError(
             f'{name} {path!r} is an adaptive file, for deployment: give the '
@@ -218,9 +218,45 @@ def _read(
     weights, meta = content, None
     if isinstance(content, dict) and 'state_dict' in content:
         weights, meta = content['state_dict'], content.get('meta')
-    if not isinstance(weights, dict):
+    if not isinstance(weights, dict) or _is_mixed(weights):
         raise UsageError(f'{name} {path!r} is not a checkpoint')
     return weights, meta if isinstance(meta, dict) else {}
+
+
+def _is_mixed(weights: Mapping[Any, Any]) -> bool:
+    """Whether only some values are weights, but for what modules add."""
+    kinds = {
+        isinstance(key, str) and isinstance(value, Tensor)
+        for key, value in weights.items()
+        if not str(key).endswith('_extra_state')
+    }
+    return len(kinds) > 1
+
+
+def read_content(
+    path: str, name: str, map_location: Optional[str] = 'cpu'
+) -> Any:
+    """Read a checkpoint as it is: a file with its checksums, or an address.
+
+    Args:
+        path (str): Whatever mmengine can load.
+        name (str): What errors call it.
+        map_location (str, optional): Defaults to ``'cpu'``.
+
+    Raises:
+        UsageError: If it is missing or damaged, or holds more than
+            ``weights_only`` takes (:func:`~.tensor_files.load_checkpoint`).
+    """
+    try:
+        if Path(path).is_file():
+            return load_checkpoint(path, map_location)
+        return CheckpointLoader.load_checkpoint(
+            path, map_location, logger='silent'
+        )
+    except Exception as error:  # each storage and format has its own
+        raise UsageError(
+            f'{name} {path!r} cannot be read: {first_line(error)}'
+        ) from error
 
 
 def check_exists(path: str) -> None:
@@ -258,6 +294,7 @@ def check_resumed(cfg: Config, model: nn.Module) -> None:
         check_same_norms(model, metadata)  # so early for this tool alone
     else:  # of another task, maybe
         weights, _ = read_trained(path)
+        check_finite(weights, f'checkpoint {path!r}')
         try:
             check_backbone_filled(model, weights)
         except UsageError as error:
@@ -275,7 +312,8 @@ def check_checkpoint(path: str, model: nn.Module) -> None:
         model (nn.Module): That the checkpoint is for. It is not changed.
 
     Raises:
-        UsageError: Names the file and the first weight that does not fit.
+        UsageError: Names the file and the first weight that does not fit, or
+            is not finite.
     """
     _trained_weights(path, model)
 
@@ -291,12 +329,12 @@ def load_trained(model: nn.Module, path: str) -> List[str]:
         list[str]: Names of weights that the model does not have.
 
     Raises:
-        UsageError: As :func:`check_checkpoint`, or if a weight is not finite.
+        UsageError: As :func:`check_checkpoint`.
     """
     found = _trained_weights(path, model)
-    name = f'checkpoint {path!r}'
-    check_finite(found, name)
-    return load_strictly(model, found, name, may_hold_more=True)
+    return load_strictly(
+        model, found, f'checkpoint {path!r}', may_hold_more=True
+    )
 
 
 def _trained_weights(path: str, model: nn.Module) -> Dict[str, Tensor]:
@@ -308,6 +346,7 @@ def _trained_weights(path: str, model: nn.Module) -> Dict[str, Tensor]:
             f'checkpoint {path!r} does not fit the config: {wrong}'
             f'{published_hint(weights)}'
         )
+    check_finite(weights, f'checkpoint {path!r}')
     return weights
 
 

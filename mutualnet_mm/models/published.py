@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, UsageError, first_line
 from ..registry import ClassTable
 from ..slimmable import Statistics
+from ..tensor_files import check_intact
 from .published_formula import PublishedNetwork
 
 Names = Iterator[Tuple[str, str]]
@@ -71,6 +72,7 @@ def read_published(path: str) -> Dict[str, Tensor]:
     if not Path(path).is_file():
         raise UsageError(f'checkpoint {path!r} does not exist')
     try:
+        check_intact(path)
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # each kind of damage has its own
         raise UsageError(_unread(path, error)) from error

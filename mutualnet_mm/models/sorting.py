@@ -10,9 +10,10 @@ from mmengine.model.weight_init import PretrainedInit
 
 from ..config.init_cfg import init_configs
 from ..errors import ConfigError, UsageError
-from ..files import atomic_write, check_target, save_tensors
+from ..files import atomic_write, check_target
 from ..slimmable import SortedChannels, sort_channels
 from ..slimmable.importance import check_measure
+from ..tensor_files import save_tensors
 from .checkpoints import load_trained, read_trained, split_sort
 from .shared_width import sliced_parts
 from .training_record import TrainingRecord

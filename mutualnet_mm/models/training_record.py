@@ -4,11 +4,10 @@
 import ast
 from typing import Any, Dict, Optional, Set, Union
 
-from mmengine.runner.checkpoint import CheckpointLoader
-
-from ..errors import UsageError, first_line
+from ..errors import UsageError
 from ..sampler import SubnetSampler
 from ..subnet import Subnet
+from .checkpoints import read_content
 from .settings import MutualSettings
 
 
@@ -68,14 +67,7 @@ class TrainingRecord:
 
 
 def _read_meta(checkpoint: str) -> Dict[str, Any]:
-    try:
-        content = CheckpointLoader.load_checkpoint(
-            checkpoint, 'cpu', logger='silent'
-        )
-    except Exception as error:  # each storage and format has its own
-        raise UsageError(
-            f'checkpoint {checkpoint!r} cannot be read: {first_line(error)}'
-        ) from error
+    content = read_content(checkpoint, 'checkpoint')
     meta = content.get('meta') if isinstance(content, dict) else None
     return meta if isinstance(meta, dict) else {}
 

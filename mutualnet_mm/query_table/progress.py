@@ -5,12 +5,19 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Union
 
-from ..errors import UsageError
-from ..files import atomic_write, load_tensors, save_tensors
+from torch import Tensor
+
+from ..checked_json import check_unchanged, checked_json, read_json
+from ..errors import UsageError, is_number
+from ..files import atomic_write
 from ..slimmable import Statistics
+from ..tensor_files import load_tensors, save_tensors
 from .answers import Answers
 
 Metrics = Dict[str, Optional[float]]
+
+# Of files without a checksum.
+_KEYS = {'settings', 'results', 'finished'}
 
 
 class Progress:
@@ -54,11 +61,16 @@ class Progress:
 
     def _take_up(self) -> None:
         try:
-            content = json.loads(self._file.read_text(encoding='utf-8'))
+            content = read_json(self._file)
             settings, results = content['settings'], content['results']
             for part in (settings, results, *results.values()):
                 if not isinstance(part, dict):
                     raise TypeError(f'{part!r} is not an object')
+            for metrics in results.values():
+                for name, value in metrics.items():
+                    if value is not None and not is_number(value):
+                        raise TypeError(f'{name}={value!r}')
+            check_unchanged(content, _KEYS)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(self._file) from error
         others = [k for k, v in self._settings.items() if settings.get(k) != v]
@@ -89,7 +101,7 @@ class Progress:
             settings=self._settings, results=self.results, finished=finished
         )
         with atomic_write(self._file) as file:
-            file.write(json.dumps(content, indent=2).encode())
+            file.write(checked_json(content))
 
     @property
     def statistics(self) -> Dict[str, Statistics]:
@@ -97,27 +109,43 @@ class Progress:
         if not self._statistics.exists():
             return {}
         try:
-            return load_tensors(self._statistics)
+            content = load_tensors(self._statistics)
+            # Files of earlier releases have the statistics alone.
+            if content.keys() == {'settings', 'statistics'}:
+                if content['settings'] != self._settings:
+                    raise ValueError('of another network')
+                content = content['statistics']
+            for statistics in content.values():
+                for mean, variance in statistics.values():
+                    if not _fit(mean, variance):
+                        raise ValueError('no mean and variance')
         except Exception as error:  # what it raises depends on the damage
             raise self._damaged(self._statistics) from error
+        return content
 
     def keep_statistics(self, bank: Dict[str, Statistics]) -> None:
         """Keep statistics, tensors on the CPU."""
         with atomic_write(self._statistics) as file:
-            save_tensors(bank, file)
+            save_tensors(dict(settings=self._settings, statistics=bank), file)
 
     @property
     def answers(self) -> Dict[str, Answers]:
         """Answers of the finished subnets that have any, by their names.
 
-        They are worth less than the results: files that are damaged count as
-        missing.
+        They are worth less than the results: files that are damaged, or of
+        something else, count as missing.
         """
         found = {}
         for subnet in self.results:
             try:
                 content = load_tensors(self._answers / f'{subnet}.pth')
-                found[subnet] = Answers(**content)
+                own = dict(settings=self._settings, subnet=subnet)
+                # Files of earlier releases do not say what they are of.
+                if content.keys().isdisjoint(own):
+                    own = {}
+                told = {name: content.pop(name) for name in own}
+                if told == own:
+                    found[subnet] = Answers(**content)
             except Exception:  # what it raises depends on the damage
                 continue
         return found
@@ -126,10 +154,22 @@ class Progress:
         """Keep the answers of a subnet, before it is finished."""
         self._answers.mkdir(exist_ok=True)
         with atomic_write(self._answers / f'{subnet}.pth') as file:
-            save_tensors(vars(answers), file)
+            content = dict(vars(answers), settings=self._settings)
+            save_tensors(dict(content, subnet=subnet), file)
 
     def _damaged(self, file: Path) -> UsageError:
         return UsageError(
             f'{str(file)!r} is damaged: remove {str(self.folder)!r} to start '
             'over'
         )
+
+
+def _fit(mean: Any, variance: Any) -> bool:
+    return (
+        isinstance(mean, Tensor)
+        and isinstance(variance, Tensor)
+        and mean.dim() == 1
+        and mean.shape == variance.shape
+        and bool(mean.isfinite().all() and variance.isfinite().all())
+        and bool((variance >= 0).all())
+    )

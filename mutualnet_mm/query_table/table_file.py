@@ -1,11 +1,11 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The query table as ``table.json`` and ``table.csv``."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Union
 
+from ..checked_json import check_unchanged, checked_json, read_json
 from ..errors import UsageError, is_count, is_number
 from ..files import atomic_write, csv_text
 from ..subnet import Subnet
@@ -14,33 +14,43 @@ from .entry import Latency, TableEntry, is_milliseconds
 from .table import QueryTable
 
 SCHEMA = 1
+# Of files without a checksum.
+_KEYS = {
+    *('schema', 'task', 'metric', 'full', 'num_images', 'views'),
+    *('entries', 'cascades'),
+}
+# A thousand widths at some sizes are the most that a grid can have.
+_MOST_ENTRIES = 10**5
+_MOST = 2**63 - 1  # of what is counted
 
 
 def save_table(table: QueryTable, path: Union[str, Path]) -> None:
-    """Write ``table.json``."""
-    text = json.dumps(table_to_dict(table), indent=2, allow_nan=False)
+    """Write ``table.json``, whose last key is a checksum of all others."""
     with atomic_write(path) as file:
-        file.write(f'{text}\n'.encode())
+        file.write(checked_json(table_to_dict(table)))
 
 
 def load_table(path: Union[str, Path]) -> QueryTable:
     """Read ``table.json``.
 
     Raises:
-        UsageError: If the file is missing, damaged or not a table, or if a
-            newer release wrote it.
+        UsageError: If the file is missing, damaged, changed or not a table,
+            or if a newer release wrote it.
     """
+    name = f'table {str(path)!r}'
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        content = read_json(path)
     except OSError as error:
-        raise UsageError(
-            f'table {str(path)!r} cannot be read: {error.strerror}'
-        ) from error
+        raise UsageError(f'{name} cannot be read: {error.strerror}') from error
     except ValueError as error:  # of JSON or of UTF-8
-        raise UsageError(
-            f'table {str(path)!r} is damaged or not JSON: {error}'
-        ) from error
-    return table_from_dict(content, str(path))
+        raise UsageError(f'{name} is damaged or not JSON: {error}') from error
+    # First, for it says what is wrong.
+    table = table_from_dict(content, str(path))
+    try:
+        check_unchanged(content, _KEYS)
+    except ValueError as error:
+        raise UsageError(f'{name} is damaged: {error}') from error
+    return table
 
 
 def save_csv(table: QueryTable, path: Union[str, Path]) -> None:
@@ -126,7 +136,7 @@ def table_from_dict(content: Any, name: str = 'table') -> QueryTable:
         UsageError: See :func:`load_table`.
     """
     schema = content.get('schema') if isinstance(content, dict) else None
-    if not isinstance(schema, int) or 'entries' not in content:
+    if schema is None or not is_count(schema) or 'entries' not in content:
         raise UsageError(
             f'{name} is not a query table: use one made by build_table'
         )
@@ -152,12 +162,12 @@ def table_from_dict(content: Any, name: str = 'table') -> QueryTable:
 
 def _entry(record: Any) -> TableEntry:
     if not isinstance(record, dict):
-        raise UsageError(f'entry {record!r} is not an object')
+        raise UsageError(f'entry {_short(record)} is not an object')
     return TableEntry(
         subnet=Subnet.parse(_get(record, 'subnet', _is_text)),
-        macs=_get(record, 'macs', is_count),
+        macs=_get(record, 'macs', _is_cost),
         head_macs=_get(record, 'head_macs', _is_optional_count),
-        params=_get(record, 'params', is_count),
+        params=_get(record, 'params', _is_cost),
         metrics=_get(record, 'metrics', _are_metrics),
         latency_ms={
             device: Latency(figures['median'], figures['p90'])
@@ -175,14 +185,14 @@ def _cascades(records: Optional[list]) -> Optional[List[Cascade]]:
 
 def _cascade(record: Any) -> Cascade:
     if not isinstance(record, dict):
-        raise UsageError(f'cascade {record!r} is not an object')
+        raise UsageError(f'cascade {_short(record)} is not an object')
     _get(record, 'measure', lambda value: value == MEASURE)
     first, second = _get(record, 'stages', _are_two)
     return Cascade(
         stages=(Subnet.parse(first), Subnet.parse(second)),
         threshold=_get(record, 'threshold', is_number),
         mean_macs=_get(record, 'mean_macs', is_number),
-        macs=_get(record, 'macs', is_count),
+        macs=_get(record, 'macs', _is_cost),
         metric=_get(record, 'metric', _is_text),
         accuracy=_get(record, 'accuracy', is_number),
     )
@@ -192,12 +202,21 @@ def _get(record: dict, key: str, accept: Callable[[Any], bool]) -> Any:
     value = record.get(key)
     if not accept(value):
         place = f'{record["subnet"]}: ' if 'subnet' in record else ''
-        raise UsageError(f'{place}{key}={value!r}')
+        raise UsageError(f'{place}{key}={_short(value)}')
     return value
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f'{text[:80]}...'
+
+
 def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
+    return isinstance(value, list) and len(value) <= _MOST_ENTRIES
+
+
+def _is_cost(value: Any) -> bool:
+    return is_count(value) and value <= _MOST
 
 
 def _is_optional_list(value: Any) -> bool:
@@ -213,13 +232,11 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_optional_count(value: Any) -> bool:
-    return value is None or is_count(value)
+    return value is None or _is_cost(value)
 
 
 def _is_optional_number(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, (int, float)) and not isinstance(value, bool)
-    )
+    return value is None or is_number(value)
 
 
 def _are_metrics(value: Any) -> bool:

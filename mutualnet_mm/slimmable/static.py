@@ -106,6 +106,13 @@ def _shrink(
         inputs, outputs = channels
         if isinstance(layer, _BatchNorm):
             statistics = statistics or layer.active_statistics(inputs)
+            # Where a convolution is folded, a single one would be spread.
+            if statistics[0] is not None and len(statistics[0]) != inputs:
+                raise UsageError(
+                    f'a batch norm runs at {inputs} channels with statistics '
+                    f'of {len(statistics[0])}: they are of a subnet of '
+                    'another width'
+                )
         _set_narrow(layer, layer.narrowed(inputs))
         layer.set_channels(inputs, outputs)
     if isinstance(layer, _BatchNorm):

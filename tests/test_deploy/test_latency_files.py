@@ -69,7 +69,8 @@ def test_several_devices_in_all_files(folder):
     after = AdaptiveFile.load(path)
     expected = table_to_dict(table)
     assert table_to_dict(after.table) == expected
-    assert json.loads((folder / 'table.json').read_text()) == expected
+    beside = json.loads((folder / 'table.json').read_text())
+    assert beside.pop('sha256') and beside == expected
     assert table_to_dict(load_table(folder / 'table.json')) == expected
     rows = list(csv.DictReader((folder / 'table.csv').open()))
     assert [float(r['latency_ms/cpu-t1-b1/p90']) for r in rows] == [
@@ -126,9 +127,8 @@ def test_an_interruption_heals(folder, monkeypatch):
     assert load_table(folder / 'table.json').devices == []
     table = save_latencies(path, 'gpu', SECOND)
     assert table.devices == ['cpu', 'gpu']
-    assert (folder / 'table.json').read_text() == (
-        json.dumps(table_to_dict(table), indent=2) + '\n'
-    )
+    beside = load_table(folder / 'table.json')
+    assert table_to_dict(beside) == table_to_dict(table)
 
 
 def test_a_network_that_was_replaced_meanwhile(folder):

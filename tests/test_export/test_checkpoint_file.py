@@ -327,6 +327,10 @@ def damage(file, config, kind):
         config.write_text('work_dir = None')
     elif kind == 'unknown class':
         config.write_text(config.read_text().replace('StaticSubnet', 'No'))
+    elif kind == 'of other colours':
+        other = Config.fromfile(config)
+        other.model.data_preprocessor = dict(mean=[1.0, 2.0, 3.0])
+        other.dump(config)
     elif kind == 'no config inside':
         content = read(file)
         content['meta']['cfg'] = 'model = dict('
@@ -350,7 +354,8 @@ def damage(file, config, kind):
         ('of another space', r"a.pth' is of mutual=.*64, 48.* says .*72, 64"),
         ('no Python', r"a.py' cannot be read: SyntaxError: "),
         ('no model', r"a.py' cannot be read: AttributeError: "),
-        ('unknown class', r"the network of .*a.py' cannot be built: KeyError"),
+        ('unknown class', r"a.pth' was written with another model.type than"),
+        ('of other colours', r'with another model.data_preprocessor than'),
         ('no config inside', r"config in .*a.pth' cannot be read: SyntaxErr"),
     ],
 )

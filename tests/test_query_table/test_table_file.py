@@ -68,6 +68,7 @@ def test_layout(table, tmp_path):
     assert content['entries'][2]['latency_ms'] == {}
     assert content['entries'][2]['interval'] is None
     del content['entries']
+    assert list(content)[-1] == 'sha256' and len(content.pop('sha256')) == 64
     assert content == {
         'schema': 1,
         'task': 'action',
@@ -133,6 +134,7 @@ def test_a_file_of_before_there_was_video(table, tmp_path):
     save_table(table, path)
     content = json.loads(path.read_text())
     del content['views']
+    del content['sha256']  # nor was there a checksum
     path.write_text(json.dumps(content))
     again = load_table(path)
     assert again.views is None and again.num_images == 50
@@ -144,6 +146,7 @@ def test_a_file_of_before_there_were_devices(table, tmp_path):
     save_table(table, path)
     content = json.loads(path.read_text())
     content['entries'][0]['latency_ms'] = None
+    del content['sha256']  # nor was there a checksum
     del content['entries'][1]['latency_ms']
     path.write_text(json.dumps(content))
     again = load_table(path)
@@ -199,6 +202,7 @@ def test_a_file_of_before_there_were_cascades(with_cascades, tmp_path):
     save_table(with_cascades, path)
     content = json.loads(path.read_text())
     del content['cascades']
+    del content['sha256']  # nor was there a checksum
     path.write_text(json.dumps(content))
     again = load_table(path)
     assert again.cascades is None

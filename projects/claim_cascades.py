@@ -24,6 +24,7 @@ from report_tables import interval, markdown_table
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis.measurement import Measurement
 from mutualnet_mm.cli import one_line_errors, tool_parser
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.errors import UsageError
 from mutualnet_mm.files import make_folder
 from mutualnet_mm.query_table import Cascade, QueryTable, best_cascade
@@ -341,7 +342,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    prepare_cpu()
     with one_line_errors():
         files = {n: args.out / f'{n}-{SIZES[0]}px.npz' for n in READERS}
         images = {name: file for name, file in files.items() if file.is_file()}

@@ -22,6 +22,7 @@ from mutualnet_mm.apis import build_model, count_macs, load_config
 from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.config import find_views
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.files import make_folder
 
 CONFIG = (
@@ -155,7 +156,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    prepare_cpu()
     with one_line_errors():
         study = Distillation(make_folder(args.out), args.epochs)
         if not args.report:

@@ -18,6 +18,7 @@ from warm_start_report import WarmStartReport
 from warm_start_study import Cifar10, Digits, WarmStart
 
 from mutualnet_mm.cli import one_line_errors, tool_parser
+from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.files import make_folder
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    prepare_cpu()
     with one_line_errors():
         study: WarmStart
         if args.claim:

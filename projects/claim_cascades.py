@@ -30,6 +30,7 @@ from mutualnet_mm.files import make_folder
 from mutualnet_mm.query_table import Cascade, QueryTable, best_cascade
 from mutualnet_mm.query_table.answers import Answers
 from mutualnet_mm.query_table.table import Choice
+from mutualnet_mm.visualization.palette import COLOURS
 
 PARTS = dict(
     # Of the training images, the first ones alone are trained on.
@@ -254,17 +255,16 @@ def draw(networks: Sequence[Network], title: str, path: Path) -> None:
         'ko--',
         label='single subnets',
     )
-    # Of the safe colours of Okabe and Ito, told apart by their lines, too.
     lines: List[Tuple[str, str, str, Callable[[Network, float], Judged]]] = [
         (
             'cascades',
-            '#0072B2',
+            COLOURS[0],
             '-',
             lambda network, budget: network.cascade(budget),
         ),
         (
             'cascades, no image above the full network',
-            '#D55E00',
+            COLOURS[1],
             ':',
             lambda network, budget: network.cascade(budget, full),
         ),

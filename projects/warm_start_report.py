@@ -10,19 +10,13 @@ from report_tables import interval, markdown_table, mean_std, spread
 from warm_start_study import SEEDS, STARTS, Run, WarmStart
 
 from mutualnet_mm import Subnet
+from mutualnet_mm.visualization.palette import line_style
 
 NAMES = {
     'scratch': 'from scratch',
     'unsorted': 'trained, unsorted',
     'l1': "trained, sorted by 'l1'",
     'bn': "trained, sorted by 'bn'",
-}
-# Colours of Okabe and Ito, safe for the colour-blind; the signs differ, too.
-_STYLES = {
-    'scratch': ('#000000', 's', ':'),
-    'unsorted': ('#E69F00', '^', '--'),
-    'l1': ('#56B4E9', 'D', '-.'),
-    'bn': ('#0072B2', 'o', '-'),
 }
 PAIRS = (('bn', 'unsorted'), ('l1', 'unsorted'), ('bn', 'scratch'))
 """Starts whose difference is told, with its interval."""
@@ -113,7 +107,7 @@ class WarmStartReport:
         panels = figure.subplots(2, 2, sharex=True).flat
         lengths = (0, *self.study.lengths)
         for axes, subnet in zip(panels, self.subnets):
-            for start, (colour, marker, style) in _STYLES.items():
+            for number, (start, name) in enumerate(NAMES.items()):
                 points = []
                 for place, epochs in enumerate(lengths):
                     found = [*self._at_best(start, epochs, subnet).values()]
@@ -126,12 +120,9 @@ class WarmStartReport:
                         places,
                         means,
                         spreads,
-                        color=colour,
-                        marker=marker,
-                        linestyle=style,
-                        markersize=5,
                         capsize=2,
-                        label=NAMES[start],
+                        label=name,
+                        **line_style(number),
                     )
             # Evenly spaced: most happens in the first epochs.
             axes.set_xticks(range(len(lengths)), map(str, lengths))

@@ -38,7 +38,11 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         description (str): As for :func:`tool_parser`.
     """
     parser = tool_parser(description)
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config',
+        help='config file, or the name of one in a package, such as '
+        'mutualnet_mm::FOLDER/NAME.py',
+    )
     add_cfg_options(parser)
     return parser
 

@@ -19,11 +19,15 @@ from importlib.machinery import (
     ModuleSpec,
 )
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
 import numpy as np
 import torch
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import HistoryBuffer
+
+_US = __name__.partition('.')[0]
 
 _DRN = 'mmaction.models.localizers.drn'
 
@@ -40,6 +44,7 @@ def apply() -> None:
     Called on ``import mutualnet_mm``; calling it again changes nothing.
     """
     allow_mmengine_checkpoints()
+    allow_inheriting_our_configs()
     declare_torchvision_operators()
     provide_mmaction_drn()
     restore_numpy_inf()
@@ -111,6 +116,32 @@ def _history_buffer_method(owner: Any, name: str) -> Callable:
             'the methods of HistoryBuffer are loadable'
         )
     return method
+
+
+def allow_inheriting_our_configs() -> None:
+    """Let configs inherit ours, ``_base_ = 'mutualnet_mm::detection/...'``.
+
+    Needed by mmengine 0.10.7, which keeps a closed list of the packages that
+    ``package::`` may name, and looks values of such a base up in the scope of
+    that package alone. Ours are written for the scope that they name as their
+    ``default_scope``, as configs of a project of one's own are.
+
+    By the name of one of our modules MMEngine finds the folder of the package
+    that is imported, also in editable installs, whose metadata lie elsewhere.
+    """
+    if _US not in MODULE2PACKAGE:
+        MODULE2PACKAGE[_US] = f'{_US}.version'
+    stock = Config._get_cfg_path
+    if getattr(stock, '_mutualnet_mm', False):
+        return
+
+    @functools.wraps(stock)
+    def find(cfg_path: str, filename: str) -> Tuple[str, Optional[str]]:
+        path, scope = stock(cfg_path, filename)
+        return path, None if scope == _US else scope
+
+    find._mutualnet_mm = True  # type: ignore[attr-defined]
+    Config._get_cfg_path = staticmethod(find)
 
 
 def declare_torchvision_operators() -> None:

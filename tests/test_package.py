@@ -116,22 +116,117 @@ def test_editable_install(links, sources, tmp_path, monkeypatch):
         assert f'mutualnet_mm/.mim/{CONFIGS[0].as_posix()}' in file.namelist()
 
 
-def test_command_finds_the_tools_of_the_wheel(wheel, tmp_path):
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory):
+    """A folder for PYTHONPATH with what the wheel holds."""
+    folder = tmp_path_factory.mktemp('site')
     with zipfile.ZipFile(wheel) as file:
-        file.extractall(tmp_path / 'site')
+        file.extractall(folder)
+    return folder
+
+
+# A detector and a classifier of another project, which inherit ours and read
+# values of theirs.
+OWN = {
+    'det.py': """
+_base_ = ['mutualnet_mm::detection/mutual-mask-rcnn_vgg16_fpn_8xb2-2x_coco.py']
+model = dict(mutual=dict(width_range=(0.5, 1.0)))
+test_pipeline = _base_.test_pipeline
+resize = _base_.resize
+""",
+    'cls.py': """
+_base_ = 'mutualnet_mm::classification/mutual-resnet14_1xb64_digits.py'
+train_cfg = dict(max_epochs=1)
+train_pipeline = [dict(type='LoadImageFromFile'), *_base_.test_pipeline[1:]]
+""",
+    'cls.yml': """
+_base_: mutualnet_mm::classification/mutual-resnet14_1xb64_digits.py
+train_cfg: {max_epochs: 1}
+""",
+}
+INHERIT = """
+import sys
+import mutualnet_mm
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.registry import DefaultScope, init_default_scope
+from mutualnet_mm.apis import build_model, load_config
+
+def scopes(node):
+    if isinstance(node, dict):
+        if '_scope_' in node:
+            yield node._scope_
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            yield from scopes(item)
+
+name = 'classification/mutual-resnet14_1xb64_digits.py'
+full = f'mutualnet_mm::{name}'
+cfg, yml = map(Config.fromfile, ('cls.py', 'cls.yml'))
+shipped = get_config(full)
+assert cfg.train_cfg.max_epochs == yml.train_cfg.max_epochs == 1
+assert shipped.train_cfg.max_epochs == 20
+assert cfg.model == yml.model == shipped.model
+for found in (cfg, yml, shipped):
+    assert 'mutualnet_mm' not in set(scopes(found._cfg_dict))
+assert load_config(full, stages=()).model == shipped.model
+assert load_config(full[:-3], stages=()).work_dir == (
+    'work_dirs/mutual-resnet14_1xb64_digits')
+init_default_scope(cfg.default_scope)
+build_model(cfg)
+
+det = Config.fromfile('det.py')
+assert det.default_scope == 'mmdet'
+assert det.model.mutual.width_range == (0.5, 1.0)
+assert 'mutualnet_mm' not in set(scopes(det._cfg_dict))
+init_default_scope('mmdet')
+from mmcv.transforms import Compose
+from mmdet.utils import register_all_modules
+register_all_modules(init_default_scope=False)
+Compose(det.test_pipeline)
+print(mutualnet_mm.__file__)
+"""
+
+
+@pytest.mark.parametrize(
+    'kind',
+    ['wheel', pytest.param('editable', marks=pytest.mark.nightly)],
+)
+def test_other_projects_inherit_our_configs(kind, site, sources, tmp_path):
+    for scope in ('mmpretrain', 'mmdet'):
+        pytest.importorskip(scope)
+    folder = site
+    if kind == 'editable':
+        build(sources, 'editable', tmp_path)
+        folder = sources
+    for name, text in OWN.items():
+        (tmp_path / name).write_text(text)
+    done = run_from(folder, tmp_path, INHERIT)
+    assert done.returncode == 0, done.stderr
+    where = done.stdout.splitlines()[-1]
+    assert Path(where) == folder / 'mutualnet_mm/__init__.py'
+
+
+def run_from(site, folder, program):
+    """Run a program in a folder, with the package of ``site``."""
+    return subprocess.run(
+        [sys.executable, '-c', program],
+        cwd=folder,
+        env=dict(os.environ, PYTHONPATH=str(site)),
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_command_finds_the_tools_of_the_wheel(site, tmp_path):
     program = (
         'import mutualnet_mm_command as command\n'
         'print(command.tools_folder(command.package_folder()))\n'
         'command.main(["--help"])'
     )
-    done = subprocess.run(
-        [sys.executable, '-c', program],
-        cwd=tmp_path,
-        env=dict(os.environ, PYTHONPATH=str(tmp_path / 'site')),
-        capture_output=True,
-        text=True,
-    )
+    done = run_from(site, tmp_path, program)
     assert done.returncode == 0, done.stderr
     folder, _, shown = done.stdout.partition('\n')
-    assert Path(folder) == tmp_path / 'site/mutualnet_mm/.mim/tools'
+    assert Path(folder) == site / 'mutualnet_mm/.mim/tools'
     assert 'Evaluate a grid of subnets' in shown

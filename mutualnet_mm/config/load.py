@@ -12,6 +12,7 @@ from ..errors import ConfigError, as_usage_error
 from .checks import check_clips, check_colours, check_files
 from .pipelines import STAGES
 from .sizes import check_masks, check_multi_resolution, check_resolution
+from .stock import find_config
 
 # What launchers tell each process, and the command that starts them.
 _LAUNCHERS = dict(
@@ -31,7 +32,8 @@ def load_config(
     """Read a config file, apply the command line and check it.
 
     Args:
-        path (str): Config file.
+        path (str): Config file, or the name of one in a package, such as
+            ``'mutualnet_mm::detection/NAME.py'``.
         options (dict, optional): Values of ``--cfg-options``. Defaults to
             None.
         work_dir (str, optional): Defaults to the config's own, else to
@@ -50,10 +52,9 @@ def load_config(
             channels as are normalised; or if steps of the training do not
             fit together.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f'config {path!r} does not exist')
+    file, _ = find_config(path)
     with as_usage_error(f'config {path!r} cannot be read', ConfigError):
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(file)
     if options:
         given = ' '.join(f'{key}={value}' for key, value in options.items())
         with as_usage_error(
@@ -69,7 +70,7 @@ def load_config(
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+        cfg.work_dir = str(Path('work_dirs') / file.stem)
     cfg.launcher = infer_launcher() if launcher == 'auto' else launcher
     _check_launched(cfg.launcher)
     check_files(cfg, stages)

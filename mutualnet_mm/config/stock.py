@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Optional, Union
+from typing import Optional, Tuple, Union
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
@@ -62,18 +62,7 @@ def read_stock_config(config: Union[str, Path, Config]) -> StockConfig:
     if isinstance(config, Config):
         cfg = config
     else:
-        found = _NAME.fullmatch(str(config))
-        if found is not None:
-            rest = found[2] if found[2].endswith('.py') else f'{found[2]}.py'
-            name = f'{found[1]}::{rest}'
-            path = config_folder(found[1]) / rest
-        else:
-            path = Path(config)
-        if not path.is_file():
-            hint = (
-                '' if found is None else _near(config_folder(found[1]), rest)
-            )
-            raise ConfigError(f'config {str(config)!r} does not exist{hint}')
+        path, name = find_config(config)
         with as_usage_error(
             f'config {str(config)!r} cannot be read', ConfigError
         ):
@@ -85,6 +74,34 @@ def read_stock_config(config: Union[str, Path, Config]) -> StockConfig:
             'give one that can be trained'
         )
     return StockConfig(cfg, path, name)
+
+
+def find_config(config: Union[str, Path]) -> Tuple[Path, Optional[str]]:
+    """Find the file of a config.
+
+    Args:
+        config (str or Path): File, or name such as
+            ``'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py'`` (the suffix may be
+            left out).
+
+    Returns:
+        tuple: The file; its name with the suffix, None for one that was not
+        named so.
+
+    Raises:
+        ConfigError: If there is none; names a near one.
+    """
+    found = _NAME.fullmatch(str(config))
+    if found is None:
+        path, name, hint = Path(config), None, ''
+    else:
+        rest = found[2] if found[2].endswith('.py') else f'{found[2]}.py'
+        folder = config_folder(found[1])
+        path, name = folder / rest, f'{found[1]}::{rest}'
+        hint = '' if path.is_file() else _near(folder, rest)
+    if not path.is_file():
+        raise ConfigError(f'config {str(config)!r} does not exist{hint}')
+    return path, name
 
 
 def _near(folder: Path, name: str) -> str:
@@ -115,7 +132,7 @@ def config_folder(package: str) -> Path:
     if package not in MODULE2PACKAGE:
         raise ConfigError(
             f'{package}:: is no project whose configs can be inherited: use '
-            'mmdet::, mmpretrain:: or mmaction::'
+            'mmdet::, mmpretrain::, mmaction:: or mutualnet_mm::'
         )
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -5,7 +5,8 @@ every subnet supervised by the ground truth. The backbone starts from ImageNet
 pre-training, mutual (classification/mutual-vgg16bn_8xb32_in1k.py) or stock
 (mmpretrain's vgg16bn), which is loaded strictly:
 
-    python tools/train.py configs/mutual_mask_rcnn_vgg16.py \
+    mutualnet train \
+        mutualnet_mm::detection/mutual-mask-rcnn_vgg16_fpn_8xb2-2x_coco.py \
         --cfg-options model.backbone.init_cfg.checkpoint=PATH
 
 Without a path the network is trained from scratch.

@@ -384,7 +384,7 @@ def test_one_line_errors(run_main, make_classifier, tmp_path, monkeypatch):
         context.setitem(sys.modules, 'gradio', None)
         message = run_main(file)
     assert message == (
-        'error: gradio is missing: pip install -r requirements/demo.txt'
+        'error: gradio is missing: pip install "mutualnet_mm[demo]"'
     )
     pytest.importorskip('gradio')
     with socket.create_server(('127.0.0.1', 0)) as taken:

@@ -45,7 +45,8 @@ def main() -> None:
     print('the published training must agree with these settings:')
     for name, value in done.agreed.items():
         print(f'  {name}={value}')
-    print(f'written: {args.out}; next: tools/test.py {args.config} {args.out}')
+    then = f'mutualnet test {args.config} {args.out}'
+    print(f'written: {args.out}; next: {then}')
 
 
 if __name__ == '__main__':

@@ -173,7 +173,7 @@ def build_page(demo: Demo, examples: list):
         import gradio as gr
     except ImportError as error:
         raise UsageError(
-            'gradio is missing: pip install -r requirements/demo.txt'
+            'gradio is missing: pip install "mutualnet_mm[demo]"'
         ) from error
     least, most, step = demo.budgets()
     power = (len(str(most)) - 1) // 3
@@ -239,7 +239,7 @@ def build_page(demo: Demo, examples: list):
 
 def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument('adaptive', help='adaptive.pth of build_table')
+    parser.add_argument('adaptive', help='adaptive.pth of mutualnet table')
     parser.add_argument(
         'examples', nargs='*', help='images or videos to pick from'
     )

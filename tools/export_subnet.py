@@ -22,7 +22,7 @@ from mutualnet_mm.export.export import FORMATS, TOLERANCE, export_subnet
 
 def parse_args():
     parser = tool_parser(__doc__)
-    parser.add_argument('adaptive', help='adaptive.pth of build_table')
+    parser.add_argument('adaptive', help='adaptive.pth of mutualnet table')
     parser.add_argument(
         '--subnet', required=True, metavar='SUBNET', help='such as 0.7x-160'
     )

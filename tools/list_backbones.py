@@ -218,7 +218,7 @@ def survey_page(reasons: Dict[str, str], project: str = 'mmpretrain') -> str:
     lines = [
         f'# Backbones of {project} {version}',
         '',
-        'Written by `tools/list_backbones.py`, which builds each of them with',
+        'Written by `mutualnet backbones`, which builds each of them with',
         '`Slimmable(wraps=...)` and compares the narrow network with the',
         'leading part of the full one.',
         '',

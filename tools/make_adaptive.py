@@ -56,7 +56,7 @@ def main() -> None:
                 'proven: the full and the smallest subnet learned from one '
                 'random batch, and the smallest one predicted'
             )
-        print(f'written: {out}; next: tools/train.py {out}')
+        print(f'written: {out}; next: mutualnet train {out}')
 
 
 if __name__ == '__main__':

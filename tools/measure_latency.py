@@ -27,7 +27,7 @@ from mutualnet_mm.progress_bars import track
 
 def parse_args():
     parser = tool_parser(__doc__)
-    parser.add_argument('adaptive', help='adaptive.pth of build_table')
+    parser.add_argument('adaptive', help='adaptive.pth of mutualnet table')
     add_device(parser)
     parser.add_argument(
         '--batch-size', type=int, default=1, help='default: %(default)s'

@@ -26,7 +26,7 @@ from mutualnet_mm.visualization import plot_tables
 def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument(
-        'table', nargs='+', help='table.json of build_table.py'
+        'table', nargs='+', help='table.json of mutualnet table'
     )
     parser.add_argument(
         '--out',

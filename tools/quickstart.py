@@ -2,11 +2,10 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Train, evaluate and show a slimmable network on digits, on a CPU.
 
-``--task det``, the default: makes a data set, trains
-configs/mutual_mask_rcnn_vgg16.py at a small size and writes the files of
-tools/build_table.py and a picture of detections. ``--task cls``: the same with
-a small ResNet, in two minutes and without the picture. Run again, it continues
-where it stopped.
+``--task det``, the default: makes a data set, trains the paper's Mask R-CNN
+at a small size and writes the files of mutualnet table and a picture of
+detections. ``--task cls``: the same with a small ResNet, in two minutes and
+without the picture. Run again, it continues where it stopped.
 """
 
 import argparse
@@ -66,8 +65,10 @@ def parse_args() -> argparse.Namespace:
     )
     add_cfg_options(parser)
     args = parser.parse_args()
-    args.work_dir = args.work_dir or ROOT / WORK_DIRS[args.task]
-    args.data_dir = args.data_dir or ROOT / DATA_DIRS[args.task]
+    # Of a clone wherever it is called from, not of an installed package.
+    here = ROOT if (ROOT / 'setup.py').is_file() else Path()
+    args.work_dir = args.work_dir or here / WORK_DIRS[args.task]
+    args.data_dir = args.data_dir or here / DATA_DIRS[args.task]
     return args
 
 

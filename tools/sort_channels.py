@@ -43,7 +43,7 @@ def main() -> None:
     if ignored:
         print(f'left out, which the config has not: {", ".join(ignored)}')
     print(
-        f'written: {args.out}; next: tools/train.py {args.config} '
+        f'written: {args.out}; next: mutualnet train {args.config} '
         f'--cfg-options load_from={args.out}'
     )
 

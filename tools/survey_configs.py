@@ -5,8 +5,8 @@
 One config of each combination of parts, adaptive and as it is, each in a
 process of its own, on generated data. Interrupted, the same command goes on
 where it stopped; what other versions found is found anew. Leaves
-DIR/PROJECT.jsonl and DIR/PROJECT.md, and writes docs/coverage/PROJECT.md once
-all configs of the project were tried.
+DIR/PROJECT.jsonl and DIR/PROJECT.md, and in a clone writes
+docs/coverage/PROJECT.md once all configs of the project were tried.
 """
 
 import math
@@ -93,7 +93,7 @@ def chosen_configs(args, found, folder) -> list:
 
 def command(args) -> str:
     """What was run, but for where and how fast."""
-    parts = ['tools/survey_configs.py', '--project', args.project]
+    parts = ['mutualnet survey', '--project', args.project]
     if args.filter:
         parts += ['--filter', args.filter]
     if args.limit is not None:
@@ -135,8 +135,9 @@ def run(args) -> None:
         unreadable,
     )
     pages = [out / f'{args.project}.md']
-    if not args.filter and args.limit is None:
-        pages.append(make_folder(PAGES) / f'{args.project}.md')
+    is_clone = PAGES.is_dir()  # not of a wheel
+    if is_clone and not args.filter and args.limit is None:
+        pages.append(PAGES / f'{args.project}.md')
     for path in pages:
         with atomic_write(path) as draft:
             draft.write(page.encode())

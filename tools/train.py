@@ -27,8 +27,7 @@ def main() -> None:
     parser.add_argument(
         '--adaptive',
         action='store_true',
-        help='of a stock config, train what tools/make_adaptive.py makes of '
-        'it, at:',
+        help='of a stock config, train what mutualnet adapt makes of it, at:',
     )
     add_space(parser)
     args = parser.parse_args()

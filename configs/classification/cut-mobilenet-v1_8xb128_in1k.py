@@ -1,6 +1,6 @@
 """Trained alone, then cut without re-training (Table 1).
 
-    torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
 Each step trains the full network at the full resolution and nothing else.
 """

@@ -1,6 +1,6 @@
 """Scaling MobileNetV1 up as EfficientNet does: depth 1.4, width 1.2.
 
-    torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
 Its resolution is 1.3 x 224 = 291, here 288 like the point that it is compared
 with, 1.6x-288 of mutual-mobilenet-v1-2x_8xb128_in1k-320px.py: 2.24 against

@@ -3,8 +3,8 @@ r"""Transfer from ImageNet to Food-101: I-Net, one width and resolution.
 CHECKPOINT comes from inet-mobilenet-v1_8xb128_in1k.py at the same width and
 resolution.
 
-    export WIDTH=0.5 RESOLUTION=160  # also for tools/test.py
-    python tools/train.py THIS_CONFIG \
+    export WIDTH=0.5 RESOLUTION=160  # also for mutualnet test
+    mutualnet train THIS_CONFIG \
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
 """
 

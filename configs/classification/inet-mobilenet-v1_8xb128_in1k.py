@@ -1,7 +1,7 @@
 """I-Net: MobileNetV1 trained alone at one width and resolution (Fig. 8).
 
-export WIDTH=0.5 RESOLUTION=160  # also for tools/test.py
-torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+export WIDTH=0.5 RESOLUTION=160  # also for mutualnet test
+torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 """
 
 _base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']

@@ -1,6 +1,6 @@
 """I-Net + multi-scale augmentation: one width, a resolution drawn each step.
 
-torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 """
 
 _base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']

@@ -1,6 +1,6 @@
 """Scaling MobileNetV1 up: widths [1.0, 2.0] x {320, 288, 256, 224}.
 
-    torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
 1.6x-288 is the point that the paper compares with compound scaling, see
 inet-mobilenet-v1-d14-w12_8xb128_in1k-288px.py.

@@ -3,7 +3,7 @@ r"""Transfer from ImageNet to Food-101: MobileNetV1 by mutual learning.
 CHECKPOINT comes from mutual-mobilenet-v1_8xb128_in1k.py; without it the
 network starts from scratch.
 
-    python tools/train.py THIS_CONFIG \
+    mutualnet train THIS_CONFIG \
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
 """
 

@@ -1,8 +1,8 @@
 """The paper's main experiment: MobileNetV1, ImageNet, widths [0.25, 1.0].
 
-    torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
-The points named in the paper are tested; --subnet of tools/test.py names
+The points named in the paper are tested; --subnet of mutualnet test names
 others.
 """
 

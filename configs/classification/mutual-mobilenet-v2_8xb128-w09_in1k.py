@@ -1,6 +1,6 @@
 """MobileNetV2 with another lower width bound: widths [0.9, 1.0].
 
-torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 """
 
 _base_ = ['mutual-mobilenet-v2_8xb128_in1k.py']

@@ -1,6 +1,6 @@
 """MobileNetV3-Large on ImageNet, widths [0.7, 1.0] as for MobileNetV2.
 
-torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 """
 
 _base_ = [

@@ -1,6 +1,6 @@
 """MobileNetV3-Small instead of Large.
 
-torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 """
 
 _base_ = ['mutual-mobilenet-v3-large_8xb128_in1k.py']

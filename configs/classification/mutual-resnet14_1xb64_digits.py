@@ -1,6 +1,6 @@
 """Handwritten digits on a CPU: the two-minute example.
 
-tools/quickstart.sh --task cls makes the images and runs it.
+mutualnet quickstart --task cls makes the images and runs it.
 """
 
 _base_ = ['../_base_/small_cpu.py']

@@ -1,6 +1,6 @@
 """Boosting one network: WRN-28-10 on CIFAR-100, widths [0.9, 1.0] (Table 7).
 
-python tools/train.py THIS_CONFIG
+mutualnet train THIS_CONFIG
 """
 
 _base_ = [

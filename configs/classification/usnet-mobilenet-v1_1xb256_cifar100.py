@@ -2,7 +2,7 @@ r"""Transfer from ImageNet to CIFAR-100: US-Net.
 
 CHECKPOINT comes from usnet-mobilenet-v1_8xb128_in1k.py.
 
-    python tools/train.py THIS_CONFIG \
+    mutualnet train THIS_CONFIG \
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
 """
 

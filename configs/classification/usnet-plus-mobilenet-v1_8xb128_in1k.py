@@ -2,7 +2,7 @@
 
 The checkpoint comes from usnet-mobilenet-v1_8xb128_in1k.py.
 
-    python tools/test.py THIS_CONFIG CHECKPOINT
+    mutualnet test THIS_CONFIG CHECKPOINT
 """
 
 _base_ = ['usnet-mobilenet-v1_8xb128_in1k.py']

@@ -1,6 +1,6 @@
 """WRN-28-10 on CIFAR-100 with AutoAugment, a rival of Table 7.
 
-python tools/train.py THIS_CONFIG
+mutualnet train THIS_CONFIG
 """
 
 _base_ = [

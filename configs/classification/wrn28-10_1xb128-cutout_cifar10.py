@@ -1,6 +1,6 @@
 """WRN-28-10 on CIFAR-10 with Cutout, a rival of Table 7.
 
-python tools/train.py THIS_CONFIG
+mutualnet train THIS_CONFIG
 """
 
 _base_ = ['wrn28-10_1xb128_cifar10.py']

@@ -1,6 +1,6 @@
 """WRN-28-10 on CIFAR-100, trained as usual: Table 7's baseline.
 
-python tools/train.py THIS_CONFIG
+mutualnet train THIS_CONFIG
 """
 
 _base_ = [

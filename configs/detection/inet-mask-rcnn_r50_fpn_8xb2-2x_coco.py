@@ -1,6 +1,6 @@
 """Individually trained baseline (I-Net) with ResNet-50.
 
-WIDTH=0.5 RESOLUTION=360 python tools/train.py THIS_CONFIG
+WIDTH=0.5 RESOLUTION=360 mutualnet train THIS_CONFIG
 """
 
 _base_ = ['mutual-mask-rcnn_r50_fpn_8xb2-2x_coco.py']

@@ -1,6 +1,6 @@
 """Individually trained baseline (I-Net): one width, one resolution.
 
-WIDTH=0.5 RESOLUTION=360 python tools/train.py THIS_CONFIG
+WIDTH=0.5 RESOLUTION=360 mutualnet train THIS_CONFIG
 """
 
 _base_ = ['../mutual_mask_rcnn_vgg16.py']

@@ -1,6 +1,6 @@
 """The paper's experiment, small enough for two CPU cores: the quick start.
 
-Handwritten digits on photographs (tools/quickstart.sh makes them), 128 x 192
+Handwritten digits on photographs (mutualnet quickstart makes them), 128 x 192
 pixels, a slim neck, small heads and few RoIs, from scratch.
 """
 

@@ -1,10 +1,10 @@
 """YOLOX with a quarter of its channels, on handwritten digits, for a CPU.
 
-python tools/train.py configs/detection/mutual-yolox-thin_1xb8_digits.py
+mutualnet train mutualnet_mm::detection/mutual-yolox-thin_1xb8_digits.py
 
 With Mosaic, random affine maps and another random size for every few batches,
 all switched off for the last epochs. Scenes of digits on photographs, which
-tools/quickstart.sh makes, in squares of 192 pixels, from scratch.
+mutualnet quickstart makes, in squares of 192 pixels, from scratch.
 """
 
 _base_ = [

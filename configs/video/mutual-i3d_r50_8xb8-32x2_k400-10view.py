@@ -2,7 +2,7 @@
 
 The checkpoint comes from mutual-i3d_r50_8xb8-32x2_k400.py.
 
-    python tools/test.py THIS_CONFIG CHECKPOINT
+    mutualnet test THIS_CONFIG CHECKPOINT
 """
 
 _base_ = ['mutual-i3d_r50_8xb8-32x2_k400.py']

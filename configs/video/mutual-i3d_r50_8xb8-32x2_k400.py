@@ -1,6 +1,6 @@
 """I3D (ResNet-50) on Kinetics-400, widths [0.63, 1.0].
 
-    torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
 The paper has no such experiment: space and recipe are those of Slow-8x8, so
 it is trained from scratch. To start from mmaction2's inflated 2D weights:

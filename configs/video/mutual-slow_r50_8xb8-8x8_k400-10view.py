@@ -2,7 +2,7 @@
 
 The checkpoint comes from mutual-slow_r50_8xb8-8x8_k400.py.
 
-    python tools/test.py THIS_CONFIG CHECKPOINT
+    mutualnet test THIS_CONFIG CHECKPOINT
 """
 
 _base_ = ['mutual-slow_r50_8xb8-8x8_k400.py']

@@ -1,6 +1,6 @@
 """Slow-8x8 (SlowOnly, ResNet-50) on Kinetics-400, widths [0.63, 1.0].
 
-    torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
 Each step trains the full network and two random subnets, as in the paper.
 To train the smallest and one random subnet instead of the two:

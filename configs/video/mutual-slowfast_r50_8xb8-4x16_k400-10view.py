@@ -2,7 +2,7 @@
 
 The checkpoint comes from mutual-slowfast_r50_8xb8-4x16_k400.py.
 
-    python tools/test.py THIS_CONFIG CHECKPOINT
+    mutualnet test THIS_CONFIG CHECKPOINT
 """
 
 _base_ = ['mutual-slowfast_r50_8xb8-4x16_k400.py']

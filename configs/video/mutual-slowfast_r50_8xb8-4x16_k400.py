@@ -1,6 +1,6 @@
 """SlowFast-4x16 (ResNet-50) on Kinetics-400, the Slow branch adaptive.
 
-    torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
 Clips have 32 frames, all for the Fast branch; widths, resolutions and frames
 are the Slow branch's, which takes every eighth frame.

@@ -2,7 +2,7 @@
 
 The checkpoint comes from mutual-x3d-m_8xb16-16x5_k400.py.
 
-    python tools/test.py THIS_CONFIG CHECKPOINT
+    mutualnet test THIS_CONFIG CHECKPOINT
 """
 
 _base_ = ['mutual-x3d-m_8xb16-16x5_k400.py']

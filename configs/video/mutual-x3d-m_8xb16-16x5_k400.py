@@ -1,6 +1,6 @@
 """X3D-M on Kinetics-400, widths [0.63, 1.0].
 
-torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG
+torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 """
 
 _base_ = [

@@ -3,7 +3,7 @@ r"""Charades with Slow-8x8, fine-tuned as the stock network.
 Starts from the full network of mutual-slow_r50_8xb8-8x8_k400.py, by
 default where that config saves it; the head is new.
 
-    torchrun --nproc_per_node 4 tools/train.py THIS_CONFIG \
+    torchrun --nproc_per_node 4 -m mutualnet_mm train THIS_CONFIG \
         --cfg-options load_from=CHECKPOINT
 """
 

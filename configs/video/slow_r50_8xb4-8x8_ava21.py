@@ -3,7 +3,7 @@ r"""AVA v2.1 with Slow-8x8, fine-tuned as the stock network (needs mmdet).
 Starts from the full network of mutual-slow_r50_8xb8-8x8_k400.py, by default
 where that config saves it; the heads are new.
 
-    torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG \
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG \
         --cfg-options load_from=CHECKPOINT
 
 Warm-up, steps and epochs are mmaction2's, which has the paper's. mmaction2's

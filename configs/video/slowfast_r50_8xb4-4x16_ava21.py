@@ -3,7 +3,7 @@ r"""AVA v2.1 with SlowFast-4x16, fine-tuned as the stock network (needs mmdet).
 Starts from the full network of mutual-slowfast_r50_8xb8-4x16_k400.py, by
 default where that config saves it; the heads are new.
 
-    torchrun --nproc_per_node 8 tools/train.py THIS_CONFIG \
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG \
         --cfg-options load_from=CHECKPOINT
 
 See slow_r50_8xb4-8x8_ava21.py for what is taken from mmaction2.

@@ -71,7 +71,7 @@ def map_image(
         return detector_map(net, inputs, data_samples, label)
     raise ConfigError(
         f'activation maps of images are for classifiers and detectors, not '
-        f'for {net.task.name!r}: for videos use tools/analysis/cam_video.py'
+        f'for {net.task.name!r}: for videos use mutualnet cam-video'
     )
 
 

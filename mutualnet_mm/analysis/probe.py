@@ -25,7 +25,7 @@ def cam_method(name: str) -> Type:
         from torchcam import methods
     except ImportError as error:
         raise UsageError(
-            'torchcam is missing: pip install -r requirements/analysis.txt '
+            'torchcam is missing: pip install "mutualnet_mm[analysis]" '
             '(it needs Python 3.11)'
         ) from error
     return getattr(methods, name)

@@ -20,13 +20,13 @@ from ..models.static import static_model
 from ..progress_bars import track
 from ..subnet import Subnet
 
-_IMAGES = 'tools/analysis/cam.py makes its activation maps'
+_IMAGES = 'mutualnet cam makes its activation maps'
 _ELSEWHERE = dict(
     classification=_IMAGES,
     detection=_IMAGES,
-    action='tools/analysis/cam_video.py makes its activation maps',
+    action='mutualnet cam-video makes its activation maps',
 )
-_NOWHERE = 'see docs/analyses.md for what there is'
+_NOWHERE = 'mutualnet --help lists the analyses'
 
 
 class TrainedNetwork:

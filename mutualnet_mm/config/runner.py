@@ -144,7 +144,7 @@ def _check_sorted(cfg: Config) -> None:
                 raise ConfigError(
                     f'{place}.init_cfg has sort={config["sort"]!r}, but '
                     f'load_from={cfg.load_from!r} takes the place of all '
-                    'weights: sort that checkpoint by tools/sort_channels.py, '
+                    'weights: sort that checkpoint by mutualnet sort, '
                     'or leave out one of the two'
                 )
 

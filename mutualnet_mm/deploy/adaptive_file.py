@@ -188,7 +188,7 @@ class AdaptiveFile:
         schema = content.get('schema') if isinstance(content, dict) else None
         if schema is None or not is_count(schema):
             raise UsageError(
-                f'{name} is not an adaptive.pth: make one with build_table'
+                f'{name} is not an adaptive.pth: make one with mutualnet table'
             )
         if schema > SCHEMA:
             raise UsageError(

@@ -74,7 +74,7 @@ class AdaptiveModel(SwitchableNetwork):
     def from_file(
         cls, path: Union[str, Path], device: Union[str, torch.device] = 'cpu'
     ) -> 'AdaptiveModel':
-        """Load ``adaptive.pth``, written by ``tools/build_table.py``.
+        """Load ``adaptive.pth``, written by ``mutualnet table``.
 
         Args:
             path (str or Path): File that you trust.
@@ -118,7 +118,7 @@ class AdaptiveModel(SwitchableNetwork):
             macs (float, optional): Maximum multiply-accumulates of an image
                 or of one view of a video.
             latency_ms (float, optional): Maximum milliseconds, as
-                ``tools/measure_latency.py`` measured them.
+                ``mutualnet latency`` measured them.
             params (float, optional): Maximum number of parameters.
             device (str, optional): Name of the measured device whose
                 latencies count; needed only if there are several.

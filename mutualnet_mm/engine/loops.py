@@ -126,7 +126,7 @@ class _SubnetLoop(Stock):
                 f'{type(self).__name__} tests networks by themselves, and '
                 f'{type(model).__name__} tracks what its detector finds: test '
                 'the detector alone; to track, export a subnet '
-                '(tools/export_subnet.py --format stock), use it as detector '
+                '(mutualnet export --format stock), use it as detector '
                 'and resize frames to its resolution'
             )
         if not isinstance(model, MutualLearningMixin):

@@ -16,13 +16,12 @@ def check_onnx() -> None:
     """Refuse to start where a package is missing.
 
     Raises:
-        UsageError: If so; the message names it and the requirements file.
+        UsageError: If so; the message names it and what to install.
     """
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
         if find_spec(name) is None:
             raise UsageError(
-                f'format onnx needs {name}: pip install -r '
-                'requirements/deploy.txt'
+                f'format onnx needs {name}: pip install "mutualnet_mm[deploy]"'
             )
 
 

@@ -27,7 +27,7 @@ from ..tensor_files import load_checkpoint
 from .misfits import check_backbone_filled, find_misfit, published_hint
 from .resolution_norms import check_same_norms
 
-# Keys of what tools/build_table.py writes for deployment.
+# Keys of what mutualnet table writes for deployment.
 _ADAPTIVE = {'schema', 'weights', 'table'}
 # Of whole models, also as a parallel wrapper saves them.
 _PREFIXES = ('backbone.', 'module.backbone.', 'module.')

@@ -63,6 +63,6 @@ def check_layers(built: BuiltLayers, subnet: Subnet, primary: Subnet) -> None:
             f'built: {name} is {found} now, which runs the full network '
             f'alone, not {subnet}. Leave out what did that '
             "(fuse_conv_bn, switch_to_deploy, sync_bn='mmcv', ...); "
-            "sync_bn='torch' works, and tools/export_subnet.py folds the "
+            "sync_bn='torch' works, and mutualnet export folds the "
             'batch norms of a subnet'
         )

@@ -66,10 +66,7 @@ def published_hint(weights: Any) -> str:
     """What an error adds where weights are the published code's; else ''."""
     if not is_published(weights):
         return ''
-    return (
-        '; it is of the published code: convert it by '
-        'tools/convert_checkpoint.py'
-    )
+    return '; it is of the published code: convert it by mutualnet convert'
 
 
 def _fitted(model: nn.Module, weights: Mapping[str, Tensor]) -> dict:

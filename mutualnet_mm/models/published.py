@@ -223,7 +223,7 @@ def family_of(model: Any) -> Family:
             f'published weights are of classifiers: MobileNetV1, MobileNetV2, '
             f'ResNet and WideResNet under a LinearClsHead, and the config is '
             f'of a {type(model).__name__} with the backbone '
-            f'{type(model.backbone).__name__}: use one such as configs/'
+            f'{type(model.backbone).__name__}: use one such as mutualnet_mm::'
             'classification/mutual-mobilenet-v1_8xb128_in1k.py'
         )
     return found

@@ -127,7 +127,7 @@ def StaticSubnet(
 ) -> nn.Module:
     """Build the static form of one subnet from the config of all.
 
-    A checkpoint of ``tools/export_subnet.py`` loads into it strictly.
+    A checkpoint of ``mutualnet export`` loads into it strictly.
 
     Args:
         wraps (str or type): As for :func:`~.mutual.MutualLearning`.

@@ -97,7 +97,7 @@ def _why_none(
         if not costs[name]:
             return (
                 f'no subnet that has a score has {name}: measure it with '
-                'tools/measure_latency.py'
+                'mutualnet latency'
             )
         subnet, least = min(costs[name].items(), key=lambda item: item[1])
         found.append(f'{name}={least:,} of {subnet}')

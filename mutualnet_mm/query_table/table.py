@@ -127,7 +127,7 @@ class QueryTable:
         if not devices:
             raise UsageError(
                 'the table has no latency_ms: measure it with '
-                f'tools/measure_latency.py, or give a budget of {COSTS[0]}'
+                f'mutualnet latency, or give a budget of {COSTS[0]}'
             )
         if device is None and len(devices) == 1:
             return devices[0]

@@ -138,7 +138,7 @@ def table_from_dict(content: Any, name: str = 'table') -> QueryTable:
     schema = content.get('schema') if isinstance(content, dict) else None
     if schema is None or not is_count(schema) or 'entries' not in content:
         raise UsageError(
-            f'{name} is not a query table: use one made by build_table'
+            f'{name} is not a query table: use one made by mutualnet table'
         )
     if schema > SCHEMA:
         raise UsageError(

@@ -278,8 +278,8 @@ def _problem(layer: nn.Module) -> str:
         return ''
     return (
         f'has parameters of its own ({", ".join(others)}), which cannot '
-        'follow a width: only layers of the kinds in docs/layers.md and '
-        'vectors along the channels can'
+        'follow a width: only layers of a known kind (convolutions, linear '
+        'layers, norms) and vectors along the channels can'
     )
 
 

@@ -72,8 +72,8 @@ def slim(
     convert(module, state, rules)
     if not any(isinstance(layer, SlimLayer) for layer in module.modules()):
         raise ConfigError(
-            f'{stock_name(module)} has no layer that can narrow: see '
-            'docs/layers.md for those that can'
+            f'{stock_name(module)} has no layer that can narrow, such as a '
+            'convolution, a linear layer or a norm'
         )
     try:
         if keep_outputs:

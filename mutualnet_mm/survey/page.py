@@ -48,7 +48,7 @@ def coverage_page(
         f'run with mutualnet_mm {records[0].ours} on {made}. It takes one',
         'config of each combination of model, backbone, neck, heads, norm',
         'layers and train pipeline, makes it adaptive as',
-        '`tools/make_adaptive.py` does, and runs it on generated data',
+        '`mutualnet adapt` does, and runs it on generated data',
         'through its own pipelines: a training',
         'step of the full and the smallest subnet, calibration, and a',
         'prediction of the smallest one. The untouched stock model runs',

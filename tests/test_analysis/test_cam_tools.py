@@ -223,7 +223,7 @@ def test_images_are_not_for_video_networks(video_files, tmp_path):
     )
     assert result.returncode == 1
     assert 'the model is for action, and this is for class' in result.stderr
-    assert 'tools/analysis/cam_video.py makes' in result.stderr
+    assert 'mutualnet cam-video makes' in result.stderr
     assert not (tmp_path / 'out').exists()
 
 

@@ -528,7 +528,7 @@ def test_tool(configure, nets, save, out, tmp_path, monkeypatch):
         '  rounding=paper',
         '  data_preprocessor.mean=(125.3, 123.0, 113.9)',
         '  data_preprocessor.std=(63.0, 62.1, 66.7)',
-        f'written: {out}; next: tools/test.py a.py {out}',
+        f'written: {out}; next: mutualnet test a.py {out}',
     ]
     done = run_program(TOOL, 'a.py', path, '--out', 'nowhere/a.pth')
     assert done.returncode == 1

@@ -184,7 +184,7 @@ FILES = {
     'a bit flipped': (flip_a_bit, 'is damaged, or not an adaptive.pth'),
     'a checkpoint': (
         lambda path: torch.save(dict(state_dict={}, meta={}), path),
-        'is not an adaptive.pth: make one with build_table',
+        'is not an adaptive.pth: make one with mutualnet table',
     ),
     'newer': (
         lambda path: rewrite(path, lambda c: c.update(schema=2, more=[])),

@@ -21,7 +21,7 @@ from mutualnet_mm.models.checkpoints import (
     load_trained,
 )
 
-TOOL = 'is of the published code: convert it by tools/convert_checkpoint.py'
+TOOL = 'is of the published code: convert it by mutualnet convert'
 
 
 class Start(Hook):

@@ -207,7 +207,7 @@ def test_latencies_are_put_in():
         (
             dict(latency_ms=1.0, device='b'),
             'no subnet that has a score has latency_ms: measure it with '
-            'tools/measure_latency.py',
+            'mutualnet latency',
         ),
         (dict(macs=0), 'budget macs=0: use a positive number'),
         (dict(params=math.nan), 'budget params=nan: use a positive number'),
@@ -242,7 +242,7 @@ def test_what_was_never_measured():
             look_up()
         assert str(error.value) == (
             'the table has no latency_ms: measure it with '
-            'tools/measure_latency.py, or give a budget of macs'
+            'mutualnet latency, or give a budget of macs'
         )
     with pytest.raises(UsageError, match="'flops': use macs or latency_ms"):
         table.pareto_by('flops')

@@ -1,6 +1,6 @@
 """Charades, 157 actions, many at a time; 2 clips of 8 frames on each GPU.
 
-tools/charades.py makes both lists.
+mutualnet charades makes both lists.
 """
 
 _base_ = ['k400_bs8_8x8.py']

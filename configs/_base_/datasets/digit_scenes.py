@@ -1,4 +1,4 @@
-"""Handwritten digits on photographs, which tools/quickstart.sh makes.
+"""Handwritten digits on photographs, which mutualnet quickstart makes.
 
 Pieces for ``_base_``: a config that inherits a stock one, which has data
 loaders, cannot inherit others beside them.

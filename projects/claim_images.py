@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.files import atomic_write
-from mutualnet_mm.tensor_files import load_tensors
 
 Split = Tuple[np.ndarray, np.ndarray]
 """Images (N, H, W, C) and labels (N,)."""
@@ -194,7 +193,7 @@ class AddTeacher:
 
     def __init__(self, model: dict, weights: str) -> None:
         self.teacher: Any = MODELS.build(model)
-        self.teacher.load_state_dict(load_tensors(weights))
+        self.teacher.load_state_dict(torch.load(weights))
         self.teacher.eval()
 
     @torch.no_grad()

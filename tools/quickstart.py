@@ -21,7 +21,7 @@ from rich.table import Table
 
 from mutualnet_mm.apis import build_table, load_config
 from mutualnet_mm.cli import add_cfg_options, one_line_errors, tool_parser
-from mutualnet_mm.config import make_runner, only_training
+from mutualnet_mm.config import make_runner
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.datasets.digits import make_digits
 from mutualnet_mm.devices import prepare_cpu
@@ -174,8 +174,7 @@ def detect(args: argparse.Namespace) -> str:
     options['val_evaluator.ann_file'] = annotations
     options['test_evaluator.ann_file'] = annotations
     cfg = prepare(args, options)
-    with only_training(cfg):
-        runner, seconds = train(cfg, args.work_dir)
+    runner, seconds = train(cfg, args.work_dir)
     subnets = cfg.test_cfg.subnets
     table = build_table(cfg, checkpoint(args), args.work_dir, subnets=subnets)
     print_table(table, seconds, DETECTION)
@@ -191,8 +190,7 @@ def classify(args: argparse.Namespace) -> str:
         for split in ('train', 'val', 'test')
     }
     cfg = prepare(args, options)
-    with only_training(cfg):
-        _, seconds = train(cfg, args.work_dir)
+    _, seconds = train(cfg, args.work_dir)
     table = build_table(cfg, checkpoint(args), args.work_dir, step=0.25)
     print_table(table, seconds, CLASSIFICATION)
     return TABLE_FILES

@@ -104,16 +104,24 @@ def read_published(path: str) -> Dict[str, Tensor]:
 
 
 def _unread(path: str, error: Exception) -> str:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if not any(name.endswith('data.pkl') for name in names):
-            return f'{path!r} is an archive of {", ".join(names)}: unpack it'
+    names = _parts(path)
+    if names and not any(name.endswith('data.pkl') for name in names):
+        listed = ', '.join(names[:5] + ['...'] * (len(names) > 5))
+        return f'{path!r} is an archive of {listed}: unpack it'
     return (
         f'checkpoint {path!r} cannot be read as tensors alone: '
         f'{first_line(error)}; of a file that holds more, save what lies '
         "under 'model' where the published code is at hand"
     )
+
+
+def _parts(path: str) -> List[str]:
+    """Names in an archive; none if it is damaged or none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except Exception:  # what it raises depends on the damage
+        return []
 
 
 def _blocks(backbone: nn.Module) -> Iterator[Tuple[str, nn.Module]]:

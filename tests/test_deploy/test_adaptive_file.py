@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -142,7 +143,44 @@ def test_damaged_files(content, tmp_path, kind):
         (lambda c: c.pop('schema'), 'is not an adaptive.pth'),
         (lambda c: c.update(schema=2), 'has schema 2.*update mutualnet_mm'),
         (lambda c: c.pop('weights'), 'is damaged: it has no weights'),
+        (lambda c: c.update(schema=0), 'is not an adaptive.pth'),
+        (lambda c: c.update(schema=True), 'is not an adaptive.pth'),
         (lambda c: c.update(config=[]), 'its config is of type list$'),
+        (lambda c: c.update(rounding=8), 'its rounding is of type int$'),
+        (lambda c: c['weights'].update(a='b'), "its weight 'a' is a str$"),
+        (lambda c: c.update(statistics={'0.5x-48': 3}), 'are no layers$'),
+        (
+            lambda c: c.update(statistics={'0.5x-48': {'bn': [1.0, 2.0]}}),
+            "its statistics of 0.5x-48 do not fit layer 'bn'$",
+        ),
+        (
+            lambda c: c['statistics']['0.5x-48'].update(
+                bn=(torch.ones(4), torch.ones(3))
+            ),
+            "its statistics of 0.5x-48 do not fit layer 'bn'$",
+        ),
+        (lambda c: c.update(width=(0.25,)), r'its width is \(0.25,\)$'),
+        (lambda c: c.update(width=('a', 1)), r"its width is \('a', 1\)$"),
+        (
+            lambda c: c.update(dataset_meta=dict(classes=3)),
+            'its classes are int$',
+        ),
+        (
+            lambda c: c['table']['entries'][0].update(macs=0),
+            'the table of .* is damaged: 0.5x-48: macs=0$',
+        ),
+        (
+            lambda c: c['table']['entries'][0].update(macs=2**63),
+            'is damaged: 0.5x-48: macs=9223372036854775808$',
+        ),
+        (
+            lambda c: c['table']['entries'][0]['metrics'].update(a=math.nan),
+            'is damaged: 0.5x-48: metrics=',
+        ),
+        (
+            lambda c: c['table']['entries'][0]['metrics'].update(a=10**400),
+            'is damaged: 0.5x-48: metrics=',
+        ),
         (
             lambda c: c['table'].pop('entries'),
             'the table of .* is not a query',
@@ -157,6 +195,48 @@ def test_other_files(content, tmp_path, change, message):
     torch.save(saved, path)
     with pytest.raises(UsageError, match=message):
         AdaptiveFile.load(path)
+
+
+def change_value(tensor):
+    tensor.view(-1)[0] += 1
+
+
+@pytest.mark.parametrize(
+    'mix',
+    [
+        lambda c: change_value(c['weights']['fc.weight']),
+        lambda c: change_value(c['statistics']['0.5x-48']['bn'][0]),
+        lambda c: c['statistics'].update(
+            {'0.3x-48': c['statistics'].pop('0.5x-48')}
+        ),
+        lambda c: c['weights'].pop('bn.steps'),
+        lambda c: c['table']['entries'][0].update(macs=101),
+        lambda c: c['table'].update(extra={1, 2}),
+        lambda c: c.update(sha256='0' * 64),
+        lambda c: c.update(sha256=None),
+    ],
+)
+def test_parts_of_several_networks(content, tmp_path, mix):
+    """Each of them a good one, and all checksums of the archive right."""
+    path = tmp_path / 'adaptive.pth'
+    content.save(path)
+    saved = torch.load(path)
+    mix(saved)
+    torch.save(saved, path)
+    with pytest.raises(UsageError, match='not those that were .* together'):
+        AdaptiveFile.load(path)
+    del saved['sha256']  # as files were before they had one
+    torch.save(saved, path)
+    AdaptiveFile.load(path)
+
+
+def test_text_may_be_edited(content, tmp_path):
+    path = tmp_path / 'adaptive.pth'
+    content.save(path)
+    saved = torch.load(path)
+    saved['config'] += 'work_dir = None'
+    torch.save(saved, path)
+    assert AdaptiveFile.load(path).config.endswith('work_dir = None')
 
 
 def test_missing_file(tmp_path):

@@ -1,10 +1,14 @@
 """``Pretrained`` loads strictly, or says in one line why not."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mutualnet_mm import UsageError
+from mutualnet_mm.models.checkpoints import check_checkpoint, check_resumed
 
 SMALL = dict(depth=18, stem_channels=16, base_channels=16)
 
@@ -201,3 +205,44 @@ def test_weights_that_the_backbone_does_not_have(
     net.init_weights()
     assert_arrived(net, source)
     assert 'conv1.bias' in told[-1] and 'ignored' in told[-1]
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite(build, source, save, value):
+    """One of them makes every score of the network wrong."""
+    source['layer1.0.bn1.running_var'][0] = value
+    path = save(dict(state_dict=source))
+    net = build(dict(type='Pretrained', checkpoint=path))
+    message = r'layer1.0.bn1.running_var of .*weights.pth.* is not finite'
+    with pytest.raises(UsageError, match=message):
+        net.init_weights()
+    net = build()
+    resumed = Config(dict(load_from=path, resume=True, work_dir='x'))
+    started = Config(dict(load_from=path, work_dir='x'))
+    for check in (
+        lambda: check_checkpoint(path, net),
+        lambda: check_resumed(resumed, net),
+        lambda: check_resumed(started, net),
+    ):
+        with pytest.raises(UsageError, match=message):
+            check()
+
+
+def test_a_flipped_bit(build, source, save):
+    path = save(dict(state_dict=source))
+    whole = Path(path).read_bytes()
+    at = whole.index(source['conv1.weight'].numpy().tobytes())
+    Path(path).write_bytes(
+        whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+    )
+    assert torch.load(path)['state_dict'].keys() == source.keys()
+    net = build(dict(type='Pretrained', checkpoint=path))
+    with pytest.raises(UsageError, match='weights.pth.* cannot be read: chec'):
+        net.init_weights()
+
+
+def test_a_dictionary_of_this_and_that(build, source, save):
+    path = save(dict(state_dict=dict(source, epoch=3)))
+    net = build(dict(type='Pretrained', checkpoint=path))
+    with pytest.raises(UsageError, match='weights.pth.* is not a checkpoint'):
+        net.init_weights()

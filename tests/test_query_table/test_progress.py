@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -63,6 +65,8 @@ def test_statistics_do_not_outlive_their_results(tmp_path):
         b'{"settings": {}, "results": []}',
         b'{"settings": [], "results": {}}',
         b'{"settings": {}, "results": {"1.0x-64": [1.0]}}',
+        b'{"settings": {}, "results": {"1.0x-64": {"top1": NaN}}}',
+        b'{"settings": {}, "results": {"1.0x-64": {"top1": "1"}}}',
     ],
 )
 def test_damaged_results(tmp_path, content):
@@ -78,6 +82,72 @@ def test_damaged_statistics(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UsageError, match='statistics.pth.* damaged: remove'):
         _ = progress.statistics
+
+
+@pytest.mark.parametrize(
+    'statistics',
+    [
+        {'0.5x-32': {'bn': (torch.ones(2), torch.ones(3))}},
+        {'0.5x-32': {'bn': (torch.ones(2), -torch.ones(2))}},
+        {'0.5x-32': {'bn': (torch.full((2,), torch.nan), torch.ones(2))}},
+        {'0.5x-32': {'bn': 'mean'}},
+        {'0.5x-32': [1]},
+        [1],
+    ],
+)
+def test_what_is_no_statistics(tmp_path, statistics):
+    progress = Progress(tmp_path, SETTINGS)
+    progress.keep_statistics(statistics)
+    for content in (statistics, dict(settings={}, statistics=statistics)):
+        with pytest.raises(UsageError, match='statistics.pth.* damaged: rem'):
+            _ = progress.statistics
+        torch.save(content, tmp_path / 'statistics.pth')
+
+
+def test_files_of_another_network(tmp_path):
+    """Put into the folder by hand; names and shapes are the same."""
+    bank = {'0.5x-32': {'bn': (torch.rand(3), torch.rand(3))}}
+    folders = tmp_path / 'a', tmp_path / 'b'
+    for folder in folders:
+        progress = Progress(folder, dict(SETTINGS, checkpoint=folder.name))
+        progress.keep_statistics(bank)
+        progress.keep_answers('0.5x-32', made_answers())
+        progress.keep_answers('1.0x-64', made_answers())
+        progress.add('0.5x-32', {'top1': 0.1})
+    first, second = folders
+    for name in ('statistics.pth', 'answers/0.5x-32.pth'):
+        (second / name).replace(first / name)
+    progress = Progress(first, dict(SETTINGS, checkpoint='a'))
+    with pytest.raises(UsageError, match='statistics.pth.* damaged: remove'):
+        _ = progress.statistics
+    assert progress.answers == {}
+    answers = first / 'answers'
+    (answers / '1.0x-64.pth').replace(answers / '0.5x-32.pth')
+    assert progress.answers == {}  # of another subnet
+
+
+def test_files_of_before_they_said_what_they_are_of(tmp_path):
+    progress = Progress(tmp_path, SETTINGS)
+    progress.add('0.5x-32', {'top1': 0.1})
+    content = json.loads((tmp_path / 'results.json').read_text())
+    assert content.pop('sha256')
+    (tmp_path / 'results.json').write_text(json.dumps(content))
+    bank = {'0.5x-32': {'bn': (torch.rand(3), torch.rand(3))}}
+    torch.save(bank, tmp_path / 'statistics.pth')
+    (tmp_path / 'answers').mkdir()
+    torch.save(vars(made_answers()), tmp_path / 'answers/0.5x-32.pth')
+    again = Progress(tmp_path, SETTINGS)
+    assert again.results == {'0.5x-32': {'top1': 0.1}}
+    assert again.statistics.keys() == bank.keys()
+    assert list(again.answers) == ['0.5x-32']
+
+
+def test_a_digit_that_was_changed(tmp_path):
+    Progress(tmp_path, SETTINGS).add('0.5x-32', {'top1': 0.1})
+    file = tmp_path / 'results.json'
+    file.write_text(file.read_text().replace('0.1', '0.9'))
+    with pytest.raises(UsageError, match='results.json.* damaged: remove'):
+        Progress(tmp_path, SETTINGS)
 
 
 def test_a_full_disk(tmp_path, full_disk):

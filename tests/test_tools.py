@@ -7,6 +7,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.fileio import load
@@ -19,6 +20,7 @@ from mutualnet_mm.query_table import (
     TableEntry,
     save_table,
 )
+from mutualnet_mm.query_table.resampling import NUMBER
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / 'configs/mutual_mask_rcnn_vgg16.py')
@@ -738,6 +740,33 @@ def test_table_of_training_cost(capsys):
         assert part in text
 
 
+def table_of_two(drift):
+    """A table whose two subnets differ by chance, if ``drift`` is large."""
+    rng = np.random.default_rng(0)
+    return QueryTable(
+        [
+            TableEntry(
+                Subnet.parse(name),
+                macs,
+                1,
+                {'coco/bbox_mAP': score},
+                resampled={
+                    'coco/bbox_mAP': tuple(
+                        (score + rng.normal(0, drift + 1e-3, NUMBER)).tolist()
+                    )
+                },
+            )
+            for name, macs, score in (
+                ('1.0x-16', 100, 0.5),
+                ('0.5x-16', 10, 0.4),
+            )
+        ],
+        'coco/bbox_mAP',
+        'detection',
+        Subnet(1.0, 16),
+    )
+
+
 def test_build_table(tmp_path, monkeypatch, capsys):
     """What the tool hands over and prints; test_build.py runs the rest."""
     tool = load_tool('build_table')
@@ -753,7 +782,10 @@ def test_build_table(tmp_path, monkeypatch, capsys):
             *('epoch_1.pth', 'out', 0.1, ['0.5x-32'], 9, 'accuracy/top1'),
         )
         return SimpleNamespace(
-            entries=[1, 2, 3], pareto=[1, 2], cascades=[1, 2, 3, 4]
+            entries=[1, 2, 3],
+            pareto=[1, 2],
+            cascades=[1, 2, 3, 4],
+            interval=lambda entry: None,
         )
 
     monkeypatch.setattr(tool, 'build_table', build_table)
@@ -761,11 +793,28 @@ def test_build_table(tmp_path, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert text.startswith('3 subnets, 2 of them') and 'out/{table' in text
     assert 'some budget, and 4 cascades of two: out' in text
-    one = SimpleNamespace(entries=[1], pareto=[1], cascades=None)
+    one = SimpleNamespace(
+        entries=[1],
+        pareto=[1],
+        cascades=None,
+        interval=lambda entry: None,
+    )
     monkeypatch.setattr(tool, 'build_table', lambda *_: one)
     tool.main()
     text = capsys.readouterr().out
     assert text.startswith('1 subnet, 1 of them') and 'casc' not in text
+
+    # What is as good, where the table says how far scores may be off.
+    for drift, expected in (
+        (0.2, '; 0.5x-16 takes 10% of its MACs and is not significantly'),
+        (0.0, ', significantly more than all that is cheaper'),
+    ):
+        table = table_of_two(drift)
+        monkeypatch.setattr(tool, 'build_table', lambda *_, t=table: t)
+        tool.main()
+        line = capsys.readouterr().out.splitlines()[1]
+        assert line.startswith('1.0x-16 has coco/bbox_mAP 0.5, with 95 % betw')
+        assert expected in line
 
     def interrupted(*args):
         raise KeyboardInterrupt

@@ -8,6 +8,7 @@ Interrupted, the same command goes on where it stopped.
 
 import sys
 
+from mutualnet_mm import UsageError
 from mutualnet_mm.apis import build_table, load_config
 from mutualnet_mm.cli import config_parser, one_line_errors
 from mutualnet_mm.devices import prepare_cpu
@@ -77,6 +78,30 @@ def main() -> None:
         f'{len(table.entries)} {what}, {len(table.pareto)} of them the best '
         f'for some budget{cascades}: {args.out}/'
         '{table.json,table.csv,curve.png,adaptive.pth}'
+    )
+    if all(map(table.interval, table.pareto)):
+        print(uncertainty(table))
+
+
+def uncertainty(table) -> str:
+    """Say how far the best score may be off, and what is as good."""
+    everything = max(entry.macs for entry in table.entries)
+    best = table.best(macs=everything)
+    low, high = table.interval(best)
+    text = (
+        f'{best.subnet} has {table.metric} {table.score(best):.4g}, with 95 % '
+        f'between {low:.4g} and {high:.4g}'
+    )
+    try:
+        cheapest = table.best(macs=everything, prefer='cheapest')
+    except UsageError:  # some are of an earlier release, without intervals
+        return text
+    if cheapest == best:
+        return f'{text}, significantly more than all that is cheaper'
+    share = cheapest.macs / best.macs
+    return (
+        f'{text}; {cheapest.subnet} takes {share:.0%} of its MACs and is not '
+        "significantly worse (prefer='cheapest')"
     )
 
 

@@ -140,6 +140,8 @@ def print_table(table: QueryTable, seconds: float, columns: dict) -> None:
         title=f'One network, trained once in {seconds / 60:.1f} minutes',
         caption='* the best of its cost',
     )
+    forms = dict(columns.values())
+    form = forms.get(table.metric, '.1f')
     intervals = ['95 % interval'] * any(map(table.interval, table.entries))
     for name in ('subnet', 'MMACs', 'parameters', *columns, *intervals):
         shown.add_column(name, justify='right')
@@ -153,7 +155,11 @@ def print_table(table: QueryTable, seconds: float, columns: dict) -> None:
                 written(entry.metrics.get(name), form)
                 for name, form in columns.values()
             ),
-            *([f'{interval[0]:.1f} to {interval[1]:.1f}'] if interval else []),
+            *(
+                [f'{interval[0]:{form}} to {interval[1]:{form}}']
+                if interval
+                else []
+            ),
         )
     Console(width=79).print(shown)
 

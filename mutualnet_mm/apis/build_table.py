@@ -64,8 +64,8 @@ def build_table(
             Defaults to the first one that the evaluator gives.
 
     Returns:
-        QueryTable: Accuracies carry a 95 % interval, see
-        :func:`~mutualnet_mm.query_table.metric_interval`. MACs are those of
+        QueryTable: Accuracies and average precisions of COCO carry a 95 %
+        interval, see :meth:`.QueryTable.interval`. MACs are those of
         an image, or of one view of a video, as the test pipeline delivers it
         (of the full resolution where it names no size).
 

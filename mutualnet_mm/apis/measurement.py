@@ -21,7 +21,11 @@ from ..errors import UsageError
 from ..files import make_folder, only_user
 from ..models.checkpoints import check_checkpoint
 from ..query_table import Cascade, QueryTable, TableEntry
-from ..query_table.answers import cascades_of, top1_metric
+from ..query_table.answers import (
+    cascades_of,
+    top1_metric,
+    with_resampled_top1,
+)
 from ..subnet import Subnet
 
 # Where launchers say how many processes there are.
@@ -160,14 +164,17 @@ class Measurement:
         if primary in results:
             both = {f'{RUNNING}/{k}': value for k, value in running.items()}
             results[primary] = {**results[primary], **both}
-        return [
+        resampled = self.loop.progress.resampled
+        entries = [
             TableEntry(
                 subnet,
                 metrics=results[str(subnet)],
+                resampled=resampled.get(str(subnet), {}),
                 **self._costs.of(subnet),
             )
             for subnet in _from_large_to_small(map(Subnet.parse, results))
         ]
+        return with_resampled_top1(entries, self.loop.progress.answers)
 
 
 def _warn(message: str) -> None:

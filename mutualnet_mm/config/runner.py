@@ -57,7 +57,8 @@ def make_runner(cfg: Config) -> Runner:
         else:
             runner = Runner.from_cfg(cfg)
     # Not by a hook: loops over iterations start their workers when built.
-    runner.build_dataloader = naming_loaders(runner.build_dataloader)
+    if hasattr(runner, 'build_dataloader'):  # not of every runner_type
+        runner.build_dataloader = naming_loaders(runner.build_dataloader)
     return runner
 
 

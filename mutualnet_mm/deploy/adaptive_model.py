@@ -107,6 +107,7 @@ class AdaptiveModel(SwitchableNetwork):
         params: Optional[float] = None,
         device: Optional[str] = None,
         mean_macs: Optional[float] = None,
+        prefer: str = 'best',
     ) -> Union[Subnet, Cascade]:
         """Switch to the best subnet of the table within a budget.
 
@@ -124,8 +125,12 @@ class AdaptiveModel(SwitchableNetwork):
                 latencies count; needed only if there are several.
             mean_macs (float, optional): Maximum multiply-accumulates on
                 average, over images like those of the table. ``macs`` then
-                limits what any image may cost; other budgets cannot be given
+                limits what any image may cost; nothing else can be given
                 beside it.
+            prefer (str): ``'best'``, or ``'cheapest'``: the subnet of the
+                least limited cost that the best one within the budget is not
+                significantly better than, on the images of the table.
+                Defaults to ``'best'``.
 
         Returns:
             Subnet or Cascade: What is active now.
@@ -137,10 +142,11 @@ class AdaptiveModel(SwitchableNetwork):
         """
         others = latency_ms, params, device
         if mean_macs is not None:
-            if any(budget is not None for budget in others):
+            given = any(budget is not None for budget in others)
+            if given or prefer != 'best':
                 raise UsageError(
                     'mean_macs goes with macs, the worst case, alone: leave '
-                    'latency_ms, params and device out'
+                    'latency_ms, params, device and prefer out'
                 )
             found = best_cascade(self.table, mean_macs, macs)
             if isinstance(found, Cascade):
@@ -150,7 +156,7 @@ class AdaptiveModel(SwitchableNetwork):
             raise UsageError(
                 'give a budget: macs, latency_ms or params, or mean_macs'
             )
-        entry = self.table.best(macs, latency_ms, params, device)
+        entry = self.table.best(macs, latency_ms, params, device, prefer)
         return self.use(entry.subnet)
 
     @overload

@@ -14,6 +14,7 @@ from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
 from ..query_table.progress import Progress
 from .answers import AnswerBook
 from .calibration import SubnetStatistics, move_statistics
+from .coco_matches import recorded_evaluations, resampled_precision
 from .loops import RUNNING, Candidate, SubnetTestLoop
 from .metric_state import MetricState
 from .plain_metrics import plain_numbers
@@ -183,7 +184,12 @@ class TableLoop(SubnetTestLoop):
         self._advance()
 
     def _score(self, name: str, state: MetricState) -> Dict[str, float]:
-        found = super()._score(name, state)
+        metrics = self.evaluator.metrics
+        with recorded_evaluations(metrics) as evaluations:
+            found = super()._score(name, state)
+        resampled = resampled_precision(evaluations, found, metrics)
+        if resampled and name != RUNNING:
+            self.progress.keep_resampled(name, resampled)
         if name in self._books:
             self._keep_answers(name, self._books.pop(name))
         self.progress.add(name, plain_numbers(found))

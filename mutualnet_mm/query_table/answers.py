@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What each subnet answered, image by image, and the cascades in it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import List, Mapping, Optional, Sequence, cast
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import UsageError
 from .cascades import Cascade, find_cascades
 from .entry import TableEntry
+from .resampling import drawn_counts
 
 # What one right answer of all adds to the metrics that count them.
 TOP1 = {'accuracy/top1': 100.0, 'acc/top1': 1.0}
@@ -103,6 +104,41 @@ def cascades_of(
             )
         )
     return cascades
+
+
+def with_resampled_top1(
+    entries: Sequence[TableEntry], answers: Mapping[str, Answers]
+) -> List[TableEntry]:
+    """Return the entries with the top-1 accuracy on drawn test sets.
+
+    Args:
+        entries (Sequence[TableEntry]): Of all subnets.
+        answers (Mapping): By ``str(subnet)``. Those that are not what the
+            metric counts, or not in the order of the first ones, do not
+            count.
+    """
+    metric = top1_metric([name for entry in entries for name in entry.metrics])
+    if metric is None or not answers:
+        return list(entries)
+    first = next(iter(answers.values()))
+    counts = drawn_counts(len(first.truth)).astype(np.float32)
+    found = []
+    for entry in entries:
+        own = answers.get(str(entry.subnet))
+        try:
+            if own is None or entry.metrics.get(metric) is None:
+                raise UsageError('it has none')
+            if not torch.equal(own.truth, first.truth):
+                raise UsageError('they came in another order')
+            _check_counted(entry, metric, own.right)
+        except UsageError:
+            found.append(entry)
+            continue
+        shares = counts @ own.right.numpy().astype(np.float32)
+        values = shares / len(own.truth) * TOP1[metric]
+        resampled = {**entry.resampled, metric: tuple(values.tolist())}
+        found.append(replace(entry, resampled=resampled))
+    return found
 
 
 def _check_counted(entry: TableEntry, metric: str, right: Tensor) -> None:

@@ -8,6 +8,7 @@ from typing import Mapping, Optional, cast
 
 from ..errors import UsageError
 from ..subnet import Subnet
+from .resampling import Values
 
 COSTS = ('macs', 'latency_ms', 'params')
 """What a budget may limit."""
@@ -66,6 +67,9 @@ class TableEntry:
             which ``macs`` leaves out, as in the paper. They keep their width.
             Defaults to None: counted in, or known for no image before it is
             seen (proposals).
+        resampled (Mapping): Values of metrics, by name, on the same test sets
+            that are drawn from the images of the tested one, see
+            :mod:`~.resampling`. Defaults to none.
     """
 
     subnet: Subnet
@@ -74,6 +78,7 @@ class TableEntry:
     metrics: Mapping[str, Optional[float]] = field(default_factory=dict)
     latency_ms: Mapping[str, Latency] = field(default_factory=dict)
     head_macs: Optional[int] = None
+    resampled: Mapping[str, Values] = field(default_factory=dict)
 
     @property
     def mean_macs(self) -> int:

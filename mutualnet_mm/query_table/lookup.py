@@ -5,7 +5,15 @@ What is said of subnets holds for cascades of them, too.
 """
 
 from numbers import Real
-from typing import Any, Hashable, List, Mapping, Tuple, TypeVar
+from typing import (
+    Any,
+    Hashable,
+    Iterable,
+    List,
+    Mapping,
+    Tuple,
+    TypeVar,
+)
 
 from ..errors import UsageError
 
@@ -60,6 +68,50 @@ def best_within(
         UsageError: If a budget is not a positive number, or is below the
             least that there is, which the message names.
     """
+    within = all_within(scores, costs, budgets)
+    order = dict.fromkeys((*budgets, *costs))
+    return min(
+        within,
+        key=lambda subnet: (
+            -scores[subnet],
+            *(costs[name][subnet] for name in order),
+        ),
+    )
+
+
+def cheapest_of(
+    choices: Iterable[Choice],
+    scores: Mapping[Choice, float],
+    costs: Mapping[str, Mapping[Choice, float]],
+    budgets: Mapping[str, float],
+) -> Choice:
+    """Return the subnet of the least limited cost, then of the least other.
+
+    Args:
+        choices (Iterable): At least one, within all budgets.
+        scores (Mapping): As for :func:`best_within`; decides among equals.
+        costs (Mapping): As there.
+        budgets (Mapping): As there.
+    """
+    order = dict.fromkeys((*budgets, *costs))
+    return min(
+        choices,
+        key=lambda subnet: (
+            *(costs[name][subnet] for name in order),
+            -scores[subnet],
+        ),
+    )
+
+
+def all_within(
+    scores: Mapping[Choice, float],
+    costs: Mapping[str, Mapping[Choice, float]],
+    budgets: Mapping[str, float],
+) -> List[Choice]:
+    """Return all subnets within all budgets, one at least.
+
+    Arguments and errors are those of :func:`best_within`.
+    """
     for name, budget in budgets.items():
         if not _is_number(budget) or not budget > 0:
             raise UsageError(
@@ -75,14 +127,7 @@ def best_within(
     ]
     if not within:
         raise UsageError(_why_none(costs, budgets))
-    order = dict.fromkeys((*budgets, *costs))
-    return min(
-        within,
-        key=lambda subnet: (
-            -scores[subnet],
-            *(costs[name][subnet] for name in order),
-        ),
-    )
+    return within
 
 
 def _is_number(value: object) -> bool:

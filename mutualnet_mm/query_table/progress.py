@@ -13,6 +13,7 @@ from ..files import atomic_write
 from ..slimmable import Statistics
 from ..tensor_files import load_tensors, save_tensors
 from .answers import Answers
+from .resampling import Values, values_from_text, values_to_text
 
 Metrics = Dict[str, Optional[float]]
 
@@ -46,6 +47,7 @@ class Progress:
         self._file = self.folder / 'results.json'
         self._statistics = self.folder / 'statistics.pth'
         self._answers = self.folder / 'answers'
+        self._resampled = self.folder / 'resampled'
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._file.exists():
             self._take_up()
@@ -55,8 +57,9 @@ class Progress:
     def _start(self) -> None:
         # Left by a run whose results were removed, perhaps of other weights.
         self._statistics.unlink(missing_ok=True)
-        for file in self._answers.glob('*.pth'):
-            file.unlink()
+        for folder in (self._answers, self._resampled):
+            for file in folder.glob('*.*'):
+                file.unlink()
         self._save()
 
     def _take_up(self) -> None:
@@ -156,6 +159,33 @@ class Progress:
         with atomic_write(self._answers / f'{subnet}.pth') as file:
             content = dict(vars(answers), settings=self._settings)
             save_tensors(dict(content, subnet=subnet), file)
+
+    @property
+    def resampled(self) -> Dict[str, Dict[str, Values]]:
+        """Metrics on drawn test sets, of the finished subnets that have any.
+
+        As for :attr:`answers`, damaged files count as missing.
+        """
+        found = {}
+        for subnet in self.results:
+            try:
+                text = (self._resampled / f'{subnet}.json').read_text()
+                found[subnet] = {
+                    name: values_from_text(values)
+                    for name, values in json.loads(text).items()
+                }
+            except (OSError, ValueError, TypeError, AttributeError):
+                continue
+        return found
+
+    def keep_resampled(
+        self, subnet: str, values: Mapping[str, Values]
+    ) -> None:
+        """Keep the metrics of a subnet on drawn test sets, as its answers."""
+        self._resampled.mkdir(exist_ok=True)
+        texts = {name: values_to_text(v) for name, v in values.items()}
+        with atomic_write(self._resampled / f'{subnet}.json') as file:
+            file.write(json.dumps(texts).encode())
 
     def _damaged(self, file: Path) -> UsageError:
         return UsageError(

@@ -3,17 +3,31 @@
 
 import math
 from dataclasses import replace
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+    cast,
+)
 
 from ..errors import UsageError
 from ..subnet import Subnet
 from .cascades import Cascade
 from .entry import COSTS, Latency, TableEntry
 from .intervals import metric_interval
-from .lookup import best_within, pareto_front
+from .lookup import all_within, best_within, cheapest_of, pareto_front
+from .resampling import drawn_interval, is_shown_better
 
 Choice = Union[TableEntry, Cascade]
 """What a budget may buy: both have ``mean_macs`` and ``macs``."""
+
+
+PREFERENCES = ('best', 'cheapest')
+"""Which of the subnets within a budget is chosen."""
 
 
 class QueryTable:
@@ -211,8 +225,50 @@ class QueryTable:
         return self._scores.get(entry.subnet)
 
     def interval(self, entry: Choice) -> Optional[Tuple[float, float]]:
-        """95 % interval of the score, see :func:`~.metric_interval`."""
-        return metric_interval(self.metric, self.score(entry), self.num_images)
+        """95 % interval of the score: how it varies between test sets.
+
+        Of a share of right answers, it is Wilson's, see
+        :func:`~.metric_interval`; of average precision, the percentiles of
+        test sets that are drawn from the images of the tested one.
+
+        Returns:
+            tuple[float] or None: None of other metrics, and of tables of
+            earlier releases.
+        """
+        score = self.score(entry)
+        found = metric_interval(self.metric, score, self.num_images)
+        if found is None and isinstance(entry, TableEntry):
+            values = entry.resampled.get(self.metric)
+            # Of values that are all equal, as 0, it would say nothing.
+            if score is not None and values and min(values) < max(values):
+                return drawn_interval(values)
+        return found
+
+    def is_shown_better(self, entry: TableEntry, other: TableEntry) -> bool:
+        """Whether an entry is significantly better than another one.
+
+        If both were tested on the same drawn test sets, it is if the 95 %
+        interval of the difference lies above 0. Otherwise it is if its score
+        lies above the interval of the other one, which is harder.
+
+        Args:
+            entry (TableEntry): One that has a score.
+            other (TableEntry): Another one.
+
+        Raises:
+            UsageError: If the other one has neither.
+        """
+        pair = [e.resampled.get(self.metric) for e in (entry, other)]
+        if pair[0] and pair[1]:
+            return is_shown_better(pair[0], pair[1])
+        interval = self.interval(other)
+        if interval is None:
+            raise UsageError(
+                f'the table does not say how far {self.metric!r} may be off: '
+                'an earlier release made it, or this metric has no intervals; '
+                'build it again, or choose the best subnet'
+            )
+        return cast(float, self.score(entry)) > interval[1]
 
     @property
     def pareto(self) -> List[TableEntry]:
@@ -249,6 +305,7 @@ class QueryTable:
         latency_ms: Optional[float] = None,
         params: Optional[float] = None,
         device: Optional[str] = None,
+        prefer: str = 'best',
     ) -> TableEntry:
         """Look up the best subnet within all given budgets.
 
@@ -264,12 +321,21 @@ class QueryTable:
             params (float, optional): Maximum number of parameters.
             device (str, optional): Device of the latency; may be left out if
                 only one was measured. Defaults to None.
+            prefer (str): ``'best'``, or ``'cheapest'``: the subnet of the
+                least limited cost among those that the best one is not
+                significantly better than, see :meth:`is_shown_better`.
+                Defaults to ``'best'``.
 
         Raises:
             UsageError: If a budget is not a positive number or is below the
-                least of the table, which the message names, or if there is no
-                such device.
+                least of the table, which the message names, if there is no
+                such device, or if ``'cheapest'`` is preferred and the table
+                has no intervals.
         """
+        if prefer not in PREFERENCES:
+            raise UsageError(
+                f'prefer={prefer!r}: use {" or ".join(map(repr, PREFERENCES))}'
+            )
         budgets = {
             name: budget
             for name, budget in zip(COSTS, (macs, latency_ms, params))
@@ -279,7 +345,17 @@ class QueryTable:
             device = self.find_device(device)
         names = dict.fromkeys((*budgets, 'macs', 'params'))
         costs = {name: self._costs(name, device) for name in names}
-        return self._by_subnet[best_within(self._scores, costs, budgets)]
+        best = self._by_subnet[best_within(self._scores, costs, budgets)]
+        if prefer == 'best':
+            return best
+        no_worse = [
+            subnet
+            for subnet in all_within(self._scores, costs, budgets)
+            if subnet == best.subnet
+            or not self.is_shown_better(best, self._by_subnet[subnet])
+        ]
+        chosen = cheapest_of(no_worse, self._scores, costs, budgets)
+        return self._by_subnet[chosen]
 
     def _costs(self, name: str, device: Optional[str]) -> Dict[Subnet, float]:
         """Costs of the subnets that can be chosen, where they are known."""

@@ -11,6 +11,7 @@ from ..files import atomic_write, csv_text
 from ..subnet import Subnet
 from .cascades import MEASURE, Cascade
 from .entry import Latency, TableEntry, is_milliseconds
+from .resampling import values_from_text, values_to_text
 from .table import QueryTable
 
 SCHEMA = 1
@@ -97,6 +98,11 @@ def table_to_dict(table: QueryTable) -> Dict[str, Any]:
                 pareto=entry.subnet in front,
             )
         )
+        if entry.resampled:
+            entries[-1]['resampled'] = {
+                name: values_to_text(values)
+                for name, values in entry.resampled.items()
+            }
     return dict(
         schema=SCHEMA,
         task=table.task,
@@ -176,6 +182,13 @@ def _entry(record: Any) -> TableEntry:
                 _get(record, 'latency_ms', _are_latencies) or {}
             ).items()
         },
+        resampled={
+            name: values_from_text(text)
+            # Tables from before there were any have no such key.
+            for name, text in (
+                _get(record, 'resampled', _are_texts) or {}
+            ).items()
+        },
     )
 
 
@@ -245,6 +258,13 @@ def _are_metrics(value: Any) -> bool:
     )
 
 
+def _are_texts(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and all(isinstance(v, str) for item in value.items() for v in item)
+    )
+
+
 def _are_latencies(value: Any) -> bool:
     return value is None or (
         isinstance(value, dict)
@@ -271,6 +291,8 @@ def _flat(entry: Dict[str, Any]) -> Dict[str, Any]:
             metrics = value
         elif key == 'interval':
             row['interval_low'], row['interval_high'] = value or (None, None)
+        elif key == 'resampled':
+            continue  # numbers that no reader of a spreadsheet wants
         elif key == 'latency_ms':
             for device, figures in value.items():
                 for name, figure in figures.items():

@@ -11,13 +11,13 @@ from mmengine.config import Config
 from programs import run_program
 
 from mutualnet_mm.apis import build_model
-from mutualnet_mm.datasets.digits import make_digits
+from mutualnet_mm.datasets.cluttered_digits import make_cluttered_digits
 
 pytest.importorskip('mmpretrain')
 pytest.importorskip('sklearn')
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / 'docs/deploy.md').read_text()
-CONFIG = 'configs/classification/mutual-resnet14_1xb64_digits.py'
+CONFIG = 'configs/classification/mutual-resnet14_1xb64_cluttered-digits.py'
 BLOCKS = re.findall(r'^```(\w+)\n(.*?)^```', PAGE, re.S | re.M)
 
 
@@ -27,12 +27,12 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp('page')
     for name in ('tools', 'configs'):
         (root / name).symlink_to(ROOT / name)
-    digits = make_digits(root / 'data/digits')
+    digits = make_cluttered_digits(root / 'data/cluttered_digits', 200, 100)
     shutil.copy(next(Path(digits).glob('val/3/*')), root / 'digit.png')
     model = build_model(Config.fromfile(ROOT / CONFIG))
     (root / 'work_dirs/quickstart_cls').mkdir(parents=True)
     weights = dict(state_dict=model.state_dict())
-    torch.save(weights, root / 'work_dirs/quickstart_cls/epoch_20.pth')
+    torch.save(weights, root / 'work_dirs/quickstart_cls/epoch_10.pth')
     return root
 
 

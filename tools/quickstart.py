@@ -9,12 +9,9 @@ without the picture. Run again, it continues where it stopped.
 """
 
 import argparse
-import json
-import time
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
@@ -22,19 +19,19 @@ from rich.table import Table
 from mutualnet_mm.apis import build_table, load_config
 from mutualnet_mm.cli import add_cfg_options, one_line_errors, tool_parser
 from mutualnet_mm.config import make_runner
+from mutualnet_mm.datasets.cluttered_digits import make_cluttered_digits
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
-from mutualnet_mm.datasets.digits import make_digits
 from mutualnet_mm.devices import prepare_cpu
-from mutualnet_mm.files import atomic_write
+from mutualnet_mm.engine import TrainingClock, training_seconds
 from mutualnet_mm.query_table import QueryTable
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = dict(
     det='configs/detection/mutual-mask-rcnn_vgg16_fpn_1xb4_digits.py',
-    cls='configs/classification/mutual-resnet14_1xb64_digits.py',
+    cls='configs/classification/mutual-resnet14_1xb64_cluttered-digits.py',
 )
 WORK_DIRS = dict(det='work_dirs/quickstart', cls='work_dirs/quickstart_cls')
-DATA_DIRS = dict(det='data/digit_scenes', cls='data/digits')
+DATA_DIRS = dict(det='data/digit_scenes', cls='data/cluttered_digits')
 IMAGE_SHAPE = (128, 192)
 DETECTION = {
     'box AP': ('coco/bbox_mAP', '.3f'),
@@ -72,32 +69,13 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def train(cfg, work_dir: Path) -> tuple:
+def train(cfg: Config) -> tuple:
     """Train to the end; return the runner and the seconds of all runs."""
-    clock = work_dir / 'training_time.json'
-    seconds = json.loads(clock.read_text()) if clock.is_file() else 0.0
     cfg.resume = True
     runner = make_runner(cfg)
-    begin = Begin()
-    runner.register_hook(begin)
-    try:
-        runner.train()
-    finally:
-        if begin.seconds is not None:
-            seconds += time.perf_counter() - begin.seconds
-            with atomic_write(clock) as file:
-                file.write(json.dumps(seconds).encode())
-    return runner, seconds
-
-
-class Begin(Hook):
-    """Notes when this run began to train; it does not if all is done."""
-
-    seconds = None
-
-    def before_train_iter(self, *args, **kwargs) -> None:
-        if self.seconds is None:
-            self.seconds = time.perf_counter()
+    runner.register_hook(TrainingClock())
+    runner.train()
+    return runner, training_seconds(runner)
 
 
 def draw_detections(runner: Runner, out: Path, zoom: int = 4) -> None:
@@ -180,7 +158,7 @@ def detect(args: argparse.Namespace) -> str:
     options['val_evaluator.ann_file'] = annotations
     options['test_evaluator.ann_file'] = annotations
     cfg = prepare(args, options)
-    runner, seconds = train(cfg, args.work_dir)
+    runner, seconds = train(cfg)
     subnets = cfg.test_cfg.subnets
     table = build_table(cfg, checkpoint(args), args.work_dir, subnets=subnets)
     print_table(table, seconds, DETECTION)
@@ -190,13 +168,13 @@ def detect(args: argparse.Namespace) -> str:
 
 def classify(args: argparse.Namespace) -> str:
     """Run the classification example; return the names of its results."""
-    data = make_digits(args.data_dir)
+    data = make_cluttered_digits(args.data_dir)
     options = {
         f'{split}_dataloader.dataset.data_root': str(data)
         for split in ('train', 'val', 'test')
     }
     cfg = prepare(args, options)
-    _, seconds = train(cfg, args.work_dir)
+    _, seconds = train(cfg)
     table = build_table(cfg, checkpoint(args), args.work_dir, step=0.25)
     print_table(table, seconds, CLASSIFICATION)
     return TABLE_FILES

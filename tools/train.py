@@ -17,6 +17,7 @@ from mutualnet_mm.cli import (
 )
 from mutualnet_mm.config import check_training, make_runner, only_training
 from mutualnet_mm.devices import prepare_cpu
+from mutualnet_mm.engine import TrainingClock
 from mutualnet_mm.models import MutualLearningMixin
 from mutualnet_mm.models.build import unwrapped
 from mutualnet_mm.models.checkpoints import check_resumed
@@ -54,6 +55,7 @@ def main() -> None:
             check_resumed(cfg, model)
             if isinstance(model, MutualLearningMixin):
                 model.check_teacher()
+            runner.register_hook(TrainingClock())
             runner.train()
 
 

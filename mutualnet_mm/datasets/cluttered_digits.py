@@ -154,4 +154,4 @@ def _add(
     matrix[:, 2] += place - len(glyph) / 2
     ink = cv2.warpAffine(glyph, matrix, (size, size), flags=cv2.INTER_CUBIC)
     opacity = np.clip(2 * ink - 0.5, 0, 1)[..., None]  # a sharper edge
-    image += opacity * (colour - image)
+    np.add(image, opacity * (colour - image), out=image)

@@ -151,7 +151,7 @@ def _add(
     )
     # From the middle of the glyph to where it comes to lie.
     place = rng.uniform(side / 2, size - side / 2, size=2)
-    matrix[:, 2] += place - len(glyph) / 2
+    matrix[:, 2] = matrix[:, 2] + place - len(glyph) / 2
     ink = cv2.warpAffine(glyph, matrix, (size, size), flags=cv2.INTER_CUBIC)
     opacity = np.clip(2 * ink - 0.5, 0, 1)[..., None]  # a sharper edge
-    np.add(image, opacity * (colour - image), out=image)
+    image += opacity * (colour - image)

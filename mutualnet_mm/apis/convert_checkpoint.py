@@ -17,13 +17,9 @@ from ..errors import ConfigError, UsageError
 from ..files import atomic_write, check_target
 from ..models.build import build_model, without_weights
 from ..models.checkpoints import check_finite, load_strictly
-from ..models.published import (
-    family_of,
-    is_reset,
-    read_published,
-    rename,
-)
+from ..models.published import family_of, is_reset, rename
 from ..models.published_check import check_same_network, widths_of
+from ..models.published_file import read_published
 from ..progress_bars import track
 from ..slimmable import Statistics
 from ..subnet import Subnet
@@ -85,7 +81,11 @@ def convert_checkpoint(
             normalises images otherwise, or has no images to calibrate on
             where that is needed.
     """
-    check_target(out)
+    if check_target(out) == Path(checkpoint).resolve():
+        raise UsageError(
+            f'{str(out)!r} is the published checkpoint itself, which would '
+            'be lost: name another file'
+        )
     published = read_published(checkpoint)
     check_finite(published, f'checkpoint {checkpoint!r}')
     model: Any = build_model(without_weights(cfg))

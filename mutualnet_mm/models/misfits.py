@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..slimmable.private_affines import fill_private
-from .published import is_published
+from .published_file import is_published
 
 
 def find_misfit(

@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Checkpoints of the published code: MutualNet's own, and US-Net's.
+"""The networks of the published code, MutualNet's own and US-Net's.
 
 Both number the layers of a network, ``features.3.body.0``, and hold the
 statistics of a batch norm by width, ``features.3.body.1.bn.0.running_mean``,
@@ -7,11 +7,9 @@ in the order of a list that the file does not have.
 """
 
 import re
-import zipfile
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import (
     Any,
     Callable,
@@ -26,102 +24,19 @@ from typing import (
     Tuple,
 )
 
-import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, UsageError, first_line
+from ..errors import ConfigError, UsageError
 from ..registry import ClassTable
 from ..slimmable import Statistics
-from ..tensor_files import check_intact
 from .published_formula import PublishedNetwork
 
 Names = Iterator[Tuple[str, str]]
 """Published and own name of each layer, in the order of the pass."""
 
-_PUBLISHED = re.compile(
-    r'(module\.)?(features\.\d+\.(body|shortcut)|block\d\.layer)\.\d+\.'
-)
 _STATISTIC = re.compile(
     r'(?:bn\.(\d+)\.)?(running_mean|running_var|num_batches_tracked)'
 )
-
-
-def is_published(content: Any) -> bool:
-    """Whether weights, or what a file holds, bear the published names."""
-    if not isinstance(content, Mapping):
-        return False
-    inner = content.get('model')
-    weights = inner if isinstance(inner, Mapping) else content
-    return any(_PUBLISHED.match(str(key)) for key in weights)
-
-
-def read_published(path: str) -> Dict[str, Tensor]:
-    """Read the weights of a file of the published code.
-
-    Args:
-        path (str): As its training script saves it, ``dict(model=...)``, or a
-            bare ``state_dict``.
-
-    Returns:
-        dict: Tensors by the published names, without ``module.``.
-
-    Raises:
-        UsageError: If the file cannot be read without running code that it
-            holds, or if it is of something else.
-    """
-    if not Path(path).is_file():
-        raise UsageError(f'checkpoint {path!r} does not exist')
-    try:
-        check_intact(path)
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # each kind of damage has its own
-        raise UsageError(_unread(path, error)) from error
-    weights = content
-    for key in ('model', 'state_dict'):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            weights = content[key]
-    if not isinstance(weights, dict) or not all(
-        isinstance(value, Tensor) for value in weights.values()
-    ):
-        raise UsageError(f'{path!r} is not a checkpoint: it has no weights')
-    if not is_published(weights):
-        raise UsageError(
-            f'{path!r} is not of the published code: its first weight is '
-            f'{next(iter(weights), "none")}, where that has names such as '
-            'features.1.body.0.weight'
-        )
-    plain = {re.sub(r'^module\.', '', k): v for k, v in weights.items()}
-    private = next(
-        (k for k in plain if re.search(r'\.bn\.\d+\.weight$', k)), None
-    )
-    if private is not None:
-        raise UsageError(
-            f'{path!r} is of a slimmable network whose widths each have batch '
-            f'norms of their own ({private}), which no network here has: only '
-            'MutualNet and US-Net, which share them, can be converted'
-        )
-    return plain
-
-
-def _unread(path: str, error: Exception) -> str:
-    names = _parts(path)
-    if names and not any(name.endswith('data.pkl') for name in names):
-        listed = ', '.join(names[:5] + ['...'] * (len(names) > 5))
-        return f'{path!r} is an archive of {listed}: unpack it'
-    return (
-        f'checkpoint {path!r} cannot be read as tensors alone: '
-        f'{first_line(error)}; of a file that holds more, save what lies '
-        "under 'model' where the published code is at hand"
-    )
-
-
-def _parts(path: str) -> List[str]:
-    """Names in an archive; none if it is damaged or none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except Exception:  # what it raises depends on the damage
-        return []
 
 
 def _blocks(backbone: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
@@ -277,7 +192,8 @@ def rename(model: Any, published: Mapping[str, Tensor]) -> PublishedWeights:
 
     Args:
         model (MutualLearningMixin): Not changed.
-        published (Mapping): As :func:`read_published` returns them.
+        published (Mapping): As :func:`~.published_file.read_published`
+            returns them.
 
     Raises:
         UsageError: If a weight of either side has no counterpart, or one of
@@ -358,6 +274,12 @@ def _banks(
 
     The last batch norm of MobileNetV2 has one set for all widths.
     """
+    for norm, kept in norms.items():
+        if None in kept and len(kept) > 1:
+            raise UsageError(
+                f'the checkpoint is damaged: {norm} has statistics by width, '
+                'and others for all widths'
+            )
     numbers = {number for kept in norms.values() for number in kept}
     if numbers == {None} and all(norms.values()):
         return [_bank(norms, None)]
@@ -378,5 +300,13 @@ def _bank(
                 'the checkpoint is damaged: it has statistics of batch norms, '
                 f'but none of {norm} among those of width number {number}'
             )
-        bank[norm] = values['running_mean'], values['running_var']
+        mean, var = values['running_mean'], values['running_var']
+        shapes = [tuple(value.shape) for value in (mean, var)]
+        if shapes[0] != shapes[1] or len(shapes[0]) != 1 or (var < 0).any():
+            raise UsageError(
+                'the checkpoint is damaged: the statistics of width number '
+                f'{number} that it keeps for {norm} are of shapes {shapes[0]} '
+                f'and {shapes[1]}, or have a negative variance'
+            )
+        bank[norm] = mean, var
     return bank

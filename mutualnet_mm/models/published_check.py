@@ -32,7 +32,7 @@ def check_same_network(model: Any, published: Mapping[str, Tensor]) -> None:
     Args:
         model (MutualLearningMixin): It has these weights afterwards.
         published (Mapping): As
-            :func:`~mutualnet_mm.models.published.read_published` returns
+            :func:`~mutualnet_mm.models.published_file.read_published` returns
             them, of the shapes of the model.
 
     Raises:

@@ -215,7 +215,7 @@ def test_what_is_written(configure, nets, save, out):
     assert metadata['backbone']['rounding'] == 'paper'
 
 
-@pytest.mark.parametrize('prefix', ['', 'module.'])
+@pytest.mark.parametrize('prefix', ['', 'module.', 'module.module.'])
 @pytest.mark.parametrize('more', [{}, dict(optimizer={})])
 def test_forms_of_files(configure, nets, save, out, prefix, more):
     net = nets('wide_resnet')
@@ -230,6 +230,73 @@ def test_forms_of_files(configure, nets, save, out, prefix, more):
     ]:
         weight = net.get_submodule(theirs).weight
         assert torch.equal(weights[f'{ours}.weight'], weight), ours
+
+
+@pytest.mark.parametrize(
+    'form, dtype',
+    [
+        (lambda w: w, torch.float16),
+        (lambda w: dict(net=w), torch.bfloat16),
+        (lambda w: dict(model=dict(state_dict=w)), torch.float64),
+        (lambda w: dict(state_dict=dict(model=w)), torch.float32),
+    ],
+    ids=['half', 'another name', 'nested, double', 'nested the other way'],
+)
+def test_other_forms_of_files(configure, nets, tmp_path, out, form, dtype):
+    """The very numbers, in single precision."""
+    weights = {
+        k: v.to(dtype) if v.is_floating_point() else v
+        for k, v in nets('wide_resnet').state_dict().items()
+    }
+    path = str(tmp_path / 'published.pt')
+    torch.save(form(weights), path, _use_new_zipfile_serialization=False)
+    convert_checkpoint(configure('wide_resnet'), path, out)
+    found = torch.load(out, weights_only=True)
+    assert {
+        v.dtype for v in found['state_dict'].values() if v.is_floating_point()
+    } == {torch.float32}
+    for key, ours in [
+        ('fc.weight', 'head.fc.weight'),
+        ('bn1.bn.1.running_var', 'backbone.norm.running_var'),
+    ]:
+        assert torch.equal(found['state_dict'][ours], weights[key].float())
+
+
+@pytest.mark.parametrize(
+    'form, message',
+    [
+        (
+            lambda w: dict(model=w, model_ema=w),
+            'holds 2 sets of published weights, model and model_ema: save',
+        ),
+        (
+            lambda w: dict(state_dict=w, ema=dict(model=w), epoch=3),
+            'state_dict and ema.model: save',
+        ),
+        (
+            lambda w: {**{f'module.{k}': v for k, v in w.items()}, **w},
+            'holds conv1.weight twice, with and without module.',
+        ),
+        (lambda w: dict(w, epoch=3), 'damaged: epoch is of int, and weights'),
+    ],
+    ids=['average', 'average, nested', 'prefixes', 'a number beside'],
+)
+def test_files_that_may_mean_several(
+    configure, nets, tmp_path, out, form, message
+):
+    path = str(tmp_path / 'published.pt')
+    torch.save(form(nets('wide_resnet').state_dict()), path)
+    with pytest.raises(UsageError, match=message) as error:
+        convert_checkpoint(configure('wide_resnet'), path, out)
+    assert '\n' not in str(error.value) and not Path(out).exists()
+
+
+def test_the_published_file_stays(configure, nets, save):
+    path = save(nets('wide_resnet'))
+    before = Path(path).read_bytes()
+    with pytest.raises(UsageError, match='is the published checkpoint itself'):
+        convert_checkpoint(configure('wide_resnet'), path, path)
+    assert Path(path).read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -262,6 +329,24 @@ def test_forms_of_files(configure, nets, save, out, prefix, more):
             'none of backbone.conv1.bn among those of width number 2$',
         ),
         (
+            lambda w: w.update(
+                {'features.0.1.bn.3.running_var': torch.ones(1)}
+            ),
+            r'of width number 3 .* backbone.conv1.bn are of .*32,\) and \(1,',
+        ),
+        (
+            lambda w: w['features.0.1.bn.0.running_var'].neg_(),
+            'of width number 0 .* or have a negative variance$',
+        ),
+        (
+            lambda w: w.update({'features.0.1.running_mean': torch.ones(32)}),
+            'backbone.conv1.bn has statistics by width, and others for all',
+        ),
+        (
+            lambda w: w.update({'classifier.0.bias': torch.arange(10)}),
+            'damaged: classifier.0.bias is of torch.int64, and weights are',
+        ),
+        (
             lambda w: w['features.0.1.weight'].fill_(float('nan')),
             'features.0.1.weight of checkpoint .* is not finite',
         ),
@@ -272,7 +357,8 @@ def test_forms_of_files(configure, nets, save, out, prefix, more):
     ],
     ids=[
         *('missing', 'no classifier', 'bias', 'surplus', 'shape'),
-        *('statistics', 'nan', 'private norms'),
+        *('statistics', 'broadcast', 'negative', 'of both kinds'),
+        *('whole numbers', 'nan', 'private norms'),
     ],
 )
 def test_other_weights(configure, nets, tmp_path, out, change, message):
@@ -487,11 +573,11 @@ class Meter:
         (None, 'does not exist'),
         (b'damaged', 'cannot be read as tensors alone'),
         (dict(model={}, meters=Meter()), "save what lies under 'model'"),
-        ([1], 'is not a checkpoint'),
-        (dict(model=dict(a=1)), 'is not a checkpoint'),
+        ([1], 'is not of the published code: it holds no weights, where'),
+        (dict(model=dict(a=1)), 'it holds a, where that has names such as'),
         (
             dict(state_dict={'backbone.conv1.weight': torch.ones(1)}),
-            'its first weight is backbone.conv1.weight, where that has names',
+            'it holds backbone.conv1.weight, where that has names such as',
         ),
         ('zip', 'is an archive of us_mobilenet_v1_calibrated.pt: unpack it'),
     ],

@@ -103,7 +103,7 @@ setup(
         'console_scripts': ['mutualnet = mutualnet_mm_command:main']
     },
     cmdclass={'build_py': BuildWithExtras},
-    python_requires='>=3.8',
+    python_requires='>=3.9',
     install_requires=install_requires,
     extras_require={
         'all': read_requirements(

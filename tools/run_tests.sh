@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Set up the environment if needed, check the style and types, run the tests.
 #
-# Usage: run_tests.sh [PYTEST ARGUMENTS]
+# Usage: run_tests.sh [--cov] [PYTEST ARGUMENTS]
+#
+# --cov  also reports which lines the tests ran, in coverage.xml, too
 #
 # Long tests, and most cases of those that sweep over many networks or configs,
 # are left out: run_tests.sh -m nightly runs those.
@@ -17,14 +19,19 @@ case ${1-} in
         ;;
 esac
 
+cover=()
+if [ "${1-}" = --cov ]; then
+    shift
+    cover=(--cov=mutualnet_mm --cov-report=term:skip-covered --cov-report=xml)
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup_env.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/mypy mutualnet_mm
+.venv/bin/mypy mutualnet_mm mutualnet_mm_command.py
 # The tests of a file share what they build, so that files stay whole.
 run=(.venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile)
-"${run[@]}" "$@"
+"${run[@]}" ${cover[@]+"${cover[@]}"} "$@"
 if [ $# -eq 0 ]; then
     export ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1
     "${run[@]}" -m 'not subprocess and not nightly' --ignore-glob='*/test_every_*backbone.py' \

@@ -6,8 +6,10 @@
 # --lite  classification and video only: mmcv-lite, which needs no build,
 #         instead of mmcv, and no mmdet
 #
-# PYTHON names another interpreter than python3.11 or python3. Running the
-# script again does nothing while requirements/ and the script are unchanged.
+# PYTHON names another interpreter than python3.11 or python3, and PINS another
+# file of constraints than requirements/pins-py311.txt, which holds for Python
+# 3.11 alone. Running the script again does nothing while requirements/ and the
+# script are unchanged.
 
 set -euo pipefail
 export LC_ALL=C
@@ -39,7 +41,7 @@ done
 # still points to where it was made.
 fingerprint() {
     {
-        echo "$1 $root"
+        echo "$1 $root ${PINS:-}"
         cat "$root"/requirements/*.txt "$root/tools/setup_env.sh"
     } | cksum
 }
@@ -69,8 +71,8 @@ fi
 # the interpreter behind it.
 python=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' ||
-    die "Python $version is too old; install 3.8 or newer, best 3.11"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' ||
+    die "Python $version is too old; install 3.9 or newer, best 3.11"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     die "Python $version lacks venv; install it (python3-venv on Debian)"
 if [ "$kind" = full ]; then
@@ -105,7 +107,9 @@ requirements() {
 # Progress bars and lists of dependencies are for someone who watches.
 quiet=
 [ -t 1 ] || quiet=-q
-if [ "$version" = 3.11 ]; then
+if [ -n "${PINS:-}" ]; then
+    pins=(-c "$root/$PINS")
+elif [ "$version" = 3.11 ]; then
     pins=(-c "$root/requirements/pins-py311.txt")
 else
     # An empty array is an unset variable to old releases of bash.

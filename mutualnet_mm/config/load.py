@@ -10,6 +10,7 @@ from mmengine.dist import infer_launcher
 
 from ..errors import ConfigError, as_usage_error
 from .checks import check_clips, check_colours, check_files
+from .coco_files import check_coco_files
 from .pipelines import STAGES
 from .sizes import check_masks, check_multi_resolution, check_resolution
 from .stock import find_config
@@ -47,7 +48,8 @@ def load_config(
         ConfigError: If the config cannot be read, or options do not fit it;
             if it has no model, or one without a type; if a launcher is named
             that did not start this process; if a file that the config names
-            does not exist; if its pipelines do not deliver the full
+            does not exist, or is an annotation file of COCO's that stock
+            code would take wrongly; if its pipelines do not deliver the full
             resolution, clips as long as the full network's, or as many
             channels as are normalised; or if steps of the training do not
             fit together.
@@ -74,6 +76,7 @@ def load_config(
     cfg.launcher = infer_launcher() if launcher == 'auto' else launcher
     _check_launched(cfg.launcher)
     check_files(cfg, stages)
+    check_coco_files(cfg, stages)
     check_colours(cfg, stages)
     check_resolution(cfg, stages)
     if 'train' in stages:

@@ -97,8 +97,12 @@ def resampled_precision(
             if counts is None:
                 counts = drawn_counts(number)
             values = matches.average_precision(counts, which)
-            if (values >= 0).all():  # each has an object
-                found[name] = tuple(values.astype(np.float32).tolist())
+            # Sets without any object, which are the same for all subnets,
+            # have no precision: others count twice.
+            some = values[values >= 0]
+            if len(some):
+                some = np.resize(some, len(values)).astype(np.float32)
+                found[name] = tuple(some.tolist())
     return found
 
 

@@ -19,6 +19,7 @@ from mutualnet_mm.apis import (
 )
 from mutualnet_mm.engine import BNCalibrationHook
 from mutualnet_mm.query_table import load_table
+from mutualnet_mm.query_table.resampling import NUMBER
 
 STEP = 0.375
 GRID = [
@@ -144,7 +145,11 @@ def test_detectors(detector_config, coco_dataset, tiny_coco, tmp_path):
     assert table.num_images == 3
     # Of the six that are annotated.
     assert [e.metrics['coco/images'] for e in table.entries] == [3, 3]
+    # Nothing is found, which says nothing about other images.
     assert [table.interval(entry) for entry in table.entries] == [None, None]
+    for entry in table.entries:
+        assert entry.resampled['coco/bbox_mAP'] == (0.0,) * NUMBER
+    assert table.best(macs=10**12, prefer='cheapest') == table.entries[1]
     adaptive = AdaptiveFile.load(tmp_path / 'out' / 'adaptive.pth')
     again = Config.fromstring(adaptive.config, '.py')
     assert again.model.to_dict() == cfg.model.to_dict()

@@ -202,6 +202,9 @@ def test_what_the_stock_metric_computes(stock_metric):
         assert len(values) == NUMBER and min(values) < scores[name] < max(
             values
         )
+    # Of six images, one of which has no object, as few as one is drawn.
+    only_empty = [drawn_counts(6)[:, :5].sum(axis=1) == 0]
+    assert np.sum(only_empty) <= 1
     # What does not fit the score is left out.
     wrong = dict(scores, **{'coco/bbox_mAP': 0.0})
     assert 'coco/bbox_mAP' not in resampled_precision(

@@ -10,6 +10,8 @@ pre-training, mutual (classification/mutual-vgg16bn_8xb32_in1k.py) or stock
         --cfg-options model.backbone.init_cfg.checkpoint=PATH
 
 Without a path the network is trained from scratch.
+
+Paper: detection and segmentation on COCO.
 """
 
 _base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py']

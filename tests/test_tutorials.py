@@ -65,8 +65,8 @@ def test_detection(place, capsys):
     run(
         'detection',
         ('num_train=200, num_val=40', 'num_train=8, num_val=4'),
-        ('max_epochs=8', 'max_epochs=1'),
-        ('epoch_8', 'epoch_1'),
+        ('max_epochs=12, val_interval=4', 'max_epochs=1'),
+        ('epoch_12', 'epoch_1'),
         ('0.5x-128 0.5x-96 0.25x-96 0.25x-64', '0.25x-64'),
         # An untrained network is sure of nothing.
         ('stacked_convs=2\n    ),', f'stacked_convs=2\n    ),\n    {SURE}'),
@@ -81,9 +81,9 @@ def test_video(place, capsys):
     pytest.importorskip('mmaction')
     run(
         'video',
-        ("('train', 120), ('val', 40)", "('train', 10), ('val', 4)"),
-        ('max_epochs=6, val_interval=2', 'max_epochs=1'),
-        ('epoch_6', 'epoch_1'),
+        ("('train', 200), ('val', 100)", "('train', 10), ('val', 4)"),
+        ('max_epochs=8, val_interval=4', 'max_epochs=1'),
+        ('epoch_8', 'epoch_1'),
         ('--step 0.5', '--subnet 1.0x-64-8 0.5x-32-3'),
     )
     lines = [x for x in capsys.readouterr().out.splitlines() if ' cost: ' in x]

@@ -6,6 +6,9 @@ resolution.
     export WIDTH=0.5 RESOLUTION=160  # also for mutualnet test
     mutualnet train THIS_CONFIG \
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
+
+Paper: transfer learning.
+Cost: 1.0x-224 568 M MACs.
 """
 
 _base_ = ['mutual-mobilenet-v1_1xb256_indoor67.py']

@@ -5,6 +5,9 @@ network starts from scratch.
 
     mutualnet train THIS_CONFIG \
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
+
+Paper: transfer learning.
+Cost: 1.0x-224 568 M, 0.25x-128 13.3 M MACs; a step 1.63 x the full network's.
 """
 
 _base_ = [

@@ -1,6 +1,9 @@
 """MobileNetV2 on ImageNet, widths [0.7, 1.0].
 
-torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: accuracy against MACs on ImageNet.
+Cost: 1.0x-224 301 M, 0.7x-128 57.6 M MACs; a step 2.42 x the full network's.
 """
 
 _base_ = [

@@ -1,6 +1,9 @@
 """MobileNetV3-Large on ImageNet, widths [0.7, 1.0] as for MobileNetV2.
 
-torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: accuracy against MACs on ImageNet.
+Cost: 1.0x-224 217 M, 0.7x-128 41.7 M MACs; a step 2.37 x the full network's.
 """
 
 _base_ = [

@@ -1,6 +1,6 @@
 """Digits on cluttered photographs, on a CPU: the two-minute example.
 
-tools/quickstart.sh --task cls makes the images and runs it.
+mutualnet quickstart --task cls makes the images and runs it.
 """
 
 _base_ = ['mutual-resnet14_1xb64_digits.py']

@@ -1,7 +1,11 @@
 """A small experiment for a CPU: objects cut out of COCO's images.
 
+    mutualnet train THIS_CONFIG
+
 The classes are COCO's 12 supercategories. projects/single_objects.py makes the
 crops.
+
+Not in the paper: crops of COCO, here.
 """
 
 _base_ = ['mutual-resnet18-thin_1xb32_single-digits.py']

@@ -1,7 +1,11 @@
 """A small experiment for a CPU: one digit, tiny to large, in 96 x 96 pixels.
 
+    mutualnet train THIS_CONFIG
+
 For class activation maps: global pooling, and a last map of 12 x 12 points
 that each see more than the image. projects/single_objects.py makes the images.
+
+Not in the paper: digits, here.
 """
 
 _base_ = ['../_base_/small_cpu.py']

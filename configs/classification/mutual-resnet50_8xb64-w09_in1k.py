@@ -1,6 +1,8 @@
 """Boosting one network: ResNet-50, widths [0.9, 1.0] (Table 7).
 
-torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: Table 7.
 """
 
 _base_ = ['mutual-resnet50_8xb64_in1k.py']

@@ -1,7 +1,11 @@
 """ImageNet pre-training of the slimmable VGG-16 BN, for detection.
 
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
 Global pooling and one linear layer stand in for the stock classifier, which
 flattens a 7 x 7 map and so runs at one resolution only.
+
+Paper: pre-training for detection.
 """
 
 _base_ = ['mmpretrain::vgg/vgg16bn_8xb32_in1k.py']

@@ -1,7 +1,11 @@
 """A small experiment for a CPU: WRN-10-2 on CIFAR-10 at 16 x 16 pixels.
 
+    python projects/cifar10.py DATA --out DIR
+
 projects/cifar10.py prepares the images and derives every method that
 it compares from this config.
+
+Not in the paper: the methods compared, here.
 """
 
 _base_ = ['../_base_/small_cpu.py']

@@ -1,6 +1,8 @@
 """Boosting one network: WRN-28-10 on CIFAR-10, widths [0.9, 1.0] (Table 7).
 
-mutualnet train THIS_CONFIG
+    mutualnet train THIS_CONFIG
+
+Paper: Table 7.
 """
 
 _base_ = [

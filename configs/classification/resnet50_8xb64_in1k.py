@@ -1,6 +1,8 @@
 """ResNet-50 on ImageNet, trained as usual: Table 7's baseline.
 
-torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: Table 7.
 """
 
 _base_ = [

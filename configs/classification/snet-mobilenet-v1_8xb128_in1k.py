@@ -1,6 +1,8 @@
 """S-Net: four fixed widths, all trained on the labels in every step.
 
-torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: S-Net, a baseline.
 """
 
 _base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']

@@ -4,6 +4,8 @@ CHECKPOINT comes from usnet-mobilenet-v1_8xb128_in1k.py.
 
     mutualnet train THIS_CONFIG \
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
+
+Paper: transfer learning.
 """
 
 _base_ = ['mutual-mobilenet-v1_1xb256_cifar100.py']

@@ -1,6 +1,8 @@
 """US-Net: many widths, one resolution.
 
-torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: Fig. 7.
 """
 
 _base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']

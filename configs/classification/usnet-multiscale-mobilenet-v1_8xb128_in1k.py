@@ -1,6 +1,8 @@
 """US-Net + multi-scale: all networks of a step share a random resolution.
 
-torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: multi-scale augmentation.
 """
 
 _base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']

@@ -3,6 +3,8 @@
 The checkpoint comes from usnet-mobilenet-v1_8xb128_in1k.py.
 
     mutualnet test THIS_CONFIG CHECKPOINT
+
+Paper: multi-scale augmentation.
 """
 
 _base_ = ['usnet-mobilenet-v1_8xb128_in1k.py']

@@ -1,6 +1,8 @@
 """WRN-28-10 on CIFAR-100 with AutoAugment, a rival of Table 7.
 
-mutualnet train THIS_CONFIG
+    mutualnet train THIS_CONFIG
+
+Paper: Table 7.
 """
 
 _base_ = [

@@ -1,6 +1,8 @@
 """WRN-28-10 on CIFAR-10 with Cutout, a rival of Table 7.
 
-mutualnet train THIS_CONFIG
+    mutualnet train THIS_CONFIG
+
+Paper: Table 7.
 """
 
 _base_ = ['wrn28-10_1xb128_cifar10.py']

@@ -1,6 +1,8 @@
 """WRN-28-10 on CIFAR-100, trained as usual: Table 7's baseline.
 
-mutualnet train THIS_CONFIG
+    mutualnet train THIS_CONFIG
+
+Paper: Table 7.
 """
 
 _base_ = [

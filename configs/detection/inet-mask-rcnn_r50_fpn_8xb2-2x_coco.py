@@ -1,6 +1,8 @@
 """Individually trained baseline (I-Net) with ResNet-50.
 
 WIDTH=0.5 RESOLUTION=360 mutualnet train THIS_CONFIG
+
+Not in the paper: ResNet-50 in place of VGG-16.
 """
 
 _base_ = ['mutual-mask-rcnn_r50_fpn_8xb2-2x_coco.py']

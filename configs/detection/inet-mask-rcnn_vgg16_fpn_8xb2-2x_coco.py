@@ -1,6 +1,8 @@
 """Individually trained baseline (I-Net): one width, one resolution.
 
 WIDTH=0.5 RESOLUTION=360 mutualnet train THIS_CONFIG
+
+Paper: detection and segmentation on COCO.
 """
 
 _base_ = ['../mutual_mask_rcnn_vgg16.py']

@@ -1,7 +1,11 @@
 """The paper's detection experiment with ResNet-50 instead of VGG-16.
 
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
 The backbone is mmdet's own, from its torchvision weights, with batch norm
 unfrozen: the full network's frozen statistics would fit no subnet.
+
+Not in the paper: ResNet-50 in place of VGG-16.
 """
 
 _base_ = ['../mutual_mask_rcnn_vgg16.py']

@@ -1,7 +1,11 @@
 """The paper's experiment, small enough for two CPU cores: the quick start.
 
+    mutualnet quickstart
+
 Handwritten digits on photographs (mutualnet quickstart makes them), 128 x 192
 pixels, a slim neck, small heads and few RoIs, from scratch.
+
+Not in the paper: digits, here.
 """
 
 _base_ = [

@@ -1,7 +1,11 @@
 """RetinaNet by mutual learning: a stock config and the lines that change.
 
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
 Nothing but the model, its batch norms and the loops differs from mmdet's
 config; the stock pipeline's 1333 x 800 is the full resolution.
+
+Not in the paper.
 """
 
 _base_ = ['mmdet::retinanet/retinanet_r50_fpn_2x_coco.py']

@@ -1,10 +1,12 @@
 """RTMDet with a quarter of its channels, on handwritten digits, for a CPU.
 
-mutualnet train mutualnet_mm::detection/mutual-rtmdet-thin_1xb8_digits.py
+    mutualnet train mutualnet_mm::detection/mutual-rtmdet-thin_1xb8_digits.py
 
 What a detector trains with today: Mosaic, random sizes and crops, switched off
 for the last epochs. Scenes of digits on photographs, which
 mutualnet quickstart makes, in squares of 192 pixels, from scratch.
+
+Not in the paper: digits, here.
 """
 
 _base_ = [

@@ -1,10 +1,12 @@
 """YOLOX with a quarter of its channels, on handwritten digits, for a CPU.
 
-mutualnet train mutualnet_mm::detection/mutual-yolox-thin_1xb8_digits.py
+    mutualnet train mutualnet_mm::detection/mutual-yolox-thin_1xb8_digits.py
 
 With Mosaic, random affine maps and another random size for every few batches,
 all switched off for the last epochs. Scenes of digits on photographs, which
 mutualnet quickstart makes, in squares of 192 pixels, from scratch.
+
+Not in the paper: digits, here.
 """
 
 _base_ = [

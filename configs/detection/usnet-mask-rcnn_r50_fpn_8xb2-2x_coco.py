@@ -1,4 +1,9 @@
-"""US-Net baseline with ResNet-50: many widths, one resolution."""
+"""US-Net baseline with ResNet-50: many widths, one resolution.
+
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Not in the paper: ResNet-50 in place of VGG-16.
+"""
 
 _base_ = ['mutual-mask-rcnn_r50_fpn_8xb2-2x_coco.py']
 

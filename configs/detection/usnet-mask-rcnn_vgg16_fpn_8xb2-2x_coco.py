@@ -1,4 +1,9 @@
-"""US-Net baseline: many widths, one resolution."""
+"""US-Net baseline: many widths, one resolution.
+
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: detection and segmentation on COCO.
+"""
 
 _base_ = ['../mutual_mask_rcnn_vgg16.py']
 

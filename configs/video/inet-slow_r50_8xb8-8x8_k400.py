@@ -1,7 +1,9 @@
 """I-Net: Slow-8x8 trained alone at one width, resolution and frames.
 
-export WIDTH=0.63 RESOLUTION=142 FRAMES=3  # also for mutualnet test
-torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+    export WIDTH=0.63 RESOLUTION=142 FRAMES=3  # also for mutualnet test
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: Kinetics-400.
 """
 
 _base_ = ['mutual-slow_r50_8xb8-8x8_k400.py']

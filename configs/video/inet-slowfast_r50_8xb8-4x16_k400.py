@@ -1,7 +1,9 @@
 """I-Net: SlowFast-4x16 trained alone at one width, resolution and frames.
 
-export WIDTH=0.63 RESOLUTION=142 FRAMES=2  # also for mutualnet test
-torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+    export WIDTH=0.63 RESOLUTION=142 FRAMES=2  # also for mutualnet test
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: Kinetics-400.
 """
 
 _base_ = ['mutual-slowfast_r50_8xb8-4x16_k400.py']

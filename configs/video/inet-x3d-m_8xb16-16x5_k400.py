@@ -1,7 +1,9 @@
 """I-Net: X3D-M trained alone at one width, resolution and frames.
 
-export WIDTH=0.63 RESOLUTION=142 FRAMES=6  # also for mutualnet test
-torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+    export WIDTH=0.63 RESOLUTION=142 FRAMES=6  # also for mutualnet test
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: Kinetics-400.
 """
 
 _base_ = ['mutual-x3d-m_8xb16-16x5_k400.py']

@@ -3,6 +3,8 @@
 The checkpoint comes from mutual-i3d_r50_8xb8-32x2_k400.py.
 
     mutualnet test THIS_CONFIG CHECKPOINT
+
+Not in the paper.
 """
 
 _base_ = ['mutual-i3d_r50_8xb8-32x2_k400.py']

@@ -6,6 +6,8 @@ The paper has no such experiment: space and recipe are those of Slow-8x8, so
 it is trained from scratch. To start from mmaction2's inflated 2D weights:
 
     --cfg-options model.backbone.pretrained=torchvision://resnet50
+
+Not in the paper.
 """
 
 _base_ = [

@@ -1,7 +1,11 @@
 """A small experiment for a CPU: Slow of 10 layers on clips of 64 pixels.
 
+    python projects/fight_clips.py DATA --out DIR
+
 projects/fight_clips.py prepares the clips and derives every network
 that it compares from this config.
+
+Not in the paper: surveillance clips, here.
 """
 
 _base_ = ['mmaction::_base_/default_runtime.py']

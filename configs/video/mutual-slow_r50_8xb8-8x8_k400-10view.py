@@ -3,6 +3,8 @@
 The checkpoint comes from mutual-slow_r50_8xb8-8x8_k400.py.
 
     mutualnet test THIS_CONFIG CHECKPOINT
+
+Paper: Kinetics-400.
 """
 
 _base_ = ['mutual-slow_r50_8xb8-8x8_k400.py']

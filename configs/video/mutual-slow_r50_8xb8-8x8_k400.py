@@ -6,6 +6,8 @@ Each step trains the full network and two random subnets, as in the paper.
 To train the smallest and one random subnet instead of the two:
 
     --cfg-options model.mutual.num_random=1 model.mutual.include_min=True
+
+Paper: Kinetics-400.
 """
 
 _base_ = [

@@ -1,6 +1,10 @@
 """Like the Slow config, but SlowFast: 4 of 16 frames in the Slow branch.
 
+    python projects/fight_clips.py DATA --out DIR
+
 The clips span the same time.
+
+Not in the paper: surveillance clips, here.
 """
 
 _base_ = ['mutual-slow-r10_1xb10_fight-64px.py']

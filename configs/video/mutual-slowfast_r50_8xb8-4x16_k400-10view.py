@@ -3,6 +3,8 @@
 The checkpoint comes from mutual-slowfast_r50_8xb8-4x16_k400.py.
 
     mutualnet test THIS_CONFIG CHECKPOINT
+
+Paper: Kinetics-400.
 """
 
 _base_ = ['mutual-slowfast_r50_8xb8-4x16_k400.py']

@@ -4,6 +4,8 @@
 
 Clips have 32 frames, all for the Fast branch; widths, resolutions and frames
 are the Slow branch's, which takes every eighth frame.
+
+Paper: Kinetics-400.
 """
 
 _base_ = [

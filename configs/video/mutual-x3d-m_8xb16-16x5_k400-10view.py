@@ -3,6 +3,8 @@
 The checkpoint comes from mutual-x3d-m_8xb16-16x5_k400.py.
 
     mutualnet test THIS_CONFIG CHECKPOINT
+
+Paper: Kinetics-400.
 """
 
 _base_ = ['mutual-x3d-m_8xb16-16x5_k400.py']

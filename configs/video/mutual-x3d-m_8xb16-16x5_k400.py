@@ -1,6 +1,8 @@
 """X3D-M on Kinetics-400, widths [0.63, 1.0].
 
-torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+    torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
+
+Paper: Kinetics-400.
 """
 
 _base_ = [

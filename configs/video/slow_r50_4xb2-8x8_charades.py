@@ -5,6 +5,8 @@ default where that config saves it; the head is new.
 
     torchrun --nproc_per_node 4 -m mutualnet_mm train THIS_CONFIG \
         --cfg-options load_from=CHECKPOINT
+
+Paper: Charades.
 """
 
 _base_ = [

@@ -9,6 +9,8 @@ where that config saves it; the heads are new.
 Warm-up, steps and epochs are mmaction2's, which has the paper's. mmaction2's
 81 classes are the 80 of AVA and a background; the metric takes the 60 that
 the label file lists, at an IoU of 0.5.
+
+Paper: AVA.
 """
 
 _base_ = [

@@ -7,6 +7,8 @@ default where that config saves it; the heads are new.
         --cfg-options load_from=CHECKPOINT
 
 See slow_r50_8xb4-8x8_ava21.py for what is taken from mmaction2.
+
+Paper: AVA.
 """
 
 _base_ = [

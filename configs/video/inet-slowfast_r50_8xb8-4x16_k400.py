@@ -4,6 +4,7 @@
     torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
 Paper: Kinetics-400.
+Cost: 1.0x-224-4 36.1 G MACs.
 """
 
 _base_ = ['mutual-slowfast_r50_8xb8-4x16_k400.py']

@@ -6,6 +6,8 @@ projects/fight_clips.py prepares the clips and derives every network
 that it compares from this config.
 
 Not in the paper: surveillance clips, here.
+Cost: 1.0x-64-8 79.0 M, 0.63x-40-3 9.9 M MACs; a step 1.86 x the full
+network's.
 """
 
 _base_ = ['mmaction::_base_/default_runtime.py']

@@ -8,6 +8,8 @@ To train the smallest and one random subnet instead of the two:
     --cfg-options model.mutual.num_random=1 model.mutual.include_min=True
 
 Paper: Kinetics-400.
+Cost: 1.0x-224-8 54.5 G, 0.63x-142-3 3.8 G MACs; a step 1.65 x the full
+network's.
 """
 
 _base_ = [

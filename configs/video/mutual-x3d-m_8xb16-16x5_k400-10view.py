@@ -5,6 +5,8 @@ The checkpoint comes from mutual-x3d-m_8xb16-16x5_k400.py.
     mutualnet test THIS_CONFIG CHECKPOINT
 
 Paper: Kinetics-400.
+Cost: 1.0x-224-16 4.7 G, 0.63x-142-6 349 M MACs; a step 1.64 x the full
+network's.
 """
 
 _base_ = ['mutual-x3d-m_8xb16-16x5_k400.py']

@@ -3,6 +3,8 @@
     torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
 Paper: Kinetics-400.
+Cost: 1.0x-224-16 6.2 G, 0.63x-142-6 491 M MACs; a step 1.67 x the full
+network's.
 """
 
 _base_ = [

@@ -7,6 +7,7 @@ default where that config saves it; the head is new.
         --cfg-options load_from=CHECKPOINT
 
 Paper: Charades.
+Cost: 1.0x-224-8 54.5 G MACs.
 """
 
 _base_ = [

@@ -1,6 +1,6 @@
 """Handwritten digits of 8 x 8 pixels on a CPU, for tests and small studies.
 
-    mutualnet train mutualnet_mm::classification/mutual-resnet14_1xb64_digits.py
+    mutualnet train THIS_CONFIG
 
 mutualnet_mm.datasets.digits.make_digits('data/digits') makes the images; a
 minute of training on two cores. They are so easy that the smallest subnet is

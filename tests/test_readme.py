@@ -1,4 +1,4 @@
-"""The README's drop-in examples, run as they stand on the stock pipelines."""
+"""The drop-in examples of the pages, run as they are on stock pipelines."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,24 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from thin_detectors import BY, thin
 
-README = Path(__file__).parents[1] / 'README.md'
+ROOT = Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+PAGE = (ROOT / 'docs/adaptive_config.md').read_text(encoding='utf-8')
+# Of a detector, a classifier and a video recognizer.
+EXAMPLES = re.findall(r'```python\n(.*?)```', PAGE, re.S)
+
+
+def test_the_readme_shows_one_of_them():
+    assert re.search(r'```python\n(.*?)```', README, re.S)[1] == EXAMPLES[1]
+
+
+def test_counts_of_configs():
+    for project in ('mmpretrain', 'mmdet', 'mmaction'):
+        page = (ROOT / f'docs/coverage/{project}.md').read_text('utf-8')
+        of, works = re.search(
+            r'^Of (\d+) configs.* (\d+) \(', page, re.M
+        ).groups()
+        assert re.search(rf'\b{works} of {of} of {project}2?\b', README)
 
 
 @pytest.mark.slow
@@ -19,8 +36,7 @@ def test_drop_in_example(tmp_path):
 
     from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 
-    example = re.search(r'```python\n(.*?)```', README.read_text(), re.S)[1]
-    (tmp_path / 'example.py').write_text(example)
+    (tmp_path / 'example.py').write_text(EXAMPLES[0])
     cfg = Config.fromfile(tmp_path / 'example.py')
 
     # Only data, paths and the number of channels are ours; weights would
@@ -67,8 +83,7 @@ def test_classifier_example(tmp_path):
     import cv2
     from mmpretrain.models import ImageClassifier
 
-    example = re.findall(r'```python\n(.*?)```', README.read_text(), re.S)[1]
-    (tmp_path / 'example.py').write_text(example)
+    (tmp_path / 'example.py').write_text(EXAMPLES[1])
     cfg = Config.fromfile(tmp_path / 'example.py')
     rng = np.random.default_rng(0)
     for name in 'ab':
@@ -100,8 +115,7 @@ def test_video_example(tmp_path):
     import cv2
     from mmaction.models import Recognizer3D
 
-    example = re.findall(r'```python\n(.*?)```', README.read_text(), re.S)[2]
-    (tmp_path / 'example.py').write_text(example)
+    (tmp_path / 'example.py').write_text(EXAMPLES[2])
     cfg = Config.fromfile(tmp_path / 'example.py')
     writer = cv2.VideoWriter(
         str(tmp_path / 'clip.mp4'),

@@ -9,13 +9,14 @@ from mmengine.dataset import Compose
 from torch.utils.data import DataLoader
 
 from ..errors import UnreadableError, first_line
+from .read_clip import video_reason
 
 
 class NamingCompose(Compose):
     """A stock pipeline that names the file where decoding or resizing fails.
 
-    OpenCV's and Pillow's errors do not say which of a million files it was.
-    Errors of other kinds, such as a missing key, are left alone.
+    Errors of OpenCV, Pillow, PyAV and decord do not say which of a million
+    files it was. Others, such as of a missing key, are left alone.
     """
 
     def __call__(self, data: dict) -> Optional[dict]:
@@ -24,15 +25,18 @@ class NamingCompose(Compose):
         Raises:
             UnreadableError: Names the file.
         """
-        file = data.get('img_path') if isinstance(data, dict) else None
+        known = data if isinstance(data, dict) else {}
+        is_image = 'img_path' in known
+        file = known.get('img_path', known.get('filename'))
         try:
             return super().__call__(data)
-        except (cv2.error, OSError, AssertionError) as error:
-            reason = _reason(error)
+        except Exception as error:
+            reason = _reason(error) if is_image else video_reason(error)
             if file is None or reason is None:
                 raise
+            what = 'image' if is_image else 'clip'
             raise UnreadableError(
-                f'image {str(file)!r} cannot be read or prepared ({reason}): '
+                f'{what} {str(file)!r} cannot be read or prepared ({reason}): '
                 'replace the file, or take it out of the data set'
             ) from error
 
@@ -46,6 +50,8 @@ def _reason(error: Exception) -> Optional[str]:
     if isinstance(error, AssertionError):  # of the stock loading step
         broken = 'failed to load image' in str(error)
         return 'it is not an image, or a broken one' if broken else None
+    if not isinstance(error, OSError):
+        return None
     return getattr(error, 'strerror', None) or first_line(error)
 
 

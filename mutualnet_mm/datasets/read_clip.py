@@ -4,6 +4,7 @@
 import logging
 import os
 import re
+import sys
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -64,6 +65,29 @@ _DECODERS = dict(
     ),
     OpenCV=_Decoder('cv2', 'error', (ValueError, IndexError)),
 )
+
+
+def video_reason(error: Exception) -> Optional[str]:
+    """Say why a video cannot be read, by an error of a decoder's package.
+
+    Args:
+        error (Exception): Raised by a stock pipeline.
+
+    Returns:
+        str or None: None if it is another error.
+    """
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    module = '' if last is None else last.tb_frame.f_globals['__name__']
+    for decoder in _DECODERS.values():
+        if decoder.package in sys.modules:
+            is_inside = module.partition('.')[0] == decoder.package
+            others = decoder.other_errors if is_inside else ()
+            reason = decoder._replace(other_errors=others).reason(error)
+            if reason is not None:
+                return reason
+    return None
 
 
 @TRANSFORMS.register_module()

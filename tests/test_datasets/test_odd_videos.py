@@ -11,6 +11,8 @@ from mmengine.dataset import Compose
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.datasets import ReadClip
+from mutualnet_mm.datasets.named_files import NamingCompose
+from mutualnet_mm.errors import UnreadableError
 
 pytest.importorskip('mmaction')
 PACKAGES = dict(Decord='decord', OpenCV='cv2', PyAV='av')
@@ -132,6 +134,25 @@ def test_what_cannot_be_read(decoder, root, name):
         ReadClip(steps_of(decoder))(read([], root / name))
     text = str(error.value)
     assert '\n' not in text and re.search(rf"'.*{name}' cannot be read", text)
+
+
+def test_stock_pipelines_name_the_file(root, decoder):
+    """Those that do without ``ReadClip``, in our loops and tools."""
+    pipeline = Compose(steps_of(decoder))
+    pipeline.__class__ = NamingCompose
+    for name in ('empty.mp4', 'sound.wav'):
+        if decoder == 'OpenCV':  # an error as any other
+            continue
+        try:
+            pipeline(read([], root / name))
+        except UnreadableError as error:
+            assert re.search(rf"clip '.*{name}' cannot be", str(error))
+        except IndexError:  # PyAV, without a picture, an error as any other
+            assert (decoder, name) == ('PyAV', 'sound.wav')
+        else:
+            pytest.fail('it was read')
+    with pytest.raises((UnreadableError, OSError), match='missing.mp4'):
+        pipeline(read([], root / 'missing.mp4'))
 
 
 def converted(monkeypatch):

@@ -34,7 +34,7 @@ def input_pixels(
     if pixels.shape[-1] != 3:
         raise UsageError(
             f'inputs of {pixels.shape[-1]} channels are no colours: '
-            'activation maps are drawn over RGB images and clips'
+            'RGB images and clips are drawn'
         )
     if getattr(preprocessor, 'mean', None) is not None:
         mean, std = (

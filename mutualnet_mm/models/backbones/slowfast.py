@@ -41,7 +41,7 @@ class TwoBranchMixin(SlimmableMixin):
             # Whole clips: the layers see to the width, the rest is stock.
             return super().forward(x)
         slow, fast = self.slow_path, self.fast_path
-        x_slow = self._adapt(_every(x, self.resample_rate))
+        x_slow = self.slow_inputs(x)
         x_slow = slow.maxpool(slow.conv1(x_slow))
         x_fast = _every(x, self.resample_rate // self.speed_ratio)
         x_fast = fast.maxpool(fast.conv1(x_fast))
@@ -53,10 +53,14 @@ class TwoBranchMixin(SlimmableMixin):
             x_fast = getattr(fast, layer)(x_fast)
         return x_slow, x_fast
 
-    def _adapt(self, clips: Tensor) -> Tensor:
-        """Bring the Slow branch's input to the active subnet's size."""
+    def slow_inputs(self, x: Tensor) -> Tensor:
+        """Return what the Slow branch sees of clips at the active subnet.
+
+        Args:
+            x (Tensor): As for :meth:`forward`.
+        """
         state = self.slim_state
-        clips = pick_frames(clips, state.frames)
+        clips = pick_frames(_every(x, self.resample_rate), state.frames)
         return resize_space(clips, scaled_size(clips, state.scale))
 
 

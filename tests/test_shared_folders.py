@@ -1,6 +1,7 @@
 """Two processes in one folder: one line, or files that fit together."""
 
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
@@ -15,8 +16,7 @@ from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveModel, build_table
 from mutualnet_mm.config import only_training
 from mutualnet_mm.export import load_static, save_static
-from mutualnet_mm.export.export import export_subnet
-from mutualnet_mm.files import only_user, only_writer
+from mutualnet_mm.files import only_user
 
 BUSY = 'another process works in .*: wait until it has ended, or name another'
 
@@ -119,29 +119,16 @@ def test_processes_of_one_training_share(
             pass
 
 
-@pytest.mark.sweep(1)
-@pytest.mark.parametrize('write', ['save_static', 'export_subnet'])
-def test_two_exports(write, request, tmp_path):
-    """The weights of one with the config of another would not fit."""
+def test_two_exports(request, tmp_path):
+    """Of each, one file is the last: they fit together, or one line says."""
     net = AdaptiveModel(nets.adaptive_file('classifier', request))
-    first, second = nets.KINDS['classifier'][1][1:3]
-    path = tmp_path / 'a.pth'
-    save_static(net, first, path)
-    images = request.getfixturevalue('pictures') / 'test/0/0.png'
-
-    def export():
-        if write == 'save_static':
-            save_static(net, second, path)
-        else:
-            export_subnet(net, second, 'static', path, inputs=str(images))
-
-    other = threading.Thread(target=export)
-    with only_writer(path):
-        other.start()
-        other.join(2)
-        assert other.is_alive()
-        assert str(load_static(path).subnet) == first
-    other.join(120)
-    assert not other.is_alive()
-    assert str(load_static(path).subnet) == second
-    assert sorted(p.name for p in tmp_path.glob('[!.]*')) == ['a.pth', 'a.py']
+    subnets = nets.KINDS['classifier'][1][1:3]
+    pairs = [save_static(net, s, tmp_path / f'{s}.pth') for s in subnets]
+    for weights, config in itertools.product(*zip(*pairs)):
+        (tmp_path / 'a.pth').write_bytes(weights.read_bytes())
+        (tmp_path / 'a.py').write_bytes(config.read_bytes())
+        if weights.stem == config.stem:
+            assert str(load_static(tmp_path / 'a.pth').subnet) == weights.stem
+            continue
+        with pytest.raises(UsageError, match='files of one export side by si'):
+            load_static(tmp_path / 'a.pth')

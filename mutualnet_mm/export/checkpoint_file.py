@@ -12,7 +12,7 @@ from ..config.source import config_source
 from ..deploy.adaptive_file import loaded_versions
 from ..deploy.adaptive_model import AdaptiveModel
 from ..errors import UsageError, as_usage_error
-from ..files import atomic_write, only_writer
+from ..files import atomic_write
 from ..models import static_model
 from ..models.checkpoints import load_strictly
 from ..subnet import Subnet
@@ -215,8 +215,7 @@ def _save(
         state_dict={k: v.cpu() for k, v in model.state_dict().items()},
     )
     # Both are written before either takes its place.
-    drafts = atomic_write(config), atomic_write(path)
-    with only_writer(path), drafts[0] as described, drafts[1] as file:
+    with atomic_write(config) as described, atomic_write(path) as file:
         described.write(text.encode())
         described.flush()
         save_tensors(content, file)

@@ -6,11 +6,10 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, Iterator, List, Tuple, Union
+from typing import Any, Iterator, Tuple, Union
 
 from ..deploy.adaptive_model import AdaptiveModel
 from ..errors import UsageError
-from ..files import only_writer
 from ..query_table import Cascade
 from ..subnet import Subnet
 from .checkpoint_file import (
@@ -110,7 +109,7 @@ def export_subnet(
                 f'{difference.relative:.2g} of the largest value, but '
                 f'tolerance={tolerance:g}: nothing was written'
             )
-        names = [file.name for file in _files(draft.parent)]
+        names = [file.name for file in sorted(draft.parent.iterdir())]
     files = [out.with_name(name) for name in names]
     what = (
         'logits' if net.model.task.cost_includes_head else 'maps of the neck'
@@ -152,11 +151,6 @@ def _check(net: AdaptiveModel, format: str, out: Path, fuse_bn: bool) -> None:
         check_onnx()
 
 
-def _files(folder: Path) -> List[Path]:
-    """What was written, without the locks of those who wrote it."""
-    return sorted(folder.glob('[!.]*'))
-
-
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
     """Yield a path in a draft folder; then move its files beside ``out``."""
@@ -169,12 +163,10 @@ def _draft(out: Path) -> Iterator[Path]:
         ) from error
     try:
         yield folder / out.name
-        # Of two exports at once, the files of one stay, not one of each.
-        with only_writer(out):
-            for file in _files(folder):
-                with file.open('rb') as written:
-                    os.fsync(written.fileno())
-                os.replace(file, out.with_name(file.name))
+        for file in sorted(folder.iterdir()):
+            with file.open('rb') as written:
+                os.fsync(written.fileno())
+            os.replace(file, out.with_name(file.name))
     finally:
         shutil.rmtree(folder)
 

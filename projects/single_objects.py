@@ -20,6 +20,7 @@ import numpy as np
 from mutualnet_mm import UsageError
 from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.datasets.single_digits import make_single_digits
+from mutualnet_mm.errors import as_usage_error
 from mutualnet_mm.files import atomic_write, make_folder
 from mutualnet_mm.progress_bars import track
 
@@ -45,7 +46,7 @@ def make_crops(coco: Path, out: Path, seed: int = 0) -> None:
         seed (int): Same seed, same crops. Defaults to 0.
 
     Raises:
-        UsageError: If there is no such data.
+        UsageError: If there is no such data, or nothing to cut out.
     """
     classes: List[str] = []
     for split, crops in CROPS.items():
@@ -54,12 +55,18 @@ def make_crops(coco: Path, out: Path, seed: int = 0) -> None:
             raise UsageError(
                 f"{str(path)!r} does not exist: give a folder in COCO's layout"
             )
-        truth = json.loads(path.read_text())
-        kinds = {c['id']: c['supercategory'] for c in truth['categories']}
-        classes = classes or sorted(set(kinds.values()))
         rng = np.random.default_rng((seed, crops))
-        found = list(_crops(truth, coco / f'{split}2017', crops, rng))
-        labels = [classes.index(kinds[crop[2]]) for crop in found]
+        with as_usage_error(f"{str(path)!r} is not in COCO's format"):
+            truth = json.loads(path.read_text())
+            kinds = {c['id']: c['supercategory'] for c in truth['categories']}
+            classes = classes or sorted(set(kinds.values()))
+            found = list(_crops(truth, coco / f'{split}2017', crops, rng))
+            labels = [classes.index(kinds[crop[2]]) for crop in found]
+        if not found:
+            raise UsageError(
+                f'no object in {str(path)!r} is large enough and by itself: '
+                'give other images'
+            )
         _write(out, split, found, labels, classes)
 
 
@@ -73,6 +80,7 @@ def _crops(
     objects: Dict[int, List[dict]] = defaultdict(list)
     for annotation in truth['annotations']:
         objects[annotation['image_id']].append(annotation)
+    known = {category['id'] for category in truth['categories']}
     for image in track(truth['images'], folder.name):
         pixels = cv2.imread(str(folder / image['file_name']))
         if pixels is None:
@@ -80,8 +88,10 @@ def _crops(
                 f'{str(folder / image["file_name"])!r} cannot be read'
             )
         for one in objects[image['id']]:
-            if one['iscrowd'] or min(one['bbox'][2:]) < LEAST:
+            if one.get('iscrowd') or min(one['bbox'][2:]) < LEAST:
                 continue
+            if one['category_id'] not in known:
+                continue  # as the stock data set leaves them out
             rest = [o['bbox'] for o in objects[image['id']] if o is not one]
             for _ in range(number):
                 window = _window(one['bbox'], rest, pixels.shape, rng)

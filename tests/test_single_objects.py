@@ -1,6 +1,7 @@
 """The images that localisation is tried on."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -78,3 +79,34 @@ def test_refusals(tmp_path):
     assert result.returncode == 1 and 'give --coco' in result.stderr
     result = run_program(PROJECT, 'crops', tmp_path / 'x', '--coco', tmp_path)
     assert "does not exist: give a folder in COCO's layout" in result.stderr
+
+
+def test_odd_annotations(coco, tmp_path):
+    """Left out as the stock data set does, or one line."""
+    path = coco / 'annotations/instances_train2017.json'
+    good = json.loads(path.read_text())
+    rows = good['annotations']
+    for values in (
+        dict(bbox=[5, 5, 0, 40]),
+        dict(bbox=[40, 40, -20, -20]),
+        dict(bbox=[-900, 5, 40, 40]),
+        dict(category_id=77),
+        dict(image_id=77),
+    ):
+        rows.append(dict(rows[0], id=len(rows) + 1, **values))
+    del rows[0]['iscrowd']
+    path.write_text(json.dumps(good))
+    result = run_program(PROJECT, 'crops', tmp_path / 'x', '--coco', coco)
+    assert result.returncode == 0, result.stderr
+    for change, text in (
+        (lambda c: c.pop('categories'), "not in COCO's format: KeyError"),
+        (lambda c: c.update(annotations=[]), 'no object in .* large enough'),
+        (lambda c: c['annotations'][0].pop('bbox'), "not in COCO's format"),
+    ):
+        content = json.loads(json.dumps(good))
+        change(content)
+        path.write_text(json.dumps(content))
+        result = run_program(PROJECT, 'crops', tmp_path / 'y', '--coco', coco)
+        assert result.returncode == 1
+        assert re.search(f'error: .*{text}', result.stderr), result.stderr
+        assert 'Traceback' not in result.stderr

@@ -24,7 +24,8 @@ class TrueBoxes:
         path (str or Path): A ``.json`` file in COCO's format, or a folder,
             searched with those in it, of ``.xml`` files as PASCAL VOC and
             ImageNet have them, one for each image, whose pixels count from
-            1. Boxes of crowds do not count.
+            1. Boxes of crowds, those without area and those of images that
+            are not listed do not count.
 
     Raises:
         ConfigError: If there is nothing like that, it cannot be read, or two
@@ -123,14 +124,25 @@ def _read_coco(path: Path) -> _Boxes:
             for image in content['images']
         }
         kinds = {c['id']: c['name'] for c in content.get('categories', ())}
+        if len(names) < len(content['images']):
+            raise ValueError('two images have the same id')
         boxes: _Boxes = defaultdict(list)
         for annotation in content['annotations']:
-            if not annotation.get('iscrowd'):
-                left, top, width, height = map(float, annotation['bbox'])
-                edges = [left, top, left + width, top + height]
-                number = annotation.get('category_id')
-                kind = kinds.get(number, number)
-                boxes[names[annotation['image_id']]].append((kind, edges))
+            left, top, width, height = map(float, annotation['bbox'])
+            edges = [left, top, left + width, top + height]
+            if not np.isfinite(edges).all():
+                raise ValueError(f'bbox={annotation["bbox"]}')
+            # As the stock data set: neither crowds nor boxes without area
+            # nor those of images that are not listed.
+            if (
+                annotation.get('iscrowd')
+                or min(width, height) <= 0
+                or annotation['image_id'] not in names
+            ):
+                continue
+            number = annotation.get('category_id')
+            kind = kinds.get(number, number)
+            boxes[names[annotation['image_id']]].append((kind, edges))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ConfigError(
             f"annotations {str(path)!r} are not in COCO's format "
@@ -161,7 +173,11 @@ def _read_folder(folder: Path) -> _Boxes:
                 f'annotation {str(file)!r} cannot be read ({error}): it must '
                 'be XML, each object with a bndbox of xmin, ymin, xmax, ymax'
             ) from error
-        boxes[file.relative_to(folder).with_suffix('').parts] = found
+        boxes[file.relative_to(folder).with_suffix('').parts] = [
+            (name, edges)
+            for name, edges in found
+            if edges[2] > edges[0] and edges[3] > edges[1]
+        ]
     return boxes
 
 

@@ -79,7 +79,9 @@ def video_reason(error: Exception) -> Optional[str]:
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    module = '' if last is None else last.tb_frame.f_globals['__name__']
+    # Compiled modules, as PyAV's, have no name here.
+    names = {} if last is None else last.tb_frame.f_globals
+    module = names.get('__name__') or ''
     for decoder in _DECODERS.values():
         if decoder.package in sys.modules:
             is_inside = module.partition('.')[0] == decoder.package

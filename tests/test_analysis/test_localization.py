@@ -219,6 +219,10 @@ def test_boxes_in_cocos_format(tmp_path):
             (0, [0, 0, 9, 9], 1),
             (0, [5, 5, 1, 1], 0),
             (1, [0, 0, 2, 2], 0),
+            # Neither without area nor of an image that is not listed.
+            (0, [7, 7, 0, 4], 0),
+            (1, [9, 9, -3, -3], 0),
+            (77, [0, 0, 2, 2], 0),
         ],
     )
     boxes = TrueBoxes(file)
@@ -239,7 +243,10 @@ def test_boxes_in_imagenets_layout(tmp_path):
     (tmp_path / 'n01').mkdir()
     (tmp_path / 'n01/n01_7.xml').write_text(XML.format(1, 3, 30, 40))
     (tmp_path / 'val_3.xml').write_text(XML.format(5, 6, 7, 8))
+    (tmp_path / 'val_4.xml').write_text(XML.format(9, 6, 7, 8))
     boxes = TrueBoxes(tmp_path)
+    with pytest.raises(ConfigError, match="val_4.JPEG' has no box in"):
+        boxes.of('x/val/n01/val_4.JPEG')
     assert boxes.of('x/train/n01/n01_7.JPEG').tolist() == [[0, 2, 30, 40]]
     assert boxes.of('x/val/n01/val_3.JPEG').tolist() == [[4, 5, 7, 8]]
 
@@ -282,7 +289,14 @@ def test_boxes_of_several_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text', ['', '[]', '{}', '{"images": [{"id": 1}], "annotations": []}']
+    'text',
+    [
+        *('', '[]', '{}', '{"images": [{"id": 1}], "annotations": []}'),
+        '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"'
+        '}], "annotations": []}',
+        '{"images": [{"id": 1, "file_name": "a"}], "annotations": '
+        '[{"image_id": 1, "bbox": [0, NaN, 2, 2]}]}',
+    ],
 )
 def test_what_is_not_cocos_format(text, tmp_path):
     (tmp_path / 'x.json').write_text(text)

@@ -19,7 +19,7 @@ def header(file):
 def test_header(file):
     text = header(file)
     assert len(text.splitlines()) <= 20
-    command = r'(python|bash|torchrun .*) (tools|projects)/\w+\.(py|sh)'
+    command = r'mutualnet(_mm)? (train|test|quickstart)|python projects/\w+'
     assert re.search(command, text), 'name the command'
     lines = text.splitlines()
     assert any(x.startswith(COSTS['SOURCE']) for x in lines), 'of what?'

@@ -1,6 +1,8 @@
 """Digits on cluttered photographs, on a CPU: the two-minute example.
 
 mutualnet quickstart --task cls makes the images and runs it.
+
+Not in the paper: digits on photographs, here.
 """
 
 _base_ = ['mutual-resnet14_1xb64_digits.py']

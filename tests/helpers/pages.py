@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from programs import run_program
 
+from mutualnet_mm_command import FILES
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
     r'(?:^<!-- needs: (?P<needs>.+?) -->\n\s*)?'
@@ -40,6 +42,16 @@ def commands(code):
             yield words
 
 
+def find_program(command):
+    """The file that a command runs, and what is given to it."""
+    program, *rest = command
+    if program == 'mutualnet':
+        name, *rest = rest
+        return [ROOT / 'tools' / FILES[name], *rest]
+    assert program == 'python', command
+    return rest
+
+
 def run_page(page, edit=lambda code: code):
     """Run what a page says in the current folder, one block after the other.
 
@@ -58,8 +70,7 @@ def run_page(page, edit=lambda code: code):
         elif language == 'python':
             exec(compile(code, page, 'exec'), names)
         else:
-            for program, *command in commands(code):
-                assert program == 'python', command
-                done = run_program(*command)
+            for command in commands(code):
+                done = run_program(*find_program(command))
                 assert done.returncode == 0, f'{command}\n{done.stderr}'
     return names

@@ -98,7 +98,7 @@ def test_boxes_and_masks(detection, tiny_coco, phase):
                 mask = mask[:height, :width].astype(np.uint8)
                 wanted = cv2.resize(stored_mask, (width, height))
                 for one_mask, other in ((mask, wanted), (wanted, mask)):
-                    near = cv2.dilate(other, np.ones((3, 3), np.uint8))
+                    near = cv2.dilate(other, np.ones((5, 5), np.uint8))
                     assert one_mask.any() and not (one_mask > near).any()
             assert len(objects.masks) == len(masks) == len(boxes)
 

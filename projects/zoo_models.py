@@ -78,7 +78,7 @@ _MODELS = (
         'test set of 10,000',
         _cifar10,
         data='{train,test}/<class>/*.jpg of CIFAR-10',
-        options={**_epochs(16), 'optim_wrapper.optimizer.lr': '0.3'},
+        options={**_epochs(8), 'optim_wrapper.optimizer.lr': '0.3'},
         step=0.25,
     ),
     ZooModel(

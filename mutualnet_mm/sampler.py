@@ -6,7 +6,7 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from .errors import ConfigError, UsageError, is_number
-from .subnet import Subnet, SubnetSpace
+from .subnet import Subnet, SubnetSpace, stage_widths
 
 _RAMP = 0.1
 """Share of the steps of all subnets in which their weight rises to 1."""
@@ -206,13 +206,13 @@ class SubnetSampler:
             narrower = sorted(set(space.widths), reverse=True)[1:]
             return [(f'fixed{i + 1}', w) for i, w in enumerate(narrower)]
         widths = [('min', space.min_width)] if self.include_min else []
-        low, high = space.min_width, space.max_width
+        low, high, n = space.min_width, space.max_width, space.stages
         parts = [(low, high)] * self.num_random
         if self.stratified:
             edges = np.linspace(low, high, self.num_random + 1)
             parts = list(zip(edges, edges[1:]))
         return widths + [
-            (f'rand{i + 1}', float(rng.uniform(*part)))
+            (f'rand{i + 1}', stage_widths(rng.uniform(*part, n).tolist()))
             for i, part in enumerate(parts)
         ]
 

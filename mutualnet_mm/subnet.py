@@ -5,7 +5,8 @@ import math
 import re
 from dataclasses import dataclass
 from itertools import product
-from typing import Callable, List, Optional, Sequence, Tuple, Union
+from statistics import fmean
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 from .errors import ConfigError, is_count
 
@@ -17,10 +18,59 @@ COMMON_SHAPE: Size = (480, 640)
 """Of most images of COCO."""
 
 _MAX_WIDTHS = 1000  # of a grid; each is tested
+_WIDTH = r'\d+(?:\.\d+)?(?:e[+-]?\d+)?'
 _PATTERN = re.compile(
-    r'(?P<width>\d+(?:\.\d+)?(?:e[+-]?\d+)?)x'
+    rf'(?P<width>{_WIDTH}(?:-{_WIDTH})*)x'
     r'-(?P<resolution>\d+)(?:-(?P<frames>\d+))?'
 )
+
+
+class StageWidths(float):
+    """A width for each stage of a network, written ``0.25-0.5-0.75-1.0``.
+
+    As a number it is their mean, by which subnets are ordered. Made by
+    :func:`stage_widths`.
+
+    Attributes:
+        stages (tuple[float]): In the order of the pass.
+    """
+
+    stages: Tuple[float, ...]
+
+    def __new__(cls, stages: Sequence[float]) -> 'StageWidths':
+        """Make a float of the mean: those take their value here."""
+        made = super().__new__(cls, fmean(stages))
+        made.stages = tuple(map(float, stages))
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StageWidths) and self.stages == other.stages
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.stages)
+
+    def __reduce__(self) -> Any:
+        return StageWidths, (self.stages,)
+
+    def __repr__(self) -> str:
+        return '-'.join(map(repr, self.stages))
+
+    def __format__(self, spec: str) -> str:
+        return '-'.join(format(width, spec) for width in self.stages)
+
+
+def stage_widths(stages: Sequence[float]) -> float:
+    """One width for each stage; a plain number if all are equal."""
+    equal = len(set(stages)) == 1
+    return float(stages[0]) if equal else StageWidths(stages)
+
+
+def each_width(width: float) -> Tuple[float, ...]:
+    """The widths of all stages; of a plain number, that one."""
+    return width.stages if isinstance(width, StageWidths) else (width,)
 
 
 @dataclass(frozen=True)
@@ -28,7 +78,8 @@ class Subnet:
     """One configuration of the network, written ``0.7x-160``.
 
     Args:
-        width (float): Fraction of the base network's channels.
+        width (float): Fraction of the base network's channels; one for each
+            stage as :func:`stage_widths` makes it.
         resolution (int): Spatial resolution in pixels. The input is what the
             full network sees, scaled by it over the full resolution: a side
             of the crops of a classifier or of clips, the short edge or a side
@@ -43,7 +94,7 @@ class Subnet:
 
     def __post_init__(self) -> None:
         if (
-            not _is_width(self.width)
+            not all(map(_is_width, each_width(self.width)))
             or not is_count(self.resolution)
             or not (self.frames is None or is_count(self.frames))
         ):
@@ -52,11 +103,14 @@ class Subnet:
                 f'{self.resolution!r}, frames {self.frames!r}: all must be '
                 'positive, resolution and frames whole numbers'
             )
-        object.__setattr__(self, 'width', float(self.width))
+        if not isinstance(self.width, StageWidths):
+            object.__setattr__(self, 'width', float(self.width))
 
     @classmethod
     def parse(cls, text: Union[str, 'Subnet']) -> 'Subnet':
         """Read ``'0.7x-160'`` or, for video, ``'0.63x-142-3'``.
+
+        With a width for each stage, ``'0.25-0.5-0.75-1.0x-224'``.
 
         ``Subnet.parse(str(subnet))`` is ``subnet``; a Subnet is returned as
         it is.
@@ -74,7 +128,7 @@ class Subnet:
             )
         frames = match['frames']
         return cls(
-            float(match['width']),
+            stage_widths([*map(float, re.findall(_WIDTH, match['width']))]),
             int(match['resolution']),
             None if frames is None else int(frames),
         )
@@ -99,6 +153,8 @@ class SubnetSpace:
         norm (str): Whether batch norms have one weight and bias for all
             resolutions, ``'shared'``, or one for each, ``'per-resolution'``.
             Defaults to ``'shared'``.
+        stages (int): Stages of the backbone whose random widths differ.
+            Defaults to 1: all have the same width.
 
     Raises:
         ConfigError: If a value is out of place or listed twice, or if both a
@@ -112,6 +168,7 @@ class SubnetSpace:
         frames: Optional[Sequence[int]] = None,
         widths: Optional[Sequence[float]] = None,
         norm: str = 'shared',
+        stages: int = 1,
     ) -> None:
         if norm not in ('shared', 'per-resolution'):
             raise ConfigError(
@@ -125,6 +182,12 @@ class SubnetSpace:
                 'widths=None) takes back an inherited one'
             )
         self.is_range = width_range is not None
+        if not is_count(stages) or (stages > 1 and not self.is_range):
+            raise ConfigError(
+                f'mutual.stages={stages!r}: use a whole number from 1; above '
+                '1 widths are drawn, which takes a width_range'
+            )
+        self.stages = stages
         if width_range is not None:
             self.widths = _numbers('width_range', width_range, _is_width)
             if len(self.widths) != 2 or not self.widths[0] < self.widths[1]:
@@ -167,7 +230,14 @@ class SubnetSpace:
             ConfigError: Names the subnet and the range.
         """
         subnet = Subnet.parse(subnet)
-        if not self.min_width <= subnet.width <= self.max_width:
+        widths = each_width(subnet.width)
+        if len(widths) not in (1, self.stages):
+            raise ConfigError(
+                f'subnet {subnet} has widths of {len(widths)} stages, and '
+                f'those of {self.stages} are trained: set mutual.stages, or '
+                'name one width'
+            )
+        if not self.min_width <= min(widths) <= max(widths) <= self.max_width:
             raise ConfigError(
                 f'subnet {subnet}: width {subnet.width} is outside of the '
                 f'trained [{self.min_width}, {self.max_width}]'
@@ -207,7 +277,7 @@ class SubnetSpace:
         """
         full = self.full
         return (
-            (subnet.width / full.width) ** 2
+            fmean((w / full.width) ** 2 for w in each_width(subnet.width))
             * (subnet.resolution / full.resolution) ** 2
             * ((subnet.frames or 1) / (full.frames or 1))
         )

@@ -1,7 +1,12 @@
+import copy
+import json
+import pickle
+
 import numpy as np
 import pytest
 
 from mutualnet_mm import ConfigError, Subnet, SubnetSpace
+from mutualnet_mm.subnet import StageWidths, stage_widths
 
 SPACE = SubnetSpace((0.25, 1.0), (224, 192, 160, 128))
 VIDEO = SubnetSpace((0.63, 1.0), (224, 178, 142), (8, 5, 3))
@@ -15,6 +20,9 @@ VIDEO = SubnetSpace((0.63, 1.0), (224, 178, 142), (8, 5, 3))
         ('1x-224', (1.0, 224, None)),
         (' 0.63x-142-3 ', (0.63, 142, 3)),
         ('1e-05x-8', (1e-5, 8, None)),
+        ('0.25-0.5-1.0x-224', (StageWidths((0.25, 0.5, 1.0)), 224, None)),
+        ('0.25-1e-05x-8-3', (StageWidths((0.25, 1e-5)), 8, 3)),
+        ('0.5-0.5x-224', (0.5, 224, None)),
     ],
 )
 def test_parse(text, fields):
@@ -42,7 +50,8 @@ def test_round_trip():
 
 @pytest.mark.parametrize(
     'text',
-    ['', '0.7', '0.7x160', '0.7-160', 'x-160', '.5x-160', '-0.5x-160']
+    ['-0.5-0.7x-160', '0.5-x-160', '0.5--0.7x-160', '0.5-0.7']
+    + ['', '0.7', '0.7x160', '0.7-160', 'x-160', '.5x-160', '-0.5x-160']
     + ['0.7x-16.5', '0.7x--160', '0.7x-160-', '0.7x-160-3-1', '0.7x-160 3']
     + ['nanx-160', 'infx-160', None],
 )
@@ -52,7 +61,42 @@ def test_bad_texts_are_named(text):
     assert f'{text!r} is not understood' in str(error.value)
 
 
-@pytest.mark.parametrize('text', ['0.0x-160', '0.7x-0', '0.7x-160-0'])
+def test_widths_of_stages():
+    """They sort by their mean, and are told apart by each of them."""
+    widths, others = stage_widths((0.25, 0.75)), stage_widths((0.75, 0.25))
+    assert widths == StageWidths((0.25, 0.75)) and widths != others
+    half = 0.5
+    assert widths != half and half != widths
+    assert len({widths, others, half}) == 3
+    assert 0.4 < widths < 0.6 and f'{widths:g}' == '0.25-0.75'
+    assert type(stage_widths((0.5, 0.5))) is float
+    for copied in (copy.deepcopy(widths), pickle.loads(pickle.dumps(widths))):
+        assert copied == widths and copied.stages == (0.25, 0.75)
+    subnet = Subnet(widths, 160, 4)
+    assert str(subnet) == '0.25-0.75x-160-4'
+    assert Subnet.parse(str(subnet)) == subnet
+    assert json.loads(json.dumps(widths)) == 0.5
+
+
+def test_spaces_of_stages():
+    space = SubnetSpace((0.25, 1.0), (224, 160), stages=2)
+    assert space.check('0.25-1.0x-160') and space.check('0.5x-160')
+    cost = space.relative_cost(Subnet.parse('0.25-0.75x-224'))
+    assert cost == pytest.approx((0.25**2 + 0.75**2) / 2)
+    for text, message in (
+        ('0.2-1.0x-160', r'width 0.2-1.0 is outside of the trained'),
+        ('0.5-1.1x-160', r'width 0.5-1.1 is outside'),
+        ('0.5-0.5-1.0x-160', 'widths of 3 stages, and those of 2 are trained'),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            space.check(text)
+    with pytest.raises(ConfigError, match='of 2 stages, and those of 1'):
+        SPACE.check('0.5-1.0x-160')
+
+
+@pytest.mark.parametrize(
+    'text', ['0.0x-160', '0.5-0.0x-160', '0.7x-0', '0.7x-160-0']
+)
 def test_zeros_in_texts_are_refused(text):
     with pytest.raises(ConfigError, match=' 0.*must be positive'):
         Subnet.parse(text)
@@ -176,6 +220,9 @@ def test_check_refuses(space, text, message):
         (dict(resolution=(128, 224)), 'resolution=.*128, 224'),
         (dict(resolution=(224, 160.5)), 'resolution=.*160.5'),
         (dict(resolution=(224, 0)), 'resolution=.*0'),
+        (dict(width_range=(0.5, 1.0), stages=0), 'stages=0: use a whole'),
+        (dict(width_range=(0.5, 1.0), stages=True), 'stages=True: use a wh'),
+        (dict(widths=(0.5, 1.0), stages=4), 'stages=4: .*takes a width_range'),
         (dict(frames=[]), r'frames=\[\]'),
         (dict(frames=(3, 8)), 'frames=.*3, 8'),
         (dict(frames=(8, -3)), 'frames=.*-3'),

@@ -6,6 +6,7 @@ from itertools import product
 from statistics import fmean
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
+from ..errors import ConfigError
 from ..models import MutualLearningMixin
 from ..models.trained_teacher import TrainedTeacher
 from ..sampler import SubnetSampler
@@ -212,6 +213,12 @@ def _expectations(
     random width. ``teacher`` is the cost of what predicts beside them.
     """
     space = samplers[0].space
+    if space.stages > 1:
+        raise ConfigError(
+            f'mutual.stages={space.stages}: the mean cost of a step is known '
+            'for one random width of all stages alone; leave stages out for '
+            'an estimate'
+        )
     sizes = list(product(space.resolutions, space.frames or (None,)))
 
     def mean(width: float) -> float:

@@ -10,7 +10,7 @@ from ..sampler import SubnetSampler
 from ..subnet import Subnet, SubnetSpace
 from .learning import OPTIONS, Learning
 
-_SPACE = ('width_range', 'widths', 'resolution', 'frames', 'norm')
+_SPACE = ('width_range', 'widths', 'resolution', 'frames', 'norm', 'stages')
 _SAMPLER = (
     *('num_random', 'include_min', 'resolution_mode', 'seed'),
     *('single_subnet', 'stratified', 'start'),
@@ -64,6 +64,8 @@ class MutualSettings:
     - norm (str): Whether batch norms have one weight and bias for all
       resolutions, ``'shared'``, or one for each, ``'per-resolution'``.
       Defaults to ``'shared'``.
+    - stages (int): Stages of the backbone, each of which draws a width of its
+      own for the random subnets. Defaults to 1: they share one.
     - weights (str or dict): Weights of the subnets' losses, see
       :class:`~.learning.Learning`.
     """
@@ -126,6 +128,7 @@ def acting_settings(model: Any) -> Dict[str, Any]:
         'resolution': space.resolutions,
         'frames': space.frames,
         'norm': space.norm,
+        'stages': space.stages,
         **{k: getattr(sampler, k, None) for k in _SAMPLER},
         'resolution_mode': 'shared' if sampler.shared else 'independent',
         'supervision': model.supervision,

@@ -16,6 +16,7 @@ from ..slimmable import (
 )
 from ..slimmable.channels import check_rounding
 from ..slimmable.convert import stock_name
+from .backbones.stages import give_stages, trial_widths
 from .head_state import behind_backbone
 
 
@@ -57,6 +58,8 @@ def share_width(model: Any, rounding: Optional[str]) -> SlimState:
         convert(part, state, default=LayerRule(fixed=True), strict=False)
     state.set_width(model.space.max_width)
     model.task.prepare(model)
+    if model.space.stages > 1:
+        give_stages(backbone, model.space.stages)
     _verify(model)
     return state
 
@@ -64,6 +67,7 @@ def share_width(model: Any, rounding: Optional[str]) -> SlimState:
 def _verify(model: Any) -> None:
     """Refuse a backbone, neck or head that mixes up channels."""
     parts, settings = sliced_parts(model)
+    settings.update(trial_widths(model.space.stages))
     try:
         joints = verify_slicing(parts, **settings)
     except ConfigError:

@@ -5,7 +5,7 @@ import re
 from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple
 
 from ..errors import UsageError
-from ..subnet import Subnet, SubnetSpace
+from ..subnet import Subnet, SubnetSpace, each_width
 from .misfits import check_backbone_filled, warn_of_random
 from .resolution_norms import check_same_norms, own_norms
 from .resumed import note_training, warn_of_changes
@@ -37,7 +37,14 @@ class TrainedWidths(Stock):
         loaded = self._loaded or {}
         low, high = loaded.get('widths') or (0.0, float('inf'))
         for subnet in subnets:
-            if not low <= subnet.width <= high:
+            widths = each_width(subnet.width)
+            stages = (loaded.get('mutual') or {}).get('stages', len(widths))
+            if len(widths) > stages:
+                raise UsageError(
+                    'the checkpoint was trained with one width for all '
+                    f'stages, so {subnet} is not: leave it out'
+                )
+            if not low <= min(widths) <= max(widths) <= high:
                 raise UsageError(
                     f'the checkpoint was trained at widths from {low} to '
                     f'{high}, so {subnet} has no trained weights: leave it '

@@ -3,12 +3,13 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..subnet import StageWidths
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -42,6 +43,8 @@ class LayerRule:
         heads (int): Channels, or each of the parts, are as many heads of
             attention, of which whole ones are kept, whatever their width.
             Defaults to 0: they are none.
+        stage (int, optional): Which width counts where each stage has its
+            own. Defaults to None: the layer is in no stage.
 
     Raises:
         ConfigError: If a number is out of its range.
@@ -53,6 +56,7 @@ class LayerRule:
     parts: int = 1
     narrow_groups: bool = False
     heads: int = 0
+    stage: Optional[int] = None
 
     def __post_init__(self) -> None:
         for name, least in (('divisor', 1), ('parts', 1), ('heads', 0)):
@@ -115,7 +119,16 @@ def active_channels(
         rule (LayerRule): Defaults to a plain layer.
         rounding (str): A key of :data:`ROUNDING`. Defaults to ``'paper'``.
     """
-    if rule.fixed or width >= max_width:
+    if rule.fixed:
+        return channels
+    if isinstance(width, StageWidths):
+        if rule.stage is None:
+            raise ConfigError(
+                f'width {width}: a layer is in none of these stages, so name '
+                'one width for all'
+            )
+        width = width.stages[rule.stage]
+    if width >= max_width:
         return channels
     if rule.heads:
         kept = make_divisible(rule.heads * width / max_width, 1)

@@ -233,7 +233,8 @@ class _Makers:
         # In the order of the trace: one layer may be added to several.
         for names in dict.fromkeys(self._members.values()):
             layers = [self._layers[n] for n in names & self._layers.keys()]
-            rules = {layer.slim_rule for layer in layers} - {PLAIN}
+            rules = {layer.slim_rule for layer in layers}
+            rules -= {replace(PLAIN, stage=rule.stage) for rule in rules}
             sizes = {len(self._trace.made[name]) for name in names}
             if len(rules) != 1 or len(sizes) != 1:
                 continue

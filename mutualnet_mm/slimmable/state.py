@@ -8,6 +8,7 @@ from typing import Iterator, List, Optional
 from torch import nn
 
 from ..errors import ConfigError
+from ..subnet import each_width
 from .channels import check_rounding
 from .leaves import Leaves
 
@@ -33,6 +34,8 @@ class SlimState:
         running_stats (bool): Whether a narrow width may be evaluated with the
             leading running statistics, which are the full network's.
             Defaults to True; :func:`~.slim.slim` forbids it.
+        stages (int): Stages that may have a width of their own. Defaults to
+            1: all have the same.
 
     Attributes:
         width (float): Active width, ``max_width`` at first.
@@ -46,6 +49,7 @@ class SlimState:
     frames: Optional[int] = None
     track_stats: bool = True
     running_stats: bool = True
+    stages: int = 1
     width: float = field(init=False)
     leaves: Optional[Leaves] = field(default=None, init=False, compare=False)
 
@@ -60,7 +64,13 @@ class SlimState:
 
     def check_width(self, width: float) -> None:
         """Refuse a width that the layers do not have."""
-        if not 0 < width <= self.max_width:
+        widths = each_width(width)
+        if len(widths) not in (1, self.stages):
+            raise ConfigError(
+                f'width {width}: the network has {self.stages} stages with a '
+                'width of their own'
+            )
+        if not 0 < min(widths) <= max(widths) <= self.max_width:
             raise ConfigError(
                 f'width {width} is outside of (0, {self.max_width}], the '
                 'widths that this network was built for: a wider one needs a '

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, first_line
+from ..subnet import each_width, stage_widths
 from .channels import (
     PLAIN,
     Ranges,
@@ -88,7 +89,8 @@ def verify_slicing(
             :func:`~.trial.trial_shapes`. Defaults to 32.
         frames (int): Frames of the input of a network over clips. Defaults to
             8.
-        fractions (Sequence[float]): Fractions of the widest width to try.
+        fractions (Sequence[float]): Fractions of the widest width to try;
+            of each stage, as :func:`~.subnet.stage_widths` makes them.
             Defaults to (0.3, 0.7).
         tolerance (float): Largest difference, relative to the largest value
             of the layer. Defaults to 1e-5.
@@ -188,7 +190,7 @@ def _prove(
     randomise(net, generator)
     widest = slim_states(net)[0].max_width
     for fraction, shape in zip(fractions, cycle(shapes)):
-        width = widest * fraction
+        width = stage_widths([widest * f for f in each_width(fraction)])
         x = torch.randn(shape, generator=generator, dtype=torch.double)
         masked = copy.deepcopy(net)
         try:

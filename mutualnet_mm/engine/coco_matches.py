@@ -2,7 +2,7 @@
 """Takes COCO's per-image results out of a stock evaluation."""
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
@@ -77,33 +77,46 @@ def resampled_precision(
         params = evaluation.params
         if not params.useCats or not evaluation.eval:
             continue
-        counts: Optional[np.ndarray] = None
+        computed: Dict[int, Tuple[np.ndarray, np.ndarray]] = {}
         for item, (counts_all, threshold) in _ITEMS.items():
             name = f'{prefix}/{params.iouType}_{item}'
             most = params.maxDets[2] if counts_all else 100
             if name not in scores or most not in params.maxDets:
                 continue
-            which = slice(None)
+            which = np.ones(len(params.iouThrs), bool)
             if threshold is not None:
-                place = np.flatnonzero(np.asarray(params.iouThrs) == threshold)
-                if len(place) != 1:
+                which = np.asarray(params.iouThrs) == threshold
+                if which.sum() != 1:
                     continue
-                which = slice(int(place[0]), int(place[0]) + 1)
-            matches = matches_of(evaluation, most)
-            number = matches.objects.shape[1]
-            (whole,) = matches.average_precision(one_of_each(number), which)
-            if round(float(whole), 3) != round(float(scores[name]), 3):
+            # As many as there are of an image and class.
+            most = min(most, _most_found(evaluation))
+            if most not in computed:
+                computed[most] = _on_all_sets(matches_of(evaluation, most))
+            whole, drawn = (each[:, which] for each in computed[most])
+            if round(float(whole.mean()), 3) != round(float(scores[name]), 3):
                 continue
-            if counts is None:
-                counts = drawn_counts(number)
-            values = matches.average_precision(counts, which)
             # Sets without any object, which are the same for all subnets,
             # have no precision: others count twice.
-            some = values[values >= 0]
+            some = drawn.mean(axis=1)[drawn[:, 0] >= 0]
             if len(some):
-                some = np.resize(some, len(values)).astype(np.float32)
+                some = np.resize(some, len(drawn)).astype(np.float32)
                 found[name] = tuple(some.tolist())
     return found
+
+
+def _on_all_sets(matches: Matches) -> Tuple[np.ndarray, np.ndarray]:
+    """Precisions of the tested set, (1, T), and of those that are drawn."""
+    number = matches.objects.shape[1]
+    return (
+        matches.average_precision(one_of_each(number)),
+        matches.average_precision(drawn_counts(number)),
+    )
+
+
+def _most_found(evaluation: Any) -> int:
+    """Detections of the image and class that has the most."""
+    found = (len(e['dtScores']) for e in evaluation.evalImgs if e is not None)
+    return max(found, default=0)
 
 
 def _is_coco(metric: Any) -> bool:

@@ -67,7 +67,8 @@ def short(number: int) -> str:
     Args:
         number (int): Multiply-accumulates.
     """
-    size, unit = next(s for s in ((1e9, 'G'), (1e6, 'M')) if number >= s[0])
+    units = ((1e9, 'G'), (1e6, 'M'), (1e3, 'K'))
+    size, unit = next(pair for pair in units if number >= pair[0])
     value = number / size
     return f'{value:.{0 if value >= 100 else 1}f} {unit}'
 

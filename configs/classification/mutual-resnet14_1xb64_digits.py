@@ -8,6 +8,7 @@ as good as the full one: mutual-resnet14_1xb64_cluttered-digits.py is the
 two-minute example.
 
 Not in the paper: digits, here.
+Cost: 1.0x-16 6.7 M, 0.25x-8 232 K MACs; a step 1.77 x the full network's.
 """
 
 _base_ = ['../_base_/small_cpu.py']

@@ -6,6 +6,7 @@ The classes are COCO's 12 supercategories. projects/single_objects.py makes the
 crops.
 
 Not in the paper: crops of COCO, here.
+Cost: 1.0x-96 34.3 M, 0.25x-48 1.4 M MACs; a step 1.76 x the full network's.
 """
 
 _base_ = ['mutual-resnet18-thin_1xb32_single-digits.py']

@@ -3,6 +3,7 @@
     torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
 Paper: Table 7.
+Cost: 1.0x-224 4.1 G, 0.9x-128 1.1 G MACs; a step 2.69 x the full network's.
 """
 
 _base_ = ['mutual-resnet50_8xb64_in1k.py']

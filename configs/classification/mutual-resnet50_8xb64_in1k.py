@@ -3,6 +3,7 @@
     torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
 Paper: accuracy against MACs on ImageNet.
+Cost: 1.0x-224 4.1 G, 0.7x-128 662 M MACs; a step 2.26 x the full network's.
 """
 
 _base_ = [

@@ -6,6 +6,7 @@ projects/cifar10.py prepares the images and derives every method that
 it compares from this config.
 
 Not in the paper: the methods compared, here.
+Cost: 1.0x-16 11.1 M, 0.25x-10 362 K MACs; a step 1.74 x the full network's.
 """
 
 _base_ = ['../_base_/small_cpu.py']

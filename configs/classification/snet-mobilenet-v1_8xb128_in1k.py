@@ -3,6 +3,7 @@
     torchrun --nproc_per_node 8 -m mutualnet_mm train THIS_CONFIG
 
 Paper: S-Net, a baseline.
+Cost: 1.0x-224 569 M, 0.25x-224 41.0 M MACs; a step 1.91 x the full network's.
 """
 
 _base_ = ['mutual-mobilenet-v1_8xb128_in1k.py']

@@ -6,6 +6,7 @@ CHECKPOINT comes from usnet-mobilenet-v1_8xb128_in1k.py.
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
 
 Paper: transfer learning.
+Cost: 1.0x-224 568 M, 0.25x-224 40.8 M MACs; a step 1.97 x the full network's.
 """
 
 _base_ = ['mutual-mobilenet-v1_1xb256_indoor67.py']

@@ -40,6 +40,7 @@ COMMANDS: Dict[str, Dict[str, str]] = {
         'demo': 'demo.py',
     },
     'analyses': {
+        'browse': 'analysis/browse_dataset.py',
         'cam': 'analysis/cam.py',
         'cam-video': 'analysis/cam_video.py',
         'compare': 'analysis/compare_subnets.py',

@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
         choices=COSTS,
         default='macs',
         help='what to show accuracy over, default: %(default)s; latencies '
-        'are there where tools/measure_latency.py has measured them',
+        'are there where mutualnet latency has measured them',
     )
     parser.add_argument(
         '--device',

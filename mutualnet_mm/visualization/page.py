@@ -54,8 +54,8 @@ def table_page(
         from plotly import graph_objects
     except ImportError as error:
         raise UsageError(
-            'pages are made by plotly, which is missing: pip install -r '
-            'requirements/analysis.txt'
+            'pages are made by plotly, which is missing: '
+            'pip install "mutualnet_mm[analysis]"'
         ) from error
     figure = graph_objects.Figure()
     for number, (label, table) in enumerate(tables.items()):

@@ -160,6 +160,6 @@ def test_several_tables(read_page):
 
 def test_without_plotly(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__('sys').modules, 'plotly', None)
-    with pytest.raises(UsageError, match='requirements/analysis.txt'):
+    with pytest.raises(UsageError, match=r'mutualnet_mm\[analysis\]'):
         plot_tables({'net': make_table()}, tmp_path / 'page.html')
     assert list(tmp_path.iterdir()) == []

@@ -131,5 +131,5 @@ class WarmStartReport:
         figure.supxlabel('epochs of adaptive training')
         figure.supylabel('top-1 accuracy [%], mean and standard deviation')
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.axes[0].legend(handles, labels)
+        figure.legend(handles, labels, loc='outside upper center', ncols=4)
         figure.savefig(path, dpi=120)

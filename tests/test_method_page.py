@@ -8,7 +8,7 @@ from mutualnet_mm.models.settings import MutualSettings
 
 DOCS = Path(__file__).parents[1] / 'docs'
 PAGE = (DOCS / 'method.md').read_text(encoding='utf-8')
-BEYOND = (*OPTIONS, 'start', 'stratified', 'norm')
+BEYOND = (*OPTIONS, 'start', 'stratified', 'stages', 'norm')
 SECTIONS = [
     'What it does',
     'How to switch it on',

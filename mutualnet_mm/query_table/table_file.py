@@ -79,7 +79,7 @@ def table_to_dict(table: QueryTable) -> Dict[str, Any]:
         entries.append(
             dict(
                 subnet=str(entry.subnet),
-                width=entry.subnet.width,
+                width=float(entry.subnet.width),  # of stages, the mean
                 resolution=entry.subnet.resolution,
                 frames=entry.subnet.frames,
                 macs=entry.macs,

@@ -255,8 +255,8 @@ def try_all(file, number):
 
 @pytest.mark.filterwarnings('ignore')
 def test_some_damage(file):
-    counts = try_all(file, 60)
-    assert counts['refused'] > 20, counts
+    counts = try_all(file, 200)
+    assert counts['refused'] > 100, counts
 
 
 @pytest.mark.nightly
@@ -303,7 +303,7 @@ def try_edits(file, examples):
 
 @pytest.mark.filterwarnings('ignore')
 def test_some_edits(file):
-    try_edits(file, 15)
+    try_edits(file, 40)
 
 
 @pytest.mark.nightly

@@ -17,7 +17,7 @@ from torch import nn
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import AdaptiveFile
 from mutualnet_mm.models.checkpoints import load_trained
-from mutualnet_mm.models.published import read_published
+from mutualnet_mm.models.published_file import read_published
 from mutualnet_mm.query_table import (
     Cascade,
     Latency,

@@ -67,7 +67,10 @@ def our_config(tool, arguments, monkeypatch):
     def from_cfg(cfg):
         seen.append(cfg)
         return SimpleNamespace(
-            model=torch.nn.Linear(1, 1), train=dict, test=dict
+            model=torch.nn.Linear(1, 1),
+            register_hook=bool,
+            train=dict,
+            test=dict,
         )
 
     monkeypatch.setattr('mmengine.runner.Runner.from_cfg', from_cfg)

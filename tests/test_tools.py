@@ -180,7 +180,9 @@ def test_training_needs_no_test_data(tmp_path, monkeypatch):
     monkeypatch.setattr(
         'mmengine.runner.Runner.from_cfg',
         lambda cfg: SimpleNamespace(
-            model=None, train=lambda: trained.append(cfg)
+            model=None,
+            register_hook=bool,
+            train=lambda: trained.append(cfg),
         ),
     )
     assert run_program(ROOT / 'tools/train.py', 'a.py').returncode == 0

@@ -21,7 +21,7 @@ from mutualnet_mm.models.checkpoints import (
     load_trained,
     read_trained,
 )
-from mutualnet_mm.models.published import read_published
+from mutualnet_mm.models.published_file import read_published
 from mutualnet_mm.models.training_record import TrainingRecord
 from mutualnet_mm.query_table import load_table
 from mutualnet_mm.query_table.progress import Progress

@@ -281,7 +281,9 @@ def test_training_a_stock_config(small, tmp_path, monkeypatch):
     monkeypatch.setattr(
         'mmengine.runner.Runner.from_cfg',
         lambda cfg: SimpleNamespace(
-            model=None, train=lambda: trained.append(cfg)
+            model=None,
+            register_hook=bool,
+            train=lambda: trained.append(cfg),
         ),
     )
     train = ROOT / 'tools/train.py'

@@ -147,7 +147,7 @@ def test_a_broken_image_in_python(
 ):
     cfg = make_config()
     cfg.train_dataloader.dataset.data_root = broken_images
-    with pytest.raises(ConfigError, match='^image .* cannot be read'):
+    with pytest.raises(UsageError, match='^image .* cannot be read'):
         build_table(cfg, checkpoint, tmp_path / 'out', subnets=['0.5x-16'])
 
 

@@ -314,7 +314,7 @@ def test_budgets(net):
         (dict(mean_macs=0), 'budget mean_macs=0: use a positive number'),
         (dict(mean_macs=990, params=9), 'mean_macs goes with macs, the worst'),
         (dict(mean_macs=990, latency_ms=9), 'mean_macs goes with macs'),
-        (dict(mean_macs=990, device='cpu'), 'leave latency_ms, params and d'),
+        (dict(mean_macs=990, device='cpu'), 'leave latency_ms, params, dev'),
     ):
         with pytest.raises(UsageError, match=message) as caught:
             net.set_budget(**budgets)

@@ -327,7 +327,7 @@ def test_packages_that_are_missing(package, make_net, tmp_path, monkeypatch):
         'mutualnet_mm.export.onnx_file.find_spec',
         lambda name: None if name == package else find_spec(name),
     )
-    message = f'format onnx needs {package}: pip install -r requirements/dep'
+    message = rf'format onnx needs {package}: pip install .*\[deploy\]'
     with pytest.raises(UsageError, match=message):
         export_subnet(
             make_net('classifier'), '0.5x-24', 'onnx', tmp_path / 'a.onnx'

@@ -46,7 +46,7 @@ COMMANDS: Dict[str, Dict[str, str]] = {
         'compare': 'analysis/compare_subnets.py',
         'cut': 'analysis/cut.py',
         'gradients': 'analysis/gradients.py',
-        'learning-curves': 'analysis/learning_curves.py',
+        'logs': 'analysis/learning_curves.py',
         'localize': 'analysis/localize.py',
     },
     'data, coverage, environment': {

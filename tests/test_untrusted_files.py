@@ -43,6 +43,7 @@ LOADERS = {
     'mutualnet_mm/analysis/true_boxes.py': {'json.loads': TEXT},
     'mutualnet_mm/apis/build_table.py': {'Config.fromstring': CONFIG},
     'mutualnet_mm/checked_json.py': {'json.loads': TEXT},
+    'mutualnet_mm/config/coco_files.py': {'json.loads': TEXT},
     'mutualnet_mm/config/delta_file.py': {'Config.fromfile': OWN},
     'mutualnet_mm/config/load.py': {'Config.fromfile': CONFIG},
     'mutualnet_mm/config/source.py': {'Config.fromstring': CONFIG},
@@ -65,7 +66,7 @@ LOADERS = {
         # Of addresses: torch's default, weights_only since 2.6.
         'CheckpointLoader.load_checkpoint': 'stock',
     },
-    'mutualnet_mm/models/published.py': {
+    'mutualnet_mm/models/published_file.py': {
         'torch.load': TENSORS,
         'zipfile.ZipFile': NOTHING,
     },
@@ -78,8 +79,8 @@ LOADERS = {
         'torch.load': TENSORS,
         'ZipFile': NOTHING,
     },
+    'mutualnet_mm/visualization/training_log.py': {'json.loads': TEXT},
     'tools/list_backbones.py': {'Config.fromfile': CONFIG},
-    'tools/quickstart.py': {'json.loads': TEXT},
 }
 
 

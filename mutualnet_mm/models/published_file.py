@@ -4,7 +4,7 @@
 import re
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import torch
 from torch import Tensor
@@ -116,13 +116,20 @@ def _in_single_precision(path: str, name: str, value: Any) -> Tensor:
 
 
 def _unread(path: str, error: Exception) -> str:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if not any(name.endswith('data.pkl') for name in names):
-            return f'{path!r} is an archive of {", ".join(names)}: unpack it'
+    names = _parts(path)
+    if names and not any(name.endswith('data.pkl') for name in names):
+        return f'{path!r} is an archive of {", ".join(names)}: unpack it'
     return (
         f'checkpoint {path!r} cannot be read as tensors alone: '
         f'{first_line(error)}; of a file that holds more, save what lies '
         "under 'model' where the published code is at hand"
     )
+
+
+def _parts(path: str) -> List[str]:
+    """Names in an archive; empty of anything else, or if it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return []

@@ -66,7 +66,7 @@ def test_what_was_not_measured_is_counted():
         (
             {'a': make_table(), 'b': make_table(())},
             dict(cost='latency_ms'),
-            'b: the table has no latency_ms: measure it with mutualnet latency',
+            'b: the table has no latency_ms: measure it with mutualnet',
         ),
         (
             {'a': make_table(), 'b': make_table(device='gpu')},

@@ -3,6 +3,7 @@
     mutualnet train THIS_CONFIG
 
 Paper: Table 7.
+Cost: 1.0x-32 5.2 G MACs.
 """
 
 _base_ = [

@@ -3,6 +3,7 @@
 WIDTH=0.5 RESOLUTION=360 mutualnet train THIS_CONFIG
 
 Paper: detection and segmentation on COCO.
+Cost: 1.0x-600 174 G MACs.
 """
 
 _base_ = ['../mutual_mask_rcnn_vgg16.py']

@@ -6,6 +6,7 @@ The backbone is mmdet's own, from its torchvision weights, with batch norm
 unfrozen: the full network's frozen statistics would fit no subnet.
 
 Not in the paper: ResNet-50 in place of VGG-16.
+Cost: 1.0x-600 67.2 G, 0.25x-240 4.6 G MACs; a step 1.93 x the full network's.
 """
 
 _base_ = ['../mutual_mask_rcnn_vgg16.py']

@@ -6,6 +6,7 @@ Handwritten digits on photographs (mutualnet quickstart makes them), 128 x 192
 pixels, a slim neck, small heads and few RoIs, from scratch.
 
 Not in the paper: digits, here.
+Cost: 1.0x-128 7.9 G, 0.25x-64 197 M MACs; a step 1.33 x the full network's.
 """
 
 _base_ = [

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch_versions import needs_export
 
 from mutualnet_mm.errors import ConfigError
 from mutualnet_mm.slimmable import (
@@ -236,6 +237,7 @@ class Concatenated(nn.Module):
         return self.out(torch.cat([self.a(x), self.b(x)], 1))
 
 
+@needs_export
 def test_an_export_leaves_nothing_behind():
     """Its fake tensors, whose values nothing but itself could use."""
     net = slim(Concatenated()).eval()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from plain_networks import rounded
 from torch import nn
+from torch_versions import needs_export
 
 from mutualnet_mm.errors import ConfigError
 from mutualnet_mm.slimmable import (
@@ -203,6 +204,7 @@ def test_copies_pickles_and_moves(net):
         assert not torch.equal(net(x), expected)
 
 
+@needs_export
 def test_what_a_program_traces(net):
     """``torch.export`` sees the narrow vectors."""
     x = torch.randn(2, 3, 6, 5, dtype=torch.double)

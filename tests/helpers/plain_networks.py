@@ -245,7 +245,8 @@ def one_step(
             net = fill(build(width).to(images.dtype), state).train()
         x = images
         if size != images.shape[-1]:
-            x = F.interpolate(x, (size, size), mode='bilinear', antialias=True)
+            sides = (int(size), int(size))  # no integers of numpy
+            x = F.interpolate(x, sides, mode='bilinear', antialias=True)
         logits = net(x)
         if tag == 'full':
             loss = full_loss(logits)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from tiny_transformers import TINY, tensors
-from torch import nn
 
 from mutualnet_mm.slimmable import sort_channels
 from mutualnet_mm.slimmable.verify import already_verified
@@ -117,12 +116,12 @@ def randomise(net, seed=0):
         for tensor in layer.parameters(recurse=False):
             if tensor.dim() > 1:
                 std = tensor[0].numel() ** -0.5
-                nn.init.normal_(tensor, 0, std, generator=generator)
+                tensor.data.normal_(0, std, generator=generator)
             else:
-                nn.init.uniform_(tensor, 0.5, 1.5, generator=generator)
+                tensor.data.uniform_(0.5, 1.5, generator=generator)
         if getattr(layer, 'running_mean', None) is not None:
-            nn.init.uniform_(layer.running_mean, -1, 1, generator=generator)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5, generator=generator)
+            layer.running_mean.uniform_(-1, 1, generator=generator)
+            layer.running_var.uniform_(0.5, 1.5, generator=generator)
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ class Worker:
 
 def run_threads(net, images, expected, calls):
     """Let all of them begin at once; return what they did."""
-    start = threading.Barrier(THREADS)
+    start = threading.Barrier(THREADS, timeout=120)
 
     def work(seed):
         worker = Worker(net.handle(), images, expected, seed)

@@ -7,6 +7,7 @@ all switched off for the last epochs. Scenes of digits on photographs, which
 mutualnet quickstart makes, in squares of 192 pixels, from scratch.
 
 Not in the paper: digits, here.
+Cost: 1.0x-192 195 M, 0.25x-128 34.2 M MACs; a step 1.76 x the full network's.
 """
 
 _base_ = [

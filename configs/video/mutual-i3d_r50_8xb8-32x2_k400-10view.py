@@ -5,6 +5,8 @@ The checkpoint comes from mutual-i3d_r50_8xb8-32x2_k400.py.
     mutualnet test THIS_CONFIG CHECKPOINT
 
 Not in the paper.
+Cost: 1.0x-224-32 33.1 G, 0.63x-142-12 2.0 G MACs; a step 1.62 x the full
+network's.
 """
 
 _base_ = ['mutual-i3d_r50_8xb8-32x2_k400.py']

@@ -5,6 +5,8 @@ The checkpoint comes from mutual-slowfast_r50_8xb8-4x16_k400.py.
     mutualnet test THIS_CONFIG CHECKPOINT
 
 Paper: Kinetics-400.
+Cost: 1.0x-224-4 27.6 G, 0.63x-142-2 7.6 G MACs; a step 1.99 x the full
+network's.
 """
 
 _base_ = ['mutual-slowfast_r50_8xb8-4x16_k400.py']

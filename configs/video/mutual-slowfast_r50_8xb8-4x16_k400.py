@@ -6,6 +6,8 @@ Clips have 32 frames, all for the Fast branch; widths, resolutions and frames
 are the Slow branch's, which takes every eighth frame.
 
 Paper: Kinetics-400.
+Cost: 1.0x-224-4 36.1 G, 0.63x-142-2 10.2 G MACs; a step 1.99 x the full
+network's.
 """
 
 _base_ = [

@@ -18,6 +18,7 @@ from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.config import find_views
 from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.export.export import FORMATS, TOLERANCE, export_subnet
+from mutualnet_mm.progress_bars import working
 
 
 def parse_args():
@@ -61,15 +62,16 @@ def main() -> None:
     # Standard output is the result's alone: stock code logs there, too.
     with one_line_errors(), redirect_stdout(sys.stderr):
         net = AdaptiveModel.from_file(args.adaptive)
-        proof = export_subnet(
-            net,
-            args.subnet,
-            args.format,
-            args.out,
-            args.inputs,
-            args.fuse_bn,
-            args.tolerance,
-        )
+        with working('exporting and comparing'):
+            proof = export_subnet(
+                net,
+                args.subnet,
+                args.format,
+                args.out,
+                args.inputs,
+                args.fuse_bn,
+                args.tolerance,
+            )
         macs = count_macs(net.model, args.subnet, find_views(net.cfg).shape)
     print(
         f'subnet {args.subnet}: {macs / 1e6:,.2f} MMACs, '

@@ -26,6 +26,7 @@ from mutualnet_mm.cli import add_image_shape, config_parser, one_line_errors
 from mutualnet_mm.config import find_views
 from mutualnet_mm.cost import warn_of_equal_sizes
 from mutualnet_mm.models.build import listed_subnets
+from mutualnet_mm.progress_bars import track
 
 
 def parse_args():
@@ -58,7 +59,7 @@ def count(args) -> list:
     subnets = args.subnet or listed_subnets(cfg, model)
     subnets = list(map(model.space.check, subnets))
     warn_of_equal_sizes(model, subnets, views.shape)
-    for subnet in subnets:
+    for subnet in track(subnets, 'counting'):
         shape = model.task.input_shape(model, subnet, views.shape)
         row = dict(
             subnet=str(subnet),

@@ -10,6 +10,7 @@ first. It holds the weights alone: name it as load_from of the adaptive config.
 from mutualnet_mm.apis import build_model, load_config
 from mutualnet_mm.cli import config_parser, one_line_errors
 from mutualnet_mm.models.sorting import describe_sorted, sort_checkpoint
+from mutualnet_mm.progress_bars import working
 from mutualnet_mm.slimmable.importance import MEASURES
 
 
@@ -35,9 +36,10 @@ def main() -> None:
     args = parse_args()
     with one_line_errors():
         cfg = load_config(args.config, args.cfg_options, stages=())
-        report, ignored = sort_checkpoint(
-            build_model(cfg), args.checkpoint, args.out, args.by
-        )
+        with working('sorting'):
+            report, ignored = sort_checkpoint(
+                build_model(cfg), args.checkpoint, args.out, args.by
+            )
     for line in describe_sorted(report):
         print(line)
     if ignored:

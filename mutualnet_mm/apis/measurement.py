@@ -20,6 +20,7 @@ from ..engine.table_loop import TableLoop
 from ..errors import UsageError
 from ..files import make_folder, only_user
 from ..models.checkpoints import check_checkpoint
+from ..progress_bars import track
 from ..query_table import Cascade, QueryTable, TableEntry
 from ..query_table.answers import (
     cascades_of,
@@ -97,7 +98,7 @@ class Measurement:
         self._views = find_views(cfg)
         warn_of_equal_sizes(model, self.loop.subnets, self._views.shape)
         self._costs = SubnetCosts(model, self._views.shape)
-        for subnet in self.loop.subnets:
+        for subnet in track(self.loop.subnets, 'counting costs'):
             self._costs.of(subnet)
 
     def run(self) -> QueryTable:

@@ -31,6 +31,7 @@ from ..models import MutualLearningMixin
 from ..models.build import unwrapped
 from ..models.tasks.samples import Batch
 from ..models.wraps import Stock
+from ..progress_bars import track
 from ..registry import LOOPS
 from ..slimmable import Statistics
 from ..slimmable.ranks import agree
@@ -205,8 +206,8 @@ class _SubnetLoop(Stock):
             return {}
         names = ', '.join(map(str, subnets))
         self.runner.logger.info(f'Calibrating the batch norms of {names}')
-        tested = self.recipe.is_tested
-        return calibrate(self.model, subnets, batches, tested)
+        shown = track(batches, 'calibrating', self.recipe.num_batches)
+        return calibrate(self.model, subnets, shown, self.recipe.is_tested)
 
     def _groups(self, candidates: List[Candidate]) -> List[List[Candidate]]:
         """Split into groups of at most ``group_size`` and of similar cost."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..models.checkpoints import check_finite
-from ..progress_bars import progress_bar, track
+from ..progress_bars import progress_bar
 from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
 from ..query_table.progress import Progress
 from .answers import AnswerBook
@@ -154,18 +154,12 @@ class TableLoop(SubnetTestLoop):
         bank = self.progress.statistics
         new = [s for s in self.subnets if str(s) not in bank]
         found = move_statistics(
-            self._calibrate(new, self._shown_batches()), 'cpu'
+            self._calibrate(new, self.recipe.batches(self.runner)), 'cpu'
         )
         if found:
             bank = {**bank, **found}
             self.progress.keep_statistics(bank)
         self.bank = move_statistics(bank, device)
-
-    def _shown_batches(self) -> Iterator[Any]:
-        recipe = self.recipe
-        yield from track(
-            recipe.batches(self.runner), 'calibrating', recipe.num_batches
-        )
 
     def _evaluate(
         self, candidates: List[Candidate], call_hooks: bool

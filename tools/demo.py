@@ -24,6 +24,7 @@ from mutualnet_mm.apis import AdaptiveModel
 from mutualnet_mm.cli import add_device, one_line_errors, tool_parser
 from mutualnet_mm.cost import machine_name
 from mutualnet_mm.deploy.inputs.reader import naming
+from mutualnet_mm.visualization.palette import line_style
 
 SCORE = 0.3  # that objects are drawn above, as in mmdet's inferencer
 RUNS, ENOUGH_MS = 5, 1000  # timed; no further one begins after so long
@@ -148,8 +149,9 @@ def draw_curve(table, entry) -> Figure:
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.grid(alpha=0.3)
     points = [(e.macs, table.score(e)) for e in table.pareto]
-    axes.plot(*zip(*points), 'o-', ms=4)
-    axes.plot(entry.macs, table.score(entry), 'C1o', ms=10)
+    axes.plot(*zip(*points), **line_style(0))
+    chosen = dict(line_style(1), markersize=10)
+    axes.plot(entry.macs, table.score(entry), **chosen)
     return figure
 
 

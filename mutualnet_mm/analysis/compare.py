@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..models.training_record import TrainingRecord
+from ..visualization.palette import COLOURS
 from .matching import unmatched
 from .trained import TrainedNetwork
 
 _SIDE = 224  # pixels that the short side of a picture has at least
 _FRAME = 4  # pixels between a box and its frame
-_ONLY_HERE, _MISSED = 'lime', 'red'
+_MISSED, _ONLY_HERE = COLOURS[1], COLOURS[5]
 
 
 class Panel(NamedTuple):
@@ -158,7 +159,7 @@ def draw_comparison(
 ) -> Figure:
     """Draw the panels side by side, with what they do not share framed.
 
-    A solid green frame is round what only this panel finds (of the first one,
+    A solid blue frame is round what only this panel finds (of the first one,
     what another misses), a dashed red one where it misses what the first one
     finds.
 

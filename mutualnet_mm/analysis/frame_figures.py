@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..models.clips import frame_indices
+from ..visualization.palette import legend_beside, line_style
 from .frame_activation import FrameActivation
 from .map_figures import class_name, lay_over, save_arrays
 from .pixels import enlarge_map
@@ -23,7 +24,7 @@ def draw_frames(
 ) -> Figure:
     """Draw the curve of each subnet, and below the frames with their maps.
 
-    Red is the most of all frames of one subnet: colours compare frames, not
+    Yellow is the most of all frames of one subnet: colours compare frames, not
     subnets. Frames that a subnet does not see are left out of its row.
 
     Args:
@@ -49,9 +50,10 @@ def draw_frames(
     axes.set(xlabel='frame', ylabel='normalised activation', ylim=(0, 1.05))
     axes.set_xticks(columns)
     axes.grid(alpha=0.3)
-    for one in found:
-        axes.plot(one.frames, one.curve, 'o-', ms=4, label=_title(one, names))
-    axes.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, 0.5))
+    for number, one in enumerate(found):
+        label = _title(one, names)
+        axes.plot(one.frames, one.curve, label=label, **line_style(number))
+    legend_beside(axes)
     grid = below.subplots(len(found), len(columns), squeeze=False)
     for row, one in zip(grid, found):
         highest = max(one.maps.max(), np.finfo(np.float32).tiny)

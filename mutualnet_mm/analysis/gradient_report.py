@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..files import atomic_write, csv_text
+from ..visualization.palette import legend_beside, line_style
 from .gradients import Decomposition, LayerGradients, Pair
 
 _NAMED = 3  # layers of the strongest agreement and conflict
@@ -123,16 +124,16 @@ def plot_gradients(found: Decomposition) -> Figure:
         2, 1, sharex=True, height_ratios=(3, 0.4 + 0.35 * len(pairs))
     )
     at = np.arange(len(layers))
-    for name in found.subnets:
+    for number, name in enumerate(found.subnets):
         values = [_positive(layer.norms[name]) for layer in layers]
-        norms.plot(at, values, 'o-', ms=3, lw=1, label=name)
+        norms.plot(at, values, lw=1, label=name, **line_style(number))
     norms.set(
         yscale='log',
         ylabel='norm of the gradient',
         title=f'on the shared channels, {found.num_batches} batches',
     )
     norms.grid(alpha=0.3)
-    norms.legend(loc='center left', bbox_to_anchor=(1.0, 0.5))
+    legend_beside(norms)
     cells = np.array(
         [
             [_number(layer.cosines[pair][0]) for layer in layers]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from ..errors import UsageError
 from ..files import atomic_write
+from ..visualization.palette import COLOUR_MAP
 from .activation_maps import ActivationMap
 from .pixels import Size, enlarge_map, evidence
 
@@ -23,8 +24,8 @@ def draw_maps(
 ) -> Figure:
     """Draw an image, and the map of each subnet over it.
 
-    Blue is no evidence, red the most of this map: colours compare places in
-    a map, not maps.
+    Dark blue is no evidence, yellow the most of this map: colours compare
+    places in a map, not maps.
 
     Args:
         pixels (np.ndarray): Image as the full network sees it, (H, W, 3),
@@ -65,9 +66,9 @@ def lay_over(axes: Axes, shares: np.ndarray) -> None:
 
     Args:
         axes (Axes): Of the image.
-        shares (np.ndarray): (H, W), 1 is red and 0 blue.
+        shares (np.ndarray): (H, W), 1 is yellow and 0 dark blue.
     """
-    axes.imshow(shares, cmap='jet', alpha=0.45, vmin=0, vmax=1)
+    axes.imshow(shares, cmap=COLOUR_MAP, alpha=0.5, vmin=0, vmax=1)
 
 
 def save_figure(figure: Figure, path: Union[str, Path]) -> None:

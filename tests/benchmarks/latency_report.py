@@ -97,18 +97,21 @@ def plot_grid(found: dict, out: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
+    from mutualnet_mm.visualization.palette import line_style
+
     networks = found['networks']
     figure = Figure(figsize=(4 * len(networks), 3.5), layout='constrained')
     for i, (name, network) in enumerate(networks.items(), 1):
         axes = figure.add_subplot(1, len(networks), i)
         grid = sorted(network['grid'], key=lambda row: row['macs'])
         macs = np.array([row['macs'] for row in grid])
-        for size in found['batch_sizes']:
+        for number, size in enumerate(found['batch_sizes']):
             ms = np.array([row['ms'][size] / size for row in grid])
             slope, offset, fit = fit_line(macs, ms)
             label = f'batch {size}, $R^2$ = {fit:.3f}'
-            (points,) = axes.plot(macs, ms, 'o', ms=4, label=label)
-            color = points.get_color()
+            style = line_style(number)
+            axes.plot(macs, ms, label=label, **dict(style, linestyle=''))
+            color = style['color']
             axes.plot(macs, offset + slope * macs, '--', lw=0.8, color=color)
         axes.set(
             title=name, xlabel='multiply-accumulates', ylabel='ms per image'

@@ -81,9 +81,9 @@ def test_frames(tiny_coco):
         for axes in figure.axes
     ]
     corner = (4 * 40 - 4, 4 * 5 - 4)  # of an image four times as large
-    green = (colors.to_hex('lime'), '-', corner)
-    red = (colors.to_hex('red'), '--', corner)
-    assert found == [[green], [red], [green, red]]
+    blue = ('#56b4e9', '-', corner)
+    red = ('#d55e00', '--', corner)
+    assert found == [[blue], [red], [blue, red]]
     assert [axes.get_title() for axes in figure.axes] == [
         'a\n2 found, 1 missed by others',
         'b\n1 found, 0 only here, 1 missed',

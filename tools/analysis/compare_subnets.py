@@ -3,8 +3,8 @@
 """Draw detections of several subnets, or of two networks, side by side.
 
 The first subnet of the first checkpoint is what the others are compared with:
-framed in green is what a panel finds and the first one misses, in dashed red
-where it misses what the first one finds; in the first panel, in green, what
+framed in blue is what a panel finds and the first one misses, in dashed red
+where it misses what the first one finds; in the first panel, in blue, what
 any other misses (Fig. 17). Leaves a picture of each image and compare.json in
 the folder given.
 """

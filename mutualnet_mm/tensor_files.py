@@ -14,6 +14,7 @@ from torch import Tensor
 _PLAIN = (str, int, float, bool, bytes, type(None))
 # Values that nested containers may stand for; they share what they repeat.
 _MOST_VALUES = 10**8
+_FOLDER = 0x10
 # The one function among those that torch calls without asking which makes
 # something of a size that the file only names.
 _UNBOUNDED = re.compile(rb'c(__builtin__|builtins)\nbytearray\n')
@@ -105,17 +106,19 @@ def check_archive(path: Union[str, Path]) -> None:
         path (str or Path): Of the format since torch 1.6.
 
     Raises:
-        BadZipFile: If a checksum is wrong, or a part is compressed or listed
-            twice, as ``torch.save`` never does.
+        BadZipFile: If a checksum is wrong, or a part is compressed, a folder
+            or listed twice, as ``torch.save`` never does it.
     """
     with ZipFile(path) as archive:
         parts = archive.infolist()
         if (
             any(part.compress_type != ZIP_STORED for part in parts)
+            # torch leaves what is marked as a folder as its memory was.
+            or any(part.external_attr & _FOLDER for part in parts)
             or len({part.filename for part in parts}) < len(parts)
             or sum(part.file_size for part in parts) > os.path.getsize(path)
         ):
-            raise BadZipFile('compressed or repeated parts')
+            raise BadZipFile('compressed or repeated parts, or folders')
         damaged = archive.testzip()
         if damaged is not None:
             raise BadZipFile(f'checksum of {damaged}')

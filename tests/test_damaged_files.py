@@ -241,9 +241,9 @@ def outcome(file, content):
     return 'same'
 
 
-def try_all(file, number):
+def try_all(file, number, seed=0):
     counts = dict(same=0, refused=0)
-    for name, content in damaged(file.whole, file.other, number):
+    for name, content in damaged(file.whole, file.other, number, seed):
         try:
             counts[outcome(file, content)] += 1
         except BaseException as error:
@@ -261,8 +261,9 @@ def test_some_damage(file):
 
 @pytest.mark.nightly
 @pytest.mark.filterwarnings('ignore')
-def test_all_damage(file, capsys):
-    counts = try_all(file, 3000)
+@pytest.mark.parametrize('seed', [0, 1])
+def test_all_damage(file, seed, capsys):
+    counts = try_all(file, 3000, seed)
     with capsys.disabled():
         print(f'\n{file.path.name}: {json.dumps(counts)}')
     assert sum(counts.values()) > 2600 and counts['refused'] > 1000

@@ -167,3 +167,17 @@ def test_a_part_that_is_there_twice(save):
         archive.writestr(archive.namelist()[-1], b'other')
     with pytest.raises(zipfile.BadZipFile, match='repeated'):
         load_tensors(path)
+
+
+@pytest.mark.parametrize('load', LOADERS)
+def test_a_part_that_is_marked_as_a_folder(save, load):
+    """torch would not read it, and leave the tensor as its memory was."""
+    path = save(content())
+    whole = bytearray(path.read_bytes())
+    entry = whole.rindex(b'PK\1\2', 0, whole.rindex(b'data/0'))
+    whole[entry + 38] |= 0x10  # external attributes: of a folder in DOS
+    path.write_bytes(whole)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None  # the checksums are right
+    with pytest.raises(zipfile.BadZipFile, match='or folders'):
+        load(path)

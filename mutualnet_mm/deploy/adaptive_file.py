@@ -182,8 +182,8 @@ class AdaptiveFile:
             content = load_tensors(path, map_location)
         except Exception as error:  # what it raises depends on the damage
             raise UsageError(
-                f'{name} is damaged, or not an adaptive.pth: '
-                f'{type(error).__name__}'
+                f'{name} is damaged, or not an adaptive.pth, which mutualnet '
+                f'table makes of a checkpoint: {type(error).__name__}'
             ) from error
         schema = content.get('schema') if isinstance(content, dict) else None
         if schema is None or not is_count(schema):

@@ -7,6 +7,7 @@ import adaptive_networks as nets
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveModel
@@ -179,12 +180,16 @@ FILES = {
     'missing': (Path.unlink, 'does not exist'),
     'truncated': (
         lambda path: path.write_bytes(path.read_bytes()[:-1000]),
-        'is damaged, or not an adaptive.pth: BadZipFile',
+        'is damaged, or not an adaptive.pth, which .*: BadZipFile',
     ),
     'a bit flipped': (flip_a_bit, 'is damaged, or not an adaptive.pth'),
     'a checkpoint': (
         lambda path: torch.save(dict(state_dict={}, meta={}), path),
         'is not an adaptive.pth: make one with mutualnet table',
+    ),
+    'a checkpoint with more than tensors': (
+        lambda path: torch.save(dict(message_hub=HistoryBuffer()), path),
+        'not an adaptive.pth, which mutualnet table makes of a checkpoint',
     ),
     'newer': (
         lambda path: rewrite(path, lambda c: c.update(schema=2, more=[])),

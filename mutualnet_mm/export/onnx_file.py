@@ -2,6 +2,7 @@
 """One subnet as an ONNX file."""
 
 import json
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Dict
@@ -41,14 +42,17 @@ def save_onnx(
         UsageError: If an operator of the network has no counterpart.
     """
     try:
-        exported = torch.onnx.export(
-            program.program,
-            dynamo=True,
-            input_names=['inputs'],
-            output_names=program.outputs,
-            dynamic_shapes=dict(inputs=program.axes),  # only names
-            verbose=False,
-        )
+        with warnings.catch_warnings():
+            # Of torch 2.13 to itself.
+            warnings.filterwarnings('ignore', '.*LeafSpec', FutureWarning)
+            exported = torch.onnx.export(
+                program.program,
+                dynamo=True,
+                input_names=['inputs'],
+                output_names=program.outputs,
+                dynamic_shapes=dict(inputs=program.axes),  # only names
+                verbose=False,
+            )
     except Exception as error:  # of many kinds; the first cause says it
         cause: BaseException = error
         while cause.__cause__ is not None:

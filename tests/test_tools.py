@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -817,6 +818,8 @@ def test_build_table(tmp_path, monkeypatch, capsys):
         line = capsys.readouterr().out.splitlines()[1]
         assert line.startswith('1.0x-16 has coco/bbox_mAP 0.5, with 95 % betw')
         assert expected in line
+    cheap = replace(table, entries=table.entries[1:])
+    assert tool.uncertainty(cheap).endswith(', and is the cheapest of all')
 
     def interrupted(*args):
         raise KeyboardInterrupt

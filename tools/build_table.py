@@ -96,6 +96,8 @@ def uncertainty(table) -> str:
         cheapest = table.best(macs=everything, prefer='cheapest')
     except UsageError:  # some are of an earlier release, without intervals
         return text
+    if best.macs == min(entry.macs for entry in table.entries):
+        return f'{text}, and is the cheapest of all'
     if cheapest == best:
         return f'{text}, significantly more than all that is cheaper'
     share = cheapest.macs / best.macs

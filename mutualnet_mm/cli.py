@@ -179,8 +179,8 @@ def testing_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         *('--out', '--dump'),
         metavar='FILE',
-        help='write the predictions to a pickle file, those of each further '
-        'subnet to one beside it (FILE.0.25x-240.pkl)',
+        help='pickle file of the predictions, such as found.pkl; those of '
+        'each further subnet go into one beside it (found.0.25x-240.pkl)',
     )
     parser.add_argument(
         '--out-item',

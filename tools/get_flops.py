@@ -92,10 +92,9 @@ def show(rows: list) -> None:
     columns.update(params='params')
     if 'head_params' in rows[0]:
         columns.update(head_macs='head MACs', head_params='head params')
-        caption = (
-            'MACs of backbone and neck; params of the whole model; -: depends '
-            'on the proposals'
-        )
+        caption = 'MACs of backbone and neck; params of the whole model'
+        if any(row['head_macs'] is None for row in rows):
+            caption += '; -: depends on the proposals'
     table = Table(caption=caption)
     for label in ('subnet', 'input', *columns.values()):
         table.add_column(label, justify='right', no_wrap=True)

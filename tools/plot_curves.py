@@ -92,6 +92,7 @@ def main() -> None:
                 args.cost,
                 args.device,
             )
+            print(f'written: {args.out}')
         if args.describe:
             for label, table in tables.items():
                 ranked = table.ranked_by(args.metric or table.metric)

@@ -2,9 +2,9 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Train, evaluate and show a slimmable network on digits, on a CPU.
 
-``--task det``, the default: makes a data set, trains the paper's Mask R-CNN
+--task det, the default, makes a data set, trains the paper's Mask R-CNN
 at a small size and writes the files of mutualnet table and a picture of
-detections. ``--task cls``: the same with a small ResNet, in two minutes and
+detections. --task cls does the same with a small ResNet, in two minutes and
 without the picture. Run again, it continues where it stopped.
 """
 

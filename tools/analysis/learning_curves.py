@@ -49,6 +49,7 @@ def main() -> None:
             )
         logs = dict(zip(labels, map(read_training, args.work_dir)))
         plot_trainings(logs, args.out, args.metric)
+        print(f'written: {args.out}')
 
 
 if __name__ == '__main__':

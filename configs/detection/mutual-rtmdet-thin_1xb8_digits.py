@@ -3,8 +3,8 @@
     mutualnet train mutualnet_mm::detection/mutual-rtmdet-thin_1xb8_digits.py
 
 What a detector trains with today: Mosaic, random sizes and crops, switched off
-for the last epochs. Scenes of digits on photographs, which
-mutualnet quickstart makes, in squares of 192 pixels, from scratch.
+for the last epochs. Scenes of digits on photographs in squares of 192 pixels,
+from scratch; _base_/datasets/digit_scenes.py says what makes them.
 
 Not in the paper: digits, here.
 Cost: 1.0x-192 209 M, 0.25x-128 51.1 M MACs; a step 1.93 x the full network's.

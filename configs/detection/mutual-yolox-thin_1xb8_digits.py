@@ -3,8 +3,9 @@
     mutualnet train mutualnet_mm::detection/mutual-yolox-thin_1xb8_digits.py
 
 With Mosaic, random affine maps and another random size for every few batches,
-all switched off for the last epochs. Scenes of digits on photographs, which
-mutualnet quickstart makes, in squares of 192 pixels, from scratch.
+all switched off for the last epochs. Scenes of digits on photographs in
+squares of 192 pixels, from scratch; _base_/datasets/digit_scenes.py says what
+makes them.
 
 Not in the paper: digits, here.
 Cost: 1.0x-192 195 M, 0.25x-128 34.2 M MACs; a step 1.76 x the full network's.

@@ -36,7 +36,7 @@ def modules(monkeypatch):
     yield files, study, report
     for name in ('images', 'methods', 'study', 'report'):
         sys.modules.pop(f'cifar10_{name}')
-    sys.modules.pop('trainings')
+    sys.modules.pop('trainings', None)
 
 
 @pytest.fixture

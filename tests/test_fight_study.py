@@ -24,7 +24,7 @@ def modules(monkeypatch):
 
     yield fight_data, fight_study, trainings
     for name in ('fight_data', 'fight_study', 'trainings'):
-        sys.modules.pop(name)
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def batch_of(sides, size=64, seed=0, with_masks=True):
 
     rng = np.random.default_rng(seed)
     samples = []
-    for number in (len(sides), 1, 0):
+    for number in (len(sides), min(1, len(sides)), 0):
         boxes, masks = [], []
         for w, h in sides[:number]:
             x, y = rng.uniform(0, size - w), rng.uniform(0, size - h)

@@ -99,7 +99,8 @@ def test_tool(tmp_path):
     assert lines[1].startswith('video: 41.7 to 15.6 G: frames 8 to 3')
     assert not (tmp_path / 'a.png').exists()
     out = tmp_path / 'a.png'
-    assert run_program(tool, names[0], '--out', out).stdout == ''
+    result = run_program(tool, names[0], '--out', out)
+    assert result.stdout == f'written: {out}\n'
     assert out.exists()
     result = run_program(tool, *names)
     assert 'name a picture by --out' in result.stderr

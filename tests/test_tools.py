@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -770,6 +769,13 @@ def table_of_two(drift):
     )
 
 
+@pytest.mark.parametrize('macs, dash', [(None, True), (5, False)])
+def test_get_flops_explains_a_dash(capsys, macs, dash):
+    row = dict(subnet='1.0x-32', input_shape=(3, 32, 32), macs=9, params=9)
+    load_tool('get_flops').show([dict(row, head_macs=macs, head_params=9)])
+    assert ('depends' in capsys.readouterr().out) == dash
+
+
 def test_build_table(tmp_path, monkeypatch, capsys):
     """What the tool hands over and prints; test_build.py runs the rest."""
     tool = load_tool('build_table')
@@ -818,7 +824,9 @@ def test_build_table(tmp_path, monkeypatch, capsys):
         line = capsys.readouterr().out.splitlines()[1]
         assert line.startswith('1.0x-16 has coco/bbox_mAP 0.5, with 95 % betw')
         assert expected in line
-    cheap = replace(table, entries=table.entries[1:])
+    cheap = QueryTable(
+        table.entries[1:], table.metric, table.task, Subnet(1.0, 16)
+    )
     assert tool.uncertainty(cheap).endswith(', and is the cheapest of all')
 
     def interrupted(*args):
@@ -829,7 +837,7 @@ def test_build_table(tmp_path, monkeypatch, capsys):
         tool.main()
 
 
-def test_plot_curves(tmp_path, monkeypatch):
+def test_plot_curves(tmp_path, monkeypatch, capsys):
     tool = load_tool('plot_curves')
     tables = []
     for name in ('first', 'second'):
@@ -847,6 +855,7 @@ def test_plot_curves(tmp_path, monkeypatch):
         tool.main()
 
     run()
+    assert capsys.readouterr().out == 'written: a.png\n'
     run('--labels', 'MutualNet', 'US-Net', '--metric', 'b', '--log')
     assert [list(args[0]) for args in seen] == [
         ['first', 'second'],

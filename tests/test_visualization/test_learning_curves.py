@@ -130,6 +130,7 @@ def test_tool(tmp_path, monkeypatch):
         (folder / 'scalars.json').write_text(json.dumps(record))
     done = run_program(TOOL, 'first', 'second', '--out', 'a.png')
     assert done.returncode == 0, done.stderr
+    assert done.stdout == 'written: a.png\n'
     assert cv2.imread('a.png') is not None
     for arguments, message in (
         (['--labels', 'one'], "2 trainings and the labels ['one']"),

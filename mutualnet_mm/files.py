@@ -148,6 +148,31 @@ def _reason(error: OSError) -> str:
     return error.strerror or first_line(error)
 
 
+def check_apart(
+    path: Union[str, Path], source: Union[str, Path], name: str
+) -> Path:
+    """Refuse, as :func:`check_target` does, and to write over the source.
+
+    Args:
+        path (str or Path): File to be written.
+        source (str or Path): File that it is made from.
+        name (str): What the source is, for the error.
+
+    Returns:
+        Path: As there.
+
+    Raises:
+        UsageError: If it cannot be written, or is the source.
+    """
+    target = check_target(path)
+    if target == Path(source).resolve():
+        raise UsageError(
+            f'{str(path)!r} is {name} itself, which would be lost: name '
+            'another file'
+        )
+    return target
+
+
 def _refusal(path: Union[str, Path], reason: str) -> UsageError:
     return UsageError(f'{str(path)!r} cannot be written: {reason}')
 

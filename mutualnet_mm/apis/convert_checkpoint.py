@@ -14,7 +14,7 @@ from ..engine import calibrate
 from ..engine.calibration import SubnetStatistics
 from ..engine.hooks import calibration_recipe
 from ..errors import ConfigError, UsageError
-from ..files import atomic_write, check_target
+from ..files import atomic_write, check_apart
 from ..models.build import build_model, without_weights
 from ..models.checkpoints import check_finite, load_strictly
 from ..models.published import family_of, is_reset, rename
@@ -81,11 +81,7 @@ def convert_checkpoint(
             normalises images otherwise, or has no images to calibrate on
             where that is needed.
     """
-    if check_target(out) == Path(checkpoint).resolve():
-        raise UsageError(
-            f'{str(out)!r} is the published checkpoint itself, which would '
-            'be lost: name another file'
-        )
+    check_apart(out, checkpoint, 'the published checkpoint')
     published = read_published(checkpoint)
     check_finite(published, f'checkpoint {checkpoint!r}')
     model: Any = build_model(without_weights(cfg))

@@ -3,7 +3,6 @@
 
 import copy
 import logging
-import os
 from pathlib import Path
 from typing import Iterable, List, Optional, Sequence, Union
 
@@ -11,6 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from ..config.launchers import count_processes
 from ..config.runner import make_runner
 from ..config.views import find_views
 from ..cost.macs import warn_of_equal_sizes
@@ -28,11 +28,6 @@ from ..query_table.answers import (
     with_resampled_top1,
 )
 from ..subnet import Subnet
-
-# Where launchers say how many processes there are.
-_WORLD_SIZE = dict(
-    pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE'
-)
 
 
 class Measurement:
@@ -194,10 +189,10 @@ def _make_runner(cfg: Config, checkpoint: str) -> Runner:
     for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
         if cfg.get(key) is None:
             raise UsageError(f'the config has no {key}, which a table needs')
-    size = os.environ.get(_WORLD_SIZE.get(cfg.get('launcher'), ''), '1')
-    if int(size) > 1:
+    number = count_processes(cfg.get('launcher'))
+    if number > 1:
         raise UsageError(
-            f'{size} processes were launched, but a table is built by one: '
+            f'{number} processes were launched, but a table is built by one: '
             'start a single one'
         )
     cfg = copy.deepcopy(cfg)

@@ -1,7 +1,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Configs as the tools read them: checked before any work starts."""
 
-import os
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -11,16 +10,10 @@ from mmengine.dist import infer_launcher
 from ..errors import ConfigError, as_usage_error
 from .checks import check_clips, check_colours, check_files
 from .coco_files import check_coco_files
+from .launchers import check_launched
 from .pipelines import STAGES
 from .sizes import check_masks, check_multi_resolution, check_resolution
 from .stock import find_config
-
-# What launchers tell each process, and the command that starts them.
-_LAUNCHERS = dict(
-    pytorch=('RANK', 'torchrun'),
-    slurm=('SLURM_PROCID', 'srun'),
-    mpi=('OMPI_COMM_WORLD_LOCAL_RANK', 'mpirun'),
-)
 
 
 def load_config(
@@ -74,7 +67,7 @@ def load_config(
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / file.stem)
     cfg.launcher = infer_launcher() if launcher == 'auto' else launcher
-    _check_launched(cfg.launcher)
+    check_launched(cfg.launcher)
     check_files(cfg, stages)
     check_coco_files(cfg, stages)
     check_colours(cfg, stages)
@@ -84,15 +77,3 @@ def load_config(
         check_masks(cfg)
     check_clips(cfg, stages)
     return cfg
-
-
-def _check_launched(launcher: str) -> None:
-    variable, command = _LAUNCHERS.get(launcher, (None, None))
-    if variable is not None and variable not in os.environ:
-        raise ConfigError(
-            f'launcher {launcher!r}, but there is no {variable} in the '
-            f'environment: start the tool by {command}, or use --launcher '
-            'none'
-        )
-    if launcher == 'pytorch':  # as the stock tools: one process a machine
-        os.environ.setdefault('LOCAL_RANK', '0')

@@ -1,7 +1,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The runner of a config, and what it needs to train."""
 
-import os
 from contextlib import contextmanager
 from typing import Iterator, Sequence
 
@@ -15,12 +14,11 @@ from ..errors import ConfigError
 from ..files import make_folder, only_user
 from ..subnet import names_subnet
 from .init_cfg import init_configs
+from .launchers import is_first
 from .pipelines import STAGES, Step
 from .stock_errors import named_stock_errors
 
 _TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
-# Where launchers say which of their processes this one is.
-_RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
 # Of these the runner takes all or none.
 _TOGETHER = (
     _TRAINING,
@@ -74,8 +72,7 @@ def only_training(cfg: Config) -> Iterator[None]:
         UsageError: If another one is trained there.
         ConfigError: If the work dir cannot be made.
     """
-    variable = _RANKS.get(cfg.get('launcher'))
-    if variable is not None and os.environ.get(variable, '0') != '0':
+    if not is_first(cfg.get('launcher')):
         yield
         return
     with only_user(make_folder(cfg.work_dir)):

@@ -10,7 +10,7 @@ from mmengine.model.weight_init import PretrainedInit
 
 from ..config.init_cfg import init_configs
 from ..errors import ConfigError, UsageError
-from ..files import atomic_write, check_target
+from ..files import atomic_write, check_apart
 from ..slimmable import SortedChannels, sort_channels
 from ..slimmable.importance import check_measure
 from ..tensor_files import save_tensors
@@ -75,12 +75,7 @@ def sort_checkpoint(
             written; or as for :func:`sort_model`.
     """
     check_measure(by)
-    target = check_target(out)
-    if target == Path(checkpoint).resolve():
-        raise UsageError(
-            f'{str(out)!r} is the checkpoint itself, whose training could '
-            'not go on: name another file'
-        )
+    check_apart(out, checkpoint, 'the checkpoint')
     source: Any
     source, meta = read_trained(checkpoint)
     check_alone(checkpoint, model.slim_state.max_width)

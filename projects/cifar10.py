@@ -8,7 +8,7 @@ was. Each process uses one CPU thread; start it once per core, with the same
 --out, and they share the runs.
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -16,36 +16,22 @@ from cifar10_images import prepare_images
 from cifar10_methods import RECIPES
 from cifar10_report import Report
 from cifar10_study import Study
-from trainings import try_lock
+from trainings import study_parser, try_lock
 
 from mutualnet_mm.cli import one_line_errors
 from mutualnet_mm.devices import prepare_cpu
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse_args() -> Namespace:
+    parser = study_parser(__doc__, 'cifar10')
     parser.add_argument(
         'data', type=Path, help='folder with {train,test}/<class>/*.jpg'
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/cifar10'),
-        help='where images, runs and report go, default: %(default)s',
     )
     parser.add_argument(
         '--recipe',
         choices=sorted(RECIPES),
         default='full' if torch.cuda.is_available() else 'cpu',
         help='how much of everything, default on this machine: %(default)s',
-    )
-    parser.add_argument(
-        '--report',
-        action='store_true',
-        help='only report what is finished so far',
     )
     return parser.parse_args()
 

@@ -15,11 +15,11 @@ from typing import Any, Dict, List, Sequence
 import torch
 from mmengine.config import Config
 from report_tables import interval, markdown_table, mean_std
-from trainings import Trainings, accuracies, trained, try_lock
+from trainings import Trainings, accuracies, study_parser, trained, try_lock
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import build_model, count_macs, load_config
-from mutualnet_mm.cli import one_line_errors, tool_parser
+from mutualnet_mm.cli import one_line_errors
 from mutualnet_mm.config import find_views
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.devices import prepare_cpu
@@ -139,20 +139,9 @@ class Distillation(Trainings):
 
 
 def main() -> None:
-    parser = tool_parser(__doc__)
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/distill_detector'),
-        help='where scenes and runs go, default: %(default)s',
-    )
+    parser = study_parser(__doc__, 'distill_detector')
     parser.add_argument(
         '--epochs', type=int, default=EPOCHS, help='default: %(default)s'
-    )
-    parser.add_argument(
-        '--report',
-        action='store_true',
-        help='only report what is finished so far',
     )
     args = parser.parse_args()
     torch.set_num_threads(1)

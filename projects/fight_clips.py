@@ -8,41 +8,27 @@ one CPU thread; start it once per core, with the same --out, and they share
 the runs.
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 from fight_data import prepare_clips
 from fight_study import FOLDS, Study
-from trainings import try_lock
+from trainings import study_parser, try_lock
 
 from mutualnet_mm.cli import one_line_errors
 from mutualnet_mm.devices import prepare_cpu
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse_args() -> Namespace:
+    parser = study_parser(__doc__, 'fight_clips')
     parser.add_argument(
         'data',
         type=Path,
         help='folder with the videos and their lists, train.txt and val.txt',
     )
     parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/fight_clips'),
-        help='where clips, runs and report go, default: %(default)s',
-    )
-    parser.add_argument(
         '--epochs', type=int, help="of every run, default: the configs'"
-    )
-    parser.add_argument(
-        '--report',
-        action='store_true',
-        help='only report what is finished so far',
     )
     return parser.parse_args()
 

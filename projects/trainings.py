@@ -4,6 +4,7 @@
 import fcntl
 import json
 import time
+from argparse import ArgumentParser
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional, Sequence
@@ -13,9 +14,32 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mutualnet_mm import Subnet
+from mutualnet_mm.cli import tool_parser
 from mutualnet_mm.errors import UsageError
 from mutualnet_mm.files import atomic_write
 from mutualnet_mm.query_table.answers import TOP1
+
+
+def study_parser(description: str, folder: str) -> ArgumentParser:
+    """Parser of a study that trains, or only reports.
+
+    Args:
+        description (str): Of the script.
+        folder (str): In ``work_dirs``, where runs and report go by default.
+    """
+    parser = tool_parser(description)
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs') / folder,
+        help='where data, runs and report go, default: %(default)s',
+    )
+    parser.add_argument(
+        '--report',
+        action='store_true',
+        help='only report what is finished so far',
+    )
+    return parser
 
 
 class Trainings:

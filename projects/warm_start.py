@@ -13,23 +13,17 @@ core, with the same --out, and they share the runs.
 from pathlib import Path
 
 import torch
-from trainings import try_lock
+from trainings import study_parser, try_lock
 from warm_start_report import WarmStartReport
 from warm_start_study import Cifar10, Digits, WarmStart
 
-from mutualnet_mm.cli import one_line_errors, tool_parser
+from mutualnet_mm.cli import one_line_errors
 from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.files import make_folder
 
 
 def main() -> None:
-    parser = tool_parser(__doc__)
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/warm_start'),
-        help='where runs, tables and figures go, default: %(default)s',
-    )
+    parser = study_parser(__doc__, 'warm_start')
     parser.add_argument(
         '--claim',
         type=Path,
@@ -40,11 +34,6 @@ def main() -> None:
         '--records',
         type=Path,
         help='the --records of projects/claim.py, if it was given any',
-    )
-    parser.add_argument(
-        '--report',
-        action='store_true',
-        help='only report what is finished so far',
     )
     args = parser.parse_args()
     torch.set_num_threads(1)

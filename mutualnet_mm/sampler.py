@@ -6,7 +6,8 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from .errors import ConfigError, UsageError, is_number
-from .subnet import Subnet, SubnetSpace, stage_widths
+from .subnet import Subnet, SubnetSpace
+from .widths import stage_widths
 
 _RAMP = 0.1
 """Share of the steps of all subnets in which their weight rises to 1."""

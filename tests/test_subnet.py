@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mutualnet_mm import ConfigError, Subnet, SubnetSpace
-from mutualnet_mm.subnet import StageWidths, stage_widths
+from mutualnet_mm.widths import StageWidths, stage_widths
 
 SPACE = SubnetSpace((0.25, 1.0), (224, 192, 160, 128))
 VIDEO = SubnetSpace((0.63, 1.0), (224, 178, 142), (8, 5, 3))

@@ -5,7 +5,8 @@ import re
 from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple
 
 from ..errors import UsageError
-from ..subnet import Subnet, SubnetSpace, each_width
+from ..subnet import Subnet, SubnetSpace
+from ..widths import each_width
 from .misfits import check_backbone_filled, warn_of_random
 from .resolution_norms import check_same_norms, own_norms
 from .resumed import note_training, warn_of_changes

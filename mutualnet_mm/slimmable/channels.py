@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..subnet import StageWidths
+from ..widths import StageWidths
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:

@@ -8,7 +8,7 @@ from typing import Iterator, List, Optional
 from torch import nn
 
 from ..errors import ConfigError
-from ..subnet import each_width
+from ..widths import each_width
 from .channels import check_rounding
 from .leaves import Leaves
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, first_line
-from ..subnet import each_width, stage_widths
+from ..widths import each_width, stage_widths
 from .channels import (
     PLAIN,
     Ranges,
@@ -90,7 +90,7 @@ def verify_slicing(
         frames (int): Frames of the input of a network over clips. Defaults to
             8.
         fractions (Sequence[float]): Fractions of the widest width to try;
-            of each stage, as :func:`~.subnet.stage_widths` makes them.
+            of each stage, as :func:`~.widths.stage_widths` makes them.
             Defaults to (0.3, 0.7).
         tolerance (float): Largest difference, relative to the largest value
             of the layer. Defaults to 1e-5.

@@ -8,7 +8,7 @@ from option_steps import CLASSES, FEATURES, RESOLUTIONS, TAGS, assert_step
 from mutualnet_mm import ConfigError, Subnet
 from mutualnet_mm.cost import closed_form_ratio
 from mutualnet_mm.slimmable import LayerRule
-from mutualnet_mm.subnet import stage_widths
+from mutualnet_mm.widths import stage_widths
 
 LOW, STAGES = 0.25, 3
 

@@ -10,7 +10,7 @@ from torch import nn
 from ...errors import ConfigError
 from ...slimmable.convert import stock_name
 from ...slimmable.slim_layer import SlimLayer
-from ...subnet import stage_widths
+from ...widths import stage_widths
 
 
 def give_stages(backbone: Any, number: int) -> None:

@@ -37,6 +37,9 @@ RESOLUTION, LONG_EDGE = (64, 48), 107
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
 def pytest_collection_modifyitems(items):
     leave_to_the_night(items)
+    for item in items:
+        if item.get_closest_marker('nightly') is not None:
+            item.add_marker(pytest.mark.timeout(0))  # as long as they take
 
 
 @pytest.fixture(autouse=True)

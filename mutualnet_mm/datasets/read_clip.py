@@ -10,7 +10,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import (
     Any,
-    Callable,
     Iterator,
     List,
     NamedTuple,
@@ -21,6 +20,7 @@ from typing import (
 )
 
 import numpy as np
+from mmcv import VideoReader
 from mmengine.dataset import Compose
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
@@ -153,6 +153,7 @@ class ReadClip:
                 if type(step).__name__.endswith('Init'):
                     _check_frames(results)
             except Exception as error:
+                _close(results.get('video_reader'))
                 reason = decoder.reason(error)
                 if reason is None:
                     raise
@@ -162,22 +163,27 @@ class ReadClip:
         return results
 
     def _run(self, step: Any, results: dict) -> dict:
-        """Run a step; of a long video, keep in memory what is picked of it."""
-        if not (
-            type(step).__name__ == 'PyAVDecode' and step.mode == 'accurate'
-        ):
-            return step(results)
-        wanted = {int(i) for i in np.ravel(results['frame_inds'])}
-        reader = _PickedFrames(results['video_reader'], wanted)
-        results = step(dict(results, video_reader=reader))
-        if not any(isinstance(img, _Unpicked) for img in results['imgs']):
-            return results
-        # It has fewer frames than it says, and others stand for the missing
-        # ones: all of them, as the stock step does it.
-        for first in self.steps:
-            if type(first).__name__ == 'PyAVInit':
-                results = first(results)
-        return step(results)
+        """Run a step; close the file after the one that decodes."""
+        reader = results.get('video_reader')
+        if type(step).__name__ == 'PyAVDecode' and step.mode == 'accurate':
+            # Of a long video, what is picked of it is kept in memory.
+            wanted = {int(i) for i in np.ravel(results['frame_inds'])}
+            picked = _PickedFrames(reader, wanted)
+            done = step(dict(results, video_reader=picked))
+            if any(isinstance(image, _Unpicked) for image in done['imgs']):
+                # It has fewer frames than it says, and others stand for the
+                # missing ones: all of them, as the stock step does it.
+                _close(reader)
+                for first in self.steps:
+                    if type(first).__name__ == 'PyAVInit':
+                        results = first(results)
+                reader = results['video_reader']
+                done = step(results)
+        else:
+            done = step(results)
+        if done.get('video_reader') is None:
+            _close(reader)
+        return done
 
     def _refuse(self, file: str, reason: str) -> None:
         """Warn about a clip, or raise where it cannot be left out."""
@@ -204,6 +210,21 @@ class ReadClip:
         return f'{type(self).__name__}(transforms={self.steps})'
 
 
+class _PositionedReader(VideoReader):
+    """A class to swap in, so that the reader does not refer to itself.
+
+    The garbage collector would close it else, and perhaps in a process that
+    was forked since: OpenCV waits there for ever, for threads that only the
+    first process has.
+    """
+
+    def _get_real_position(self) -> int:
+        found: int = super()._get_real_position()
+        if not 0 <= found < 2**31:
+            raise OSError('its frames cannot be found')
+        return found
+
+
 class _Frames:
     """A reader for ``OpenCVDecode`` that gives up on a broken file.
 
@@ -212,10 +233,8 @@ class _Frames:
     reads on from frame -9e15.
     """
 
-    def __init__(self, reader: Any) -> None:
-        reader._get_real_position = partial(
-            _known_position, reader._get_real_position
-        )
+    def __init__(self, reader: VideoReader) -> None:
+        reader.__class__ = _PositionedReader
         self.reader = reader
         self.lost = 0
 
@@ -261,11 +280,14 @@ class _Unpicked:
 _UNPICKED = _Unpicked()
 
 
-def _known_position(position: Callable[[], int]) -> int:
-    found = position()
-    if not 0 <= found < 2**31:
-        raise OSError('its frames cannot be found')
-    return found
+def _close(reader: Any) -> None:
+    """Close a container of PyAV; readers of others close themselves.
+
+    It refers to itself, so that else the garbage collector closes it, and
+    perhaps in a process that was forked since, where that may never end.
+    """
+    if hasattr(reader, 'close'):
+        reader.close()
 
 
 def _prefix(step: Any) -> str:

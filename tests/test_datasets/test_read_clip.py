@@ -258,6 +258,37 @@ def test_every_second_one_can_be_read(video):
         assert step(clip_of(video)) is not None
 
 
+def readers():
+    """List all readers, those that only the garbage collector would find."""
+    names = ('VideoReader', '_PositionedReader', 'InputContainer')
+    return [x for x in gc.get_objects() if type(x).__name__ in names]
+
+
+@pytest.mark.parametrize('kind', ['good', *BROKEN])
+def test_readers_are_closed_at_once(decoder, kind, video):
+    """In a process that is forked later, closing one may never end."""
+    path = video
+    if kind != 'good':
+        path = video.with_name(break_video(kind, video))
+    step = read_clip(decoder)
+    gc.collect()  # what earlier tests left
+    before = readers()
+    gc.disable()
+    try:
+        results = step(clip_of(path))
+        left = [x for x in readers() if not any(x is y for y in before)]
+    finally:
+        gc.enable()
+    assert left == [] and (kind == 'good') == (results is not None)
+
+
+def test_readers_can_be_counted(decoder, video):
+    count = len(readers())
+    opened = read_clip(decoder).steps[0](clip_of(video))
+    assert len(readers()) == count + 1
+    del opened
+
+
 def load(dataset):
     """Load a data set by two processes."""
     # Readers of decord that errors of other tests keep alive do not survive

@@ -42,8 +42,6 @@ RUN = {
         if page.startswith('tutorials/')
     },
 }
-# Its blocks of bash bear no marks yet; their options are checked.
-UNMARKED = ('README.md',)
 
 
 def load(script):
@@ -160,8 +158,6 @@ def test_links_to_other_files_on_the_site():
 def test_every_block_is_run_or_marked(page):
     for language, code, needs in read_blocks(page):
         if needs or language not in ('python', 'bash'):
-            continue
-        if language == 'bash' and page in UNMARKED:
             continue
         assert page in RUN, f'{page}: mark it by <!-- needs: ... -->:\n{code}'
         test = (ROOT / RUN[page]).read_text(encoding='utf-8')

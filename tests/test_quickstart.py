@@ -5,15 +5,11 @@ import os
 import re
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 import torch
 from programs import run_program
-
-from mutualnet_mm import Subnet
-from mutualnet_mm.query_table import QueryTable, TableEntry
 
 mmpretrain = pytest.importorskip('mmpretrain')
 pytest.importorskip('sklearn')
@@ -105,32 +101,6 @@ def test_again_it_is_finished(example):
     log = run(*command)
     assert 'Epoch(train)' not in log and 'Calibrating' not in log
     assert (out / 'table.json').read_bytes() == before
-
-
-@pytest.fixture
-def tool():
-    spec = spec_from_file_location('quickstart', ROOT / 'tools/quickstart.py')
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_subnets_without_a_metric(tool, capsys):
-    """NaN, as where nothing was detected, or nothing at all."""
-    found = [{'coco/bbox_mAP': 0.5}, {'coco/bbox_mAP': None}, {}]
-    entries = [
-        TableEntry(Subnet((i + 1) / 4, 32), 100, 10, metrics)
-        for i, metrics in enumerate(found)
-    ]
-    table = QueryTable(entries, 'coco/bbox_mAP', 'detection', Subnet(1.0, 32))
-    tool.print_table(table, 60.0, tool.DETECTION)
-    lines = capsys.readouterr().out.splitlines()
-    cells = [[c.strip() for c in line.split('│')] for line in lines]
-    assert [row[-3:-1] for row in cells if len(row) > 3] == [
-        ['0.500', '-'],
-        ['-', '-'],
-        ['-', '-'],
-    ]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from mutualnet_mm import UsageError
 from mutualnet_mm.apis import build_table, load_config
 from mutualnet_mm.cli import config_parser, one_line_errors
 from mutualnet_mm.devices import prepare_cpu
+from mutualnet_mm.visualization import print_table
 
 
 def parse_args():
@@ -70,6 +71,7 @@ def main() -> None:
             )
         except KeyboardInterrupt:
             sys.exit('interrupted: the same command goes on from here')
+    print_table(table)
     what = 'subnet' if len(table.entries) == 1 else 'subnets'
     cascades = ''
     if table.cascades:

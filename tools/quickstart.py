@@ -13,8 +13,6 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import Runner
-from rich.console import Console
-from rich.table import Table
 
 from mutualnet_mm.apis import build_table, load_config
 from mutualnet_mm.cli import add_cfg_options, one_line_errors, tool_parser
@@ -23,7 +21,7 @@ from mutualnet_mm.datasets.cluttered_digits import make_cluttered_digits
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.engine import TrainingClock, training_seconds
-from mutualnet_mm.query_table import QueryTable
+from mutualnet_mm.visualization import print_table
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = dict(
@@ -105,48 +103,6 @@ def draw_detections(runner: Runner, out: Path, zoom: int = 4) -> None:
     )
 
 
-def print_table(table: QueryTable, seconds: float, columns: dict) -> None:
-    """Print a query table with some of its metrics, the widest subnets first.
-
-    Args:
-        table (QueryTable): As :func:`build_table` returns it.
-        seconds (float): That the training took.
-        columns (dict): By the name of a column, the metric that it shows and
-            its format.
-    """
-    shown = Table(
-        title=f'One network, trained once in {seconds / 60:.1f} minutes',
-        caption='* the best of its cost',
-    )
-    forms = dict(columns.values())
-    form = forms.get(table.metric, '.1f')
-    intervals = ['95 % interval'] * any(map(table.interval, table.entries))
-    for name in ('subnet', 'MMACs', 'parameters', *columns, *intervals):
-        shown.add_column(name, justify='right')
-    for entry in table.entries:
-        interval = table.interval(entry)
-        shown.add_row(
-            f'{"* " if entry in table.pareto else ""}{entry.subnet}',
-            f'{entry.macs / 1e6:.2f}',
-            f'{entry.params:,}',
-            *(
-                written(entry.metrics.get(name), form)
-                for name, form in columns.values()
-            ),
-            *(
-                [f'{interval[0]:{form}} to {interval[1]:{form}}']
-                if interval
-                else []
-            ),
-        )
-    Console(width=79).print(shown)
-
-
-def written(value, form: str) -> str:
-    """Write a metric; a dash where the evaluator gave none."""
-    return '-' if value is None else f'{value:{form}}'
-
-
 def detect(args: argparse.Namespace) -> str:
     """Run the detection example; return the names of its results."""
     data = make_digit_scenes(args.data_dir, image_size=IMAGE_SHAPE)
@@ -161,7 +117,7 @@ def detect(args: argparse.Namespace) -> str:
     runner, seconds = train(cfg)
     subnets = cfg.test_cfg.subnets
     table = build_table(cfg, checkpoint(args), args.work_dir, subnets=subnets)
-    print_table(table, seconds, DETECTION)
+    print_table(table, DETECTION, title(seconds))
     draw_detections(runner, args.work_dir)
     return f'{TABLE_FILES},detections.png'
 
@@ -176,8 +132,13 @@ def classify(args: argparse.Namespace) -> str:
     cfg = prepare(args, options)
     _, seconds = train(cfg)
     table = build_table(cfg, checkpoint(args), args.work_dir, step=0.25)
-    print_table(table, seconds, CLASSIFICATION)
+    print_table(table, CLASSIFICATION, title(seconds))
     return TABLE_FILES
+
+
+def title(seconds: float) -> str:
+    """Say how long the training took."""
+    return f'One network, trained once in {seconds / 60:.1f} minutes'
 
 
 def checkpoint(args: argparse.Namespace) -> str:

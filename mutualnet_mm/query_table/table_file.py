@@ -39,6 +39,12 @@ def load_table(path: Union[str, Path]) -> QueryTable:
             or if a newer release wrote it.
     """
     name = f'table {str(path)!r}'
+    for is_other, where in (
+        (Path(path).is_dir(), 'in'),
+        (Path(path).suffix == '.pth', 'beside'),
+    ):
+        if is_other:
+            raise UsageError(f'{name}: name the table.json {where} it')
     try:
         content = read_json(path)
     except OSError as error:

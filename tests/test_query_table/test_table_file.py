@@ -334,5 +334,12 @@ def test_what_is_no_table_at_all(tmp_path, content):
 def test_missing_file(tmp_path):
     with pytest.raises(UsageError, match='cannot be read: No such file'):
         load_table(tmp_path / 'table.json')
-    with pytest.raises(UsageError, match='cannot be read: Is a directory'):
+
+
+def test_other_paths_are_not_tables(tmp_path):
+    """The error says where the table is."""
+    (tmp_path / 'adaptive.pth').write_bytes(b'PK')
+    with pytest.raises(UsageError, match='name the table.json in it'):
         load_table(tmp_path)
+    with pytest.raises(UsageError, match='name the table.json beside it'):
+        load_table(tmp_path / 'adaptive.pth')

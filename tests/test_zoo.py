@@ -100,6 +100,7 @@ def test_costs_are_those_of_the_config(path):
 
 KEPT = {
     'digits_adaptive.pth': 'mutual-resnet14_1xb64_cluttered-digits',
+    'cifar10_adaptive.pth': 'mutual-wrn10-2_1xb64_cifar10-16px',
 }
 
 

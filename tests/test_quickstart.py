@@ -5,11 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from programs import run_program
+
+from mutualnet_mm.files import only_user
 
 mmpretrain = pytest.importorskip('mmpretrain')
 pytest.importorskip('sklearn')
@@ -101,6 +104,16 @@ def test_again_it_is_finished(example):
     log = run(*command)
     assert 'Epoch(train)' not in log and 'Calibrating' not in log
     assert (out / 'table.json').read_bytes() == before
+
+
+@pytest.mark.slow
+def test_one_at_a_time(example, monkeypatch):
+    out, _, command = example
+    quick = partial(only_user, wait=0.1)
+    monkeypatch.setattr('mutualnet_mm.config.runner.only_user', quick)
+    with only_user(out):
+        done = run_program(*command)
+    assert done.returncode == 1 and 'another process works in' in done.stderr
 
 
 @pytest.mark.slow

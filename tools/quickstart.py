@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 
 from mutualnet_mm.apis import build_table, load_config
 from mutualnet_mm.cli import add_cfg_options, one_line_errors, tool_parser
-from mutualnet_mm.config import make_runner
+from mutualnet_mm.config import make_runner, only_training
 from mutualnet_mm.datasets.cluttered_digits import make_cluttered_digits
 from mutualnet_mm.datasets.digit_scenes import make_digit_scenes
 from mutualnet_mm.devices import prepare_cpu
@@ -70,9 +70,10 @@ def parse_args() -> argparse.Namespace:
 def train(cfg: Config) -> tuple:
     """Train to the end; return the runner and the seconds of all runs."""
     cfg.resume = True
-    runner = make_runner(cfg)
-    runner.register_hook(TrainingClock())
-    runner.train()
+    with only_training(cfg):
+        runner = make_runner(cfg)
+        runner.register_hook(TrainingClock())
+        runner.train()
     return runner, training_seconds(runner)
 
 

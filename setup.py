@@ -40,7 +40,8 @@ def copy(source, target):
     """
     if source.is_dir():
         ignored = shutil.ignore_patterns(
-            *('__pycache__', '*.py[cod]', '.*', '*.sh')
+            *('__pycache__', '*.py[cod]', '.*'),
+            *('quickstart.sh', 'run_tests.sh', 'setup_env.sh'),
         )
         shutil.copytree(source, target, ignore=ignored)
     else:

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Optional
 
 from mmengine.config import Config, DictAction
+from mmengine.dist import get_rank
 
 from .config import augment_tests, draw_predictions, options
 from .config.stock_errors import named_stock_errors
 from .devices import check_device
-from .errors import UsageError
+from .errors import UsageError, first_line
+from .slimmable.ranks import is_lost_connection, world_size
 
 
 def tool_parser(description: str) -> argparse.ArgumentParser:
@@ -366,7 +368,9 @@ def _count(text: str, what: str = 'a whole number') -> int:
 def one_line_errors() -> Iterator[None]:
     """End a tool in one line where the user can put something right.
 
-    Anything else is a defect and keeps its traceback.
+    Of several processes it says which one it was, and those that wait for it
+    then end in one line, too. Anything else is a defect and keeps its
+    traceback.
     """
     # MMEngine's, at each config that inherits one of a package.
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
@@ -377,4 +381,17 @@ def one_line_errors() -> Iterator[None]:
         # A process that loads data puts its traceback into the message.
         _, name, message = str(error).rpartition(f'{type(error).__name__}: ')
         is_traceback = name and 'Traceback (most recent call' in str(error)
-        sys.exit(f'error: {message.strip() if is_traceback else error}')
+        text = message.strip() if is_traceback else error
+        sys.exit(f'error{_of_rank()}: {text}')
+    except RuntimeError as error:
+        if not is_lost_connection(error):
+            raise
+        sys.exit(
+            f'error{_of_rank()}: another process has stopped, see what it '
+            f'says ({first_line(error)})'
+        )
+
+
+def _of_rank() -> str:
+    number = world_size()
+    return f' (rank {get_rank()} of {number})' if number > 1 else ''

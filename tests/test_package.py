@@ -12,7 +12,15 @@ from packaging_tree import ROOT, build, copy_sources
 
 pytestmark = pytest.mark.subprocess
 CONFIGS = sorted(p.relative_to(ROOT) for p in ROOT.glob('configs/**/*.py'))
-TOOLS = sorted(p.relative_to(ROOT) for p in ROOT.glob('tools/**/*.py'))
+SCRIPTS = sorted(
+    p.relative_to(ROOT)
+    for kind in ('dist', 'slurm')
+    for p in ROOT.glob(f'tools/{kind}_*.sh')
+)
+TOOLS = [
+    *sorted(p.relative_to(ROOT) for p in ROOT.glob('tools/**/*.py')),
+    *SCRIPTS,
+]
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +64,9 @@ def test_wheel_holds_nothing_else(wheel):
     assert tops == {'mutualnet_mm', 'mutualnet_mm_command.py'}
     inside = {name.split('/')[2] for name in names if '/.mim/' in name}
     assert inside <= {'configs', 'tools', 'demo', 'model-index.yml'}
-    assert not [n for n in names if n.endswith(('.sh', '.pyc', '.log'))]
+    assert not [n for n in names if n.endswith(('.pyc', '.log'))]
+    scripts = {Path(n).name for n in names if n.endswith('.sh')}
+    assert scripts == {path.name for path in SCRIPTS} and len(scripts) == 4
 
 
 @pytest.mark.nightly

@@ -2,7 +2,13 @@
 """What launchers of several processes tell each of them."""
 
 import os
-from typing import NamedTuple, Optional
+from contextlib import contextmanager
+from typing import Any, Iterator, NamedTuple, Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import print_log
 
 from ..errors import ConfigError
 
@@ -14,15 +20,20 @@ class _Launcher(NamedTuple):
     told: str
     """What MMEngine reads first, so that it has to be there."""
     rank: str
+    local_rank: str
     processes: str
 
 
 _LAUNCHERS = dict(
-    pytorch=_Launcher('torchrun', 'RANK', 'RANK', 'WORLD_SIZE'),
-    slurm=_Launcher('srun', 'SLURM_PROCID', 'SLURM_PROCID', 'SLURM_NTASKS'),
+    pytorch=_Launcher('torchrun', 'RANK', 'RANK', 'LOCAL_RANK', 'WORLD_SIZE'),
+    slurm=_Launcher(
+        *('srun', 'SLURM_PROCID'),
+        *('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
+    ),
     mpi=_Launcher(
         *('mpirun', 'OMPI_COMM_WORLD_LOCAL_RANK'),
-        *('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'),
+        *('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+        'OMPI_COMM_WORLD_SIZE',
     ),
 )
 
@@ -43,8 +54,68 @@ def check_launched(launcher: str) -> None:
             f'environment: start the tool by {known.command}, or use '
             '--launcher none'
         )
-    if launcher == 'pytorch':  # as the stock tools: one process a machine
-        os.environ.setdefault('LOCAL_RANK', '0')
+    if known is not None:
+        # Torchrun's name is the one that MMEngine's runner reads, whatever
+        # started it. Without any, as the stock tools: one process a machine.
+        local_rank = os.environ.get(known.local_rank, '0')
+        os.environ.setdefault('LOCAL_RANK', local_rank)
+        _check_gpu(int(os.environ['LOCAL_RANK']))
+
+
+def _check_gpu(local_rank: int) -> None:
+    """Refuse more processes than this machine has GPUs, if it has some."""
+    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if 0 < number <= local_rank:
+        raise ConfigError(
+            f'process {local_rank} of this machine has no GPU of its own: '
+            f'{number} can be seen (CUDA_VISIBLE_DEVICES='
+            f'{os.environ.get("CUDA_VISIBLE_DEVICES")}): start as many '
+            'processes as GPUs'
+        )
+
+
+@contextmanager
+def processes_without_gpu(cfg: Config) -> Iterator[None]:
+    """Let MMEngine start several processes where there is no GPU.
+
+    MMEngine 0.10.7 sets the CUDA device of each process and hands it to
+    ``DistributedDataParallel``, and talks by NCCL, all of which fail on a
+    CPU. In the ``with`` block, where the runner is built, it talks by gloo
+    and no device is set. With a GPU, or a single process, nothing changes.
+
+    Args:
+        cfg (Config): As :func:`~.load.load_config` returns it; its
+            ``env_cfg`` and ``model_wrapper_cfg`` may change.
+    """
+    if (cfg.get('launcher') or 'none') == 'none' or get_device() != 'cpu':
+        yield
+        return
+    env_cfg = dict(cfg.get('env_cfg') or {})
+    cfg.env_cfg = dict(
+        env_cfg, dist_cfg=dict(env_cfg.get('dist_cfg') or {}, backend='gloo')
+    )
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+    stock = torch.cuda.set_device
+    torch.cuda.set_device = _set_no_device
+    try:
+        yield
+    finally:
+        torch.cuda.set_device = stock
+    if is_first(cfg.launcher):
+        print_log(
+            f'No GPU can be seen: {count_processes(cfg.launcher)} processes '
+            'run on the CPU, and talk by gloo',
+            logger='current',
+        )
+
+
+def _set_no_device(device: Any) -> None:
+    del device
 
 
 def is_first(launcher: Optional[str]) -> bool:

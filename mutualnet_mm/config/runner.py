@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..files import make_folder, only_user
 from ..subnet import names_subnet
 from .init_cfg import init_configs
-from .launchers import is_first
+from .launchers import is_first, processes_without_gpu
 from .pipelines import STAGES, Step
 from .stock_errors import named_stock_errors
 
@@ -49,7 +49,7 @@ def make_runner(cfg: Config) -> Runner:
                 f'{", ".join(names)}, or none'
             )
     make_folder(cfg.work_dir)
-    with named_stock_errors():
+    with named_stock_errors(), processes_without_gpu(cfg):
         if 'runner_type' in cfg:
             runner = RUNNERS.build(cfg)
         else:

@@ -15,6 +15,23 @@ def world_size() -> int:
     return 1
 
 
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether a collective failed since another rank has stopped.
+
+    Args:
+        error (BaseException): What was raised. Gloo's errors are plain
+            RuntimeErrors that name its source files.
+    """
+    kinds = [
+        getattr(dist, name, None)
+        for name in ('DistBackendError', 'DistNetworkError')
+    ]
+    return world_size() > 1 and (
+        isinstance(error, tuple(kind for kind in kinds if kind is not None))
+        or (isinstance(error, RuntimeError) and 'gloo' in str(error))
+    )
+
+
 def gather(value: Any) -> List[Any]:
     """Return the value of every rank, in their order. A collective."""
     if world_size() == 1:

@@ -14,7 +14,12 @@ from ..errors import ConfigError
 from ..files import make_folder, only_user
 from ..subnet import names_subnet
 from .init_cfg import init_configs
-from .launchers import is_first, processes_without_gpu
+from .launchers import (
+    check_same_length,
+    check_wrapper,
+    is_first,
+    processes_without_gpu,
+)
 from .pipelines import STAGES, Step
 from .stock_errors import named_stock_errors
 
@@ -35,7 +40,8 @@ def make_runner(cfg: Config) -> Runner:
     Raises:
         ConfigError: If the work dir cannot be made, or if some settings of a
             loop are there and others are not, or if a type or an argument
-            does not exist.
+            does not exist, or if the model would be spread over
+            devices in a way that it cannot run.
 
     Returns:
         Runner: Its data sets name a file that cannot be read.
@@ -48,6 +54,7 @@ def make_runner(cfg: Config) -> Runner:
                 f'the config has {found[0]}, but no {lacking[0]}: set all of '
                 f'{", ".join(names)}, or none'
             )
+    check_wrapper(cfg)
     make_folder(cfg.work_dir)
     with named_stock_errors(), processes_without_gpu(cfg):
         if 'runner_type' in cfg:
@@ -88,7 +95,8 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
             all that the runner takes.
 
     Raises:
-        ConfigError: If a setting of the training is missing, if a hook waits
+        ConfigError: If a setting of the training is missing, if processes
+            would get different numbers of batches, if a hook waits
             for a metric of a subnet that is not validated, if a teacher would
             keep its first batch-norm statistics, if channels are sorted that
             a checkpoint takes the place of, or if mixed precision is wanted
@@ -97,6 +105,7 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
     for name in needed:
         if cfg.get(name) is None:
             raise ConfigError(f'the config has no {name}: nothing to train')
+    check_same_length(cfg)
     _check_watched(cfg)
     _check_teacher(cfg)
     _check_sorted(cfg)

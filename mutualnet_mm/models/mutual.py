@@ -41,6 +41,7 @@ from .steps import StepCounter
 from .tasks import check_backbone, find_task
 from .teachers import KeepsTeacher, save_teacher
 from .trained_widths import TrainedWidths, name_random, save_widths
+from .wrappers import check_whole
 from .wraps import find_class, mix, stock_arguments
 
 
@@ -223,6 +224,8 @@ class MutualLearningMixin(
         """
         error: Optional[Exception] = None
         try:
+            if not self._first_batch_checked:
+                check_whole(self)
             self.task.check_truth(data_samples)
             self.task.check_channels(self, inputs)
             self.task.check_full(self, inputs, data_samples)

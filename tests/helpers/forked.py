@@ -1,4 +1,4 @@
-"""Two processes that are forked, which spares each the start of Python."""
+"""Processes that are forked, which spares each the start of Python."""
 
 import time
 
@@ -6,10 +6,14 @@ import torch
 import torch.multiprocessing as mp
 
 
-def run_forked(work, *arguments, seconds=240):
-    """Call ``work(rank, *arguments)`` in two processes, and wait for both."""
+def run_forked(work, *arguments, processes=2, seconds=240):
+    """Call ``work(rank, *arguments)`` in each process, and wait for all."""
     context = mp.start_processes(
-        _run, (work, *arguments), nprocs=2, join=False, start_method='fork'
+        _run,
+        (work, *arguments),
+        nprocs=processes,
+        join=False,
+        start_method='fork',
     )
     end = time.monotonic() + seconds
     while not context.join(timeout=1):  # raises what a process raised

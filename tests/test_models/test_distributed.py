@@ -1,4 +1,4 @@
-"""Two gloo processes under the stock MMDistributedDataParallel."""
+"""Gloo processes under the stock MMDistributedDataParallel."""
 
 import copy
 import faulthandler
@@ -10,28 +10,32 @@ import torch.distributed as dist
 from forked import run_forked
 from mmengine.registry import MODELS, DefaultScope
 
-WORLD_SIZE = 2
+MOST = 4  # processes, and batches of a job
+SCOPES = dict(
+    classification='mmpretrain', detection='mmdet', action='mmaction'
+)
 
 
-def work(rank, folder, jobs):
-    """Train one step of each job and write down what happened."""
-    faulthandler.dump_traceback_later(200)  # should it ever hang
+def work(rank, number, folder, jobs):
+    """Train some steps of each job and write down what happened."""
+    faulthandler.dump_traceback_later(500)  # should it ever hang
     dist.init_process_group(
         'gloo',
         init_method=f'file://{folder}/rendezvous',
         rank=rank,
-        world_size=WORLD_SIZE,
+        world_size=number,
     )
-    for kind, job in jobs.items():
+    results = {}
+    for name, job in jobs.items():
         with DefaultScope.overwrite_default_scope(job['scope']):
-            result = train(job, rank)
-        torch.save(result, f'{folder}/{kind}{rank}.pth')
+            results[name] = train(job, rank, number)
+    torch.save(results, f'{folder}/{rank}.pth')
     dist.barrier()
     dist.destroy_process_group()
 
 
-def train(job, rank):
-    """Return the gradients of one step, and what happened to them."""
+def train(job, rank, number):
+    """Return the gradients of each step, and what happened to them."""
     from mmengine.model import MMDistributedDataParallel
     from mmengine.optim import OptimWrapper
 
@@ -43,12 +47,12 @@ def train(job, rank):
         return activate(subnet, **kwargs)
 
     model.activate = record
-    wrapper = MMDistributedDataParallel(model)
+    wrapper = MMDistributedDataParallel(model, **job.get('wrapper', {}))
     reduced = []
 
     def count(state, bucket):
         reduced.append(bucket.buffer().numel())
-        mean = bucket.buffer() / WORLD_SIZE
+        mean = bucket.buffer() / number
         # Waited for here: a callback of Python would be run and freed by a
         # thread of gloo, and ending the process group while it waits for
         # the interpreter's lock never returns.
@@ -59,16 +63,33 @@ def train(job, rank):
 
     wrapper.register_comm_hook(None, count)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    keeper = KeepGradients(OptimWrapper(optimizer))
     torch.manual_seed(rank)
-    logged = wrapper.train_step(
-        job['batches'][rank], KeepGradients(OptimWrapper(optimizer))
-    )
-    return dict(
-        gradients={n: p.grad for n, p in model.named_parameters()},
-        drawn=drawn,
-        reduced=sum(reduced),
-        logged={k: v.item() for k, v in logged.items() if v.dim() == 0},
-    )
+    steps = []
+    for _ in range(job.get('steps', 1)):
+        optimizer.zero_grad()
+        drawn.clear()
+        reduced.clear()
+        batch = copy.deepcopy(job['batches'][rank])
+        logged = wrapper.train_step(batch, keeper)
+        steps.append(
+            dict(
+                gradients=gradients_of(model),
+                drawn=list(drawn),
+                reduced=sum(reduced),
+                logged={
+                    k: v.item() for k, v in logged.items() if v.dim() == 0
+                },
+            )
+        )
+    return steps
+
+
+def gradients_of(model):
+    return {
+        name: None if p.grad is None else p.grad.clone()
+        for name, p in model.named_parameters()
+    }
 
 
 class KeepGradients:
@@ -94,21 +115,21 @@ def build(job):
 
 
 @pytest.fixture
-def detection_job(detector_config, build_detector, load_batch):
-    config = detector_config(dict(distill=2.0))
+def detection(detector_config, build_detector, load_batch):
+    """A Mask R-CNN; the last batch is an image without objects."""
     # Stock Mask R-CNN leaves no parameter out, whatever a batch holds.
     return dict(
         scope='mmdet',
-        config=config,
+        config=detector_config(dict(distill=2.0)),
         weights=build_detector().state_dict(),
-        batches=[load_batch((0, 1)), load_batch((2, 3))],
+        batches=[load_batch(i) for i in ((0, 1), (2, 3), (4,), (5,))],
     )
 
 
 @pytest.fixture
-def classification_job(classifier_config, build_classifier, image_batch):
+def classification(classifier_config, build_classifier, image_batch):
     batches = []
-    for rank in range(WORLD_SIZE):
+    for rank in range(MOST):
         images, samples = image_batch(seed=rank)
         images = (images * 40 + 120).clamp(0, 255).byte()
         batches.append(dict(inputs=images, data_samples=samples))
@@ -121,23 +142,9 @@ def classification_job(classifier_config, build_classifier, image_batch):
 
 
 @pytest.fixture
-def options_job(classification_job, classifier_config):
-    """What goes beyond the paper, as far as it goes together."""
-    options = dict(
-        teacher='ema',
-        divergence='alpha',
-        label_weight=0.5,
-        weights='width',
-        stratified=True,
-    )
-    config = classifier_config(options)
-    return dict(classification_job, config=config, passes=5)
-
-
-@pytest.fixture
-def action_job(recognizer_config, build_recognizer, clip_batch):
+def action(recognizer_config, build_recognizer, clip_batch):
     batches = []
-    for rank in range(WORLD_SIZE):
+    for rank in range(MOST):
         clips, samples = clip_batch(number=2, frames=16, seed=rank)
         batches.append(dict(inputs=list(clips), data_samples=samples))
     return dict(
@@ -148,58 +155,146 @@ def action_job(recognizer_config, build_recognizer, clip_batch):
     )
 
 
-@pytest.fixture
-def jobs(request):
-    """A job of each task whose project is installed."""
-    scopes = dict(
-        classification='mmpretrain',
-        options='mmpretrain',
-        detection='mmdet',
-        action='mmaction',
-    )
+# Of DistributedDataParallel; small buckets, so that there are many.
+WRAPPERS = dict(
+    static=dict(static_graph=True),
+    unused=dict(find_unused_parameters=True),
+    views=dict(gradient_as_bucket_view=True),
+    buckets=dict(bucket_cap_mb=0.05),
+    all=dict(
+        static_graph=True,
+        gradient_as_bucket_view=True,
+        broadcast_buffers=False,
+        bucket_cap_mb=0.05,
+    ),
+)
+
+
+def of_wrappers(job, names=WRAPPERS):
+    """The job in each wrapper, for some steps: each draws other subnets."""
     return {
-        kind: request.getfixturevalue(f'{kind}_job')
-        for kind, scope in scopes.items()
-        if find_spec(scope)
+        name: dict(job, wrapper=WRAPPERS[name], steps=3, same='wrappers')
+        for name in names
+    }
+
+
+def uneven(job):
+    """The last batch of an epoch: one image alone, on all ranks but one."""
+    batches = [
+        dict(
+            inputs=batch['inputs'][: 3 if rank == 0 else 1],
+            data_samples=batch['data_samples'][: 3 if rank == 0 else 1],
+        )
+        for rank, batch in enumerate(job['batches'])
+    ]
+    return dict(job, batches=batches)
+
+
+def with_options(job, classifier_config):
+    """What goes beyond the paper, as far as it goes together."""
+    options = dict(
+        teacher='ema',
+        divergence='alpha',
+        label_weight=0.5,
+        weights='width',
+        stratified=True,
+    )
+    return dict(job, config=classifier_config(options), passes=5)
+
+
+def check_all(jobs, number, folder):
+    """Run all jobs in one set of processes, and check what they found."""
+    assert jobs
+    run_forked(work, number, str(folder), jobs, processes=number, seconds=550)
+    ranks = [
+        torch.load(folder / f'{rank}.pth', weights_only=True)
+        for rank in range(number)
+    ]
+    alone = {}
+    for name, job in jobs.items():
+        same = job.get('same', name)
+        if same not in alone:
+            with DefaultScope.overwrite_default_scope(job['scope']):
+                alone[same] = alone_gradients(job, number)
+        for step in range(job.get('steps', 1)):
+            check(
+                f'{name}, step {step}',
+                [rank[name][step] for rank in ranks],
+                alone[same][step],
+                job.get('passes', 4),
+            )
+
+
+def check(where, ranks, mean, passes):
+    """Ranks hold the mean of the gradients that each has alone."""
+    elements = 0
+    for name, gradient in ranks[0]['gradients'].items():
+        for rank in ranks[1:]:
+            assert torch.equal(gradient, rank['gradients'][name]), where
+        error = (gradient - mean[name]).norm()
+        assert error <= 1e-5 * mean[name].norm() + 1e-7, (where, name)
+        elements += gradient.numel()
+    for rank in ranks:
+        assert rank['drawn'] == ranks[0]['drawn'], where
+        assert len(rank['drawn']) == passes, where
+        assert rank['reduced'] == elements, where
+    assert ranks[0]['logged'] != ranks[1]['logged'], where  # data of its own
+
+
+def alone_gradients(job, number):
+    """Means of each step, of all ranks' batches in this process in turn."""
+    means = [{} for _ in range(job.get('steps', 1))]
+    for rank in range(number):
+        model = build(job)
+        torch.manual_seed(rank)
+        for mean in means:
+            model.zero_grad()
+            batch = copy.deepcopy(job['batches'][rank])
+            data = model.data_preprocessor(batch, True)
+            model.parse_losses(model.loss(**data))[0].backward()
+            for name, gradient in gradients_of(model).items():
+                mean[name] = mean.get(name, 0) + gradient / number
+    return means
+
+
+def chosen(request, names):
+    """Jobs of the projects that are installed, by kind."""
+    return {
+        name: request.getfixturevalue(name)
+        for name in names
+        if find_spec(SCOPES[name])
     }
 
 
 @pytest.mark.subprocess
-def test_gradients_under_ddp(jobs, tmp_path):
-    """Of every task, in one pair of processes."""
-    assert jobs
-    run_forked(work, str(tmp_path), jobs)
-    for kind, job in jobs.items():
-        ranks = [
-            torch.load(tmp_path / f'{kind}{rank}.pth', weights_only=True)
-            for rank in range(WORLD_SIZE)
-        ]
-        with DefaultScope.overwrite_default_scope(job['scope']):
-            alone = [alone_gradients(job, rank) for rank in range(WORLD_SIZE)]
-        check(kind, ranks, alone, job.get('passes', 4))
+def test_gradients_of_two(request, classifier_config, tmp_path):
+    """Of every task, an uneven batch and options, in one pair of processes."""
+    jobs = chosen(request, SCOPES)
+    if 'detection' in jobs:
+        one, *_, without = jobs['detection']['batches']
+        jobs['detection']['batches'] = [one, without]
+    if 'classification' in jobs:
+        job = jobs['classification']
+        jobs['options'] = with_options(job, classifier_config)
+        jobs['uneven'] = uneven(job)
+        jobs.update(of_wrappers(job, ['unused', 'all']))
+    check_all(jobs, 2, tmp_path)
 
 
-def check(kind, ranks, alone, passes):
-    """Ranks hold the mean of the gradients that each has alone."""
-    elements = 0
-    for name, gradient in ranks[0]['gradients'].items():
-        where = f'{kind}: {name}'
-        assert torch.equal(gradient, ranks[1]['gradients'][name]), where
-        mean = (alone[0][name] + alone[1][name]) / 2
-        error = (gradient - mean).norm()
-        assert error <= 1e-5 * mean.norm() + 1e-7, where
-        elements += gradient.numel()
-    assert ranks[0]['drawn'] == ranks[1]['drawn'], kind
-    assert len(ranks[0]['drawn']) == passes, kind
-    assert [r['reduced'] for r in ranks] == [elements, elements], kind
-    assert ranks[0]['logged'] != ranks[1]['logged'], kind  # data of their own
+@pytest.mark.subprocess
+def test_gradients_of_four(request, tmp_path):
+    jobs = chosen(request, ['classification'])
+    jobs = {name: uneven(job) for name, job in jobs.items()}
+    check_all(jobs, 4, tmp_path)
 
 
-def alone_gradients(job, rank):
-    """Gradients of the rank's batch in this process, without a wrapper."""
-    model = build(job)
-    torch.manual_seed(rank)
-    data = model.data_preprocessor(copy.deepcopy(job['batches'][rank]), True)
-    loss, _ = model.parse_losses(model.loss(**data))
-    loss.backward()
-    return {n: p.grad for n, p in model.named_parameters()}
+@pytest.mark.nightly
+@pytest.mark.subprocess
+@pytest.mark.parametrize('number', [2, 4])
+@pytest.mark.parametrize('task', SCOPES)
+def test_each_wrapper(task, number, request, tmp_path):
+    """Of every task; an image without objects is among the last batches."""
+    (job,) = chosen(request, [task]).values()
+    if task == 'detection':
+        job['batches'] = job['batches'][-number:]
+    check_all(of_wrappers(job), number, tmp_path)

@@ -9,13 +9,15 @@ others are left alone.
 import re
 from contextlib import contextmanager
 from difflib import get_close_matches
-from traceback import extract_tb
-from typing import Iterator, Optional
+from traceback import walk_tb
+from types import FrameType
+from typing import Iterator, List, Optional
 
-from ..errors import ConfigError, first_line
+from ..errors import ConfigError, UsageError, first_line
 from ..registry import HOOKS, LOOPS, MODELS, TRANSFORMS
 
 _NO_SUCH_TYPE = re.compile(r'(\S+) is not in the (\S+) registry')
+_NO_TYPE = re.compile('must contain the key "type"')
 _WRONG_ARGUMENT = re.compile(r'\(\) (got an unexpected|missing \d+ required)')
 # A process that loads data puts its traceback, with this text, before it.
 _NO_IMAGE = re.compile(r'(?s:.*)failed to load image: (.+)')
@@ -23,7 +25,10 @@ _NO_PACKAGE = re.compile(r'is not installed, please|Please try to install')
 _NO_FILES = re.compile(r'Found 0 files in subfolders of: (.+?)\. ')
 
 
-_TAKEN = (KeyError, TypeError, AssertionError, RuntimeError, ImportError)
+_TAKEN = (
+    *(KeyError, TypeError, ValueError, AssertionError, RuntimeError),
+    ImportError,
+)
 
 
 @contextmanager
@@ -45,7 +50,12 @@ def named_stock_errors() -> Iterator[None]:
 def explain(error: BaseException) -> Optional[str]:
     """Say in one line what a config or file has done; None if it has not."""
     text = str(error)
+    if isinstance(error, UsageError):
+        return None  # says all of it
     if isinstance(error, KeyError):
+        if _NO_TYPE.search(text) is not None:
+            first = str(error.args[0]).partition('\n')[0]
+            return f'{first}: correct the config'
         found = _NO_SUCH_TYPE.search(text)
         if found is None:
             return None
@@ -53,7 +63,13 @@ def explain(error: BaseException) -> Optional[str]:
         return f'type={written!r} is not in the {registry} registry: ' + (
             _nearest(written)
         )
-    if isinstance(error, TypeError) and _is_of_arguments(error):
+    constructors = _failed_constructors(error)
+    is_argument = _WRONG_ARGUMENT.search(text) is not None
+    if (
+        isinstance(error, TypeError)
+        and is_argument
+        and constructors is not None
+    ):
         if "'wraps'" in text:
             return (
                 f"{first_line(error)}: what has wraps is of type='mutualnet_"
@@ -67,6 +83,14 @@ def explain(error: BaseException) -> Optional[str]:
                 "backbone of type='mutualnet_mm.Slimmable'"
             )
         return f'{first_line(error)}: correct the config'
+    is_refused = isinstance(error, (TypeError, ValueError, AssertionError))
+    if is_refused and constructors and text:
+        # Of the class that the config names, not of one of its bases.
+        built = type(constructors[0].f_locals.get('self')).__name__
+        return (
+            f'{built} cannot be built as set: {first_line(error)}: correct '
+            'the config'
+        )
     image = _NO_IMAGE.search(text)
     if isinstance(error, AssertionError) and image is not None:
         return (
@@ -99,15 +123,16 @@ def _nearest(written: str) -> str:
     return 'correct it, or import what registers it by custom_imports'
 
 
-def _is_of_arguments(error: TypeError) -> bool:
-    """Whether a config has given a class what its constructor cannot take.
+def _failed_constructors(error: BaseException) -> Optional[List[FrameType]]:
+    """Find the constructors that an error ended, the outermost one first.
 
     Constructors pass arguments on to those of their bases, so the last calls
-    are theirs alone, from the registry's on.
+    are theirs alone, from where a config is built on. None if that is not so:
+    then it is not the config that they could not take.
     """
-    if _WRONG_ARGUMENT.search(str(error)) is None:
-        return False
-    calls = [call.name for call in extract_tb(error.__traceback__)]
-    while calls and calls[-1] == '__init__':
-        calls.pop()
-    return bool(calls) and calls[-1] == 'build_from_cfg'
+    calls = [frame for frame, _ in walk_tb(error.__traceback__)]
+    found: List[FrameType] = []
+    while calls and calls[-1].f_code.co_name == '__init__':
+        found.insert(0, calls.pop())
+    builds = 'build_from_cfg', 'build_dataloader'
+    return found if calls and calls[-1].f_code.co_name in builds else None

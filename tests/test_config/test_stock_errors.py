@@ -77,8 +77,31 @@ def run(make_config, checkpoint, tmp_path, monkeypatch):
             {'model.backbone.depht': 18},
             "error: wraps='ResNet' cannot be built as set: ",
         ),
+        (
+            'train',
+            {'train_dataloader.batch_size': 0},
+            'DataLoader cannot be built as set: batch_size should be a posit',
+        ),
+        (
+            'train',
+            {'optim_wrapper.optimizer.lr': 'abc'},
+            "SGD cannot be built as set: '<",
+        ),
+        (
+            'train',
+            {'optim_wrapper.accumulative_counts': 0},
+            'OptimWrapper cannot be built as set: _accumulative_counts at',
+        ),
+        (
+            'train',
+            {'default_hooks.checkpoint': dict(save_best=3)},
+            """must contain the key "type", but got {'save_best': 3}: cor""",
+        ),
     ],
-    ids=['argument', 'loop', 'hook', 'transform', 'prefix', 'backbone'],
+    ids=[
+        *('argument', 'loop', 'hook', 'transform', 'prefix', 'backbone'),
+        *('loader', 'optimizer', 'accumulation', 'stock hook'),
+    ],
 )
 def test_slips_in_the_tools(run, tool, changes, message):
     line = run(tool, changes=changes)

@@ -21,6 +21,7 @@ from mutualnet_mm.engine import TrainingClock
 from mutualnet_mm.models import MutualLearningMixin
 from mutualnet_mm.models.build import unwrapped
 from mutualnet_mm.models.checkpoints import check_resumed
+from mutualnet_mm.models.last_checkpoint import skip_damaged
 
 
 def main() -> None:
@@ -50,6 +51,7 @@ def main() -> None:
         set_training(cfg, args)
         check_training(cfg)
         with only_training(cfg):
+            skip_damaged(cfg)
             runner = make_runner(cfg)
             model = unwrapped(runner.model)
             check_resumed(cfg, model)

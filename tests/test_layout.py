@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / 'mutualnet_mm'
 FLOORS = [
     {'errors', 'version', 'compat', 'registry'},
     {'files', 'tensor_files', 'checked_json', 'progress_bars', 'devices'},
+    {'shards'},
     {'widths'},
     {'subnet'},
     {'sampler'},

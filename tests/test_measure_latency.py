@@ -139,6 +139,51 @@ def test_what_is_shown(tool, run, monkeypatch, capsys):
     assert 'accuracy/top1' in ' '.join(lines) and 'p90' in ' '.join(lines)
 
 
+def test_parts(folder, run, capsys, monkeypatch):
+    """Each keeps what it measured; the last one writes what all have."""
+    before = (folder / 'adaptive.pth').read_bytes()
+    options = '--name here --repeats 1 --threads 1 --shard'
+    run(f'{options} 2/3')
+    assert 'part 2/3 is measured, others are not' in capsys.readouterr().out
+    runs = interrupt(monkeypatch, after=4 + 1)  # in the second subnet
+    with pytest.raises(SystemExit, match='interrupted: the same command goes'):
+        run(f'{options} 3/3')
+    monkeypatch.undo(), monkeypatch.chdir(folder)
+    assert (folder / 'adaptive.pth').read_bytes() == before
+    # The first of its two is there; now as a launcher says it.
+    predict, count = AdaptiveModel.predict, []
+    monkeypatch.setattr(
+        AdaptiveModel,
+        'predict',
+        lambda *args: (count.append(1), predict(*args))[1],
+    )
+    for rank, calls in (('0', 4), ('1', 0), ('2', 4)):
+        monkeypatch.setenv('WORLD_SIZE', '3')
+        monkeypatch.setenv('RANK', rank)
+        count.clear()
+        run(options.replace('--shard', ''))
+        assert len(count) == calls
+    assert len(runs) == 5
+    assert '4 of 4 subnets measured' in capsys.readouterr().out
+    table = table_of(folder)
+    assert all(set(e.latency_ms) == {'here'} for e in table.entries)
+    # Measured again, it begins anew.
+    count.clear()
+    run(f'{options} 2/3')
+    assert len(count) == 4 and table_of(folder).entries == table.entries
+
+
+def test_parts_of_something_else(folder, run):
+    """Refused before any work, not when all have finished."""
+    options = '--name here --repeats 1 --threads 1 --shard'
+    run(f'{options} 1/2')
+    for other, what in (('--static', 'static'), ('--batch-size 2', 'batch')):
+        with pytest.raises(SystemExit, match=f'part-1-of-2.*another {what}'):
+            run(f'{other} {options} 2/2')
+    with pytest.raises(SystemExit, match='5 parts of 4 subnets: use at most'):
+        run(f'{options} 5/5')
+
+
 def test_names_say_what_figures_depend_on(tool, monkeypatch):
     """Of GPUs the model, since every machine has a first one."""
     monkeypatch.setattr(

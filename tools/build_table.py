@@ -4,6 +4,9 @@
 
 Leaves table.json, table.csv, curve.png and adaptive.pth in the folder given.
 Interrupted, the same command goes on where it stopped.
+Several processes share the subnets, on one machine or on many with a common
+folder: --shard 1/4 to 4/4, or one command by torchrun, srun or mpirun. They
+exchange nothing but files; the last one to finish writes the table.
 """
 
 import sys
@@ -46,6 +49,12 @@ def parse_args():
         'one of the test_evaluator; whether it gives this one is known with '
         'the first results, which are kept',
     )
+    parser.add_argument(
+        '--shard',
+        metavar='PART',
+        help='which part of the subnets, such as 3/8; default: by the rank '
+        'of the process that torchrun, srun or mpirun started, else all',
+    )
     return parser.parse_args()
 
 
@@ -68,9 +77,16 @@ def main() -> None:
                 args.subnet,
                 args.num_images,
                 args.metric,
+                args.shard,
             )
         except KeyboardInterrupt:
             sys.exit('interrupted: the same command goes on from here')
+    if table is None:
+        print(
+            'this part is finished, others are not: the last one writes '
+            f'{args.out}/table.json'
+        )
+        return
     print_table(table)
     what = 'subnet' if len(table.entries) == 1 else 'subnets'
     cascades = ''

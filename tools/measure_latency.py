@@ -6,23 +6,31 @@ Latencies are of a prepared batch, of videos with one view each: resizing, the
 network and what its heads do with the outputs; reading files and preprocessing
 cost the same at every subnet. They go into ADAPTIVE and into the table.json
 and table.csv beside it, under a name, so that one table can hold several
-devices.
+devices. Several devices of one kind share the subnets: --shard 1/4 to 4/4,
+each in a process of its own, with all other options alike, or one command by
+torchrun, srun or mpirun. The last one to finish writes the figures of all;
+interrupted, a part goes on where it stopped.
 """
 
 import re
 import sys
 from contextlib import redirect_stdout
+from typing import Optional
 
 import torch
+from mmengine.dist import infer_launcher
 from rich.console import Console
 from rich.table import Table
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveModel, measure_latencies
 from mutualnet_mm.cli import add_device, one_line_errors, tool_parser
+from mutualnet_mm.config.launchers import launched_shard, use_local_gpu
 from mutualnet_mm.cost import machine_name
-from mutualnet_mm.deploy import check_writable, save_latencies
+from mutualnet_mm.deploy import LatencyPart, check_writable, save_latencies
 from mutualnet_mm.progress_bars import track
+from mutualnet_mm.query_table import QueryTable
+from mutualnet_mm.shards import Shard
 
 
 def parse_args():
@@ -58,11 +66,33 @@ def parse_args():
         help='what the table calls this device, default: such as cpu-t2-b1, '
         'which tells neither processors nor --inputs apart',
     )
+    parser.add_argument(
+        '--shard',
+        metavar='PART',
+        help='which part of the subnets, such as 3/8; default: by the rank '
+        'of the process that torchrun, srun or mpirun started, else all',
+    )
     return parser.parse_args()
 
 
+def set_part(args) -> None:
+    """Find out which part to measure, and on which device."""
+    launcher = infer_launcher()
+    if args.shard is None:
+        args.shard = launched_shard(launcher)
+        if args.shard is not None and args.device == 'cuda':
+            use_local_gpu(launcher)
+    else:
+        args.shard = Shard.parse(args.shard)
+    if args.shard is not None and args.shard.number == 1:
+        args.shard = None
+
+
 def measure(args) -> tuple:
-    """Return the network and the latencies of its subnets."""
+    """Return the network and the latencies of its subnets.
+
+    Of a part of them, there are none until the other parts have finished.
+    """
     if args.threads is not None:
         if args.threads < 1:
             raise UsageError(f'--threads {args.threads}: use 1 or more')
@@ -71,16 +101,46 @@ def measure(args) -> tuple:
     check_writable(args.adaptive)
     if args.static:
         net.make_static(limit=1)
-    found = measure_latencies(
-        net,
-        args.batch_size,
-        args.repeats,
-        args.inputs,
-        track=lambda subnets: track(subnets, 'measuring'),
-    )
+    given = net, args.batch_size, args.repeats, args.inputs
+
+    def shown(subnets):
+        return track(subnets, 'measuring')
+
+    if args.shard is not None:
+        return net, measure_part(args, given, shown)
+    found = measure_latencies(*given, track=shown)
     if not found:
         sys.exit('interrupted before the first subnet was measured')
     return net, found
+
+
+def measure_part(args, given: tuple, shown) -> Optional[QueryTable]:
+    """Measure the rest of a part; merge it with the others if it is last."""
+    net = given[0]
+    settings = dict(
+        machine=machine_name(args.device),
+        static=args.static,
+        repeats=args.repeats,
+        inputs=args.inputs,
+        **{'batch size': args.batch_size},
+    )
+    part = LatencyPart(
+        args.adaptive,
+        args.name or default_name(args, net.device),
+        args.shard,
+        net.table,
+        net.file.weights,
+        settings,
+    )
+    with part.measuring():
+        left = len(part.subnets)
+        if left:
+            found = measure_latencies(
+                *given, track=shown, subnets=part.subnets, keep=part.keep
+            )
+            if len(found) < left:
+                sys.exit('interrupted: the same command goes on from here')
+    return part.merge()
 
 
 def default_name(args, device: torch.device) -> str:
@@ -120,9 +180,20 @@ def main() -> None:
     args = parse_args()
     # Standard output is the table's alone: stock code logs there, too.
     with one_line_errors(), redirect_stdout(sys.stderr):
+        set_part(args)
         net, found = measure(args)
     name = args.name or default_name(args, net.device)
     machine = machine_name(args.device)
+    if args.shard is not None:
+        if found is None:
+            print(
+                f'part {args.shard} is measured, others are not: the last '
+                f'one writes the figures into {args.adaptive!r}'
+            )
+            return
+        show(found, name, machine, found.pareto_by('latency_ms', name))
+        print(f'{len(found.entries)} of {len(found.entries)} subnets measured')
+        return
     with one_line_errors():
         try:
             table = save_latencies(

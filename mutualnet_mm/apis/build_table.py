@@ -11,6 +11,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..config.launchers import launched_shard, use_local_gpu
 from ..config.pipelines import stage_datasets
 from ..config.source import config_source
 from ..config.stock_errors import named_stock_errors
@@ -23,6 +24,7 @@ from ..models import MutualLearningMixin
 from ..models.build import without_teacher
 from ..models.checkpoints import check_exists
 from ..query_table import QueryTable, save_csv, save_table
+from ..shards import Shard
 from ..subnet import Subnet
 from ..visualization import plot_tables
 from .measurement import Measurement
@@ -40,7 +42,8 @@ def build_table(
     subnets: Optional[Sequence[Union[str, Subnet]]] = None,
     num_images: Optional[int] = None,
     metric: Optional[str] = None,
-) -> QueryTable:
+    shard: Optional[Union[str, Shard]] = None,
+) -> Optional[QueryTable]:
     """Evaluate a grid of subnets and write all that deployment needs.
 
     Every width in steps of ``step`` x resolution (x frames) is calibrated and
@@ -48,6 +51,12 @@ def build_table(
     ``test_cfg.group_size`` and ``test_cfg.fp16`` hold. Called again after an
     interruption, it continues: what is finished lies in ``out/progress``.
     Called for other subnets of the same weights, it adds them to the table.
+
+    Several processes share the work if each is told another ``shard``, or if
+    a launcher started them (``cfg.launcher``): each calibrates and tests its
+    part of the subnets and keeps what it has finished in a folder of its own
+    in ``out/progress``. They do not wait for each other nor exchange anything
+    else; the one that finds all parts finished writes the files.
 
     Args:
         cfg (Config): As :func:`~.config.load_config` returns it.
@@ -62,34 +71,49 @@ def build_table(
             always the same ones. Defaults to all.
         metric (str, optional): What ranks the subnets, more being better.
             Defaults to the first one that the evaluator gives.
+        shard (str or Shard, optional): Which part of the subnets, such as
+            ``'3/8'``; parts are of about equal cost. Defaults to that of the
+            process among those that ``cfg.launcher`` started, a GPU for each
+            where there are some; of one process, all subnets.
 
     Returns:
-        QueryTable: Accuracies and average precisions of COCO carry a 95 %
-        interval, see :meth:`.QueryTable.interval`. MACs are those of
-        an image, or of one view of a video, as the test pipeline delivers it
-        (of the full resolution where it names no size).
+        QueryTable: None if other parts have not finished yet. Accuracies and
+        average precisions of COCO carry a 95 % interval, see
+        :meth:`.QueryTable.interval`. MACs are those of an image, or of one
+        view of a video, as the test pipeline delivers it (of the full
+        resolution where it names no size).
 
     Raises:
-        UsageError: If something given is wrong, in several processes, if
-            another one builds a table in ``out``, or if that holds the table
-            of something else. A finished one of another checkpoint is
-            replaced.
+        UsageError: If something given is wrong, if another process is at
+            work on the same part or on all of them in ``out``, or if that
+            holds the table of something else. A finished one of another
+            checkpoint is replaced.
     """
     if not isinstance(cfg, Config):
         raise UsageError(
             f'cfg={cfg!r}: give what load_config() returns for a config file'
         )
     check_exists(checkpoint)
+    cfg, part = _as_part(cfg, shard)
     out = make_folder(out)
     measurement = Measurement(
-        cfg, checkpoint, out / 'progress', subnets, step, num_images, metric
+        cfg,
+        checkpoint,
+        out / 'progress',
+        subnets,
+        step,
+        num_images,
+        metric,
+        shard=part,
     )
     loop, model = measurement.loop, measurement.loop.model
     # All that can fail for what the config says fails before the tests.
     text = config_source(_portable(cfg, model))
     _check_inputs(text, model)
     calibration, meta = _calibration(loop), _dataset_meta(loop)
-    table = measurement.run()
+    if not measurement.test():
+        return None
+    table = measurement.table()
     results = loop.progress.results
     file = AdaptiveFile(
         config=text,
@@ -112,6 +136,26 @@ def build_table(
     plot_tables({_title(cfg): table}, out / 'curve.png')
     loop.progress.finish()
     return table
+
+
+def _as_part(
+    cfg: Config, given: Optional[Union[str, Shard]]
+) -> Tuple[Config, Optional[Shard]]:
+    """The config of a process by itself, and the part that it takes."""
+    cfg = copy.deepcopy(cfg)
+    if given is not None:
+        shard: Optional[Shard] = Shard.parse(given)
+    else:
+        shard = launched_shard(cfg.get('launcher'))
+        if shard is not None:
+            use_local_gpu(cfg.get('launcher'))
+    if given is not None or shard is not None:
+        cfg.launcher = 'none'
+    if shard is None or shard.number == 1:
+        return cfg, None
+    # Logs are named by the second: all parts begin in the same one.
+    cfg.work_dir = str(Path(cfg.work_dir) / shard.folder)
+    return cfg, shard
 
 
 def _title(cfg: Config) -> str:

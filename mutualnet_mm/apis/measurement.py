@@ -27,6 +27,7 @@ from ..query_table.answers import (
     top1_metric,
     with_resampled_top1,
 )
+from ..shards import Shard
 from ..subnet import Subnet
 
 
@@ -52,6 +53,8 @@ class Measurement:
             one that the evaluator gives.
         loop_class (type): Loop that tests. Defaults to
             :class:`~.table_loop.TableLoop`.
+        shard (Shard, optional): Test one part of the subnets; others test
+            the rest into the same folder. Defaults to None: all.
 
     Attributes:
         loop (TableLoop): With the model.
@@ -71,6 +74,7 @@ class Measurement:
         num_images: Optional[int] = None,
         metric: Optional[str] = None,
         loop_class: type = TableLoop,
+        shard: Optional[Shard] = None,
     ) -> None:
         self._runner = _make_runner(cfg, checkpoint)
         test_cfg = cfg.test_cfg
@@ -93,8 +97,12 @@ class Measurement:
         self._views = find_views(cfg)
         warn_of_equal_sizes(model, self.loop.subnets, self._views.shape)
         self._costs = SubnetCosts(model, self._views.shape)
-        for subnet in track(self.loop.subnets, 'counting costs'):
-            self._costs.of(subnet)
+        costs = [
+            self._costs.of(subnet)['macs']
+            for subnet in track(self.loop.subnets, 'counting costs')
+        ]
+        if shard is not None:
+            self.loop.take_part(shard, costs)
 
     def run(self) -> QueryTable:
         """Test all subnets.
@@ -106,7 +114,12 @@ class Measurement:
         Raises:
             UsageError: If no subnet has the metric.
         """
-        entries = self.entries()
+        self.test()
+        return self.table()
+
+    def table(self) -> QueryTable:
+        """The table of what :meth:`test` has finished, as :meth:`run`."""
+        entries = self._entries()
         return QueryTable(
             entries,
             metric=self.loop.ranking(),
@@ -150,10 +163,23 @@ class Measurement:
         Returns:
             list[TableEntry]: As in the table of :meth:`run`.
         """
+        self.test()
+        return self._entries()
+
+    def test(self) -> bool:
+        """Test all subnets, or those of this part.
+
+        Returns:
+            bool: Whether all are finished. It is False if other parts still
+            have to test some, ``loop.left``.
+        """
         # In place of the loop in the config, which is dumped to the work dir.
         self._runner._test_loop = self.loop
-        with only_user(make_folder(self.loop.folder)):
+        with only_user(make_folder(self.loop.own_folder)):
             self._runner.test()
+        return not self.loop.left
+
+    def _entries(self) -> List[TableEntry]:
         results = dict(self.loop.progress.results)
         running = results.pop(RUNNING, {})
         primary = str(self.loop.model.sampler.primary)
@@ -192,7 +218,7 @@ def _make_runner(cfg: Config, checkpoint: str) -> Runner:
     number = count_processes(cfg.get('launcher'))
     if number > 1:
         raise UsageError(
-            f'{number} processes were launched, but a table is built by one: '
+            f'{number} processes were launched, but this is done by one: '
             'start a single one'
         )
     cfg = copy.deepcopy(cfg)

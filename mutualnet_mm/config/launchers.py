@@ -13,6 +13,7 @@ from mmengine.registry import MODEL_WRAPPERS
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import ConfigError
+from ..shards import Shard
 from .pipelines import Step, loaders_of
 
 
@@ -24,6 +25,7 @@ class _Launcher(NamedTuple):
     """What MMEngine reads first, so that it has to be there."""
     rank: str
     local_rank: str
+    """Number of the process among those of its machine."""
     processes: str
 
 
@@ -127,6 +129,43 @@ def is_first(launcher: Optional[str]) -> bool:
     """Whether this is the first process of those that a launcher started."""
     known = _LAUNCHERS.get(launcher or 'none')
     return known is None or os.environ.get(known.rank, '0') == '0'
+
+
+def launched_shard(launcher: Optional[str]) -> Optional[Shard]:
+    """Which part of how many this process is, by its rank.
+
+    Processes that share work by it need not talk to each other.
+
+    Args:
+        launcher (str, optional): ``'none'``, or one of MMEngine's.
+
+    Returns:
+        Shard: None if there is one process.
+
+    Raises:
+        ConfigError: If there are several, and none has a rank.
+    """
+    number = count_processes(launcher)
+    if number == 1:
+        return None
+    check_launched(launcher or 'none')
+    rank = int(os.environ[_LAUNCHERS[launcher or 'none'].rank])
+    return Shard(rank + 1, number)
+
+
+def use_local_gpu(launcher: Optional[str]) -> None:
+    """Make the GPU of this process the current one, where there are some.
+
+    The processes of a machine take its GPUs in turn, as MMEngine has it.
+
+    Args:
+        launcher (str, optional): As for :func:`launched_shard`.
+    """
+    known, number = _LAUNCHERS.get(launcher or 'none'), 0
+    if torch.cuda.is_available():
+        number = torch.cuda.device_count()
+    if known is not None and number:
+        torch.cuda.set_device(int(os.environ.get(known.local_rank, '0')) % number)
 
 
 def count_processes(launcher: Optional[str]) -> int:

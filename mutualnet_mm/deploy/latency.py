@@ -12,6 +12,7 @@ from typing import (
     Dict,
     Iterable,
     Mapping,
+    Optional,
     Sequence,
     Union,
 )
@@ -44,6 +45,8 @@ def measure_latencies(
     images: Any = None,
     image_shape: Size = (480, 640),
     track: Callable[[Sequence[Subnet]], Iterable[Subnet]] = iter,
+    subnets: Optional[Sequence[Subnet]] = None,
+    keep: Callable[[Subnet, Latency], None] = lambda *_: None,
 ) -> Dict[Subnet, Latency]:
     """Time :meth:`AdaptiveModel.predict` for every subnet of the table.
 
@@ -66,6 +69,10 @@ def measure_latencies(
             only. Defaults to COCO's most common, (480, 640).
         track (Callable): Wraps the iteration over the subnets, to show
             progress. Defaults to showing none.
+        subnets (Sequence[Subnet], optional): Those to time. Defaults to all
+            of the table.
+        keep (Callable): Called with each subnet and its latency at once.
+            Defaults to nothing.
 
     Returns:
         dict: Latency of a batch by subnet.
@@ -80,9 +87,11 @@ def measure_latencies(
     )
     batch = net.inputs.one_view(inputs), samples
     before = net.current
+    if subnets is None:
+        subnets = [entry.subnet for entry in net.table.entries]
     found: Dict[Subnet, Latency] = {}
     try:
-        for subnet in track([entry.subnet for entry in net.table.entries]):
+        for subnet in track(subnets):
             net.use(subnet)
             times = [
                 _milliseconds(net, batch) for _ in range(_WARM_UP + repeats)
@@ -91,6 +100,7 @@ def measure_latencies(
             found[subnet] = Latency(
                 float(np.median(timed)), float(np.quantile(timed, 0.9))
             )
+            keep(subnet, found[subnet])
     except KeyboardInterrupt:
         pass
     finally:

@@ -8,10 +8,19 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..errors import UsageError
+from ..files import only_user
 from ..models.checkpoints import check_finite
 from ..progress_bars import progress_bar
 from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
+from ..query_table.parts import (
+    check_free,
+    finished_in,
+    merge_parts,
+    read_parts,
+)
 from ..query_table.progress import Progress
+from ..shards import Shard, split
+from ..subnet import Subnet
 from .answers import AnswerBook
 from .calibration import SubnetStatistics, move_statistics
 from .coco_matches import recorded_evaluations, resampled_precision
@@ -20,6 +29,9 @@ from .metric_state import MetricState
 from .plain_metrics import plain_numbers
 from .subset import limit_truth, random_subset
 
+_MERGING = 600
+"""Seconds to wait for another part that merges, which takes far less."""
+
 
 class TableLoop(SubnetTestLoop):
     """Tests a grid of subnets, keeps what is finished and shows how far it is.
@@ -27,6 +39,10 @@ class TableLoop(SubnetTestLoop):
     Takes up the results and statistics that an interrupted run left in
     ``folder``; at most the predictions of one group are lost. The hooks of
     iterations are not called.
+
+    As a part of several, see :meth:`take_part`, it tests what is its own and
+    no part has finished yet, in a folder of its own inside of ``folder``. If
+    nothing is left to any part then, what all have finished is merged.
 
     Args:
         runner (Runner): As for the stock loop.
@@ -49,9 +65,12 @@ class TableLoop(SubnetTestLoop):
             the answers of those of a classifier.
         why_no_answers (str, optional): Why none were kept of those that were
             tested now.
+        left (list[Subnet]): Those that other parts have not finished; none
+            if the results are whole.
 
     Raises:
-        UsageError: If ``folder`` holds results of anything else.
+        UsageError: If ``folder`` holds results of anything else, or if
+            another process is at work on what this one would test.
     """
 
     progress: Progress
@@ -82,7 +101,36 @@ class TableLoop(SubnetTestLoop):
         self.bank: SubnetStatistics = {}
         self.weights: Dict[str, Tensor] = {}
         self.why_no_answers: Optional[str] = None
+        self.left: List[Subnet] = []
+        self._shard: Optional[Shard] = None
         self._books: Dict[str, AnswerBook] = {}
+
+    def take_part(self, shard: Shard, costs: Sequence[float]) -> None:
+        """Test one part of the subnets, and merge if it is the last.
+
+        Args:
+            shard (Shard): Which part of how many.
+            costs (Sequence[float]): Of each of ``subnets``; parts are of
+                about equal cost, see :func:`~.shards.split`.
+
+        Raises:
+            UsageError: If there are more parts than subnets.
+        """
+        primary = self.model.sampler.primary
+        is_twice = primary in self.recipe.chosen(self.model, [primary])
+        costs = [
+            cost * (2 if is_twice and subnet == primary else 1)
+            for cost, subnet in zip(costs, self.subnets)
+        ]
+        own = split(costs, shard.number)[shard.part - 1]
+        self._shard, self._whole = shard, self.subnets
+        self.subnets = [self.subnets[i] for i in own]
+
+    @property
+    def own_folder(self) -> Path:
+        """Path: Where this process keeps what it finishes."""
+        folder = Path(self.folder)
+        return folder if self._shard is None else folder / self._shard.folder
 
     def ranking(self) -> str:
         """Name the metric that ranks.
@@ -113,18 +161,54 @@ class TableLoop(SubnetTestLoop):
             for name, tensor in self.model.state_dict().items()
         }
         check_finite(self.weights, 'the checkpoint')
-        self.progress = Progress(
-            self.folder,
-            {
-                'config': config_fingerprint(self.runner.cfg),
-                'checkpoint': weights_fingerprint(self.weights),
-                'number of images': self.num_images,
-            },
-        )
-        finished = self.progress.results
-        if any(finished.values()):
+        settings = {
+            'config': config_fingerprint(self.runner.cfg),
+            'checkpoint': weights_fingerprint(self.weights),
+            'number of images': self.num_images,
+        }
+        if self._shard is None:
+            check_free(Path(self.folder))
+            self.progress = merge_parts(Path(self.folder), settings)
+            return self._test_all([])
+        with only_user(self.folder):  # no one tests all of them
+            others = read_parts(
+                Path(self.folder), settings, self._shard.folder
+            )
+            self.progress = Progress(self.own_folder, settings)
+        metrics = self._test_all(others)
+        self._merge(settings)
+        return metrics
+
+    def _merge(self, settings: Dict[str, Any]) -> None:
+        """Merge all parts, unless one of them is still at work."""
+        parts = read_parts(Path(self.folder), settings)
+        finished = finished_in(parts)
+        self.left = [s for s in self._whole if str(s) not in finished]
+        primary = self.model.sampler.primary
+        # Calibrated, the full network is tested in both ways.
+        if (
+            primary in self._whole
+            and RUNNING not in finished
+            and any(part.statistics.get(str(primary)) for part in parts)
+        ):
+            self.left.append(primary)
+        if self.left:
+            return
+        with only_user(self.folder, wait=_MERGING):
+            self.progress = merge_parts(Path(self.folder), settings)
+        device = next(self.model.parameters()).device
+        self.bank = move_statistics(self.progress.statistics, device)
+
+    def _test_all(self, others: List[Progress]) -> Dict[str, float]:
+        """Test what neither this process nor others have finished.
+
+        Args:
+            others (list[Progress]): Of other parts.
+        """
+        if any(self.progress.results.values()):
             self.ranking()  # an unknown one is refused before any work
-        self._find_statistics()
+        finished = {**finished_in(others), **self.progress.results}
+        self._find_statistics(others)
         candidates = self._candidates(self.bank)
         left = [c for c in candidates if c.name not in finished]
         primary = str(self.model.sampler.primary)
@@ -140,6 +224,7 @@ class TableLoop(SubnetTestLoop):
                 # An unknown metric ends the run when the group is kept.
                 if any(scores.values()) or primary in scores:
                     self.ranking()
+        finished.update(self.progress.results)
         # What the log shows: the full network, else the first subnet.
         first = primary if primary in finished else str(self.subnets[0])
         prefix = '' if first == primary else f'{first}/'
@@ -149,17 +234,22 @@ class TableLoop(SubnetTestLoop):
             if value is not None
         }
 
-    def _find_statistics(self) -> None:
+    def _find_statistics(self, others: List[Progress]) -> None:
         device = next(self.model.parameters()).device
         bank = self.progress.statistics
-        new = [s for s in self.subnets if str(s) not in bank]
+        known = {k: v for o in others for k, v in o.statistics.items()}
+        new = [
+            s
+            for s in self.subnets
+            if str(s) not in bank and str(s) not in known
+        ]
         found = move_statistics(
             self._calibrate(new, self.recipe.batches(self.runner)), 'cpu'
         )
         if found:
             bank = {**bank, **found}
             self.progress.keep_statistics(bank)
-        self.bank = move_statistics(bank, device)
+        self.bank = move_statistics({**known, **bank}, device)
 
     def _evaluate(
         self, candidates: List[Candidate], call_hooks: bool

@@ -3,7 +3,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 from torch import Tensor
 
@@ -41,6 +41,14 @@ class Progress:
     def __init__(
         self, folder: Union[str, Path], settings: Mapping[str, Any]
     ) -> None:
+        self._set(folder, settings)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._file.exists() or not self._take_up():
+            self._start()
+
+    def _set(
+        self, folder: Union[str, Path], settings: Mapping[str, Any]
+    ) -> None:
         self.folder = Path(folder)
         self.results: Dict[str, Metrics] = {}
         self._settings = json.loads(json.dumps(settings))
@@ -48,11 +56,29 @@ class Progress:
         self._statistics = self.folder / 'statistics.pth'
         self._answers = self.folder / 'answers'
         self._resampled = self.folder / 'resampled'
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self._file.exists():
-            self._take_up()
-        else:
-            self._start()
+
+    @classmethod
+    def read(
+        cls, folder: Union[str, Path], settings: Mapping[str, Any]
+    ) -> Optional['Progress']:
+        """Take up what a folder holds, and change nothing in it.
+
+        Args:
+            folder (str or Path): As for the class.
+            settings (Mapping): As for the class.
+
+        Returns:
+            Progress: None if the folder holds nothing, or what another
+            checkpoint may replace.
+
+        Raises:
+            UsageError: As the class does.
+        """
+        found = cls.__new__(cls)
+        found._set(folder, settings)
+        if not found._file.exists() or not found._take_up():
+            return None
+        return found
 
     def _start(self) -> None:
         # Left by a run whose results were removed, perhaps of other weights.
@@ -62,7 +88,8 @@ class Progress:
                 file.unlink()
         self._save()
 
-    def _take_up(self) -> None:
+    def _take_up(self) -> bool:
+        """Read what is there; False if it makes way."""
         try:
             content = read_json(self._file)
             settings, results = content['settings'], content['results']
@@ -79,8 +106,7 @@ class Progress:
         others = [k for k, v in self._settings.items() if settings.get(k) != v]
         is_finished = content.get('finished', False)
         if is_finished and 'checkpoint' in others:
-            self._start()
-            return
+            return False
         if others:
             raise UsageError(
                 f'{str(self.folder)!r} holds results of another '
@@ -89,6 +115,7 @@ class Progress:
                 'folder to start over, or write elsewhere'
             )
         self.results = results
+        return True
 
     def add(self, subnet: str, metrics: Metrics) -> None:
         """Keep the metrics of a finished subnet."""
@@ -98,6 +125,32 @@ class Progress:
     def finish(self) -> None:
         """Record that the table is written: another one may replace it."""
         self._save(finished=True)
+
+    def discard(self) -> None:
+        """Remove the results, which are written elsewhere."""
+        self._file.unlink(missing_ok=True)
+
+    def absorb(self, others: Sequence['Progress']) -> None:
+        """Keep what is finished elsewhere, of the same settings, as well."""
+        own = self.statistics
+        bank, before = dict(own), self.results.keys()
+        for other in others:
+            for subnet, statistics in other.statistics.items():
+                bank.setdefault(subnet, statistics)
+            new = other.results.keys() - self.results.keys()
+            if not new:
+                continue
+            for subnet, answers in other.answers.items():
+                if subnet in new:
+                    self.keep_answers(subnet, answers)
+            for subnet, values in other.resampled.items():
+                if subnet in new:
+                    self.keep_resampled(subnet, values)
+            self.results = {**other.results, **self.results}
+        if bank.keys() != own.keys():
+            self.keep_statistics(bank)
+        if self.results.keys() != before:
+            self._save()  # last: now these files are looked for
 
     def _save(self, finished: bool = False) -> None:
         content = dict(

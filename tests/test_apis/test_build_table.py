@@ -173,12 +173,6 @@ def without_pipeline(cfg, checkpoint, monkeypatch):
     return checkpoint
 
 
-def launch_two(cfg, checkpoint, monkeypatch):
-    cfg.launcher = 'pytorch'
-    monkeypatch.setenv('WORLD_SIZE', '2')
-    return checkpoint
-
-
 def use_stock_model(cfg, checkpoint, monkeypatch):
     del cfg.model['mutual']
     cfg.model.type = cfg.model.pop('wraps')
@@ -194,7 +188,7 @@ def use_stock_model(cfg, checkpoint, monkeypatch):
             {},
             'has no test_cfg, which a table needs',
         ),
-        (launch_two, {}, '2 processes were launched'),
+        (break_config(), dict(shard='0/2'), "shard '0/2': write which part"),
         (use_stock_model, {}, "use model.type='mutualnet_mm.Mutual"),
         (lambda *_: 'no.pth', {}, "checkpoint 'no.pth' does not exist"),
         (break_config(), dict(step=0), 'step=0: use a positive'),

@@ -789,6 +789,7 @@ def test_build_table(tmp_path, monkeypatch, capsys):
         assert cfg.work_dir == 'out' and cfg.model.mutual.resolution == (32,)
         assert args == (
             *('epoch_1.pth', 'out', 0.1, ['0.5x-32'], 9, 'accuracy/top1'),
+            None,
         )
         return few
 
@@ -806,6 +807,14 @@ def test_build_table(tmp_path, monkeypatch, capsys):
     tool.main()
     text = capsys.readouterr().out
     assert '1 subnet, 1 of them' in text and 'casc' not in text
+
+    monkeypatch.setattr(tool, 'build_table', lambda *_: None)
+    tool.main()
+    text = capsys.readouterr().out
+    assert text == (
+        'this part is finished, others are not: the last one writes '
+        'out/table.json\n'
+    )
 
     # What is as good, where the table says how far scores may be off.
     for drift, expected in (

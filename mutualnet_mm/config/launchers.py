@@ -2,19 +2,12 @@
 """What launchers of several processes tell each of them."""
 
 import os
-from contextlib import contextmanager
-from typing import Any, Iterator, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import torch
-from mmengine.config import Config
-from mmengine.device import get_device
-from mmengine.logging import print_log
-from mmengine.registry import MODEL_WRAPPERS
-from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import ConfigError
 from ..shards import Shard
-from .pipelines import Step, loaders_of
 
 
 class _Launcher(NamedTuple):
@@ -79,52 +72,6 @@ def _check_gpu(local_rank: int) -> None:
         )
 
 
-@contextmanager
-def processes_without_gpu(cfg: Config) -> Iterator[None]:
-    """Let MMEngine start several processes where there is no GPU.
-
-    MMEngine 0.10.7 sets the CUDA device of each process and hands it to
-    ``DistributedDataParallel``, and talks by NCCL, all of which fail on a
-    CPU. In the ``with`` block, where the runner is built, it talks by gloo
-    and no device is set. With a GPU, or a single process, nothing changes.
-
-    Args:
-        cfg (Config): As :func:`~.load.load_config` returns it; its
-            ``env_cfg`` and ``model_wrapper_cfg`` may change.
-    """
-    if (cfg.get('launcher') or 'none') == 'none' or get_device() != 'cpu':
-        yield
-        return
-    env_cfg = dict(cfg.get('env_cfg') or {})
-    cfg.env_cfg = dict(
-        env_cfg, dist_cfg=dict(env_cfg.get('dist_cfg') or {}, backend='gloo')
-    )
-    wrapper = cfg.get('model_wrapper_cfg') or dict(
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False),
-    )
-    kind = wrapper.get('type') or 'MMDistributedDataParallel'
-    found = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
-    if found is not None and issubclass(found, DistributedDataParallel):
-        cfg.model_wrapper_cfg = dict(wrapper, type=kind, device_ids=None)
-    stock = torch.cuda.set_device
-    torch.cuda.set_device = _set_no_device
-    try:
-        yield
-    finally:
-        torch.cuda.set_device = stock
-    if is_first(cfg.launcher):
-        print_log(
-            f'No GPU can be seen: {count_processes(cfg.launcher)} processes '
-            'run on the CPU, and talk by gloo',
-            logger='current',
-        )
-
-
-def _set_no_device(device: Any) -> None:
-    del device
-
-
 def is_first(launcher: Optional[str]) -> bool:
     """Whether this is the first process of those that a launcher started."""
     known = _LAUNCHERS.get(launcher or 'none')
@@ -165,90 +112,12 @@ def use_local_gpu(launcher: Optional[str]) -> None:
     if torch.cuda.is_available():
         number = torch.cuda.device_count()
     if known is not None and number:
-        torch.cuda.set_device(int(os.environ.get(known.local_rank, '0')) % number)
+        torch.cuda.set_device(
+            int(os.environ.get(known.local_rank, '0')) % number
+        )
 
 
 def count_processes(launcher: Optional[str]) -> int:
     """Count the processes that a launcher started, 1 without one."""
     known = _LAUNCHERS.get(launcher or 'none')
     return 1 if known is None else int(os.environ.get(known.processes, '1'))
-
-
-# Wrappers, and strategies of MMEngine's FlexibleRunner, that run parts of
-# the model by themselves, or keep a part of the weights on each process.
-_ONLY_WHOLE = (
-    'ColossalAIStrategy',
-    'CollosalAIModelWrapper',
-    'DataParallel',
-    'DeepSpeedStrategy',
-    'FSDPStrategy',
-    'FullyShardedDataParallel',
-    'MMDeepSpeedEngineWrapper',
-    'MMFullyShardedDataParallel',
-    'MMSeparateDistributedDataParallel',
-)
-
-
-def check_wrapper(cfg: Config) -> None:
-    """Refuse what spreads a model over devices in a way that it cannot run.
-
-    The losses of a step and the subnets of an evaluation run the whole model,
-    several times, inside of the wrapper.
-
-    Args:
-        cfg (Config): With a model. A stock one may be spread in any way.
-
-    Raises:
-        ConfigError: Names the wrapper or the strategy.
-    """
-    if not _learns_mutually(cfg.get('model')):
-        return
-    for place in ('model_wrapper_cfg', 'strategy'):
-        kind = Step('', cfg.get(place) or {}).kind
-        if kind in _ONLY_WHOLE:
-            raise ConfigError(
-                f'{place}.type={kind!r} does not run subnets: they run on '
-                'all weights of the whole model, several times in a step. '
-                f'Leave {place} out for MMDistributedDataParallel'
-            )
-    runner = str(cfg.get('runner_type') or 'Runner').rpartition('.')[2]
-    if runner == 'FlexibleRunner':
-        raise ConfigError(
-            f'runner_type={runner!r} builds the model after its loops, which '
-            "ask it for its subnets: leave runner_type out for MMEngine's "
-            'Runner'
-        )
-
-
-def _learns_mutually(model: Any) -> bool:
-    if not isinstance(model, dict):
-        return False
-    return Step('', model).kind == 'MutualLearning' or _learns_mutually(
-        model.get('detector')
-    )
-
-
-def check_same_length(cfg: Config) -> None:
-    """Refuse samplers that give some processes more images than others.
-
-    Each step meets all processes: one with a batch more would wait for the
-    others, or take what they say in their validation for gradients.
-
-    Args:
-        cfg (Config): With data loaders or not.
-
-    Raises:
-        ConfigError: Names the setting.
-    """
-    number = count_processes(cfg.get('launcher'))
-    for place, loader in loaders_of(cfg, 'train'):
-        sampler = loader.get('sampler')
-        rounds_up = not isinstance(sampler, dict) or sampler.get(
-            'round_up', True
-        )
-        if number > 1 and not rounds_up:
-            raise ConfigError(
-                f'{place}.sampler.round_up=False gives {number} processes '
-                'different numbers of batches, and each step waits for all '
-                'of them: leave it out'
-            )

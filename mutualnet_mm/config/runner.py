@@ -14,13 +14,13 @@ from ..errors import ConfigError
 from ..files import make_folder, only_user
 from ..subnet import names_subnet
 from .init_cfg import init_configs
-from .launchers import (
+from .launchers import is_first
+from .pipelines import STAGES, Step
+from .processes import (
     check_same_length,
     check_wrapper,
-    is_first,
     processes_without_gpu,
 )
-from .pipelines import STAGES, Step
 from .stock_errors import named_stock_errors
 
 _TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')

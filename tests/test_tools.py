@@ -816,6 +816,20 @@ def test_build_table(tmp_path, monkeypatch, capsys):
         'out/table.json\n'
     )
 
+    def search_widths(cfg, *args):
+        found = 7, 0.1, ['0.5x-32'], 9, 'accuracy/top1'
+        assert args == ('epoch_1.pth', 'out', *found)
+        return few
+
+    monkeypatch.setattr(tool, 'search_widths', search_widths)
+    monkeypatch.setattr(sys, 'argv', [*sys.argv, '--search', '7'])
+    tool.main()
+    assert '2 subnets' in capsys.readouterr().out
+    monkeypatch.setattr(sys, 'argv', [*sys.argv, '--shard', '1/2'])
+    with pytest.raises(SystemExit, match='--search 7 --shard 1/2: each draw'):
+        tool.main()
+    monkeypatch.setattr(sys, 'argv', sys.argv[:-4])
+
     # What is as good, where the table says how far scores may be off.
     for drift, expected in (
         (0.2, '; 0.5x-16 takes 10% of its MACs and is not significantly'),

@@ -12,7 +12,7 @@ exchange nothing but files; the last one to finish writes the table.
 import sys
 
 from mutualnet_mm import UsageError
-from mutualnet_mm.apis import build_table, load_config
+from mutualnet_mm.apis import build_table, load_config, search_widths
 from mutualnet_mm.cli import config_parser, one_line_errors
 from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.visualization import print_table
@@ -35,6 +35,13 @@ def parse_args():
         nargs='+',
         metavar='SUBNET',
         help='such as 1.0x-224 0.5x-160, in place of the grid',
+    )
+    parser.add_argument(
+        '--search',
+        type=int,
+        metavar='N',
+        help='add N subnets with a width for each stage, drawn around the '
+        'best ones; for networks that were trained with mutual.stages',
     )
     parser.add_argument(
         '--num-images',
@@ -68,17 +75,18 @@ def main() -> None:
             args.out,
             stages=('test',),
         )
+        given = cfg, args.checkpoint, args.out
+        settings = args.step, args.subnet, args.num_images, args.metric
         try:
-            table = build_table(
-                cfg,
-                args.checkpoint,
-                args.out,
-                args.step,
-                args.subnet,
-                args.num_images,
-                args.metric,
-                args.shard,
-            )
+            if args.search is None:
+                table = build_table(*given, *settings, args.shard)
+            elif args.shard is None:
+                table = search_widths(*given, args.search, *settings)
+            else:
+                raise UsageError(
+                    f'--search {args.search} --shard {args.shard}: each draw '
+                    'needs all results so far, leave one of them out'
+                )
         except KeyboardInterrupt:
             sys.exit('interrupted: the same command goes on from here')
     if table is None:

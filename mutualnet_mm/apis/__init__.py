@@ -21,6 +21,7 @@ from ..visualization import plot_tables
 from .build_table import build_table
 from .convert_checkpoint import convert_checkpoint
 from .make_adaptive import make_adaptive
+from .search_widths import search_widths
 
 __all__ = [
     'AdaptiveFile',
@@ -40,4 +41,5 @@ __all__ = [
     'make_adaptive',
     'measure_latencies',
     'plot_tables',
+    'search_widths',
 ]

@@ -3,17 +3,21 @@
 
 import random
 from dataclasses import replace
-from typing import Callable, List, Optional, Sequence, Union
+from functools import lru_cache
+from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
 
+from ..cost import count_macs, count_params
 from ..errors import UsageError, check_count
-from ..models.settings import MutualSettings
+from ..models.build import build_model
 from ..query_table import QueryTable
 from ..subnet import Subnet, SubnetSpace
 from ..widths import StageWidths, each_width, stage_widths
 from .build_table import build_table
 
+# Cost, parameters and input: what makes subnets of other widths the same.
+_Network = Tuple[int, int, int, Optional[int]]
 _AT_ONCE = 8  # subnets that are tested before the next are drawn
 _TRIES = 1000  # draws in a row that give nothing new: by then all are tested
 
@@ -32,8 +36,9 @@ def search_widths(
     """Build a table, and add subnets that have a width for each stage.
 
     They are drawn around the best ones of the table: of one of these, one or
-    more stages get a step wider or narrower, or it takes the next resolution
-    (or number of frames). Eight are calibrated and tested like all others,
+    two stages get a step wider or narrower, or it takes the next resolution
+    (or number of frames). What rounds to the channels of a subnet that was
+    drawn before is left out. Eight are calibrated and tested like all others,
     then the next are drawn around what is the best now. Interrupted, the same
     call goes on.
 
@@ -65,7 +70,13 @@ def search_widths(
             table.
     """
     check_count(number, 'number')
-    space = _space(cfg)
+    model = build_model(cfg)
+    space = model.space
+    if space.stages == 1:
+        raise UsageError(
+            'nothing to search: the model has one width for all stages; '
+            'train it with model.mutual.stages set'
+        )
     first = space.choose(subnets) if subnets else space.grid(step)
 
     def build(chosen: Sequence[Subnet]) -> QueryTable:
@@ -82,11 +93,17 @@ def search_widths(
         assert table is not None  # of one part
         return table
 
-    return _search(build, space, first, number, step, seed)
+    @lru_cache(maxsize=None)
+    def network(subnet: Subnet) -> _Network:
+        costs = count_macs(model, subnet), count_params(model, subnet)
+        return (*costs, subnet.resolution, subnet.frames)
+
+    return _search(build, network, space, first, number, step, seed)
 
 
 def _search(
     build: Callable[[Sequence[Subnet]], QueryTable],
+    network: Callable[[Subnet], _Network],
     space: SubnetSpace,
     first: Sequence[Subnet],
     number: int,
@@ -102,24 +119,15 @@ def _search(
         # What is drawn depends on the table alone: a search goes on alike.
         draw = random.Random(f'{seed} {len(table.entries)}')
         wanted = min(_AT_ONCE, number - found)
-        new = _new_subnets(table, space, step, wanted, draw)
+        new = _new_subnets(table, network, space, step, wanted, draw)
         if not new:
             return table
         table = build(new)
 
 
-def _space(cfg: Config) -> SubnetSpace:
-    space = MutualSettings.read((cfg.get('model') or {}).get('mutual')).space
-    if space.stages == 1:
-        raise UsageError(
-            'nothing to search: the model has one width for all stages; '
-            'train it with model.mutual.stages set'
-        )
-    return space
-
-
 def _new_subnets(
     table: QueryTable,
+    network: Callable[[Subnet], _Network],
     space: SubnetSpace,
     step: float,
     number: int,
@@ -127,14 +135,16 @@ def _new_subnets(
 ) -> List[Subnet]:
     """Draw subnets with different widths that the table does not have."""
     parents = [entry.subnet for entry in table.pareto]
-    known = {entry.subnet for entry in table.entries}
+    known = {network(entry.subnet) for entry in table.entries}
     new: List[Subnet] = []
     failed = 0
     while len(new) < number and failed < _TRIES:
         child = _changed(draw.choice(parents), space, step, draw)
         failed += 1
-        if isinstance(child.width, StageWidths) and child not in known:
-            known.add(child)
+        if isinstance(child.width, StageWidths) and (
+            network(child) not in known
+        ):
+            known.add(network(child))
             new.append(child)
             failed = 0
     return new

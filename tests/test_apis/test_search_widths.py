@@ -1,6 +1,7 @@
 """A search over widths of stages, against all of them by brute force."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import search_widths
 from mutualnet_mm.query_table import QueryTable, TableEntry
+from mutualnet_mm.subnet import SubnetSpace
 from mutualnet_mm.widths import each_width, stage_widths
 
 STEP, WIDTHS = 0.25, (0.25, 0.5, 0.75, 1.0)
@@ -33,6 +35,7 @@ class Tables:
 
     def __init__(self):
         self.entries, self.asked, self.most = {}, [], 10**9
+        self.params = score  # differs where the network does
 
     def __call__(self, cfg, checkpoint, out, step, subnets, *_, shard):
         assert (checkpoint, out, step, shard) == ('a.pth', 'out', STEP, '1/1')
@@ -53,7 +56,15 @@ class Tables:
 def tables(monkeypatch):
     made = Tables()
     # The package holds the function by the name of its module.
-    monkeypatch.setitem(search_widths.__globals__, 'build_table', made)
+    names = search_widths.__globals__
+    monkeypatch.setitem(names, 'build_table', made)
+    monkeypatch.setitem(
+        names,
+        'build_model',
+        lambda cfg: SimpleNamespace(space=SubnetSpace(**cfg.model.mutual)),
+    )
+    monkeypatch.setitem(names, 'count_macs', lambda _, subnet: cost(subnet))
+    monkeypatch.setitem(names, 'count_params', lambda _, s: made.params(s))
     return made
 
 
@@ -120,6 +131,26 @@ def test_interrupted_it_goes_on_alike(tables, search, monkeypatch):
     asked = len(tables.asked)
     search(20)  # finished: the grid is asked for, and is there
     assert tables.asked[asked:] == [[]]
+
+
+def test_what_rounds_to_the_same_network_is_tested_once(
+    tables, search, monkeypatch
+):
+    """As where the first stage has few channels: its width says nothing."""
+
+    def channels(subnet):
+        widths = each_width(subnet.width)
+        first, *others = widths * 3 if len(widths) == 1 else widths
+        return (first > 0.5, *others)
+
+    tables.params = channels
+    names = search_widths.__globals__
+    monkeypatch.setitem(names, 'count_macs', lambda _, subnet: 1)
+    table = search(10**6)
+    found = [channels(entry.subnet) for entry in table.entries]
+    grid = len(tables.asked[0])  # which is tested as it is
+    assert len(set(found[grid:])) == len(found[grid:])
+    assert not set(found[:grid]) & set(found[grid:])
 
 
 def test_a_start_of_ones_own(tables, search):

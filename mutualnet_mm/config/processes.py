@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODEL_WRAPPERS
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 from .launchers import count_processes, is_first
 from .pipelines import Step, loaders_of
 
@@ -107,6 +107,10 @@ def processes_without_gpu(cfg: Config) -> Iterator[None]:
     Args:
         cfg (Config): As :func:`~.load.load_config` returns it; its
             ``env_cfg`` and ``model_wrapper_cfg`` may change.
+
+    Raises:
+        ConfigError: If its batch norms are synchronised, which PyTorch does
+            between GPUs alone.
     """
     if (cfg.get('launcher') or 'none') == 'none' or get_device() != 'cpu':
         yield
@@ -127,6 +131,13 @@ def processes_without_gpu(cfg: Config) -> Iterator[None]:
     torch.cuda.set_device = _set_no_device
     try:
         yield
+    except ValueError as error:
+        if 'SyncBatchNorm' not in str(error):
+            raise
+        raise ConfigError(
+            f'several processes on a CPU, but {first_line(error)}: set '
+            "norm_cfg=dict(type='BN') and no sync_bn, or start one process"
+        ) from error
     finally:
         torch.cuda.set_device = stock
     if is_first(cfg.launcher):

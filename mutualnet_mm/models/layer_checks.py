@@ -66,3 +66,19 @@ def check_layers(built: BuiltLayers, subnet: Subnet, primary: Subnet) -> None:
             "sync_bn='torch' works, and mutualnet export folds the "
             'batch norms of a subnet'
         )
+
+
+def check_trained_layers(built: BuiltLayers, sampler: SubnetSampler) -> None:
+    """Refuse layers that were replaced, before any subnet is trained.
+
+    The full network, which comes first in a step, may run with them.
+
+    Args:
+        built (BuiltLayers): Of the model.
+        sampler (SubnetSampler): What subnets are trained.
+
+    Raises:
+        UsageError: As :func:`check_layers`.
+    """
+    for subnet in sampler.sample(0).values():
+        check_layers(built, subnet, sampler.primary)

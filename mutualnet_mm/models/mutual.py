@@ -23,7 +23,7 @@ from ..subnet import Subnet
 from .feature_maps import check_maps, taken_maps
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_heads
-from .layer_checks import check_frozen, check_layers
+from .layer_checks import check_frozen, check_layers, check_trained_layers
 from .learned_boxes import LearnedBoxes
 from .losses import alpha_divergence, detached, divergence, log_key
 from .predictions import check_alike, class_scores, outputs_of
@@ -226,6 +226,7 @@ class MutualLearningMixin(
         try:
             if not self._first_batch_checked:
                 check_whole(self)
+                check_trained_layers(self._built, self.sampler)
             self.task.check_truth(data_samples)
             self.task.check_channels(self, inputs)
             self.task.check_full(self, inputs, data_samples)

@@ -16,6 +16,7 @@ from forked import run_forked
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.distributed.nn.functional import all_reduce
+from torch.nn.parallel import DistributedDataParallel
 
 from mutualnet_mm import UsageError
 from mutualnet_mm.cli import one_line_errors
@@ -45,19 +46,16 @@ def pooled_forward(self, x):
     return x * scale.reshape(shape) + shift.reshape(shape)
 
 
-def build(job, norm='BN'):
+def build(job, norm=None):
     utils = __import__(f'{job["scope"]}.utils', fromlist=['utils'])
     utils.register_all_modules(init_default_scope=False)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     config = copy.deepcopy(job['config'])
-    for backbone in (config['backbone'],):
-        for part in (
-            backbone,
-            *(backbone.get(f'{k}_pathway', {}) for k in ('slow', 'fast')),
-        ):
-            if 'norm_cfg' in part and part['norm_cfg']['type'] == 'SyncBN':
-                part['norm_cfg'] = dict(type=norm, requires_grad=True)
+    if config['backbone']['norm_cfg']['type'] == 'SyncBN':
+        is_video = job['scope'] == 'mmaction'
+        single = 'BN3d' if is_video else 'BN'
+        config['backbone']['norm_cfg']['type'] = norm or single
     model = MODELS.build(config)
     model.load_state_dict(job['weights'])
     return model.train()
@@ -108,17 +106,13 @@ def in_fsdp(job, rank, kind, parts=False):
 
     model = build(job)
     inner = [model.backbone.layer1, model.backbone.layer2] if parts else []
-    cpu = torch.device('cpu')
     if kind == 'MMFullyShardedDataParallel':
         from mmengine.model import MMFullyShardedDataParallel
 
-        for layer in inner:
-            parent = model.backbone
-            name = f'layer{1 + inner.index(layer)}'
-            setattr(parent, name, Sharded(layer, device_id=cpu))
-        wrapper = MMFullyShardedDataParallel(
-            model, device_id=cpu, use_orig_params=True
-        )
+        options = dict(device_id=torch.device('cpu'), use_orig_params=True)
+        for i, layer in enumerate(inner, start=1):
+            setattr(model.backbone, f'layer{i}', Sharded(layer, **options))
+        wrapper = MMFullyShardedDataParallel(model, **options)
     else:
         from torch.distributed.fsdp import fully_shard
 
@@ -190,6 +184,8 @@ def work(rank, folder, jobs):
         world_size=NUMBER,
     )
     nn.SyncBatchNorm.forward = pooled_forward
+    # Which would refuse it on a CPU.
+    DistributedDataParallel._passing_sync_batchnorm_handle = lambda *_: None
     results = {}
     for name, job in jobs.items():
         with DefaultScope.overwrite_default_scope(job['scope']):
@@ -216,24 +212,22 @@ if find_spec('mmcv._ext'):
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp('ranks')
+def memory(tmp_path_factory):
+    """What the first test that needs it puts in."""
+    return dict(folder=tmp_path_factory.mktemp('ranks'))
 
 
 @pytest.fixture
 def classification(classifier_config, build_classifier, image_batch):
     config = classifier_config(dict(num_random=1))
-    norms = dict(norm_cfg=dict(type='SyncBN'), base_channels=8)
-    config['backbone'].update(norms)
-    config['head'].update(in_channels=64)
+    config['backbone']['norm_cfg'] = dict(type='SyncBN')
     batches = []
     for rank in range(NUMBER):
         images, samples = image_batch(number=2, seed=rank)
         images = (images * 40 + 120).clamp(0, 255).byte()
         batches.append(dict(inputs=images, data_samples=samples))
     job = dict(scope='mmpretrain', config=config, batches=batches)
-    weights = build_classifier(base_channels=8, norm_cfg=dict(type='BN'))
-    return dict(job, weights=weights.state_dict())
+    return dict(job, weights=build_classifier().state_dict())
 
 
 @pytest.fixture
@@ -251,7 +245,7 @@ def action(recognizer_config, build_recognizer, clip_batch):
 
 
 @pytest.fixture
-def detection(load_batch, tmp_path):
+def detection(load_batch):
     """An FCOS with group norms, and an image without objects on one rank."""
     batches = [load_batch((0,)), load_batch((4,))]  # of one size
     for sample in batches[1]['data_samples']:
@@ -297,22 +291,25 @@ def detection(load_batch, tmp_path):
 
 
 @pytest.fixture
-def ranks(request, folder):
+def ranks(request, memory):
     """Jobs, and what both processes found, once for all tests."""
+    if 'found' in memory:
+        return memory['jobs'], memory['found']
     scopes = dict(
         classification='mmpretrain', action='mmaction', detection='mmdet'
     )
-    jobs = {
+    memory['jobs'] = jobs = {
         name: request.getfixturevalue(name)
         for name, scope in scopes.items()
         if find_spec(scope)
     }
-    if not (folder / '0.pth').exists():
-        run_forked(work, str(folder), jobs, seconds=500)
-    return jobs, [
+    folder = memory['folder']
+    run_forked(work, str(folder), jobs, seconds=500)
+    memory['found'] = [
         torch.load(folder / f'{rank}.pth', weights_only=True)
         for rank in range(NUMBER)
     ]
+    return jobs, memory['found']
 
 
 def assert_close(found, expected, where):
@@ -343,10 +340,10 @@ def test_sharded_as_a_whole(kind, ranks):
     jobs, found = ranks
     job = jobs.get('classification') or pytest.skip('no mmpretrain')
     with DefaultScope.overwrite_default_scope(job['scope']):
-        model = build(job)
-        expected = {n: p.clone() for n, p in model.named_parameters()}
+        parameters = build(job).named_parameters()
+        expected = {n: p.detach() for n, p in parameters}
         for batch in job['batches']:
-            model.zero_grad()
+            model = build(job)
             step_of(model, batch)
             for name, p in model.named_parameters():
                 expected[name] = expected[name] - p.grad / NUMBER

@@ -9,6 +9,7 @@ import importlib.util
 import io
 import os
 import runpy
+import subprocess
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -27,9 +28,10 @@ is `python tools/train.py CONFIG`.
 
 
 def find_tools() -> list:
-    """Find the tools, those for analyses last."""
+    """Find the tools: then those for analyses, then what starts several."""
     tools = ROOT / 'tools'
-    return [*sorted(tools.glob('*.py')), *sorted(tools.glob('analysis/*.py'))]
+    kinds = ('*.py', 'analysis/*.py', 'dist_*.sh', 'slurm_*.sh')
+    return [file for kind in kinds for file in sorted(tools.glob(kind))]
 
 
 def read_help(tool: Path) -> str:
@@ -38,6 +40,9 @@ def read_help(tool: Path) -> str:
     Args:
         tool (Path): File.
     """
+    if tool.suffix == '.sh':
+        command = ['bash', str(tool), '--help']
+        return subprocess.check_output(command, text=True).rstrip()
     argv, path, shown = sys.argv, list(sys.path), io.StringIO()
     sys.argv = [str(tool), '--help']
     sys.path.insert(0, str(tool.parent))

@@ -136,7 +136,7 @@ def processes_without_gpu(cfg: Config) -> Iterator[None]:
             raise
         raise ConfigError(
             f'several processes on a CPU, but {first_line(error)}: set '
-            "norm_cfg=dict(type='BN') and no sync_bn, or start one process"
+            "sync_bn=None and norm_cfg=dict(type='BN'), or start one process"
         ) from error
     finally:
         torch.cuda.set_device = stock

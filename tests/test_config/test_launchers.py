@@ -183,7 +183,7 @@ def test_synchronised_batch_norms_need_a_gpu(launch, without_gpu):
     launch('pytorch')
     text = 'SyncBatchNorm layers only work with GPU modules'
     for said, kind, found in (
-        (text, ConfigError, f'{text}: set norm_cfg'),  # of DDP
+        (text, ConfigError, f'{text}: set sync_bn=None'),  # of DDP
         ('other', ValueError, '^other$'),
     ):
         cfg = model_config(launcher='pytorch')

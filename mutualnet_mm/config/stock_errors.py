@@ -6,6 +6,7 @@ tracebacks. Only errors that a config or a file causes are taken here; all
 others are left alone.
 """
 
+import errno
 import re
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -27,8 +28,10 @@ _NO_FILES = re.compile(r'Found 0 files in subfolders of: (.+?)\. ')
 
 _TAKEN = (
     *(KeyError, TypeError, ValueError, AssertionError, RuntimeError),
-    ImportError,
+    *(ImportError, OSError),
 )
+# Of a disk: it is full, or files of it are not for this user.
+_OF_DISKS = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM')
 
 
 @contextmanager
@@ -52,6 +55,8 @@ def explain(error: BaseException) -> Optional[str]:
     text = str(error)
     if isinstance(error, UsageError):
         return None  # says all of it
+    if isinstance(error, OSError):
+        return _of_disk(error)
     if isinstance(error, KeyError):
         if _NO_TYPE.search(text) is not None:
             first = str(error.args[0]).partition('\n')[0]
@@ -108,6 +113,19 @@ def explain(error: BaseException) -> Optional[str]:
             'data_root and data_prefix of the data set'
         )
     return None
+
+
+def _of_disk(error: OSError) -> Optional[str]:
+    code = errno.errorcode.get(error.errno or 0)
+    if code not in _OF_DISKS:
+        return None
+    name = 'a file' if error.filename is None else repr(error.filename)
+    if code in ('EACCES', 'EPERM'):
+        return f'{name} cannot be opened: {error.strerror}'
+    return (
+        f'{name} cannot be written: {error.strerror}; make room or name '
+        'another folder, and go on: what was finished before is kept'
+    )
 
 
 def _nearest(written: str) -> str:

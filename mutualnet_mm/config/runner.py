@@ -99,8 +99,8 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
             would get different numbers of batches, if a hook waits
             for a metric of a subnet that is not validated, if a teacher would
             keep its first batch-norm statistics, if channels are sorted that
-            a checkpoint takes the place of, or if mixed precision is wanted
-            without a GPU.
+            a checkpoint takes the place of, if its steps would be compiled,
+            or if mixed precision is wanted without a GPU.
     """
     for name in needed:
         if cfg.get(name) is None:
@@ -109,12 +109,25 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
     _check_watched(cfg)
     _check_teacher(cfg)
     _check_sorted(cfg)
+    _check_compiled(cfg)
     device, wrapper = get_device(), Step('', cfg.optim_wrapper).kind
     if wrapper == 'AmpOptimWrapper' and device in ('cpu', 'mps'):
         raise ConfigError(
             f'{wrapper}, mixed precision, needs a GPU, but the device is '
             f'{device!r}: leave out --amp, or set optim_wrapper.type='
             'OptimWrapper'
+        )
+
+
+def _check_compiled(cfg: Config) -> None:
+    """Refuse to compile our step; also where a parallel wrapper has it."""
+    if cfg.get('compile') and Step('', cfg.get('model') or {}).kind == (
+        'MutualLearning'
+    ):
+        raise ConfigError(
+            f'compile={cfg.compile!r} would compile each training step anew, '
+            'since its subnets have random widths: leave it out; what is '
+            'deployed can be compiled'
         )
 
 

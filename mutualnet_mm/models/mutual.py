@@ -23,6 +23,7 @@ from ..subnet import Subnet
 from .feature_maps import check_maps, taken_maps
 from .gradients import GradientSum, non_reentrant_checkpointing
 from .head_state import unchanged_heads
+from .kernels import check_compiled, warn_of_benchmark
 from .layer_checks import check_frozen, check_layers, check_trained_layers
 from .learned_boxes import LearnedBoxes
 from .losses import alpha_divergence, detached, divergence, log_key
@@ -121,6 +122,8 @@ class MutualLearningMixin(
         """Set the mode; ``cfg.sync_bn`` has put in stock layers by then."""
         if '_built' in self.__dict__:  # not yet while being built
             self._built.adopt()
+        if mode:
+            check_compiled(self)
         return super().train(mode)
 
     @contextmanager
@@ -243,6 +246,7 @@ class MutualLearningMixin(
             raise error
         if not self._first_batch_checked:
             agree(error=error)
+            warn_of_benchmark(self.sampler)
             self._first_batch_checked = True
 
     def _mutual_loss(

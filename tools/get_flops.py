@@ -15,16 +15,10 @@ from contextlib import redirect_stdout
 from rich.console import Console
 from rich.table import Table
 
-from mutualnet_mm.apis import (
-    build_model,
-    count_heads,
-    count_macs,
-    count_params,
-    load_config,
-)
+from mutualnet_mm.apis import build_model, load_config
 from mutualnet_mm.cli import add_image_shape, config_parser, one_line_errors
 from mutualnet_mm.config import find_views
-from mutualnet_mm.cost import warn_of_equal_sizes
+from mutualnet_mm.cost import SubnetCosts, warn_of_equal_sizes
 from mutualnet_mm.models.build import listed_subnets
 from mutualnet_mm.progress_bars import track
 
@@ -59,7 +53,9 @@ def count(args) -> list:
     subnets = args.subnet or listed_subnets(cfg, model)
     subnets = list(map(model.space.check, subnets))
     warn_of_equal_sizes(model, subnets, views.shape)
+    costs = SubnetCosts(model, views.shape)
     for subnet in track(subnets, 'counting'):
+        cost = costs.of(subnet)
         shape = model.task.input_shape(model, subnet, views.shape)
         row = dict(
             subnet=str(subnet),
@@ -67,8 +63,8 @@ def count(args) -> list:
             resolution=subnet.resolution,
             frames=subnet.frames,
             input_shape=list(shape[1:]),
-            macs=count_macs(model, subnet, views.shape),
-            params=count_params(model, subnet),
+            macs=cost['macs'],
+            params=cost['params'],
         )
         if views.number is not None:
             row.update(
@@ -76,9 +72,10 @@ def count(args) -> list:
                 views=views.number,
                 video_macs=views.number * row['macs'],
             )
-        heads = count_heads(model, subnet, views.shape)
-        if heads is not None:
-            row.update(head_macs=heads.macs, head_params=heads.params)
+        if costs.head_params is not None:
+            row.update(
+                head_macs=cost['head_macs'], head_params=costs.head_params
+            )
         rows.append(row)
     return rows
 

@@ -23,10 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mutualnet_mm import Subnet
-from mutualnet_mm.apis import build_model, count_macs, load_config
+from mutualnet_mm.apis import build_model, load_config
 from mutualnet_mm.cli import add_image_shape, config_parser, one_line_errors
 from mutualnet_mm.config import find_views, takes_clips
 from mutualnet_mm.cost import (
+    MacsByWidth,
     closed_form_ratio,
     expected_macs,
     measure_steps,
@@ -75,14 +76,15 @@ def count(args) -> dict:
     )
     counting = partial(track, description='Counting')
     model = build_model(cfg)
-    full = count_macs(model, model.space.full, shape)
+    macs = MacsByWidth(model, shape)
+    full = macs(model.space.full)
     teacher = teacher_macs(model, shape)
     ways = ways_of_sampling(model.sampler)
     if teacher:
         ways = {f'{name}, and a teacher': way for name, way in ways.items()}
-    expected = expected_macs(model, list(ways.values()), shape, counting)
+    expected = expected_macs(model, list(ways.values()), shape, counting, macs)
     listed, grid = (
-        {str(s): count_macs(model, s, shape) for s in counting(subnets)}
+        {str(s): macs(s) for s in counting(subnets)}
         for subnets in (listed_subnets(cfg, model), model.space.grid())
     )
 

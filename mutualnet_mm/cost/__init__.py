@@ -9,7 +9,9 @@ from .macs import (
     count_params,
     warn_of_equal_sizes,
 )
+from .macs_by_width import MacsByWidth
 from .step_times import StepTimes, measure_steps
+from .subnet_costs import SubnetCosts
 from .training_cost import (
     closed_form_ratio,
     expected_macs,
@@ -19,7 +21,9 @@ from .training_cost import (
 
 __all__ = [
     'HeadCost',
+    'MacsByWidth',
     'StepTimes',
+    'SubnetCosts',
     'closed_form_ratio',
     'count_heads',
     'count_macs',

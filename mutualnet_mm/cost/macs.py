@@ -53,7 +53,9 @@ def count_macs(
     Returns:
         int: Multiply-accumulates.
     """
-    macs, _ = _count_macs(model, subnet, image_shape, model.task.forward_cost)
+    macs, _ = count_forward(
+        model, subnet, image_shape, model.task.forward_cost
+    )
     return macs
 
 
@@ -152,7 +154,7 @@ def count_heads(
         for name, child in model.named_children()
         if name not in ('backbone', 'neck')
     )
-    whole, outputs = _count_macs(
+    whole, outputs = count_forward(
         model, subnet, image_shape, model.task.forward_whole
     )
     macs = None
@@ -161,7 +163,7 @@ def count_heads(
     return HeadCost(macs, sum(p.numel() for p in heads.parameters()))
 
 
-def _count_macs(
+def count_forward(
     model: MutualLearningMixin,
     subnet: Union[str, Subnet],
     image_shape: Optional[Size],

@@ -5,16 +5,15 @@ from contextlib import ExitStack, contextmanager
 from math import prod
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ..models import MutualLearningMixin
 from ..models.layers.deformable import SlimDeformConv2d
-from ..slimmable.macs import count_on_meta, skip_free_layers
+from ..slimmable.macs import count_on_meta, pass_on_meta
 from ..slimmable.meta import meta_copy
 from ..subnet import Size, Subnet
-from .macs import count_macs
+from .macs import count_forward
 
 _Run = Tuple[int, int]
 """Products of the channels of a layer's run, and of all its other sizes."""
@@ -34,12 +33,18 @@ class MacsByWidth:
         model (MutualLearningMixin): As built from a config.
         image_shape (tuple[int], optional): As for :func:`~.macs.count_macs`.
             Defaults to None.
+        forward (Callable, optional): ``forward(model, inputs)``, what is
+            counted. Defaults to what :func:`~.macs.count_macs` counts.
     """
 
     def __init__(
-        self, model: MutualLearningMixin, image_shape: Optional[Size] = None
+        self,
+        model: MutualLearningMixin,
+        image_shape: Optional[Size] = None,
+        forward: Optional[Callable[..., Any]] = None,
     ) -> None:
         self._model, self._shape = model, image_shape
+        self._forward = forward or model.task.forward_cost
         self._net = meta_copy(model)  # a thread may be running the model
         self._channels: Dict[float, List[int]] = {}
         self._sizes: Dict[Any, Optional[Tuple[List[int], int]]] = {}
@@ -57,7 +62,10 @@ class MacsByWidth:
             self._sizes[size] = self._trace(subnet)
         found = self._sizes[size]
         if found is None:
-            return count_macs(self._model, subnet, self._shape)
+            counted = count_forward(
+                self._model, subnet, self._shape, self._forward
+            )
+            return counted[0]
         return _total(self._channels_at(subnet), *found)
 
     def _trace(self, subnet: Subnet) -> Optional[Tuple[List[int], int]]:
@@ -79,7 +87,7 @@ class MacsByWidth:
     def _channels_at(self, subnet: Subnet) -> List[int]:
         if subnet.width not in self._channels:
             with _watch(self._net) as runs:
-                self._run(subnet, _run_only)
+                self._run(subnet, pass_on_meta)
             self._channels[subnet.width] = [channels for channels, _ in runs]
         return self._channels[subnet.width]
 
@@ -87,17 +95,11 @@ class MacsByWidth:
         net = self._net
         with net.activate(subnet):
             batch = net.task.meta_input(net, subnet, self._shape)
-            return how(net, batch, forward=net.task.forward_cost)
+            return how(net, batch, forward=self._forward)
 
 
 def _total(channels: List[int], sizes: List[int], rest: int) -> int:
     return sum(a * b for a, b in zip(channels, sizes)) + rest
-
-
-def _run_only(net: nn.Module, batch: Any, forward: Callable[..., Any]) -> None:
-    batch = batch.to('meta') if isinstance(batch, Tensor) else batch
-    with skip_free_layers(net), torch.no_grad():
-        forward(net, batch)
 
 
 @contextmanager

@@ -125,6 +125,7 @@ def expected_macs(
     samplers: Sequence[SubnetSampler],
     image_shape: Optional[Size] = None,
     track: Callable[[Pieces], Iterable[Tuple[float, float]]] = iter,
+    count: Optional[MacsByWidth] = None,
 ) -> List[float]:
     """Expected multiply-accumulates of a step for one training image.
 
@@ -143,6 +144,8 @@ def expected_macs(
             Defaults to None.
         track (Callable): Wraps the iteration that takes the time, to show
             progress. Defaults to showing none.
+        count (MacsByWidth, optional): One of the same model and size, which
+            has counted before. Defaults to a new one.
 
     Returns:
         list[float]: One for each of ``samplers``.
@@ -153,7 +156,7 @@ def expected_macs(
     pieces = width_pieces(model) if draws else []
     return _expectations(
         samplers,
-        MacsByWidth(model, image_shape),
+        count or MacsByWidth(model, image_shape),
         track(pieces),
         teacher_macs(model, image_shape),
     )

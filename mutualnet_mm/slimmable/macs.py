@@ -46,7 +46,6 @@ def count_on_meta(
     """:func:`count_module_macs` of a network made by ``meta_copy``."""
     pooled: List[int] = []
     with ExitStack() as stack:
-        stack.enter_context(skip_free_layers(net))
         for layer in net.modules():
             if isinstance(layer, nn.modules.pooling._AdaptiveAvgPoolNd):
                 handle = layer.register_forward_hook(
@@ -56,13 +55,27 @@ def count_on_meta(
                 )
                 stack.callback(handle.remove)
         counter = stack.enter_context(FlopCounterMode(display=False))
-        stack.enter_context(torch.no_grad())
-        meta = [
-            torch.empty_like(x, device='meta') if isinstance(x, Tensor) else x
-            for x in inputs
-        ]
-        net(*meta) if forward is None else forward(net, *meta)
+        pass_on_meta(net, *inputs, forward=forward)
     return counter.get_total_flops() // 2 + sum(pooled)
+
+
+@torch.no_grad()
+def pass_on_meta(
+    net: nn.Module,
+    *inputs: Any,
+    forward: Optional[Callable[..., Any]] = None,
+) -> Any:
+    """Run a network made by ``meta_copy`` for the shapes of its layers.
+
+    Layers that do not count are left out. The other arguments are those of
+    :func:`count_module_macs`.
+    """
+    meta = [
+        torch.empty_like(x, device='meta') if isinstance(x, Tensor) else x
+        for x in inputs
+    ]
+    with skip_free_layers(net):
+        return net(*meta) if forward is None else forward(net, *meta)
 
 
 @contextmanager

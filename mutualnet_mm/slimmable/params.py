@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, Optional
 from torch import nn
 
 from .heads import SlimHeads
-from .macs import count_on_meta
+from .macs import pass_on_meta
 from .meta import meta_copy
 from .private_affines import PrivateAffine
 from .trace import watch_channels
@@ -41,9 +41,17 @@ def count_module_params(
     Returns:
         int: Parameters, a shared one counted once.
     """
-    net = meta_copy(module)
+    return params_on_meta(meta_copy(module), *inputs, forward=forward)
+
+
+def params_on_meta(
+    net: nn.Module,
+    *inputs: Any,
+    forward: Optional[Callable[..., Any]] = None,
+) -> int:
+    """:func:`count_module_params` of a network made by ``meta_copy``."""
     with watch_channels(net) as seen:
-        count_on_meta(net, *inputs, forward=forward)  # for its pass alone
+        pass_on_meta(net, *inputs, forward=forward)
     active: Dict[int, int] = {}
     for layer, channels in seen.items():
         for name, part in layer.narrowed(channels[0]).items():

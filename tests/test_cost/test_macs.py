@@ -179,12 +179,19 @@ def test_heads_of_a_single_stage(detector_config, subnet, padded):
     heads = count_heads(model, subnet, (64, 85))
     assert heads.macs == positions * each
     # In a table, beside those of backbone and neck.
-    costs = SubnetCosts(model, (64, 85)).of(Subnet.parse(subnet))
-    assert costs == dict(
+    costs = SubnetCosts(model, (64, 85))
+    assert costs.of(Subnet.parse(subnet)) == dict(
         macs=count_macs(model, subnet, (64, 85)),
         head_macs=positions * each,
         params=count_params(model, subnet),
     )
+    assert costs.head_params == heads.params
+    for other in model.space.grid(0.25):
+        assert costs.of(other) == dict(
+            macs=count_macs(model, other, (64, 85)),
+            head_macs=count_heads(model, other, (64, 85)).macs,
+            params=count_params(model, other),
+        )
     assert heads.params == each + 2 * 32 + 9 * 2 + 9 * 4
 
 
@@ -193,22 +200,23 @@ def test_a_thread_that_runs_the_model_notices_nothing(
 ):
     """Counting swaps no parameter of it and switches no mode or width."""
     model, found = build_classifier().train(), []
-    layer, pooling = model.backbone.conv1, macs._pooling_macs
+    layer = model.backbone.conv1
     weight = layer.weight
 
-    def look(*args):  # in the middle of a count
+    def look(x):  # in the middle of a count
         found.append(
             layer.training
             and layer.weight is weight
             and 'forward' not in vars(model.backbone.bn1)
             and model.slim_state.width == 1.0
         )
-        return pooling(*args)
+        return x
 
-    monkeypatch.setattr(macs, '_pooling_macs', look)
-    assert count_macs(model, '0.5x-48') > 0
-    assert count_params(model, '0.5x-48') > 0
-    assert found == [True, True]
+    monkeypatch.setattr(macs, '_identity', look)  # of layers that are free
+    for count in (count_macs, count_params):
+        found.clear()
+        assert count(model, '0.5x-48') > 0
+        assert found and all(found)
 
 
 def test_sizes_that_padding_makes_alike(build_detector, monkeypatch):

@@ -36,14 +36,16 @@ class Moments:
         """Add a batch of shape ``(N, C, ...)``; N may be 0."""
         x = x.detach()
         x = x if x.dtype == torch.double else x.float()
-        dims = [0, *range(2, x.dim())]
         count = values_per_channel(x)
-        if count == 0:  # their mean would be NaN
-            zeros = x.new_zeros(x.shape[1], dtype=torch.double)
-            self.merge(0, zeros, zeros)
-            return
-        var, mean = torch.var_mean(x, dims, unbiased=False)
-        self.merge(count, mean.double(), var.double() * count)
+        mean, var = (x.new_zeros(x.shape[1]) for _ in range(2))
+        if count == 1:
+            mean = x.flatten()
+        elif count > 1:
+            # What it leaves in running statistics that forget all else. On
+            # a CPU ``var_mean`` takes three times as long.
+            torch.native_batch_norm(x, None, None, mean, var, True, 1.0, 1e-5)
+        # With Bessel's correction.
+        self.merge(count, mean.double(), var.double() * max(count - 1, 0))
 
     def merge(self, count: int, mean: Tensor, m2: Tensor) -> None:
         """Add ``count`` values of a mean and summed squared deviation."""

@@ -41,17 +41,21 @@ def count_module_params(
     Returns:
         int: Parameters, a shared one counted once.
     """
-    return params_on_meta(meta_copy(module), *inputs, forward=forward)
+    net = meta_copy(module)
+    return params_of_pass(
+        net, lambda: pass_on_meta(net, *inputs, forward=forward)
+    )
 
 
-def params_on_meta(
-    net: nn.Module,
-    *inputs: Any,
-    forward: Optional[Callable[..., Any]] = None,
-) -> int:
-    """:func:`count_module_params` of a network made by ``meta_copy``."""
+def params_of_pass(net: nn.Module, run: Callable[[], Any]) -> int:
+    """:func:`count_module_params` of a network made by ``meta_copy``.
+
+    Args:
+        net (nn.Module): At its active width.
+        run (Callable): A pass of it, whatever else that is for.
+    """
     with watch_channels(net) as seen:
-        pass_on_meta(net, *inputs, forward=forward)
+        run()
     active: Dict[int, int] = {}
     for layer, channels in seen.items():
         for name, part in layer.narrowed(channels[0]).items():

@@ -34,6 +34,7 @@ COMMANDS: Dict[str, Dict[str, str]] = {
         'flops': 'get_flops.py',
         'cost': 'training_cost.py',
         'latency': 'measure_latency.py',
+        'benchmark': 'benchmark.py',
     },
     'deployment': {
         'export': 'export_subnet.py',

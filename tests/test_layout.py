@@ -22,7 +22,7 @@ FLOORS = [
     {'deploy'},
     {'export'},
     {'apis'},
-    {'survey', 'analysis'},
+    {'survey', 'analysis', 'benchmarks'},
     {'cli'},  # of the tools, not of the library
     {'cli_analysis'},
 ]

@@ -12,6 +12,7 @@ from ..models import MutualLearningMixin
 from ..models.layers.deformable import SlimDeformConv2d
 from ..slimmable.macs import count_on_meta, pass_on_meta
 from ..slimmable.meta import meta_copy
+from ..slimmable.params import params_of_pass
 from ..subnet import Size, Subnet
 from .macs import count_forward
 
@@ -46,7 +47,8 @@ class MacsByWidth:
         self._model, self._shape = model, image_shape
         self._forward = forward or model.task.forward_cost
         self._net = meta_copy(model)  # a thread may be running the model
-        self._channels: Dict[float, List[int]] = {}
+        self._channels: Dict[Any, List[int]] = {}
+        self._params: Dict[Any, int] = {}
         self._sizes: Dict[Any, Optional[Tuple[List[int], int]]] = {}
         self._counts: Dict[Subnet, int] = {}
 
@@ -84,10 +86,20 @@ class MacsByWidth:
             return None
         return sizes, rest
 
+    def params(self, subnet: Subnet) -> int:
+        """Parameters of a subnet, found in the same pass.
+
+        Those that the counted forward runs count as narrow as they are.
+        """
+        self._channels_at(subnet)
+        return self._params[subnet.width]
+
     def _channels_at(self, subnet: Subnet) -> List[int]:
         if subnet.width not in self._channels:
-            with _watch(self._net) as runs:
-                self._run(subnet, pass_on_meta)
+            with _watch(self._net) as runs, self._net.activate(subnet):
+                self._params[subnet.width] = params_of_pass(
+                    self._net, lambda: self._run(subnet, pass_on_meta)
+                )
             self._channels[subnet.width] = [channels for channels, _ in runs]
         return self._channels[subnet.width]
 

@@ -4,8 +4,7 @@
 from typing import Any, Dict, Optional
 
 from ..models import MutualLearningMixin
-from ..slimmable.meta import meta_copy
-from ..slimmable.params import params_on_meta
+from ..models.tasks.base import Task
 from ..subnet import Size, Subnet
 from .macs import count_heads
 from .macs_by_width import MacsByWidth
@@ -31,29 +30,23 @@ class SubnetCosts:
     def __init__(
         self, model: MutualLearningMixin, shape: Optional[Size]
     ) -> None:
-        self._net = meta_copy(model)  # another thread may be running the model
         self._macs = MacsByWidth(model, shape)
+        task = model.task
+        # Another pass where that of the cost leaves out what is narrow.
+        self._sliced = self._macs
+        if type(task).forward_sliced is not Task.forward_sliced:
+            self._sliced = MacsByWidth(model, shape, task.forward_sliced)
         self._whole: Optional[MacsByWidth] = None
-        self._params: Dict[Any, int] = {}  # the width alone matters
         # Whether heads run without proposals is the same for all.
         heads = count_heads(model, model.space.smallest, shape)
         self.head_params = None if heads is None else heads.params
         if heads is not None and heads.macs is not None:
-            whole = model.task.forward_whole
-            self._whole = MacsByWidth(model, shape, whole)
+            self._whole = MacsByWidth(model, shape, task.forward_whole)
 
     def of(self, subnet: Subnet) -> Dict[str, Any]:
         """The costs of a subnet, by their names in a table's entry."""
         macs, head_macs = self._macs(subnet), None
         if self._whole is not None:
             head_macs = self._whole(subnet) - macs
-        if subnet.width not in self._params:
-            self._params[subnet.width] = self._count_params(subnet)
-        params = self._params[subnet.width]
+        params = self._sliced.params(subnet)
         return dict(macs=macs, head_macs=head_macs, params=params)
-
-    def _count_params(self, subnet: Subnet) -> int:
-        net = self._net
-        with net.activate(subnet):
-            batch = net.task.meta_input(net, subnet)
-            return params_on_meta(net, batch, forward=net.task.forward_sliced)

@@ -24,6 +24,7 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
+from ..config.launchers import check_wrapper
 from ..config.sizes import check_resolution
 from ..datasets.named_files import name_files
 from ..errors import ConfigError, check_count
@@ -93,6 +94,7 @@ class _SubnetLoop(Stock):
         super().__init__(runner, dataloader, evaluator, **kwargs)
         name_files(self.dataloader.dataset)
         check_resolution(runner.cfg)
+        check_wrapper(runner.cfg)  # before the training that it is built for
         check_count(group_size, 'group_size')
         sampler = self.model.sampler
         # The one with the stock names first, for `save_best='auto'`.

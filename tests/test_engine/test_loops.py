@@ -371,6 +371,14 @@ def test_group_size(make_runner, group_size):
         runner.val()
 
 
+def test_wrappers_of_parts(make_runner):
+    """By the stock tools, too, and before the training."""
+    wrapper = dict(type='MMFullyShardedDataParallel')
+    runner = make_runner(model_wrapper_cfg=wrapper)
+    with pytest.raises(ConfigError, match='FullyShardedDataParallel'):
+        runner.train()
+
+
 def test_dumped_predictions_get_files_of_their_own(
     make_detector, tiny_coco, tmp_path
 ):

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.fsdp as fsdp
 from forked import run_forked
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -102,7 +103,6 @@ def in_ddp(job, rank):
 def in_fsdp(job, rank, kind, parts=False):
     """Weights after a step of SGD with the rate 1, in FSDP; or the error."""
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FullyShardedDataParallel as Sharded
 
     model = build(job)
     inner = [model.backbone.layer1, model.backbone.layer2] if parts else []
@@ -111,15 +111,17 @@ def in_fsdp(job, rank, kind, parts=False):
 
         options = dict(device_id=torch.device('cpu'), use_orig_params=True)
         for i, layer in enumerate(inner, start=1):
-            setattr(model.backbone, f'layer{i}', Sharded(layer, **options))
+            setattr(
+                model.backbone,
+                f'layer{i}',
+                fsdp.FullyShardedDataParallel(layer, **options),
+            )
         wrapper = MMFullyShardedDataParallel(model, **options)
     else:
-        from torch.distributed.fsdp import fully_shard
-
         mesh = init_device_mesh('cpu', (NUMBER,))
         for layer in inner:
-            fully_shard(layer, mesh=mesh)
-        wrapper = fully_shard(model, mesh=mesh)
+            fsdp.fully_shard(layer, mesh=mesh)
+        wrapper = fsdp.fully_shard(model, mesh=mesh)
     optimizer = torch.optim.SGD(wrapper.parameters(), lr=1.0)
     try:
         step_of(model, job['batches'][rank], wrapper)
@@ -127,7 +129,7 @@ def in_fsdp(job, rank, kind, parts=False):
         return str(error)
     optimizer.step()
     if kind == 'MMFullyShardedDataParallel':
-        with Sharded.summon_full_params(wrapper):
+        with wrapper.summon_full_params(wrapper):
             return {n: p.detach().clone() for n, p in model.named_parameters()}
     return {n: p.full_tensor().detach() for n, p in model.named_parameters()}
 
@@ -203,9 +205,9 @@ def work(rank, folder, jobs):
     torch.save(results, f'{folder}/{rank}.pth')
 
 
-FSDP = ['MMFullyShardedDataParallel']
-if hasattr(torch.distributed.fsdp, 'fully_shard'):  # since PyTorch 2.6
-    FSDP.append('fully_shard')
+FSDP = []
+if hasattr(fsdp, 'fully_shard'):  # since PyTorch 2.6, on a CPU, too
+    FSDP = ['MMFullyShardedDataParallel', 'fully_shard']
 CHANGES = dict(MMSeparateDDP=in_separate, DataParallel=copied)
 if find_spec('mmcv._ext'):
     CHANGES['mmcv'] = with_mmcv

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine_versions import needs_skipped_data
 
 from mutualnet_mm import UsageError
 
@@ -16,6 +17,7 @@ RUNS = {
 }
 
 
+@needs_skipped_data
 @pytest.mark.parametrize('name', RUNS)
 def test_a_resumed_run_is_the_uninterrupted_one(train, tmp_path, name):
     """With the average that is evaluated, as well."""

@@ -7,18 +7,16 @@ import mmpretrain, mmdet, mmaction2 or torchvision, and it never loosens a
 safety check such as ``torch.load(weights_only=True)``.
 """
 
+import ast
 import functools
 import importlib.util
 import inspect
 import pickle
 import sys
-from importlib.machinery import (
-    EXTENSION_SUFFIXES,
-    ExtensionFileLoader,
-    FileFinder,
-    ModuleSpec,
-)
+from importlib.abc import MetaPathFinder
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Callable, List, Optional, Tuple
 
 import numpy as np
@@ -28,6 +26,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import HistoryBuffer
 
 _US = __name__.partition('.')[0]
+
+_MULTIMODAL = 'mmpretrain.utils.dependency'
 
 _DRN = 'mmaction.models.localizers.drn'
 
@@ -48,6 +48,7 @@ def apply() -> None:
     declare_torchvision_operators()
     provide_mmaction_drn()
     restore_numpy_inf()
+    leave_out_multimodal()
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -172,18 +173,25 @@ def declare_torchvision_operators() -> None:
 
 
 def _loads_operators(spec: ModuleSpec) -> bool:
-    """Load the compiled operators the way torchvision does, without it."""
-    for folder in spec.submodule_search_locations or []:
-        finder = FileFinder(folder, (ExtensionFileLoader, EXTENSION_SUFFIXES))
-        library = finder.find_spec('_C')
-        if library is None or library.origin is None:
-            continue
+    """Load the compiled operators the way torchvision does, without it.
+
+    Torchvision 0.29 calls them ``_C_stable``, older ones ``_C``. Where there
+    is neither, nothing is known: operators that are declared here and then
+    loaded under a third name end the process.
+    """
+    libraries = [
+        file
+        for folder in spec.submodule_search_locations or []
+        for file in Path(folder).glob('_C*')
+        if file.name.endswith(tuple(EXTENSION_SUFFIXES))
+    ]
+    for library in libraries:
         try:
-            torch.ops.load_library(library.origin)
+            torch.ops.load_library(str(library))
         except OSError:
             continue
         return True
-    return False
+    return not libraries
 
 
 def provide_mmaction_drn() -> None:
@@ -226,3 +234,89 @@ def restore_numpy_inf() -> None:
     """
     if not hasattr(np, 'Inf'):
         np.Inf = np.inf  # type: ignore[attr-defined]
+
+
+def leave_out_multimodal() -> None:
+    """Leave mmpretrain's multimodal networks out where they do not import.
+
+    Needed by mmpretrain 1.2.0 with pycocotools and transformers 4.57 or 5,
+    which do not have names any more that its BLIP imports, so that ``import
+    mmpretrain.models`` fails as a whole. With this, it is as if transformers
+    were not installed: the names of these networks stay registered, and
+    building one is an error.
+    """
+    lost = _lost_transformers_names()
+    if not lost or _MULTIMODAL in sys.modules:
+        return
+    if not any(isinstance(f, _WithoutMultimodal) for f in sys.meta_path):
+        sys.meta_path.insert(0, _WithoutMultimodal(lost))
+
+
+def _lost_transformers_names() -> List[str]:
+    """List what mmpretrain's BLIP imports and transformers does not have.
+
+    Both are read as text: importing either takes seconds.
+    """
+    texts = []
+    for package, parts in (
+        ('mmpretrain', ('models', 'multimodal', 'blip', 'language_model.py')),
+        ('transformers', ('modeling_utils.py',)),
+    ):
+        spec = importlib.util.find_spec(package)
+        folders = spec.submodule_search_locations if spec else None
+        file = Path((folders or [''])[0], *parts)
+        if not folders or not file.is_file():
+            return []
+        texts.append(file.read_text(encoding='utf-8'))
+    return [
+        alias.name
+        for node in ast.walk(ast.parse(texts[0]))
+        if isinstance(node, ast.ImportFrom)
+        and node.module == 'transformers.modeling_utils'
+        for alias in node.names
+        if alias.name not in texts[1]
+    ]
+
+
+class _WithoutMultimodal(MetaPathFinder):
+    """Changes one module of mmpretrain as it is imported, then goes."""
+
+    def __init__(self, lost: List[str]) -> None:
+        self.lost = lost
+
+    def find_spec(
+        self, fullname: str, path: Any, target: Any = None
+    ) -> Optional[ModuleSpec]:
+        """Find that module, and leave all others to the next finder."""
+        if fullname != _MULTIMODAL:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        loader: Any = spec and spec.loader
+        if loader is not None:
+            stock = loader.exec_module
+
+            def execute(module: ModuleType) -> None:
+                stock(module)
+                module.WITH_MULTIMODAL = False  # type: ignore[attr-defined]
+                module.register_multimodal_placeholder = (  # type: ignore[attr-defined]
+                    self.register
+                )
+
+            loader.exec_module = execute
+        return spec
+
+    def register(self, names: List[str], registry: Any) -> None:
+        """Register errors in the place of networks."""
+        for name in names:
+            registry.register_module(
+                name=name, module=functools.partial(self.refuse, name)
+            )
+
+    def refuse(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """Say why there is no such network."""
+        raise ImportError(
+            f'{name} of mmpretrain does not work with the installed '
+            f'transformers, which lacks {", ".join(self.lost)}: install an '
+            'older one, such as transformers==4.30.2'
+        )

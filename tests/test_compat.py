@@ -192,14 +192,16 @@ def test_other_globals_stay_refused(tmp_path):
 
 @pytest.fixture
 def broken_torchvision(tmp_path):
-    """The installed torchvision without its compiled operators."""
+    """The installed torchvision with operators that do not load."""
     spec = importlib.util.find_spec('torchvision')
     if spec is None:
         pytest.skip('torchvision is not installed')
     folder = tmp_path / 'torchvision'
     folder.mkdir()
     for entry in Path(spec.submodule_search_locations[0]).iterdir():
-        if not entry.name.startswith('_C.') and entry.name != '__pycache__':
+        if entry.name.startswith('_C') and entry.suffix == '.so':
+            (folder / entry.name).touch()
+        elif entry.name != '__pycache__':
             (folder / entry.name).symlink_to(entry)
     return tmp_path
 
@@ -234,10 +236,24 @@ def test_torchvision_imports_after_a_failed_import(broken_torchvision):
     )
 
 
-def test_loadable_operators_are_left_alone(tmp_path):
+def test_operators_of_an_unknown_name_are_left_alone(tmp_path):
+    """Declared here, they would end the process that loads them."""
     write_package(tmp_path, 'torchvision/__init__.py')
-    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    library = tmp_path / 'torchvision' / f'_C{suffix}'
+    check(
+        """
+        import torch
+        import mutualnet_mm
+        assert not hasattr(torch.ops.torchvision, 'nms')
+        """,
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize('name', ['_C', '_C_stable'])
+@pytest.mark.parametrize('suffix', importlib.machinery.EXTENSION_SUFFIXES[::2])
+def test_loadable_operators_are_left_alone(name, suffix, tmp_path):
+    write_package(tmp_path, 'torchvision/__init__.py')
+    library = tmp_path / 'torchvision' / f'{name}{suffix}'
     library.touch()
     check(
         f"""
@@ -293,3 +309,55 @@ def test_numpy_infinity():
         import mutualnet_mm
         assert np.Inf == np.inf == float('inf')
         """)
+
+
+# --- mmpretrain ----------------------------------------------------------
+
+BLIP = 'from transformers.modeling_utils import PreTrainedModel, prune\n'
+BUILD_CAPTION = """
+    import sys
+    import mutualnet_mm
+    from mmengine.registry import Registry
+    assert 'mmpretrain' not in sys.modules
+    from mmpretrain.utils import dependency
+    assert dependency.WITH_MULTIMODAL is %s
+    registry = Registry('model', scope='toy')
+    dependency.register_multimodal_placeholder(['A', 'B'], registry)
+    try:
+        registry.get('A')(depth=1)
+    except ImportError as error:
+        print(error)
+    """
+
+
+def made_up_mmpretrain(folder, in_transformers):
+    """As 1.2.0 has it, beside a transformers with these names."""
+    write_package(folder, 'transformers/modeling_utils.py')
+    write_package(folder, 'mmpretrain/models/multimodal/blip/__init__.py')
+    write_package(folder, 'mmpretrain/utils/dependency.py')
+    blip = folder / 'mmpretrain/models/multimodal/blip/language_model.py'
+    blip.write_text(BLIP)
+    names = folder / 'transformers/modeling_utils.py'
+    names.write_text('\n'.join(f'{name} = 1' for name in in_transformers))
+    (folder / 'mmpretrain/utils/dependency.py').write_text(
+        'WITH_MULTIMODAL = True\n'
+        'def register_multimodal_placeholder(names, registry):\n'
+        '    for name in names:\n'
+        '        registry.register_module(name, module=dict)\n'
+    )
+    return folder
+
+
+def test_multimodal_networks_are_left_out(tmp_path):
+    folder = made_up_mmpretrain(tmp_path, ['PreTrainedModel'])
+    done = run(BUILD_CAPTION % False, folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('A of mmpretrain'), done.stdout
+    assert 'lacks prune:' in done.stdout
+
+
+def test_multimodal_networks_that_import_are_left_alone(tmp_path):
+    folder = made_up_mmpretrain(tmp_path, ['PreTrainedModel', 'prune'])
+    done = run(BUILD_CAPTION % True, folder)
+    assert done.returncode == 0, done.stderr
+    assert 'transformers' not in done.stdout

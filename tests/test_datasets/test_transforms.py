@@ -131,6 +131,7 @@ def test_flip_before_it_shows_in_all_sizes(
 
 def test_a_step_that_wants_another_sample(enter_scope):
     """It gives None, at one size already: the data set draws another."""
+    enter_scope('mmdet')
     import numpy as np
     from mmdet.datasets.transforms import FilterAnnotations  # noqa: F401
 
@@ -159,7 +160,6 @@ def test_a_step_that_wants_another_sample(enter_scope):
 
     from mmdet.structures.bbox import HorizontalBoxes
 
-    enter_scope('mmdet')
     assert run(40) is not None
     assert run(12) is None  # 6 pixels at the lower resolution
     assert run(5) is None

@@ -17,10 +17,10 @@ from torch import nn
 from mutualnet_mm import ConfigError, Subnet
 from mutualnet_mm.apis import count_params
 from mutualnet_mm.models import static_model
-from mutualnet_mm.models.segments import follow_segments
 from mutualnet_mm.slimmable import SlimState, active_width
 
 pytest.importorskip('mmaction')
+from mutualnet_mm.models.segments import follow_segments  # noqa: E402
 
 TSM = dict(type='TSMHead', num_segments=4, dropout_ratio=0)
 RESNET = dict(depth=50, pretrained2d=False, num_segments=4)

@@ -83,7 +83,8 @@ SMALLER = {
     **settings_of('mmaction'),
 }
 for class_name, smaller in SMALLER.items():
-    BACKBONES[class_name].update(smaller)
+    if class_name in BACKBONES:  # MobileOneTSM needs mmpretrain
+        BACKBONES[class_name].update(smaller)
 # Batches that are not one clip of eight frames.
 INPUTS = dict(
     MobileNetV2=(1, 3, 64, 64),

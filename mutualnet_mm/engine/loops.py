@@ -24,7 +24,7 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
-from ..config.launchers import check_wrapper
+from ..config.processes import check_wrapper
 from ..config.sizes import check_resolution
 from ..datasets.named_files import name_files
 from ..errors import ConfigError, check_count

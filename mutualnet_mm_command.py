@@ -147,6 +147,11 @@ def main(arguments: Optional[List[str]] = None) -> None:
         )
         sys.exit(2)
     else:
+        check = runpy.run_path(str(package / 'packages.py'))['check_packages']
+        try:
+            check()
+        except ImportError as error:
+            sys.exit(f'mutualnet: {error}')
         run(f'mutualnet {name}', tools / FILES[name], rest)
 
 

@@ -79,14 +79,11 @@ def read_requirements(*names):
     return sorted(lines - {''})
 
 
-# mmcv is left to the user, as in the other OpenMMLab packages: it compiles
-# against the torch at hand, and mmcv-lite takes its place where no compiled
-# operator is needed.
-install_requires = [
-    requirement
-    for requirement in read_requirements('runtime', 'mminstall')
-    if not requirement.startswith('mmcv')
-]
+# mmengine and mmcv are left to the user: mmcv compiles against the torch at
+# hand, mmcv-lite takes its place where no compiled operator is needed, and
+# OneDL's packages, over which they would be laid, have the same modules. Ours
+# says on import what is missing, and what is there twice.
+install_requires = read_requirements('runtime')
 
 setup(
     name='mutualnet_mm',

@@ -6,7 +6,11 @@ models, transforms, hooks and loops. None of mmpretrain, mmdet and mmaction2
 is needed to import this package.
 """
 
-from . import compat
+from .packages import check_packages
+
+check_packages()
+
+from . import compat  # noqa: E402
 
 compat.apply()
 

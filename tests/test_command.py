@@ -147,3 +147,16 @@ def test_module_runs_the_command():
     assert done.returncode == 0, done.stderr
     assert f'mutualnet_mm: {__version__}' in done.stdout
     assert 'PyTorch: ' in done.stdout
+
+
+def test_what_is_not_installed_is_said_in_one_line(call, monkeypatch):
+    def check():
+        raise ImportError('mutualnet_mm needs mmcv')
+
+    files = []
+    monkeypatch.setattr(
+        'runpy.run_path',
+        lambda path: files.append(path) or {'check_packages': check},
+    )
+    assert call('flops', 'x')[0] == 'mutualnet: mutualnet_mm needs mmcv'
+    assert Path(files[0]).is_file()

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / 'mutualnet_mm'
 # From the bottom up; what shares a row does not know each other.
 FLOORS = [
-    {'errors', 'version', 'compat', 'registry'},
+    {'errors', 'version', 'packages', 'compat', 'registry'},
     {'files', 'tensor_files', 'checked_json', 'progress_bars', 'devices'},
     {'shards'},
     {'widths'},

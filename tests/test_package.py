@@ -42,6 +42,17 @@ def test_wheel_holds_configs_and_tools(wheel):
     assert {'mutualnet_mm/py.typed', 'mutualnet_mm_command.py'} <= names
 
 
+def test_wheel_asks_for_no_package_of_openmmlab(wheel):
+    """It would be laid over OneDL's, which have the same modules."""
+    with zipfile.ZipFile(wheel) as file:
+        (record,) = [n for n in file.namelist() if n.endswith('/METADATA')]
+        lines = file.read(record).decode().splitlines()
+    asked = [line for line in lines if line.startswith('Requires-Dist: ')]
+    always = [line for line in asked if 'extra ==' not in line]
+    assert any('torch' in line for line in always)
+    assert not [line for line in always if ': mm' in line or 'onedl' in line]
+
+
 def test_wheel_holds_every_module(wheel):
     modules = {
         path.relative_to(ROOT).as_posix()

@@ -46,7 +46,8 @@ def find_class(wraps: Union[str, type, None], place: str) -> type:
     if scope is not None:
         try:
             import_module(f'{scope}.registry')
-        except ImportError as error:
+        # An assertion: what mmaction2 says of a version of mmcv.
+        except (ImportError, AssertionError) as error:
             raise ConfigError(
                 f'wraps={wraps!r}: {scope} cannot be imported ({error}); '
                 'install it or name a class of another project'

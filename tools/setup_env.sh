@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
 # Set up the Python environment of this repository in `.venv`.
 #
-# Usage: setup_env.sh [--lite]
+# Usage: setup_env.sh [--lite] [--stack classic|onedl] [--only cls|det|video]
 #
-# --lite  classification and video only: mmcv-lite, which needs no build,
-#         instead of mmcv, and no mmdet
+# --lite   classification and video only: mmcv-lite, which needs no build,
+#          instead of mmcv, and no mmdet
+# --stack  other releases, in `.venv-classic` or `.venv-onedl`: PyTorch 2.1.2 and
+#          NumPy 1.26 on Python 3.9 to 3.11 (requirements/pins-classic.txt), or
+#          OneDL's packages of OpenMMLab, which have no mmaction2
+# --only   one project, in `.venv-cls` (mmpretrain), `.venv-det` (mmdet, and
+#          mmpretrain, which has VGG) or `.venv-video` (mmaction2); the first
+#          and the last with mmcv-lite
 #
 # PYTHON names another interpreter than python3.11 or python3, and PINS another
 # file of constraints than requirements/pins-py311.txt, which holds for Python
@@ -15,9 +21,6 @@ set -euo pipefail
 export LC_ALL=C
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-venv=$root/.venv
-stamp=$venv/.mutualnet_mm
-
 say() { printf '==> %s\n' "$*"; }
 
 die() {
@@ -25,17 +28,39 @@ die() {
     exit 1
 }
 
-kind=full
-for argument in "$@"; do
-    case $argument in
-        --lite) kind=lite ;;
+mmcv=full stack='' only=''
+while [ $# -gt 0 ]; do
+    case $1 in
+        --lite) mmcv=lite ;;
+        --stack | --only)
+            case $1=${2-} in
+                --stack=classic | --stack=onedl) stack=$2 ;;
+                --only=cls | --only=video) only=$2 mmcv=lite ;;
+                --only=det) only=$2 ;;
+                --stack=*) die "--stack is classic or onedl, not '${2-}'" ;;
+                *) die "--only is cls, det or video, not '${2-}'" ;;
+            esac
+            shift
+            ;;
         -h | --help)
             sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
             exit
             ;;
-        *) die "unknown argument '$argument'; use --lite or nothing" ;;
+        *) die "unknown argument '$1'; see setup_env.sh --help" ;;
     esac
+    shift
 done
+if [ "$only,$mmcv" = det,lite ]; then
+    die 'mmdet does not work with mmcv-lite: leave out --lite'
+elif [ "$stack,$only" = onedl,video ]; then
+    die 'OneDL has no mmaction2: leave out --stack onedl or --only video'
+fi
+# Each stack and selection has a folder of its own, so that trying one does not
+# cost the environment that one works with.
+kind=$mmcv${stack:+-$stack}${only:+-$only}
+venv=$root/.venv${stack:+-$stack}${only:+-$only}
+stamp=$venv/.mutualnet_mm
+name=${venv##*/}
 
 # The path belongs to the fingerprint because a copied or moved environment
 # still points to where it was made.
@@ -48,9 +73,9 @@ fingerprint() {
 
 if [ -f "$stamp" ]; then
     found=$(cat "$stamp")
-    for good in "$kind" full; do
+    for good in "$kind" "${kind/lite/full}"; do
         if [ "$found" = "$good $(fingerprint "$good")" ]; then
-            say "environment is up to date ($good): .venv"
+            say "environment is up to date ($good): $name"
             exit
         fi
     done
@@ -75,7 +100,12 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     die "Python $version is too old; install 3.9 or newer, best 3.11"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     die "Python $version lacks venv; install it (python3-venv on Debian)"
-if [ "$kind" = full ]; then
+case $stack,$version in
+    classic,3.9 | classic,3.10 | classic,3.11) ;;
+    classic,*) die "PyTorch 2.1.2 has no build for Python $version; set PYTHON" ;;
+    onedl,3.9) die 'OneDL needs Python 3.10 or newer; set PYTHON' ;;
+esac
+if [ "$mmcv" = full ]; then
     for compiler in gcc g++; do
         command -v "$compiler" >/dev/null ||
             die "$compiler is missing, which compiles mmcv;" \
@@ -89,7 +119,7 @@ fi
 mkdir -p "$venv"
 echo unfinished >"$stamp"
 find "$venv" -mindepth 1 -maxdepth 1 ! -name "${stamp##*/}" -exec rm -rf {} +
-say "creating .venv with Python $version ($kind)"
+say "creating $name with Python $version ($kind)"
 "$python" -m venv "$venv"
 
 pip() {
@@ -109,6 +139,10 @@ quiet=
 [ -t 1 ] || quiet=-q
 if [ -n "${PINS:-}" ]; then
     pins=(-c "$root/$PINS")
+elif [ "$stack" = classic ]; then
+    pins=(-c "$root/requirements/pins-classic.txt")
+elif [ -n "$stack" ]; then
+    pins=(--no-input)
 elif [ "$version" = 3.11 ]; then
     pins=(-c "$root/requirements/pins-py311.txt")
 else
@@ -121,18 +155,41 @@ say 'installing torch and torchvision'
 install 'torch>=2.1.0' torchvision
 say 'installing what builds need: setuptools<81, wheel, ninja, psutil'
 requirements build
-if [ "$kind" = full ]; then
-    say 'installing mmcv==2.1.0, which compiles 77 C++ files:' \
-        'about 13 minutes on two cores, unless pip already has the wheel'
-    MMCV_WITH_OPS=1 install --no-build-isolation mmcv==2.1.0
-    say 'installing mmpretrain, mmdet, mmaction2 and the tests'
-    requirements runtime mminstall cls det video quickstart deploy demo analysis tests
-else
-    say 'installing mmcv-lite==2.1.0, mmpretrain, mmaction2 and the tests'
-    # mminstall.txt asks for mmcv, which excludes mmcv-lite.
-    install mmcv-lite==2.1.0
-    requirements runtime cls video quickstart deploy demo analysis tests
+# pip keeps wheels by the name of the release, but one of mmcv holds for the torch
+# that it was compiled with.
+cache=()
+if [ -n "$stack" ]; then
+    torch=$("$venv/bin/python" -c 'import torch; print(torch.__version__)')
+    cache=(--cache-dir "$(pip cache dir)/mutualnet_mm-torch-$torch")
 fi
+case $stack,$mmcv in
+    onedl,*) release=onedl-mmcv==2.3.6 ;;
+    *,full) release=mmcv==2.1.0 ;;
+    *) release=mmcv-lite==2.1.0 ;;
+esac
+if [ "$mmcv" = full ]; then
+    operators=1
+    say "installing $release, which compiles many C++ files:" \
+        'about 13 minutes on two cores, unless pip already has the wheel'
+else
+    operators=0
+    say "installing $release"
+fi
+MMCV_WITH_OPS=$operators install ${cache[@]+"${cache[@]}"} \
+    --no-build-isolation "$release"
+say 'installing the projects and the tests'
+# The file of mmcv, mminstall.txt, is left out: mmcv is there, and excludes
+# mmcv-lite. torchcam, of analysis.txt, needs PyTorch 2.4.
+case $stack,$only,$mmcv in
+    onedl,cls,* | onedl,,lite) projects=(onedl-cls) ;;
+    onedl,*) projects=(onedl-cls onedl-det) ;;
+    *,det,*) projects=(cls det) ;;
+    *,?*,*) projects=("$only") ;;
+    *,lite) projects=(cls video) ;;
+    *) projects=(cls det video) ;;
+esac
+[ "$stack" = classic ] || projects+=(analysis)
+requirements runtime quickstart deploy demo tests "${projects[@]}"
 say 'installing mutualnet_mm itself'
 install --no-build-isolation --no-deps -e "$root"
 
@@ -140,8 +197,10 @@ say 'checking that everything imports'
 (
     # From elsewhere, so that the installed package is what is found.
     cd /
-    modules=(mmpretrain.models mmaction.models)
-    [ "$kind" = lite ] || modules+=(mmdet.models mmcv.ops)
+    modules=()
+    case $only in cls | det | '') modules+=(mmpretrain.models) ;; esac
+    case $only,$stack in video, | , | ,classic) modules+=(mmaction.models) ;; esac
+    [ "$mmcv" = lite ] || modules+=(mmdet.models mmcv.ops)
     "$venv/bin/python" -W ignore - "${modules[@]}" <<'END'
 import importlib
 import sys
@@ -162,4 +221,4 @@ print(f'mutualnet_mm {mutualnet_mm.__version__}, torch {torch.__version__}')
 END
 )
 echo "$kind $(fingerprint "$kind")" >"$stamp"
-say "done: use .venv/bin/python, or 'source .venv/bin/activate'"
+say "done: use $name/bin/python, or 'source $name/bin/activate'"

@@ -26,6 +26,8 @@ from mutualnet_mm.cli import add_device, one_line_errors, tool_parser
 from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.files import atomic_write, check_target
 
+# These measure memory, and what is freed has to be handed back for that.
+OF_MEMORY = ('memory', 'load')
 # The options of a subject are those arguments that its function has.
 OPTIONS = dict(
     network=dict(
@@ -93,8 +95,11 @@ def show(found: dict) -> None:
 
 def main() -> None:
     args = vars(parse_args())
-    prepare_cpu()
     name, out, threads = (args.pop(k) for k in ('subject', 'json', 'threads'))
+    if name in OF_MEMORY:
+        torch.set_flush_denormal(True)
+    else:
+        prepare_cpu()
     with one_line_errors(), redirect_stdout(sys.stderr):
         if threads < 1:
             raise UsageError(f'--threads {threads}: use 1 or more')

@@ -40,6 +40,7 @@ def in_child(work: Work) -> Dict[str, float]:
     here, there = context.Pipe()
     child = context.Process(target=_run, args=(work, there))
     child.start()
+    there.close()  # so that the end of a child that fails is seen here
     if not here.poll(_SECONDS):
         child.kill()
         raise UsageError(f'a measured process takes more than {_SECONDS} s')
@@ -48,7 +49,6 @@ def in_child(work: Work) -> Dict[str, float]:
     except EOFError as error:
         raise UsageError('a measured process failed, see above') from error
     finally:
-        there.close()
         child.join()
     return dict(seconds=seconds, mebibytes=mebibytes)
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -212,7 +213,9 @@ def test_memory_of_a_child():
         before = torch.ones(2 << 20)  # 8 MiB, which count
 
         def call():
-            torch.ones(8 << 20)  # 32 MiB, which are gone at the end
+            large = torch.ones(8 << 20)  # 32 MiB, which are gone at the end
+            time.sleep(0.5)  # what is gone at once may be missed
+            del large
             return before
 
         return call

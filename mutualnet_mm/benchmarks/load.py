@@ -77,7 +77,7 @@ def benchmark_load(
         for what, found in (('time', seconds), ('memory', mebibytes)):
             ratios.append(
                 ratio(
-                    f'{what} of a {kind} file / of the stock network',
+                    f'{what}, {kind} file / stock network',
                     *(found[kind], found['stock'], 1.5),
                 )
             )

@@ -221,7 +221,8 @@ def test_memory_of_a_child():
         return call
 
     found = children.in_child(work)
-    assert 39 < found['mebibytes'] < 60
+    # Both, less what the heap of this process has free.
+    assert 20 < found['mebibytes'] < 60
     assert found['seconds'] >= 0
 
     def fail():

@@ -4,7 +4,7 @@
 import ctypes
 import sys
 from textwrap import shorten
-from typing import Union
+from typing import Callable, Optional, Union
 
 import torch
 
@@ -24,11 +24,24 @@ def prepare_cpu() -> None:
     why importing the package does not do it.
     """
     torch.set_flush_denormal(True)
-    if sys.platform == 'linux':
-        tune = getattr(ctypes.CDLL(None), 'mallopt', None)  # not in musl
-        if tune is not None:
-            tune(_MMAP_MAX, 0)
-            tune(_TRIM_THRESHOLD, 2**31 - 1)
+    tune = _of_glibc('mallopt')
+    if tune is not None:
+        tune(_MMAP_MAX, 0)
+        tune(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_freed() -> None:
+    """Hand memory that was freed back to the system, where glibc can."""
+    trim = _of_glibc('malloc_trim')
+    if trim is not None:
+        trim(0)
+
+
+def _of_glibc(name: str) -> Optional[Callable]:
+    """Find a function that only glibc has."""
+    if sys.platform != 'linux':
+        return None
+    return getattr(ctypes.CDLL(None), name, None)  # None in musl
 
 
 def check_device(device: Union[str, torch.device]) -> torch.device:

@@ -19,6 +19,7 @@ COMMANDS = {
     'analysis/cam_video.py': 'c.py c.pth a.mp4 --out out',
     'analysis/compare_subnets.py': 'c.py c.pth a.png --out out',
     'analysis/localize.py': 'c.py c.pth --boxes boxes.json',
+    'benchmark.py': 'infer',
     'convert_checkpoint.py': 'c.py c.pth --out out.pth',
     'measure_latency.py': 'adaptive.pth',
     'demo.py': 'adaptive.pth',

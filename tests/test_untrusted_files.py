@@ -42,6 +42,10 @@ NOTHING = 'runs nothing, unpacks nothing'
 LOADERS = {
     'mutualnet_mm/analysis/true_boxes.py': {'json.loads': TEXT},
     'mutualnet_mm/apis/build_table.py': {'Config.fromstring': CONFIG},
+    'mutualnet_mm/benchmarks/load.py': {
+        'load_checkpoint': OWN,
+        'Config.fromfile': OWN,
+    },
     'mutualnet_mm/checked_json.py': {'json.loads': TEXT},
     'mutualnet_mm/config/coco_files.py': {'json.loads': TEXT},
     'mutualnet_mm/config/delta_file.py': {'Config.fromfile': OWN},

@@ -48,15 +48,15 @@ def benchmark_calibrate(
     networks = {subnet: static_model(model, subnet) for subnet in chosen}
     found: Dict[str, Any] = {}
 
-    def load() -> Any:
+    def decoded() -> Any:
         return batches(pictures, side, batch_size)
 
     def at_once() -> None:
-        found['at once'] = calibrate(model, chosen, load())
+        found['at once'] = calibrate(model, chosen, decoded())
 
     def one_by_one() -> None:
         found['one by one'] = {
-            str(s): precise_bn(net, model, s, load())
+            str(s): precise_bn(net, model, s, decoded())
             for s, net in networks.items()
         }
 

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Tuple
 
 import torch
 
+from ..devices import release_freed
 from ..errors import UsageError
 from .turns import Call
 
@@ -55,6 +56,7 @@ def in_child(work: Work) -> Dict[str, float]:
 
 def _run(work: Work, answer: Any) -> None:
     torch.set_num_threads(1)  # the threads of before are not there
+    release_freed()  # what this process would take first
     before = _mebibytes()
     call = work()
     time.sleep(0.2)  # until the kernel has counted what was freed

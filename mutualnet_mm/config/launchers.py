@@ -103,18 +103,13 @@ def launched_shard(launcher: Optional[str]) -> Optional[Shard]:
 def use_local_gpu(launcher: Optional[str]) -> None:
     """Make the GPU of this process the current one, where there are some.
 
-    The processes of a machine take its GPUs in turn, as MMEngine has it.
-
     Args:
-        launcher (str, optional): As for :func:`launched_shard`.
+        launcher (str, optional): As for :func:`launched_shard`, which refuses
+            more processes on a machine than it has GPUs.
     """
-    known, number = _LAUNCHERS.get(launcher or 'none'), 0
-    if torch.cuda.is_available():
-        number = torch.cuda.device_count()
-    if known is not None and number:
-        torch.cuda.set_device(
-            int(os.environ.get(known.local_rank, '0')) % number
-        )
+    known = _LAUNCHERS.get(launcher or 'none')
+    if known is not None and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get(known.local_rank, '0')))
 
 
 def count_processes(launcher: Optional[str]) -> int:

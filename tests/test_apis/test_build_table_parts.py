@@ -124,9 +124,10 @@ def test_the_rank_is_the_part(make_config, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(launchers, 'torch', SimpleNamespace(cuda=cuda))
     monkeypatch.setenv('SLURM_NTASKS', '2')
     tables = []
-    for rank, local in (('1', '3'), ('0', '2')):
+    for rank in ('1', '0'):
         monkeypatch.setenv('SLURM_PROCID', rank)
-        monkeypatch.setenv('SLURM_LOCALID', local)
+        monkeypatch.setenv('SLURM_LOCALID', rank)
+        monkeypatch.setenv('LOCAL_RANK', rank)  # and taken back
         cfg = make_config(launcher='slurm')
         subnets = ['1.0x-32', '0.25x-16']
         tables.append(build_table(cfg, checkpoint, tmp_path, subnets=subnets))

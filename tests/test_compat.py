@@ -318,9 +318,11 @@ BUILD_CAPTION = """
     import sys
     import mutualnet_mm
     from mmengine.registry import Registry
+    sys.path.insert(0, {folder!r})  # now: PyTorch 2.1 looks into transformers
+    mutualnet_mm.compat.apply()
     assert 'mmpretrain' not in sys.modules
     from mmpretrain.utils import dependency
-    assert dependency.WITH_MULTIMODAL is %s
+    assert dependency.WITH_MULTIMODAL is {there}
     registry = Registry('model', scope='toy')
     dependency.register_multimodal_placeholder(['A', 'B'], registry)
     try:
@@ -350,7 +352,7 @@ def made_up_mmpretrain(folder, in_transformers):
 
 def test_multimodal_networks_are_left_out(tmp_path):
     folder = made_up_mmpretrain(tmp_path, ['PreTrainedModel'])
-    done = run(BUILD_CAPTION % False, folder)
+    done = run(BUILD_CAPTION.format(folder=str(folder), there=False))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith('A of mmpretrain'), done.stdout
     assert 'lacks prune:' in done.stdout
@@ -358,6 +360,6 @@ def test_multimodal_networks_are_left_out(tmp_path):
 
 def test_multimodal_networks_that_import_are_left_alone(tmp_path):
     folder = made_up_mmpretrain(tmp_path, ['PreTrainedModel', 'prune'])
-    done = run(BUILD_CAPTION % True, folder)
+    done = run(BUILD_CAPTION.format(folder=str(folder), there=True))
     assert done.returncode == 0, done.stderr
     assert 'transformers' not in done.stdout

@@ -10,6 +10,7 @@ import adaptive_networks as nets
 import cv2
 import numpy as np
 import pytest
+from torch_versions import skip_without_export
 
 from mutualnet_mm.apis import AdaptiveModel, count_macs, count_params
 from mutualnet_mm.export.checkpoint_file import load_static
@@ -84,6 +85,7 @@ def test_says_what_it_wrote(run, folder):
     ],
 )
 def test_formats(format, file, subnet, run):
+    skip_without_export(format)
     if format == 'onnx':
         pytest.importorskip('onnxscript')
         pytest.importorskip('onnxruntime')

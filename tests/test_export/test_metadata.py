@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch_versions import needs_export
 
 import mutualnet_mm
 from mutualnet_mm import Subnet
@@ -41,6 +42,7 @@ def make_net(request, files):
     return make
 
 
+@needs_export
 def test_the_file_alone_is_enough(make_net, tmp_path):
     """A picture is brought to an ONNX file's inputs by what it says."""
     ort = pytest.importorskip('onnxruntime')

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from torch_versions import needs_export
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import (
@@ -68,6 +69,7 @@ def adaptive(name, request):
     return AdaptiveModel(nets.file_of(cfg, subnets)), subnets[1]
 
 
+@needs_export
 @pytest.mark.sweep(1)
 @pytest.mark.parametrize('name', [*CLASSIFIERS, *DETECTORS])
 def test_static_and_onnx(name, request, tmp_path, monkeypatch):

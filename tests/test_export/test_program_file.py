@@ -7,6 +7,7 @@ import torch
 from mmengine.registry import MODELS
 from passes import leading_statistics
 from torch import nn
+from torch_versions import needs_export
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import count_heads, count_params
@@ -230,6 +231,7 @@ def number_of_weights(file):
     )
 
 
+@needs_export
 @pytest.mark.sweep(2)
 @pytest.mark.slow
 @pytest.mark.parametrize('name', list(SUBNETS))
@@ -265,6 +267,7 @@ def test_agrees_with_the_sliced_network(name, network, tmp_path):
             assert sizes[format, narrow] < sizes[format, wide]
 
 
+@needs_export
 @pytest.mark.sweep(1)
 @pytest.mark.parametrize('name', ['mobilenet_v3', 'mask_rcnn', 'x3d'])
 def test_batch_norms_as_they_are(name, network, tmp_path):
@@ -293,6 +296,7 @@ def test_statistics_of_another_subnet_do_not_pass(network):
     assert difference(found, expected) > 10 * TOLERANCE
 
 
+@needs_export
 @pytest.mark.nightly
 def test_names_and_properties(network, tmp_path):
     model, bank = network('slowfast')
@@ -321,6 +325,7 @@ def test_names_and_properties(network, tmp_path):
     assert all(found['antialias'] == 1 for found in scaled)
 
 
+@needs_export
 def test_properties_of_a_program(network, tmp_path):
     model, bank = network('resnet')
     program = trace(model, '0.25x-32', bank)
@@ -344,6 +349,7 @@ class Branches(nn.Module):
         return x if x.is_meta or x.sum() > 0 else x + 1
 
 
+@needs_export
 @pytest.mark.parametrize(
     'layer, message',
     [
@@ -372,6 +378,7 @@ def test_of_a_damaged_file(tmp_path):
         load_onnx(tmp_path / 'a.onnx')
 
 
+@needs_export
 def test_a_torch_that_cannot(network, monkeypatch):
     model, bank = network('resnet')
     monkeypatch.delattr(torch.export.Dim, 'DYNAMIC')

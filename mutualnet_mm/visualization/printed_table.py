@@ -39,7 +39,9 @@ def print_table(
     shown = Table(title=title, caption=caption)
     has_intervals = any(map(table.interval, table.entries))
     names = ['subnet', 'MMACs', 'parameters', *columns]
-    for name in names + ['95 % interval'] * has_intervals:
+    ranks = next((n for n, c in columns.items() if c[0] == table.metric), '')
+    interval = f'95 % of {ranks}' if len(columns) > 1 else '95 % interval'
+    for name in names + [interval] * has_intervals:
         shown.add_column(name, justify='right')
     for entry in table.entries:
         if is_long and entry not in best:

@@ -76,3 +76,17 @@ def test_intervals(capsys):
     print_table(table)
     (row,) = rows(capsys.readouterr().out)
     assert row == ['* 1.0x-32', '0.00', '2', '80', '77.41 to 82.36']
+
+
+def test_it_is_said_which_of_several_metrics_an_interval_is_of(capsys):
+    full = Subnet(1.0, 32)
+    metrics = {'accuracy/top5': 90.0, 'accuracy/top1': 80.0}
+    table = QueryTable(
+        [TableEntry(full, 4, 2, metrics)],
+        *('accuracy/top1', 'classification', full),
+        num_images=1000,
+    )
+    names = {f'top {k}': (f'accuracy/top{k}', '.1f') for k in (5, 1)}
+    print_table(table, names)
+    text = capsys.readouterr().out
+    assert '95 % of top 1' in text and '77.4 to 82.4' in text

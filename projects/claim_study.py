@@ -124,9 +124,11 @@ class ClaimStudy(Trainings):
             yield from self.choice_runs(data).values()
         yield from self._runs([COMBINED], range(1), slice(2))
         yield from self._runs([*main, COMBINED], range(1, SEEDS), slice(2))
-        yield from self._runs(others, range(SEEDS), slice(2))
-        yield from self._runs(main, range(SEEDS), slice(2, None))
-        yield from self._runs(distilled, range(SEEDS), slice(2))
+        for seed in range(SEEDS):
+            seeds = range(seed, seed + 1)
+            yield from self._runs(others, seeds, slice(2))
+            yield from self._runs(main, seeds, slice(2, None))
+            yield from self._runs(distilled, seeds, slice(2))
 
     def _runs(
         self, names: Sequence[str], seeds: range, part: slice

@@ -123,6 +123,7 @@ class ClaimStudy(Trainings):
         for data in self.images:
             yield from self.choice_runs(data).values()
         yield from self._runs([COMBINED], range(1), slice(2))
+        yield from self._runs(main, range(1), slice(2, None))
         yield from self._runs([*main, COMBINED], range(1, SEEDS), slice(2))
         for seed in range(SEEDS):
             seeds = range(seed, seed + 1)

@@ -22,8 +22,14 @@ def stored_config(file: AdaptiveFile) -> Config:
     """Read the config of a file; this executes the config.
 
     Raises:
-        UsageError: If it is not Python, or imports what is not installed.
+        UsageError: If it is not Python, or imports what is not installed,
+            or if a path was given in place of a loaded file.
     """
+    if not isinstance(file, AdaptiveFile):
+        raise UsageError(
+            f'{file!r} is no AdaptiveFile: open adaptive.pth with '
+            'AdaptiveModel.from_file(path)'
+        )
     with as_usage_error("the adaptive file's config cannot be read"):
         return Config.fromstring(file.config, '.py')
 

@@ -236,3 +236,9 @@ def test_nothing_that_training_alone_needs_is_looked_for(request):
     model, _ = stored_model(file, cfg, 'cpu')
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, file.weights[name]), name
+
+
+@pytest.mark.parametrize('given', ['adaptive.pth', Path('adaptive.pth'), None])
+def test_a_path_in_place_of_a_file(given):
+    with pytest.raises(UsageError, match='open adaptive.pth with .*from_file'):
+        AdaptiveModel(given)

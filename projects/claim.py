@@ -42,8 +42,8 @@ def parse_args():
         '--report',
         type=Path,
         metavar='FOLDER',
-        help='train nothing: write tables, figures and records.csv of the '
-        'runs that are finished',
+        help='train nothing: write figures and records.csv of the runs that '
+        'are finished into FOLDER, and their tables into FOLDER.md',
     )
     return parser.parse_args()
 

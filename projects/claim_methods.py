@@ -37,6 +37,15 @@ OPTIONS: Dict[str, dict] = dict(
     label=dict(label_weight=1.0),
 )
 """Settings of ``mutual`` that go beyond the paper, one by one."""
+PAPER: Dict[str, dict] = dict(
+    labels=dict(supervision='label'),
+    wide=dict(width_range=(0.5, 1.0)),
+    one=dict(num_random=1),
+    three=dict(num_random=3),
+)
+"""Settings of ``mutual`` that the paper compares, one by one: labels in place
+of the full network's predictions (Fig. 12), a higher least width (Fig. 13),
+one and three random subnets (Fig. 14)."""
 COMBINED = 'mutualnet-combined'
 """Method of the options that are of use together, see
 :meth:`~claim_study.ClaimStudy.combination`."""
@@ -81,7 +90,7 @@ def methods() -> Dict[str, Method]:
             dict(width_range=(0.9, 1.0), resolution=SIZES), (GRID[0],)
         ),
     }
-    for name, option in OPTIONS.items():
+    for name, option in {**OPTIONS, **PAPER}.items():
         found[f'mutualnet-{name}'] = with_options(option)
     for subnet in GRID:
         single = Method(
@@ -102,9 +111,11 @@ def methods() -> Dict[str, Method]:
 
 
 def with_options(options: dict) -> Method:
-    """MutualNet with settings that go beyond the paper."""
-    mutual = dict(width_range=WIDTHS, resolution=SIZES, **options)
-    return Method(mutual, tuple(GRID), like='mutualnet')
+    """MutualNet with other settings, tested where it is trained."""
+    mutual = {**dict(width_range=WIDTHS, resolution=SIZES), **options}
+    least = mutual['width_range'][0]
+    grid = tuple(s for s in GRID if s.width >= least)
+    return Method(mutual, grid, like='mutualnet')
 
 
 def alone(subnet: Subnet) -> str:

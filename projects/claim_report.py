@@ -10,6 +10,7 @@ from claim_methods import (
     EPOCHS,
     GRID,
     OPTIONS,
+    PAPER,
     Run,
     alone,
     distilled,
@@ -19,7 +20,13 @@ from claim_records import write_records
 from claim_study import KINDS, ClaimStudy
 from matplotlib.figure import Figure
 from mmengine.registry import MODELS, init_default_scope
-from report_tables import interval, markdown_table, mean_std, spread
+from report_tables import (
+    fill_page,
+    interval,
+    markdown_table,
+    mean_std,
+    spread,
+)
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import count_macs
@@ -66,7 +73,12 @@ class ClaimReport:
         return found
 
     def write(self, folder: Path) -> None:
-        """Write ``tables.md``, ``records.csv`` and a figure for each data."""
+        """Write ``records.csv`` and a figure for each data set, and tables.
+
+        These go into the page beside the folder, ``FOLDER.md``, between
+        ``<!-- NAME -->`` and ``<!-- end -->``. Where there is no page it is
+        made, with all tables.
+        """
         finished = {
             name: self.study.result(r) for name, r in self.runs.items()
         }
@@ -74,29 +86,20 @@ class ClaimReport:
             folder / 'records.csv',
             ((name, found) for name, found in finished.items() if found),
         )
-        parts = []
         for data in self.study.images:
-            parts += [f'## {data}', *self._tables(data)]
             self._draw(data, folder / f'{data}.png')
-        (folder / 'tables.md').write_text('\n\n'.join(parts) + '\n')
+        fill_page(folder.with_suffix('.md'), self.tables())
 
-    def _tables(self, data: str) -> List[str]:
-        found = []
-        for kind in KINDS:
-            found += [
-                f'### At every budget, statistics `{kind}`',
-                self._budgets(data, kind),
-            ]
-        found += [
-            '### Against networks trained alone at equal cost, `tested`',
-            self._gains(data, 'tested'),
-            '### The full network, by the length of training',
-            self._trend(data),
-            '### Learning rates, by images held back',
-            self._rates(data),
-            '### What the combination was chosen by',
-            self._choice(data),
-        ]
+    def tables(self) -> Dict[str, str]:
+        """All tables by their names."""
+        found = {}
+        for data in self.study.images:
+            for kind in KINDS:
+                found[f'{data}-{kind}'] = self._budgets(data, kind)
+                found[f'{data}-{kind}-gains'] = self._gains(data, kind)
+            found[f'{data}-lengths'] = self._trend(data)
+            found[f'{data}-rates'] = self._rates(data)
+            found[f'{data}-choice'] = self._choice(data)
         return found
 
     def _lines(self) -> List[tuple]:
@@ -104,7 +107,7 @@ class ClaimReport:
         single = lengths(alone(GRID[0]))
         together = [
             *('mutualnet', 'usnet', 'usnet-multiscale', 'mutualnet-0.9'),
-            *(f'mutualnet-{name}' for name in OPTIONS),
+            *(f'mutualnet-{name}' for name in (*OPTIONS, *PAPER)),
             COMBINED,
         ]
         return [
@@ -190,7 +193,7 @@ class ClaimReport:
         figure = Figure(figsize=(7, 5), layout='constrained')
         axes = figure.add_subplot()
         for name, method, epochs in self._lines():
-            if name.split('-')[-1] in OPTIONS:
+            if name.split('-')[-1] in {**OPTIONS, **PAPER}:
                 continue
             scores = {
                 s: [

@@ -15,6 +15,7 @@ from claim_methods import (
     FIRST_RATES,
     GRID,
     OPTIONS,
+    PAPER,
     RATES,
     SEEDS,
     Method,
@@ -117,8 +118,10 @@ class ClaimStudy(Trainings):
 
     def _finals(self) -> Iterator[Optional[Run]]:
         others = [f'mutualnet-{name}' for name in OPTIONS]
+        paper = [f'mutualnet-{name}' for name in PAPER]
         distilled = [n for n, m in self.methods.items() if m.is_distilled]
-        main = [n for n in self.methods if n not in (*others, *distilled)]
+        later = {*others, *paper, *distilled}
+        main = [n for n in self.methods if n not in later]
         yield from self._runs(main, range(1), slice(2))
         for data in self.images:
             yield from self.choice_runs(data).values()
@@ -128,8 +131,9 @@ class ClaimStudy(Trainings):
         for seed in range(SEEDS):
             seeds = range(seed, seed + 1)
             yield from self._runs(others, seeds, slice(2))
-            yield from self._runs(main, seeds, slice(2, None))
             yield from self._runs(distilled, seeds, slice(2))
+            yield from self._runs(paper, seeds, slice(2))
+        yield from self._runs(main, range(1, SEEDS), slice(2, None))
 
     def _runs(
         self, names: Sequence[str], seeds: range, part: slice

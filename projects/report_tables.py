@@ -1,10 +1,14 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Numbers of several seeds in tables of Markdown."""
 
+import re
 import statistics
-from typing import List, Optional, Sequence
+from pathlib import Path
+from typing import List, Mapping, Optional, Sequence
 
 from scipy.stats import t
+
+_PLACE = re.compile(r'(<!-- (\S+) -->\n).*?(<!-- end -->)', re.DOTALL)
 
 
 def spread(values: Sequence[float]) -> float:
@@ -16,6 +20,8 @@ def mean_std(values: Optional[Sequence[float]]) -> str:
     """``mean ± standard deviation``, and the seeds where they are no three."""
     if not values:
         return '-'
+    if len(values) == 1:
+        return f'{values[0]:.1f} (n=1)'
     seeds = '' if len(values) == 3 else f' (n={len(values)})'
     return f'{statistics.mean(values):.1f} ± {spread(values):.1f}{seeds}'
 
@@ -35,3 +41,24 @@ def markdown_table(lines: List[List[str]]) -> str:
     """Format rows of cells, the head first."""
     rows = [f'| {" | ".join(line)} |' for line in lines]
     return '\n'.join([rows[0], '|---' * len(lines[0]) + '|', *rows[1:]])
+
+
+def fill_page(page: Path, tables: Mapping[str, str]) -> None:
+    """Write tables into a page of Markdown.
+
+    Args:
+        page (Path): Each table goes between ``<!-- NAME -->`` and ``<!-- end
+            -->``. A page that does not exist is made, with all tables.
+        tables (dict[str, str]): By their names.
+
+    Raises:
+        KeyError: If the page has a place for a table that there is not.
+    """
+    if not page.exists():
+        marks = (f'<!-- {name} -->\n<!-- end -->\n' for name in tables)
+        page.write_text('\n'.join(marks), encoding='utf-8')
+    text = _PLACE.sub(
+        lambda m: f'{m[1]}\n{tables[m[2]]}\n\n{m[3]}',
+        page.read_text(encoding='utf-8'),
+    )
+    page.write_text(text, encoding='utf-8')

@@ -227,12 +227,24 @@ def test_report(modules, planned, tmp_path, monkeypatch):
             for subnet in method.subnets
         },
     )
-    report.ClaimReport(made).write(tmp_path)
-    text = (tmp_path / 'tables.md').read_text()
-    lines = [line for line in text.splitlines() if '| mutualnet |' in line]
-    assert '63.0 ± 1.0' in lines[0] and '+2.0 ± 0.0' in lines[2]
-    assert (tmp_path / 'cifar10.png').stat().st_size > 10000
-    again = study.ClaimStudy(made.images, tmp_path, tmp_path / 'records.csv')
+    folder, page = tmp_path / 'claim', tmp_path / 'claim.md'
+    folder.mkdir()
+    made_report = report.ClaimReport(made)
+    made_report.write(folder)
+    lines = [
+        line
+        for line in page.read_text().splitlines()
+        if '| mutualnet |' in line
+    ]
+    assert '63.0 ± 1.0' in lines[0] and '+2.0 ± 0.0' in lines[1]
+    assert (folder / 'cifar10.png').stat().st_size > 10000
+    page.write_text('Rates:\n<!-- cifar10-rates -->\nold\n<!-- end -->\nend\n')
+    made_report.write(folder)
+    rates = made_report.tables()['cifar10-rates']
+    assert page.read_text() == (
+        f'Rates:\n<!-- cifar10-rates -->\n\n{rates}\n\n<!-- end -->\nend\n'
+    )
+    again = study.ClaimStudy(made.images, tmp_path, folder / 'records.csv')
     run = next(run for run in plan if run.method == 'usnet' and not run.use)
     assert again.result(run) == made.result(run)
 

@@ -211,7 +211,7 @@ def change_value(tensor):
         ),
         lambda c: c['weights'].pop('bn.steps'),
         lambda c: c['table']['entries'][0].update(macs=101),
-        lambda c: c['table'].update(extra={1, 2}),
+        lambda c: c['table'].update(extra={(1, 2): 3}),
         lambda c: c.update(sha256='0' * 64),
         lambda c: c.update(sha256=None),
     ],

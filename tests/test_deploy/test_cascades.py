@@ -9,6 +9,7 @@ from dataclasses import replace
 import adaptive_networks as nets
 import pytest
 import torch
+from torch_versions import skip_without_export
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import AdaptiveModel, export_subnet, measure_latencies
@@ -393,6 +394,7 @@ def test_lists_are_split_into_batches(net):
 
 @pytest.mark.parametrize('format', ['onnx', 'torch', 'static', 'stock'])
 def test_no_export(net, format, tmp_path):
+    skip_without_export(format)
     ending = dict(onnx='onnx', torch='pt2').get(format, 'pth')
     with pytest.raises(UsageError, match='is no network of its own: export'):
         export_subnet(

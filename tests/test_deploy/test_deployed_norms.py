@@ -3,6 +3,7 @@
 import adaptive_networks as nets
 import numpy as np
 import pytest
+from torch_versions import skip_without_export
 
 from mutualnet_mm import ConfigError, Subnet
 from mutualnet_mm.apis import AdaptiveModel, build_model
@@ -79,6 +80,7 @@ def test_deployed(make_file, kind, tmp_path):
 def test_exported(make_file, format, subnet, tmp_path):
     """Verified against the sliced network; under stock names."""
     pytest.importorskip('onnxruntime')
+    skip_without_export(format)
     file, reference = make_file('classifier')
     net = AdaptiveModel(file)
     suffix = dict(onnx='.onnx', torch='.pt2').get(format, '.pth')

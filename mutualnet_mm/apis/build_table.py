@@ -17,6 +17,7 @@ from ..config.source import config_source
 from ..config.stock_errors import named_stock_errors
 from ..deploy.adaptive_file import AdaptiveFile
 from ..deploy.inputs import InputPipeline
+from ..deploy.stored_model import find_channels
 from ..engine.table_loop import TableLoop
 from ..errors import ConfigError, UsageError, as_usage_error
 from ..files import make_folder, only_writer
@@ -110,6 +111,7 @@ def build_table(
     # All that can fail for what the config says fails before the tests.
     text = config_source(_portable(cfg, model))
     _check_inputs(text, model)
+    channels = find_channels(text)
     calibration, meta = _calibration(loop), _dataset_meta(loop)
     if not measurement.test():
         return None
@@ -125,6 +127,7 @@ def build_table(
         rounding=model.slim_state.rounding,
         calibration=calibration,
         dataset_meta=meta,
+        channels=channels,
     )
     with only_writer(out / 'adaptive.pth'):
         earlier = file.earlier(out / 'adaptive.pth')

@@ -15,6 +15,7 @@ from mmengine.runner import load_checkpoint
 from ..config.source import config_source
 from ..cost import SubnetCosts
 from ..deploy import AdaptiveFile, AdaptiveModel
+from ..deploy.stored_model import find_channels
 from ..engine.calibration import calibrate
 from ..errors import UsageError
 from ..export.checkpoint_file import load_static, save_static
@@ -109,8 +110,9 @@ def _write(cfg: Config, folder: Path, network: str) -> None:
     portable.model = without_teacher(portable.model, model)
     portable.model.pop('init_cfg', None)
     portable.model.backbone.pop('init_cfg', None)
+    text = config_source(portable)
     file = AdaptiveFile(
-        config=config_source(portable),
+        config=text,
         weights=model.state_dict(),
         statistics=bank,
         table=QueryTable(entries, 'metric', model.task.name, model.space.full),
@@ -118,6 +120,7 @@ def _write(cfg: Config, folder: Path, network: str) -> None:
         rounding=model.slim_state.rounding,
         calibration={},
         dataset_meta={},
+        channels=find_channels(text),
     )
     file.save(folder / 'adaptive.pth')
     net = AdaptiveModel(file)

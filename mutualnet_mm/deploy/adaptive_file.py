@@ -32,6 +32,7 @@ _KINDS: Dict[str, Any] = dict(
     calibration=dict,
     dataset_meta=dict,
     versions=dict,
+    channels=(str, type(None)),
 )
 
 
@@ -53,6 +54,8 @@ def _sha256(content: Mapping[str, Any]) -> str:
             for what, tensor in zip(('mean', 'variance'), pair):
                 tensors[f'{subnet}: {what} of {layer}'] = tensor
     parts = [weights_fingerprint(tensors), content['table']]
+    if content.get('channels') is not None:  # older files lack it
+        parts.append(content['channels'])
     return json_sha256(parts)
 
 
@@ -117,6 +120,10 @@ class AdaptiveFile:
             ``classes``. Defaults to nothing.
         versions (dict): Versions of the packages that wrote the file.
             Defaults to those that are imported.
+        channels (str, optional): What was found of the channels of the
+            network that ``config`` builds, see
+            :func:`~.stored_model.find_channels`: it need not be traced where
+            the file is opened. Defaults to None: it is.
     """
 
     config: str
@@ -128,6 +135,7 @@ class AdaptiveFile:
     calibration: Dict[str, Any]
     dataset_meta: Dict[str, Any] = field(default_factory=dict)
     versions: Dict[str, str] = field(default_factory=loaded_versions)
+    channels: Optional[str] = None
 
     def save(self, path: Union[str, Path]) -> None:
         """Write the file; a reader sees the old one or all of the new one.
@@ -195,7 +203,8 @@ class AdaptiveFile:
                 f'{name} has schema {schema}, this release reads up to '
                 f'{SCHEMA}: update mutualnet_mm'
             )
-        content.setdefault('dataset_meta', {})  # older files lack it
+        content.setdefault('dataset_meta', {})  # older files lack these
+        content.setdefault('channels', None)
         missing = [f.name for f in fields(cls) if f.name not in content]
         if missing:
             raise UsageError(f'{name} is damaged: it has no {missing[0]}')

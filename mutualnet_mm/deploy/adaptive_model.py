@@ -37,7 +37,7 @@ from ..subnet import Subnet
 from .adaptive_file import AdaptiveFile
 from .controller import LatencyController, pareto_levels
 from .inputs.pipeline import InputPipeline
-from .stored_model import stored_config, stored_model
+from .stored_model import channels_of, stored_config, stored_model
 from .switchable import Samples, Subnets, SwitchableNetwork
 
 
@@ -239,7 +239,10 @@ class AdaptiveModel(SwitchableNetwork):
             UsageError: If it cannot be written.
         """
         bank = move_statistics(dict(self._bank), 'cpu')
-        file = replace(self.file, statistics=bank)
+        channels = self.file.channels  # older files lack them
+        if channels is None:
+            channels = channels_of(self._origin, self.file.config)
+        file = replace(self.file, statistics=bank, channels=channels)
         with only_writer(path):
             earlier = file.earlier(path)
             if earlier is not None:

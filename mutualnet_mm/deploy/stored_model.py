@@ -1,7 +1,8 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The network that an adaptive file holds."""
 
-from typing import Set, Tuple, Union
+import hashlib
+from typing import Optional, Set, Tuple, Union
 
 import torch
 from mmengine.config import Config
@@ -12,7 +13,9 @@ from ..errors import UsageError, as_usage_error
 from ..models import MutualLearningMixin
 from ..models.build import build_model
 from ..models.checkpoints import check_finite, load_strictly
+from ..models.draws import same_draws
 from ..slimmable import slim_batch_norms
+from ..slimmable.known import KnownChannels, known_channels
 from ..slimmable.meta import weights_on_meta
 from ..slimmable.verify import already_verified
 from .adaptive_file import AdaptiveFile
@@ -53,9 +56,8 @@ def stored_model(
     """
     check_device(device)
     broken = as_usage_error("the adaptive file's config cannot be built")
-    # What wrote the file verified it; its weights are loaded below.
-    with broken, already_verified(), weights_on_meta():
-        model = build_model(cfg)
+    with broken, known_channels(_known(file)):
+        model = _build(cfg)
     found = (
         (model.space.min_width, model.space.max_width),
         model.slim_state.rounding,
@@ -73,6 +75,46 @@ def stored_model(
     model.dataset_meta = file.dataset_meta  # where stock code looks for it
     _check_statistics(model, file.statistics)
     return model, move_statistics(file.statistics, device)
+
+
+def find_channels(config: str) -> Optional[str]:
+    """Find what the layers of a network get and keep, for a file.
+
+    Args:
+        config (str): The file's, of a network that was verified.
+
+    Returns:
+        str: For ``AdaptiveFile.channels``; None if it cannot be said of what
+        code the network is.
+    """
+    # What goes on draws the numbers that it would have drawn.
+    with torch.random.fork_rng(devices=[]), same_draws():
+        model = _build(Config.fromstring(config, '.py'))
+    return channels_of(model, config)
+
+
+def channels_of(model: MutualLearningMixin, config: str) -> Optional[str]:
+    """Do as :func:`find_channels` for a network that the config built."""
+    known = KnownChannels.of(model, _sha256(config))
+    return None if known is None else known.text()
+
+
+def _known(file: AdaptiveFile) -> Optional[KnownChannels]:
+    """What the file says of the channels of the network of its config."""
+    if file.channels is None:
+        return None
+    # The text of a config may be edited: then the network is traced.
+    return KnownChannels.read(file.channels, _sha256(file.config))
+
+
+def _build(cfg: Config) -> MutualLearningMixin:
+    # What wrote the file verified it; its weights are loaded later.
+    with already_verified(), weights_on_meta():
+        return build_model(cfg)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_statistics(

@@ -1,8 +1,10 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """One subnet as an ordinary checkpoint, with the config that builds it."""
 
+import hashlib
+from contextlib import suppress
 from pathlib import Path
-from typing import List, Tuple, Union
+from typing import Any, List, Optional, Tuple, Union
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -15,6 +17,9 @@ from ..errors import UsageError, as_usage_error
 from ..files import atomic_write
 from ..models import static_model
 from ..models.checkpoints import load_strictly
+from ..models.static import sizes_of
+from ..slimmable.known import KnownChannels, known_channels
+from ..slimmable.meta import materialize, weights_on_meta
 from ..subnet import Subnet
 from ..tensor_files import load_tensors, save_tensors
 from .stock_config import inferencer_config, static_config, stock_config
@@ -155,9 +160,13 @@ def load_static(path: Union[str, Path]) -> nn.Module:
         settings = cfg.model
     _check_pair(path, content.get('meta') or {}, settings)
     with as_usage_error(f'the network of {str(config)!r} cannot be built'):
-        init_default_scope(cfg.get('default_scope') or 'mmengine')
-        model = MODELS.build(settings)
-    load_strictly(model, weights, f'{str(path)!r}, with its config beside it,')
+        model = _build(cfg, _known(content.get('meta') or {}))
+    name = f'{str(path)!r}, with its config beside it,'
+    assign = any(parameter.is_meta for parameter in model.parameters())
+    if assign and not _can_take(model, weights):
+        materialize(model)
+        assign = False
+    load_strictly(model, weights, name, assign=assign)
     model.eval()  # not chained: stock ``train`` may return nothing
     return model
 
@@ -168,6 +177,8 @@ def _check_pair(path: Path, meta: dict, settings: dict) -> None:
     Such as one whose inputs are normalised in another way.
     """
     if 'cfg' not in meta:
+        return
+    if meta['cfg'] == path.with_suffix('.py').read_text(encoding='utf-8'):
         return
     with as_usage_error(f'the config in {str(path)!r} cannot be read'):
         trained = Config.fromstring(meta['cfg'], '.py').model
@@ -187,6 +198,60 @@ def _check_pair(path: Path, meta: dict, settings: dict) -> None:
             )
 
 
+def _build(cfg: Config, known: Optional[KnownChannels]) -> nn.Module:
+    """Build the network of an export; its weights are loaded then.
+
+    A static one whose channels are known has none yet.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    if known is None:
+        return MODELS.build(cfg.model)
+    with known_channels(known), weights_on_meta():
+        return MODELS.build(cfg.model)
+
+
+def _can_take(model: nn.Module, weights: Any) -> bool:
+    """Whether a network may take the tensors of a file for its own.
+
+    Those that are tied are copied, and those of another type.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    return len(own) == len({*own.values()}) and all(
+        getattr(weights.get(name), 'dtype', None) == parameter.dtype
+        for name, parameter in own.items()
+    )
+
+
+def _known(meta: dict) -> Optional[KnownChannels]:
+    """What the checkpoint says of the channels of a static network."""
+    if 'cfg' not in meta or not isinstance(meta.get('channels'), str):
+        return None
+    return KnownChannels.read(meta['channels'], _sha256(meta['cfg']))
+
+
+def _channels(
+    net: AdaptiveModel, subnet: Subnet, cfg: Config, text: str
+) -> Optional[str]:
+    """What the config of a static network needs to be built without a trace.
+
+    None of stock classes, and where it cannot be built so.
+    """
+    if 'subnet' not in cfg.model:
+        return None
+    known = KnownChannels.of(net.model, _sha256(text))
+    if known is None:
+        return None
+    known.add_sizes(sizes_of(net.model, subnet))
+    found = known.text()
+    with suppress(UsageError):
+        _build(cfg, known)
+    return found if known.given else None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _narrow(
     net: AdaptiveModel, subnet: Subnet, fuse_bn: bool = False
 ) -> nn.Module:
@@ -203,6 +268,7 @@ def _save(
     check_replaced(path)
     path, config = _pair(path)
     text = config_source(cfg)
+    channels = _channels(net, subnet, cfg, text)
     content = dict(
         meta=dict(
             # Where inferencers look for names of classes, and for a config
@@ -211,6 +277,7 @@ def _save(
             cfg=text,
             versions=loaded_versions(),
             subnet=str(subnet),
+            **({} if channels is None else dict(channels=channels)),
         ),
         state_dict={k: v.cpu() for k, v in model.state_dict().items()},
     )

@@ -17,6 +17,7 @@ from ..slimmable import (
     Statistics,
     use_statistics,
 )
+from ..slimmable.known import take_known
 from ..slimmable.ranks import agree
 from ..slimmable.verify import already_verified
 from ..subnet import Subnet
@@ -75,7 +76,8 @@ class MutualLearningMixin(
         task = find_task(type(self))
         check_backbone(type(self), args or kwargs.get('backbone'))
         self.take_sort(kwargs)
-        with stock_arguments(self), already_verified():  # with the rest, below
+        # It is verified with the rest, below.
+        with stock_arguments(self), already_verified(), take_known() as known:
             super().__init__(*args, **kwargs)
         task = task.for_model(self)
         task.check_model(self)
@@ -88,7 +90,7 @@ class MutualLearningMixin(
         )
         self.learning = settings.learning
         self.learning.check(self.supervision, self.sampler)
-        self.slim_state = share_width(self, settings.rounding)
+        is_known = share_width(self, settings.rounding, known)
         self.share_sort()
         if self.space.norm == 'per-resolution':
             add_resolution_norms(self, self.sampler)
@@ -108,7 +110,8 @@ class MutualLearningMixin(
         self._register_state_dict_hook(save_widths)
         self.register_load_state_dict_post_hook(name_random)
         self._register_state_dict_hook(save_teacher)
-        check_sizes(self)
+        if not is_known:  # what was built before runs at its sizes
+            check_sizes(self)
         if self.learning.distill:
             check_maps(self)
 

@@ -9,43 +9,50 @@ from torch import nn
 from ..errors import ConfigError
 from ..slimmable import (
     LayerRule,
-    SlimState,
     convert,
     slim_states,
     verify_slicing,
 )
 from ..slimmable.channels import check_rounding
 from ..slimmable.convert import stock_name
+from ..slimmable.known import KnownChannels
 from .backbones.stages import give_stages, trial_widths
 from .head_state import behind_backbone
 
 
-def share_width(model: Any, rounding: Optional[str]) -> SlimState:
+def share_width(
+    model: Any,
+    rounding: Optional[str],
+    known: Optional[KnownChannels] = None,
+) -> bool:
     """Let what follows the backbone take the channels that come.
 
-    It stays at full width; batch norms get the subnet's statistics.
+    It stays at full width; batch norms get the subnet's statistics. The state
+    of the backbone becomes that of all parts, and of the model.
 
     Args:
         model (MutualLearningMixin): With its space and task; changed in
             place.
         rounding (str, optional): Policy that turns widths into channels.
             None leaves the backbone's.
+        known (KnownChannels, optional): What was found of such a model
+            before. Defaults to None: it is traced.
 
     Returns:
-        SlimState: The backbone's, which all parts share now.
+        bool: Whether ``known`` was right, so that nothing was traced.
 
     Raises:
         ConfigError: If the backbone is not slimmable or not wide enough, or
             if channels are mixed up.
     """
-    backbone = getattr(model, 'backbone', None)
+    backbone: Any = getattr(model, 'backbone', None)
     if not hasattr(backbone, 'slim_state'):
         name = type(backbone).__name__
         raise ConfigError(
             f'model.backbone is a plain {name}: use type='
             f"'mutualnet_mm.Slimmable', wraps={name!r}"
         )
-    state = slim_states(backbone)[0]
+    model.slim_state = state = slim_states(backbone)[0]
     if model.space.max_width > state.max_width:
         raise ConfigError(
             f'{model.space} goes beyond '
@@ -60,8 +67,12 @@ def share_width(model: Any, rounding: Optional[str]) -> SlimState:
     model.task.prepare(model)
     if model.space.stages > 1:
         give_stages(backbone, model.space.stages)
+    if known is not None and known.give(model):
+        return True
+    if backbone.slim_joints is None:  # in the hope that they were known
+        backbone.slim_joints = backbone.verify_slicing()
     _verify(model)
-    return state
+    return False
 
 
 def _verify(model: Any) -> None:

@@ -7,7 +7,9 @@ from torch import nn
 
 from ..registry import MODELS
 from ..slimmable import Statistics, make_static, share_weights
-from ..slimmable.meta import materialize, weights_on_meta
+from ..slimmable.known import given_channels
+from ..slimmable.meta import creates_on_meta, materialize, weights_on_meta
+from ..slimmable.static import StaticSizes, static_sizes
 from ..slimmable.verify import already_verified
 from ..subnet import Subnet
 from .mutual import MutualLearning, MutualLearningMixin
@@ -97,22 +99,49 @@ def static_model(
     """
     subnet = model.space.check(subnet)
     model.task.check_static(model)
+    net = share_weights(model)
+    _settle(net, subnet, statistics, fuse_bn)
+    return net
+
+
+def sizes_of(model: MutualLearningMixin, subnet: Subnet) -> StaticSizes:
+    """What :func:`static_model` finds out first; the model is not changed."""
     net: Any = share_weights(model)
+    _activate(net, subnet)
+    task = net.task
+    return static_sizes(
+        net, task.meta_input(net, subnet), forward=task.forward_sliced
+    )
+
+
+def _activate(net: Any, subnet: Subnet) -> None:
     net.eval()  # not chained: stock ``train`` may return nothing
     # For good: a backbone that resizes inside keeps reading it.
-    net.slim_state.set(subnet.width, model.input_scale(subnet), subnet.frames)
+    net.slim_state.set(subnet.width, net.input_scale(subnet), subnet.frames)
+
+
+def _settle(
+    net: Any,
+    subnet: Subnet,
+    statistics: Optional[Statistics],
+    fuse_bn: bool,
+    sizes: Optional[StaticSizes] = None,
+) -> None:
+    """Turn a network of many subnets into one, for good."""
+    stock = type(net).stock_class
+    _activate(net, subnet)
     make_static(
         net,
         net.task.meta_input(net, subnet),
         forward=net.task.forward_sliced,
         statistics=statistics,
         fuse_bn=fuse_bn,
+        sizes=sizes,
     )
     for name in _OF_LEARNING:
         net.__dict__.pop(name, None)
-    net.__class__ = mix(StaticMixin, type(model).stock_class)
+    net.__class__ = mix(StaticMixin, stock)
     net.subnet = subnet
-    return net
 
 
 @MODELS.register_module()
@@ -145,8 +174,12 @@ def StaticSubnet(
     settings = dict(kwargs, wraps=wraps, mutual=mutual)
     if not verified:
         return static_model(MutualLearning(**settings), subnet, None, fuse_bn)
+    known, loads_weights = given_channels(), creates_on_meta()
     with already_verified(), weights_on_meta():
-        model = MutualLearning(**settings)
-    net = static_model(model, subnet, None, fuse_bn)
-    materialize(net)
+        net = MutualLearning(**settings)
+    net.task.check_static(net)
+    sizes = known.sizes if known is not None and known.given else None
+    _settle(net, net.space.check(subnet), None, fuse_bn, sizes)
+    if not loads_weights:
+        materialize(net)
     return net

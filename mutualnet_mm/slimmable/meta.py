@@ -40,6 +40,11 @@ def weights_on_meta() -> Iterator[None]:
         handle.remove()
 
 
+def creates_on_meta() -> bool:
+    """Whether :func:`weights_on_meta` is active: weights are loaded then."""
+    return _creates_on_meta.get()
+
+
 def _on_meta(
     layer: nn.Module, name: str, parameter: nn.Parameter
 ) -> Optional[nn.Parameter]:

@@ -179,7 +179,7 @@ class SlimLayer(nn.Module):
         ]
         if shapes and all(part == whole for part, whole in shapes):
             return self
-        outputs = count(self._places(inputs))
+        outputs = self.makes(inputs)
         layer: Any = object.__new__(type(self))
         own = vars(layer)
         own.update(vars(self))
@@ -303,6 +303,10 @@ class SlimLayer(nn.Module):
 
     def _places(self, inputs: int) -> Ranges:
         return self.output_ranges(inputs, 0 if self.follows else self.built)
+
+    def makes(self, inputs: int) -> int:
+        """Channels of the output of ``inputs`` channels."""
+        return count(self._places(inputs))
 
     def active_out(self, channels: int) -> int:
         """Output channels at the active width, of ``channels`` built."""

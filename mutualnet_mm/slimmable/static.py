@@ -1,7 +1,16 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The static form of one subnet: stock layers of its own, narrow sizes."""
 
-from typing import Any, Callable, Mapping, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,12 +27,49 @@ from .trace import Channels, FoldFinder, watch_channels
 from .vectors import SlimVectors
 
 
+class StaticSizes(NamedTuple):
+    """What one pass tells of a subnet.
+
+    Args:
+        channels (dict): Input and output channels of the slim layers that
+            ran, by name.
+        folds (list): Convolutions and the batch norms that alone take their
+            output, by name.
+    """
+
+    channels: Dict[str, Channels]
+    folds: List[Tuple[str, str]]
+
+
+def static_sizes(
+    module: nn.Module,
+    *inputs: Any,
+    forward: Optional[Callable[..., Any]] = None,
+) -> StaticSizes:
+    """Find by one pass on the meta device what :func:`make_static` needs.
+
+    Args:
+        module (nn.Module): As for :func:`make_static`.
+        *inputs: Likewise.
+        forward (Callable, optional): Likewise.
+    """
+    _drop_statistics(module)
+    with watch_channels(module) as channels, FoldFinder(module) as finder:
+        outputs = run_on_meta(module, *inputs, forward=forward)
+    names = {layer: name for name, layer in module.named_modules()}
+    return StaticSizes(
+        {names[layer]: pair for layer, pair in channels.items()},
+        [(names[c], names[norm]) for c, norm in finder.pairs(outputs)],
+    )
+
+
 def make_static(
     module: nn.Module,
     *inputs: Any,
     forward: Optional[Callable[..., Any]] = None,
     statistics: Optional[Statistics] = None,
     fuse_bn: bool = False,
+    sizes: Optional[StaticSizes] = None,
 ) -> None:
     """Turn every slim layer into a stock one of the active subnet, in place.
 
@@ -43,6 +89,8 @@ def make_static(
         fuse_bn (bool): Fold each batch norm that alone takes the output of a
             convolution into it, for evaluation; ``nn.Identity`` stands in its
             place. Defaults to False.
+        sizes (StaticSizes, optional): What :func:`static_sizes` has found of
+            such a module. Defaults to None: it is found now.
 
     Raises:
         ConfigError: If statistics are given of a layer that does not exist.
@@ -51,14 +99,16 @@ def make_static(
     """
     statistics = statistics or {}
     check_statistics(module, statistics)
-    for layer in module.modules():
-        layer.__dict__.pop('subnet_stats', None)  # of what was active last
-    with watch_channels(module) as channels, FoldFinder(module) as finder:
-        outputs = run_on_meta(module, *inputs, forward=forward)
+    _drop_statistics(module)
+    if sizes is None:
+        sizes = static_sizes(module, *inputs, forward=forward)
+    else:
+        _check_sizes(module, sizes)
+    channels, layers = sizes.channels, dict(module.named_modules())
     _check_running(module, channels, statistics)
-    for name, layer in module.named_modules():
+    for name, layer in layers.items():
         if isinstance(layer, SlimLayer):
-            _shrink(layer, channels.get(layer), statistics.get(name))
+            _shrink(layer, channels.get(name), statistics.get(name))
             restore(layer)
         elif isinstance(layer, SlimHeads):
             layer.settle()
@@ -67,7 +117,7 @@ def make_static(
             restore(layer)
             _set_narrow(layer, vectors)
     if fuse_bn:
-        pairs = finder.pairs(outputs)
+        pairs = [(layers[c], layers[norm]) for c, norm in sizes.folds]
         folded = [norm for conv, norm in pairs if _fold(conv, norm)]
         for parent in [*module.modules()]:
             for name, child in [*parent._modules.items()]:
@@ -76,14 +126,38 @@ def make_static(
                     setattr(parent, name, identity)
 
 
+def _drop_statistics(module: nn.Module) -> None:
+    for layer in module.modules():
+        layer.__dict__.pop('subnet_stats', None)  # of what was active last
+
+
+def _check_sizes(module: nn.Module, sizes: StaticSizes) -> None:
+    """Refuse sizes that are not those of the active subnet."""
+    layers: Dict[str, Any] = dict(module.named_modules())
+    for name, (inputs, outputs) in sizes.channels.items():
+        layer = layers.get(name)
+        if (
+            not isinstance(layer, SlimLayer)
+            or not layer.makes(inputs) == outputs > 0
+        ):
+            raise UsageError(
+                f'layer {name!r} does not make {outputs} channels of {inputs} '
+                f'at width {layers[""].slim_state.width:g}: the sizes are of '
+                'another subnet or network'
+            )
+    for name in {name for pair in sizes.folds for name in pair}:
+        if name not in sizes.channels:
+            raise UsageError(f'layer {name!r} to fold has no sizes')
+
+
 def _check_running(
     module: nn.Module,
-    channels: Mapping[nn.Module, Channels],
+    channels: Mapping[str, Channels],
     statistics: Statistics,
 ) -> None:
     """Refuse running statistics where they may not be used."""
     for name, layer in slim_batch_norms(module):
-        if layer not in channels or layer.running_mean is None:
+        if name not in channels or layer.running_mean is None:
             continue
         given = layer.slim_state.running_stats or name in statistics
         if not layer.is_widest and not given:

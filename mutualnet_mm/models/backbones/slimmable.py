@@ -15,6 +15,7 @@ from ...slimmable import (
     verify_slicing,
 )
 from ...slimmable.joints import Joints
+from ...slimmable.known import defers_joints
 from .. import layers as layers  # registers them
 from ..checkpoints import load_backbone, split_pretrained, split_sort
 from ..layers.non_local import narrow_gaussians
@@ -46,6 +47,7 @@ class SlimmableMixin(Stock):
             which leaves those of its outputs as they are. The model sorts
             them where it knows what takes them.
         slim_joints (Joints): What was found of its channels, and an input.
+            None while a model is built whose channels are known.
         resizes_inside (bool): Whether the backbone reduces resolution and
             frames of its input itself, as the active subnet says.
     """
@@ -54,6 +56,7 @@ class SlimmableMixin(Stock):
     resizes_inside = False
     sort_by: Optional[str] = None
     sorts_alone = True
+    slim_joints: Optional[Joints]
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ class SlimmableMixin(Stock):
             self._pretrained, self.sort_by = split_sort(pretrained)
         self.slim_state = SlimState(max_width, rounding)
         self.make_slim()
-        self.slim_joints = self.verify_slicing()
+        self.slim_joints = None if defers_joints() else self.verify_slicing()
         self._register_state_dict_hook(_save_rounding)
 
     def make_slim(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from mutualnet_mm import UsageError
 from mutualnet_mm.apis import AdaptiveFile, AdaptiveModel
 from mutualnet_mm.query_table import (
     Latency,
@@ -116,7 +117,8 @@ def test_what_is_shown(tool, run, monkeypatch, capsys):
     """The Pareto set: the third subnet is slower and worse."""
     figures = [(8, 9), (4, 5), (6, 7), (2, 3)]
 
-    def measure(net, batch_size, repeats, images, track):
+    def measure(net, batch_size, repeats, images, track, **more):
+        assert more == dict(throughput=[], energy=False)
         assert (batch_size, repeats, images) == (3, 9, ['a.png'])
         assert net.static_subnets == [net.current]
         return {
@@ -137,6 +139,55 @@ def test_what_is_shown(tool, run, monkeypatch, capsys):
         [SUBNETS[0], '8.00', '9.00', '0.00', '90'],
     ]
     assert 'accuracy/top1' in ' '.join(lines) and 'p90' in ' '.join(lines)
+
+
+def test_what_else_is_shown_and_kept(tool, folder, run, monkeypatch, capsys):
+    figures = [(8, 9, 125.5, 1, 40), (4, 5, 2250, 16, 20.25), (6, 7), (2, 3)]
+
+    def measure(net, *args, track, **more):
+        assert more == dict(throughput=[8, 16], energy=True)
+        return {
+            entry.subnet: Latency(*numbers)
+            for entry, numbers in zip(net.table.entries, figures)
+        }
+
+    monkeypatch.setattr(tool, 'measure_latencies', measure)
+    monkeypatch.setenv('COLUMNS', '120')
+    run('--name here --throughput 8 16 --energy')
+    lines = capsys.readouterr().out.splitlines()
+    heads = [line for line in lines if 'median' in line][0]
+    assert 'images/s' in heads and 'mJ an image' in heads
+    rows = [line.split('│')[1:-1] for line in lines if '│' in line]
+    assert [[cell.strip() for cell in row[3:6]] for row in rows] == [
+        ['-', '-', '-'],
+        ['2,250.0', '16', '20.2'],
+        ['125.5', '1', '40.0'],
+    ]
+    net = AdaptiveModel.from_file('adaptive.pth')
+    assert table_of(folder).devices == ['here']
+    for budgets, subnet in (
+        (dict(energy_mj=30), SUBNETS[1]),
+        (dict(images_per_second=100), SUBNETS[0]),
+        (dict(images_per_second=126), SUBNETS[1]),
+        (dict(p90_ms=4), SUBNETS[3]),
+    ):
+        assert str(net.set_budget(**budgets)) == subnet
+    with pytest.raises(UsageError, match='least is energy_mj=20.25 of 0.5x'):
+        net.set_budget(energy_mj=20)
+
+
+def test_throughput_in_parts(folder, run):
+    """Kept with each figure, and parts without it are refused."""
+    options = '--name here --repeats 1 --threads 1 --shard'
+    run(f'--throughput 2 {options} 1/2')
+    with pytest.raises(SystemExit, match='part-1-of-2.*another throughput'):
+        run(f'{options} 2/2')
+    run(f'--throughput 2 {options} 2/2')
+    for entry in table_of(folder).entries:
+        latency = entry.latency_ms['here']
+        assert latency.best_batch in (1, 2)
+        rate = latency.images_per_second
+        assert rate >= 1000 / latency.median - 1e-6
 
 
 def test_parts(folder, run, capsys, monkeypatch):
@@ -279,6 +330,7 @@ def test_only_the_table_is_on_standard_output(tool, run, monkeypatch, capsys):
         ('--repeats -1', 'error: repeats=-1: use a whole number from 1'),
         ('--device gpu', "error: device='gpu' cannot be used"),
         ('--inputs gone.png', "error: image 'gone.png' cannot be read"),
+        ('--throughput 0', 'error: batch size of the throughput=0: use a wh'),
     ],
 )
 def test_options_that_are_wrong(folder, run, monkeypatch, options, message):

@@ -10,6 +10,9 @@ devices. Several devices of one kind share the subnets: --shard 1/4 to 4/4,
 each in a process of its own, with all other options alike, or one command by
 torchrun, srun or mpirun. The last one to finish writes the figures of all;
 interrupted, a part goes on where it stopped.
+
+--throughput and --energy measure images per second and millijoules of an
+image as well, for budgets of them.
 """
 
 import re
@@ -54,6 +57,22 @@ def parse_args():
         type=int,
         default=30,
         help='timed runs of each subnet, default: %(default)s',
+    )
+    parser.add_argument(
+        '--throughput',
+        type=int,
+        nargs='+',
+        default=[],
+        metavar='BATCH',
+        help='measure images per second at these batch sizes, too, and keep '
+        'the best of them and of --batch-size for each subnet',
+    )
+    parser.add_argument(
+        '--energy',
+        action='store_true',
+        help='measure the energy of an image, too, two seconds for each '
+        'subnet: of the processor where Linux tells it (RAPL), of an NVIDIA '
+        'GPU by nvidia-ml-py; of all that runs there, so nothing else may',
     )
     parser.add_argument(
         '--inputs',
@@ -102,19 +121,22 @@ def measure(args) -> tuple:
     if args.static:
         net.make_static(limit=1)
     given = net, args.batch_size, args.repeats, args.inputs
+    more = dict(throughput=args.throughput, energy=args.energy)
 
     def shown(subnets):
         return track(subnets, 'measuring')
 
     if args.shard is not None:
-        return net, measure_part(args, given, shown)
-    found = measure_latencies(*given, track=shown)
+        return net, measure_part(args, given, more, shown)
+    found = measure_latencies(*given, track=shown, **more)
     if not found:
         sys.exit('interrupted before the first subnet was measured')
     return net, found
 
 
-def measure_part(args, given: tuple, shown) -> Optional[QueryTable]:
+def measure_part(
+    args, given: tuple, more: dict, shown
+) -> Optional[QueryTable]:
     """Measure the rest of a part; merge it with the others if it is last."""
     net = given[0]
     settings = dict(
@@ -122,6 +144,9 @@ def measure_part(args, given: tuple, shown) -> Optional[QueryTable]:
         static=args.static,
         repeats=args.repeats,
         inputs=args.inputs,
+        # None is what parts of an earlier release say.
+        throughput=args.throughput or None,
+        energy=args.energy or None,
         **{'batch size': args.batch_size},
     )
     part = LatencyPart(
@@ -136,7 +161,11 @@ def measure_part(args, given: tuple, shown) -> Optional[QueryTable]:
         left = len(part.subnets)
         if left:
             found = measure_latencies(
-                *given, track=shown, subnets=part.subnets, keep=part.keep
+                *given,
+                track=shown,
+                subnets=part.subnets,
+                keep=part.keep,
+                **more,
             )
             if len(found) < left:
                 sys.exit('interrupted: the same command goes on from here')
@@ -159,17 +188,33 @@ def default_name(args, device: torch.device) -> str:
     return '-'.join(parts)
 
 
+def _cell(value: Optional[float]) -> str:
+    return '-' if value is None else f'{value:,.1f}'
+
+
 def show(table, name: str, machine: str, entries: list) -> None:
     """Print the latencies of some subnets."""
     view = Table(title=f'{name}: {machine}', caption='milliseconds of a batch')
-    for label in ('subnet', 'median', 'p90', 'MMACs', table.metric):
+    figures = [entry.latency_ms[name] for entry in entries]
+    columns = ['subnet', 'median', 'p90']
+    if any(f.images_per_second for f in figures):
+        columns += ['images/s', 'in batches of']
+    if any(f.energy_mj for f in figures):
+        columns.append('mJ an image')
+    for label in (*columns, 'MMACs', table.metric):
         view.add_column(label, justify='right', no_wrap=True)
-    for entry in entries:
-        latency, score = entry.latency_ms[name], table.score(entry)
+    for entry, latency in zip(entries, figures):
+        score = table.score(entry)
+        cells = {
+            'subnet': str(entry.subnet),
+            'median': f'{latency.median:.2f}',
+            'p90': f'{latency.p90:.2f}',
+            'images/s': _cell(latency.images_per_second),
+            'in batches of': str(latency.best_batch or '-'),
+            'mJ an image': _cell(latency.energy_mj),
+        }
         view.add_row(
-            str(entry.subnet),
-            f'{latency.median:.2f}',
-            f'{latency.p90:.2f}',
+            *(cells[label] for label in columns),
             f'{entry.macs / 1e6:,.2f}',
             '-' if score is None else f'{score:.4g}',
         )

@@ -19,7 +19,7 @@ from mutualnet_mm.query_table import (
     describe_front,
     load_table,
 )
-from mutualnet_mm.query_table.entry import COSTS
+from mutualnet_mm.query_table.entry import COSTS, MEASURED
 from mutualnet_mm.visualization import plot_tables
 
 
@@ -46,12 +46,13 @@ def parse_args() -> argparse.Namespace:
         '--cost',
         choices=COSTS,
         default='macs',
-        help='what to show accuracy over, default: %(default)s; latencies '
-        'are there where mutualnet latency has measured them',
+        help='what to show accuracy over, default: %(default)s; what is '
+        'neither macs nor params is there where mutualnet latency has '
+        'measured it',
     )
     parser.add_argument(
         '--device',
-        help='whose latencies, default: the only one that was measured',
+        help='that measured it, default: the only one there is',
     )
     parser.add_argument(
         '--labels',
@@ -78,7 +79,7 @@ def main() -> None:
                 f'{len(args.table)} tables and the labels {labels}: give each '
                 'a --labels of its own'
             )
-        if args.device and args.cost != 'latency_ms':
+        if args.device and args.cost not in MEASURED:
             raise UsageError(f'--device {args.device}: add --cost latency_ms')
         if not args.out and not args.describe:
             raise UsageError('nothing to do: name a picture by --out')

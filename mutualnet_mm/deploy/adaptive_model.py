@@ -108,6 +108,9 @@ class AdaptiveModel(SwitchableNetwork):
         device: Optional[str] = None,
         mean_macs: Optional[float] = None,
         prefer: str = 'best',
+        p90_ms: Optional[float] = None,
+        energy_mj: Optional[float] = None,
+        images_per_second: Optional[float] = None,
     ) -> Union[Subnet, Cascade]:
         """Switch to the best subnet of the table within a budget.
 
@@ -122,7 +125,7 @@ class AdaptiveModel(SwitchableNetwork):
                 ``mutualnet latency`` measured them.
             params (float, optional): Maximum number of parameters.
             device (str, optional): Name of the measured device whose
-                latencies count; needed only if there are several.
+                figures count; needed only if there are several.
             mean_macs (float, optional): Maximum multiply-accumulates on
                 average, over images like those of the table. ``macs`` then
                 limits what any image may cost; nothing else can be given
@@ -131,6 +134,13 @@ class AdaptiveModel(SwitchableNetwork):
                 least limited cost that the best one within the budget is not
                 significantly better than, on the images of the table.
                 Defaults to ``'best'``.
+            p90_ms (float, optional): Maximum milliseconds that nine of ten
+                calls keep, as ``mutualnet latency`` measured them.
+            energy_mj (float, optional): Maximum millijoules of an image, as
+                ``mutualnet latency --energy`` measured them.
+            images_per_second (float, optional): Minimum throughput, as
+                ``mutualnet latency --throughput`` measured it: at the best
+                batch size, whatever that of the latency is.
 
         Returns:
             Subnet or Cascade: What is active now.
@@ -140,23 +150,25 @@ class AdaptiveModel(SwitchableNetwork):
                 of the table, which the message names, or if the table has no
                 cascades, with the reason.
         """
-        others = latency_ms, params, device
+        budgets = dict(macs=macs, latency_ms=latency_ms, params=params)
+        budgets.update(p90_ms=p90_ms, energy_mj=energy_mj)
+        budgets.update(images_per_second=images_per_second)
+        given = {name for name, value in budgets.items() if value is not None}
         if mean_macs is not None:
-            given = any(budget is not None for budget in others)
-            if given or prefer != 'best':
+            if given - {'macs'} or device is not None or prefer != 'best':
                 raise UsageError(
-                    'mean_macs goes with macs, the worst case, alone: leave '
-                    'latency_ms, params, device and prefer out'
+                    'mean_macs goes with macs, the worst case, alone: what '
+                    'else cascades take is not known, leave all others out'
                 )
             found = best_cascade(self.table, mean_macs, macs)
             if isinstance(found, Cascade):
                 return self.use(found)
             return self.use(found.subnet)
-        if all(budget is None for budget in (macs, latency_ms, params)):
+        if not given:
             raise UsageError(
-                'give a budget: macs, latency_ms or params, or mean_macs'
+                f'give a budget: {", ".join(budgets)} or mean_macs'
             )
-        entry = self.table.best(macs, latency_ms, params, device, prefer)
+        entry = self.table.best(**budgets, device=device, prefer=prefer)
         return self.use(entry.subnet)
 
     @overload

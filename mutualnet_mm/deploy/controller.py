@@ -7,7 +7,7 @@ from statistics import median
 from typing import Deque, Dict, List, Optional, Sequence, Tuple, cast
 
 from ..errors import UsageError
-from ..query_table import QueryTable, is_milliseconds
+from ..query_table import QueryTable, is_positive
 from ..subnet import Subnet
 
 # A step up was right if it lasts this many times as long as the wait for it.
@@ -92,7 +92,7 @@ class LatencyController:
         window: int = 5,
         margin: float = 0.1,
     ) -> None:
-        if not is_milliseconds(target_ms):
+        if not is_positive(target_ms):
             raise UsageError(
                 f'target_ms={target_ms!r}: use a positive number of '
                 'milliseconds'

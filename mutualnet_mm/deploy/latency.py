@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""How long the subnets of a table take on the device at hand."""
+"""How long the subnets of a table take on the device at hand, and more."""
 
 import os
 from dataclasses import replace
@@ -14,6 +14,7 @@ from typing import (
     Mapping,
     Optional,
     Sequence,
+    Tuple,
     Union,
 )
 
@@ -34,8 +35,10 @@ from ..query_table import (
 from ..subnet import Size, Subnet
 from .adaptive_file import AdaptiveFile
 from .adaptive_model import AdaptiveModel
+from .energy import EnergyMeter, energy_meter
 
 _WARM_UP = 3
+_Batch = Tuple[Any, Any]
 
 
 def measure_latencies(
@@ -47,6 +50,8 @@ def measure_latencies(
     track: Callable[[Sequence[Subnet]], Iterable[Subnet]] = iter,
     subnets: Optional[Sequence[Subnet]] = None,
     keep: Callable[[Subnet, Latency], None] = lambda *_: None,
+    throughput: Sequence[int] = (),
+    energy: bool = False,
 ) -> Dict[Subnet, Latency]:
     """Time :meth:`AdaptiveModel.predict` for every subnet of the table.
 
@@ -73,19 +78,30 @@ def measure_latencies(
             of the table.
         keep (Callable): Called with each subnet and its latency at once.
             Defaults to nothing.
+        throughput (Sequence[int]): Batch sizes to measure images per second
+            at, by the median time of a batch; the best one is kept, that of
+            ``batch_size`` among them. A batch that the memory of a GPU does
+            not hold is left out. Defaults to none: no throughput.
+        energy (bool): Whether to measure the energy of an image, too, for
+            two seconds of each subnet at ``batch_size``, see
+            :func:`~.energy.energy_meter`. Defaults to False.
 
     Returns:
-        dict: Latency of a batch by subnet.
+        dict: Latency of a batch by subnet, with what else was measured.
 
     Raises:
-        UsageError: If a number is not positive, or images cannot be read.
+        UsageError: If a number is not positive, if images cannot be read, or
+            if the device does not tell its energy.
     """
     check_count(batch_size, 'batch_size')
     check_count(repeats, 'repeats')
-    inputs, samples = net.prepare(
-        _images(net, batch_size, images, image_shape)
-    )
-    batch = net.inputs.one_view(inputs), samples
+    for size in throughput:
+        check_count(size, 'batch size of the throughput')
+    meter = energy_meter(net.device) if energy else None
+    batches = {}
+    for size in sorted({batch_size, *throughput}):
+        inputs, samples = net.prepare(_images(net, size, images, image_shape))
+        batches[size] = net.inputs.one_view(inputs), samples
     before = net.current
     if subnets is None:
         subnets = [entry.subnet for entry in net.table.entries]
@@ -93,14 +109,20 @@ def measure_latencies(
     try:
         for subnet in track(subnets):
             net.use(subnet)
-            times = [
-                _milliseconds(net, batch) for _ in range(_WARM_UP + repeats)
-            ]
-            timed = times[_WARM_UP:]
-            found[subnet] = Latency(
+            timed = _times(net, batches[batch_size], repeats)
+            latency = Latency(
                 float(np.median(timed)), float(np.quantile(timed, 0.9))
             )
-            keep(subnet, found[subnet])
+            if throughput:
+                medians = {batch_size: latency.median}
+                latency = _with_throughput(
+                    net, latency, batches, medians, repeats
+                )
+            if meter is not None:
+                millijoules = _millijoules(net, batches[batch_size], meter)
+                latency = replace(latency, energy_mj=millijoules / batch_size)
+            found[subnet] = latency
+            keep(subnet, latency)
     except KeyboardInterrupt:
         pass
     finally:
@@ -117,6 +139,44 @@ def _images(
     if images is not None:
         return list(islice(cycle(net.inputs.listed(images)), batch_size))
     return torch.randn(batch_size, *net.inputs.tensor_shape(image_shape))
+
+
+def _times(net: AdaptiveModel, batch: _Batch, repeats: int) -> Sequence[float]:
+    times = [_milliseconds(net, batch) for _ in range(_WARM_UP + repeats)]
+    return times[_WARM_UP:]
+
+
+def _with_throughput(
+    net: AdaptiveModel,
+    latency: Latency,
+    batches: Mapping[int, _Batch],
+    medians: Dict[int, float],
+    repeats: int,
+) -> Latency:
+    """Add images per second, at the batch size that gives the most."""
+    for size, batch in batches.items():
+        if size in medians:
+            continue
+        try:
+            medians[size] = float(np.median(_times(net, batch, repeats)))
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    rates = {size: 1000 * size / ms for size, ms in medians.items()}
+    best = max(rates, key=lambda size: rates[size])
+    return replace(latency, images_per_second=rates[best], best_batch=best)
+
+
+def _millijoules(
+    net: AdaptiveModel, batch: _Batch, meter: EnergyMeter
+) -> float:
+    """Energy of a batch, as the mean over some seconds."""
+
+    def run() -> None:
+        net.predict(*batch)
+        net.synchronize()
+
+    net.synchronize()
+    return meter.of_a_run(run)
 
 
 def _milliseconds(net: AdaptiveModel, batch: Any) -> float:

@@ -4,7 +4,7 @@
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Mapping, Optional, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
 
 from torch import Tensor
 
@@ -127,4 +127,5 @@ class LatencyPart:
 
 
 def _latency(figures: Metrics) -> Latency:
-    return Latency(**{k: v for k, v in figures.items() if v is not None})
+    known: Dict[str, Any] = {k: v for k, v in figures.items() if v is not None}
+    return Latency(**known)

@@ -8,7 +8,7 @@ from .cascade_front import (
     why_no_cascades,
 )
 from .cascades import Cascade
-from .entry import COSTS, Latency, TableEntry, is_milliseconds
+from .entry import COSTS, Latency, TableEntry, is_positive
 from .front_steps import FrontStep, describe_front, front_steps
 from .intervals import metric_interval, wilson_interval
 from .table import QueryTable
@@ -32,7 +32,7 @@ __all__ = [
     'describe_cascades',
     'describe_front',
     'front_steps',
-    'is_milliseconds',
+    'is_positive',
     'load_table',
     'metric_interval',
     'save_csv',

@@ -4,17 +4,25 @@
 import sys
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Mapping, Optional, cast
+from typing import Dict, Mapping, Optional, cast
 
-from ..errors import UsageError
+from ..errors import UsageError, is_count
 from ..subnet import Subnet
 from .resampling import Values
 
-COSTS = ('macs', 'latency_ms', 'params')
-"""What a budget may limit."""
+MEASURED: Dict[str, str] = dict(
+    latency_ms='median',
+    p90_ms='p90',
+    energy_mj='energy_mj',
+    images_per_second='images_per_second',
+)
+"""What is measured on a device, and where :class:`Latency` holds it."""
+
+COSTS = ('macs', 'latency_ms', 'params', *list(MEASURED)[1:])
+"""What a budget may limit: all but images per second from above."""
 
 
-def is_milliseconds(value: object) -> bool:
+def is_positive(value: object) -> bool:
     """Whether ``value`` is a positive number that is finite as a float."""
     return (
         isinstance(value, Real)
@@ -25,29 +33,52 @@ def is_milliseconds(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one batch takes on one device.
+    """How long one batch takes on one device, and what else it costs there.
 
     Args:
         median (float): In milliseconds.
         p90 (float): 90th percentile, in milliseconds.
+        images_per_second (float, optional): Throughput at the best of some
+            batch sizes. Defaults to None: not measured.
+        best_batch (int, optional): That batch size. Defaults to None.
+        energy_mj (float, optional): Energy of an image in millijoules, at the
+            batch size of the latency. Defaults to None: not measured.
 
     Raises:
-        UsageError: If one of them is not a positive finite number.
+        UsageError: If one of them is not a positive finite number, or if
+            a throughput has no batch size.
     """
 
     median: float
     p90: float
+    images_per_second: Optional[float] = None
+    best_batch: Optional[int] = None
+    energy_mj: Optional[float] = None
 
     def __post_init__(self) -> None:
-        for name in ('median', 'p90'):
+        for name, unit in (
+            ('median', ' of milliseconds'),
+            ('p90', ' of milliseconds'),
+            ('images_per_second', ''),
+            ('energy_mj', ' of millijoules'),
+        ):
             value = getattr(self, name)
-            if not is_milliseconds(value):
+            if value is None and name not in ('median', 'p90'):
+                continue
+            if not is_positive(value):
                 raise UsageError(
-                    f'latency {name}={value!r}: use a positive number of '
-                    'milliseconds'
+                    f'latency {name}={value!r}: use a positive number{unit}'
                 )
             # numpy's numbers must not get into files of plain values.
             object.__setattr__(self, name, float(value))
+        has_batch = is_count(self.best_batch)
+        if has_batch != (self.images_per_second is not None) or not (
+            has_batch or self.best_batch is None
+        ):
+            raise UsageError(
+                f'latency best_batch={self.best_batch!r}: use a whole number '
+                'from 1 with images_per_second, None without'
+            )
 
 
 @dataclass(frozen=True)
@@ -61,8 +92,9 @@ class TableEntry:
         params (int): Parameters that it uses.
         metrics (Mapping): Values of the evaluator by their stock names; None
             where a value is not a number (NaN).
-        latency_ms (Mapping): Measured :class:`Latency` by the name of the
-            device, such as ``'cpu-t2-b1'``. Defaults to none.
+        latency_ms (Mapping): Measured :class:`Latency`, with what else was
+            measured, by the name of the device, such as ``'cpu-t2-b1'``.
+            Defaults to none.
         head_macs (int, optional): Multiply-accumulates of a detector's heads,
             which ``macs`` leaves out, as in the paper. They keep their width.
             Defaults to None: counted in, or known for no image before it is
@@ -90,13 +122,14 @@ class TableEntry:
 
         Args:
             name (str): One of ``COSTS``.
-            device (str, optional): Device of the latency. Defaults to None.
+            device (str, optional): Device of what was measured. Defaults to
+                None.
 
         Returns:
-            float or None: The median of a latency, in milliseconds; None if it
-            was not measured on that device.
+            float or None: Of ``latency_ms`` the median; None if it was not
+            measured on that device.
         """
-        if name != 'latency_ms':
+        if name not in MEASURED:
             return getattr(self, name)
         measured = self.latency_ms.get(device) if device else None
-        return None if measured is None else measured.median
+        return None if measured is None else getattr(measured, MEASURED[name])

@@ -19,6 +19,26 @@ from ..errors import UsageError
 
 Choice = TypeVar('Choice', bound=Hashable)
 
+AT_LEAST = ('images_per_second',)
+"""Costs of which more is better: a budget is the least that is enough."""
+
+# Options of mutualnet latency without which a cost is not measured.
+_OPTIONS = dict(
+    energy_mj=' --energy', images_per_second=' --throughput 1 8 32'
+)
+
+
+def how_to_measure(names: Iterable[str]) -> str:
+    """Name the command that measures these costs."""
+    return 'mutualnet latency' + ''.join(
+        _OPTIONS.get(name, '') for name in names
+    )
+
+
+def less_is_better(name: str, cost: float) -> float:
+    """Return a cost as a number of which less is better."""
+    return -cost if name in AT_LEAST else cost
+
 
 def pareto_front(
     scores: Mapping[Choice, float], costs: Mapping[Choice, float]
@@ -55,14 +75,16 @@ def best_within(
     """Return the subnet of the highest score within all budgets.
 
     Among equally good subnets, the least limited cost decides, then the least
-    other cost, each in the order given.
+    other cost, each in the order given. Where more is better (``AT_LEAST``),
+    the least is the most.
 
     Args:
         scores (Mapping): Score of each subnet; higher is better.
         costs (Mapping): Costs by name and subnet. Those that are not limited
             must be there for every subnet; subnets without a limited cost are
             left out.
-        budgets (Mapping): Maximum costs by name.
+        budgets (Mapping): Maximum costs by name, minimum ones of
+            ``AT_LEAST``.
 
     Raises:
         UsageError: If a budget is not a positive number, or is below the
@@ -74,7 +96,7 @@ def best_within(
         within,
         key=lambda subnet: (
             -scores[subnet],
-            *(costs[name][subnet] for name in order),
+            *(less_is_better(name, costs[name][subnet]) for name in order),
         ),
     )
 
@@ -97,7 +119,7 @@ def cheapest_of(
     return min(
         choices,
         key=lambda subnet: (
-            *(costs[name][subnet] for name in order),
+            *(less_is_better(name, costs[name][subnet]) for name in order),
             -scores[subnet],
         ),
     )
@@ -121,13 +143,18 @@ def all_within(
         subnet
         for subnet in scores
         if all(
-            subnet in costs[name] and costs[name][subnet] <= budget
+            subnet in costs[name]
+            and _is_within(name, costs[name][subnet], budget)
             for name, budget in budgets.items()
         )
     ]
     if not within:
         raise UsageError(_why_none(costs, budgets))
     return within
+
+
+def _is_within(name: str, cost: float, budget: float) -> bool:
+    return less_is_better(name, cost) <= less_is_better(name, budget)
 
 
 def _is_number(value: object) -> bool:
@@ -137,14 +164,26 @@ def _is_number(value: object) -> bool:
 def _why_none(
     costs: Mapping[str, Mapping[Any, float]], budgets: Mapping[str, float]
 ) -> str:
-    found = []
-    for name in budgets:
+    found, each_alone = [], len(budgets) > 1
+    last = ''
+    for name, budget in budgets.items():
         if not costs[name]:
             return (
                 f'no subnet that has a score has {name}: measure it with '
-                'mutualnet latency'
+                f'{how_to_measure([name])}'
             )
-        subnet, least = min(costs[name].items(), key=lambda item: item[1])
-        found.append(f'{name}={least:,} of {subnet}')
+        subnet, best = min(
+            costs[name].items(), key=lambda item: less_is_better(name, item[1])
+        )
+        what = 'the most is' if name in AT_LEAST else 'the least is'
+        found.append(f'{what * (what != last)} {name}={best:,} of {subnet}')
+        last = what
+        each_alone &= _is_within(name, best, budget)
     given = ' and '.join(f'{name}={b:,}' for name, b in budgets.items())
-    return f'no subnet is within {given}: the least is {" and ".join(found)}'
+    told = ' and '.join(part.strip() for part in found)
+    if each_alone:
+        return (
+            f'no subnet is within {given} together, though each alone is met: '
+            f'ease one of them ({told})'
+        )
+    return f'no subnet is within {given}: {told}'

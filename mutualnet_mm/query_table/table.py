@@ -17,9 +17,16 @@ from typing import (
 from ..errors import UsageError
 from ..subnet import Subnet
 from .cascades import Cascade
-from .entry import COSTS, Latency, TableEntry
+from .entry import COSTS, MEASURED, Latency, TableEntry
 from .intervals import metric_interval
-from .lookup import all_within, best_within, cheapest_of, pareto_front
+from .lookup import (
+    all_within,
+    best_within,
+    cheapest_of,
+    how_to_measure,
+    less_is_better,
+    pareto_front,
+)
 from .resampling import drawn_interval, is_shown_better
 
 Choice = Union[TableEntry, Cascade]
@@ -127,27 +134,44 @@ class QueryTable:
             names.update(dict.fromkeys(entry.latency_ms))
         return list(names)
 
-    def find_device(self, device: Optional[str] = None) -> str:
+    def find_device(
+        self,
+        device: Optional[str] = None,
+        costs: Sequence[str] = ('latency_ms',),
+    ) -> str:
         """Check and return the name of a measured device.
 
         Args:
             device (str, optional): May be left out if there is only one.
+            costs (Sequence[str]): What was measured on it, all of it: names
+                of ``MEASURED``. Defaults to latencies.
 
         Raises:
             UsageError: If there is none of that name, or if there are
                 several and none is named; the message lists them.
         """
-        devices = self.devices
+        devices = [
+            name
+            for name in self.devices
+            if all(
+                any(e.cost(cost, name) is not None for e in self.entries)
+                for cost in costs
+            )
+        ]
+        names = ' and '.join(costs)
         if not devices:
             raise UsageError(
-                'the table has no latency_ms: measure it with '
-                f'mutualnet latency, or give a budget of {COSTS[0]}'
+                f'the table has no {names}: measure it with '
+                f'{how_to_measure(costs)}, or give a budget of {COSTS[0]}'
             )
         if device is None and len(devices) == 1:
             return devices[0]
         if device not in devices:
+            if all(cost in ('latency_ms', 'p90_ms') for cost in costs):
+                names = 'latencies'
+            verb = 'was' if names in costs else 'were'
             raise UsageError(
-                f'device={device!r}: name one that latencies were measured '
+                f'device={device!r}: name one that {names} {verb} measured '
                 f'on: {" or ".join(map(repr, devices))}'
             )
         return device
@@ -284,19 +308,25 @@ class QueryTable:
         entries of equal cost and score are both in.
 
         Args:
-            cost (str): One of ``COSTS``. The median of a latency counts, and
-                subnets that were not measured are left out.
-            device (str, optional): Device of the latency; may be left out if
-                only one was measured. Defaults to None.
+            cost (str): One of ``COSTS``. Of ``'latency_ms'`` the median
+                counts; of ``'images_per_second'`` more is better, and the
+                fastest one comes first. Subnets that were not measured are
+                left out.
+            device (str, optional): Device that it was measured on; may be
+                left out if there is only one. Defaults to None.
 
         Raises:
             UsageError: If there is no such cost or device.
         """
         if cost not in COSTS:
             raise UsageError(f'cost {cost!r}: use {" or ".join(COSTS)}')
-        if cost == 'latency_ms':
-            device = self.find_device(device)
-        found = pareto_front(self._scores, self._costs(cost, device))
+        if cost in MEASURED:
+            device = self.find_device(device, [cost])
+        costs = self._costs(cost, device)
+        found = pareto_front(
+            self._scores,
+            {s: less_is_better(cost, value) for s, value in costs.items()},
+        )
         return [self._by_subnet[subnet] for subnet in found]
 
     def best(
@@ -306,6 +336,9 @@ class QueryTable:
         params: Optional[float] = None,
         device: Optional[str] = None,
         prefer: str = 'best',
+        p90_ms: Optional[float] = None,
+        energy_mj: Optional[float] = None,
+        images_per_second: Optional[float] = None,
     ) -> TableEntry:
         """Look up the best subnet within all given budgets.
 
@@ -319,12 +352,19 @@ class QueryTable:
                 of one batch on ``device``; subnets not measured there are
                 left out.
             params (float, optional): Maximum number of parameters.
-            device (str, optional): Device of the latency; may be left out if
-                only one was measured. Defaults to None.
+            device (str, optional): Device of what was measured; may be left
+                out if there is only one. Defaults to None.
             prefer (str): ``'best'``, or ``'cheapest'``: the subnet of the
                 least limited cost among those that the best one is not
                 significantly better than, see :meth:`is_shown_better`.
                 Defaults to ``'best'``.
+            p90_ms (float, optional): Maximum milliseconds, for the 90th
+                percentile of one batch.
+            energy_mj (float, optional): Maximum millijoules of an image, in
+                batches as the latency is measured.
+            images_per_second (float, optional): Minimum throughput, at the
+                best batch size of each subnet, whatever that of the latency
+                is.
 
         Raises:
             UsageError: If a budget is not a positive number or is below the
@@ -336,13 +376,18 @@ class QueryTable:
             raise UsageError(
                 f'prefer={prefer!r}: use {" or ".join(map(repr, PREFERENCES))}'
             )
-        budgets = {
-            name: budget
-            for name, budget in zip(COSTS, (macs, latency_ms, params))
-            if budget is not None
-        }
-        if latency_ms is not None or device is not None:
-            device = self.find_device(device)
+        given = dict(
+            macs=macs,
+            latency_ms=latency_ms,
+            params=params,
+            p90_ms=p90_ms,
+            energy_mj=energy_mj,
+            images_per_second=images_per_second,
+        )
+        budgets = {k: value for k, value in given.items() if value is not None}
+        measured = [name for name in budgets if name in MEASURED]
+        if measured or device is not None:
+            device = self.find_device(device, measured or ['latency_ms'])
         names = dict.fromkeys((*budgets, 'macs', 'params'))
         costs = {name: self._costs(name, device) for name in names}
         best = self._by_subnet[best_within(self._scores, costs, budgets)]

@@ -10,7 +10,7 @@ from ..errors import UsageError, is_count, is_number
 from ..files import atomic_write, csv_text
 from ..subnet import Subnet
 from .cascades import MEASURE, Cascade
-from .entry import Latency, TableEntry, is_milliseconds
+from .entry import Latency, TableEntry, is_positive
 from .resampling import values_from_text, values_to_text
 from .table import QueryTable
 
@@ -23,6 +23,7 @@ _KEYS = {
 # A thousand widths at some sizes are the most that a grid can have.
 _MOST_ENTRIES = 10**5
 _MOST = 2**63 - 1  # of what is counted
+_OPTIONAL = ('images_per_second', 'best_batch', 'energy_mj')  # of a latency
 
 
 def save_table(table: QueryTable, path: Union[str, Path]) -> None:
@@ -96,6 +97,7 @@ def table_to_dict(table: QueryTable) -> Dict[str, Any]:
                         median=latency.median,
                         p90=latency.p90,
                         pareto=entry.subnet in fronts[device],
+                        **_optional_figures(latency),
                     )
                     for device, latency in entry.latency_ms.items()
                 },
@@ -121,6 +123,12 @@ def table_to_dict(table: QueryTable) -> Dict[str, Any]:
         if table.cascades is None
         else [_cascade_to_dict(table, c) for c in table.cascades],
     )
+
+
+def _optional_figures(latency: Latency) -> Dict[str, Any]:
+    """Those that were measured; earlier releases read past them."""
+    figures = {name: getattr(latency, name) for name in _OPTIONAL}
+    return {name: x for name, x in figures.items() if x is not None}
 
 
 def _cascade_to_dict(table: QueryTable, cascade: Cascade) -> Dict[str, Any]:
@@ -182,7 +190,11 @@ def _entry(record: Any) -> TableEntry:
         params=_get(record, 'params', _is_cost),
         metrics=_get(record, 'metrics', _are_metrics),
         latency_ms={
-            device: Latency(figures['median'], figures['p90'])
+            device: Latency(
+                figures['median'],
+                figures['p90'],
+                **{name: figures.get(name) for name in _OPTIONAL},
+            )
             # Tables from before there were devices say None.
             for device, figures in (
                 _get(record, 'latency_ms', _are_latencies) or {}
@@ -278,8 +290,9 @@ def _are_latencies(value: Any) -> bool:
             isinstance(device, str)
             and device
             and isinstance(figures, dict)
-            and is_milliseconds(figures.get('median'))
-            and is_milliseconds(figures.get('p90'))
+            and is_positive(figures.get('median'))
+            and is_positive(figures.get('p90'))
+            and _is_optional_count(figures.get('best_batch'))
             for device, figures in value.items()
         )
     )
@@ -302,7 +315,10 @@ def _flat(entry: Dict[str, Any]) -> Dict[str, Any]:
         elif key == 'latency_ms':
             for device, figures in value.items():
                 for name, figure in figures.items():
-                    row[f'latency_ms/{device}/{name}'] = figure
+                    if name in _OPTIONAL:
+                        row[f'{name}/{device}'] = figure
+                    else:
+                        row[f'latency_ms/{device}/{name}'] = figure
         else:
             row[key] = value
     row = dict(row, **metrics)

@@ -6,7 +6,7 @@ from typing import Dict, List, Mapping, Optional, Tuple
 
 from ..errors import UsageError
 from ..query_table import QueryTable, TableEntry
-from ..query_table.entry import COSTS
+from ..query_table.entry import COSTS, MEASURED
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Axis:
     Args:
         metric (str): That ranks all of them.
         cost (str): One of ``COSTS``.
-        device (str, optional): Of the latencies. Defaults to None.
+        device (str, optional): Of what was measured. Defaults to None.
         notes (tuple[str]): What is missing, to be written below. Defaults to
             nothing.
     """
@@ -29,11 +29,15 @@ class Axis:
     @property
     def label(self) -> str:
         """str: Of the axis of the cost."""
-        if self.cost == 'latency_ms':
-            return f'median latency in ms ({self.device})'
-        return dict(macs='multiply-accumulates', params='parameters')[
-            self.cost
-        ]
+        label = dict(
+            macs='multiply-accumulates',
+            params='parameters',
+            latency_ms='median latency in ms',
+            p90_ms='90th percentile of the latency in ms',
+            energy_mj='energy of an image in mJ',
+            images_per_second='images per second at the best batch size',
+        )[self.cost]
+        return f'{label} ({self.device})' if self.cost in MEASURED else label
 
     def cost_of(self, entry: TableEntry) -> Optional[float]:
         """Cost of a subnet; None if it was not measured."""
@@ -56,8 +60,8 @@ def compared_tables(
         tables (Mapping): Tables by their labels.
         metric (str, optional): Defaults to the one that ranks all of them.
         cost (str): One of ``COSTS``. Defaults to ``'macs'``.
-        device (str, optional): Of the latencies; may be left out if the
-            tables have those of one device alone. Defaults to None.
+        device (str, optional): Of what was measured; may be left out if the
+            tables have figures of one device alone. Defaults to None.
 
     Returns:
         tuple: The tables, ranked, and what to show of them.
@@ -79,12 +83,12 @@ def compared_tables(
             f'the tables are ranked by {" and ".join(sorted(metrics))}: name '
             'one metric that all of them have'
         )
-    if cost != 'latency_ms':
+    if cost not in MEASURED:
         return ranked, Axis(metrics.pop(), cost)
-    device = _common_device(ranked, device)
+    device = _common_device(ranked, cost, device)
     several = len(ranked) > 1
     notes = (
-        _unmeasured(f'{label}: ' if several else '', table, device)
+        _unmeasured(f'{label}: ' if several else '', table, cost, device)
         for label, table in ranked.items()
     )
     return ranked, Axis(
@@ -93,31 +97,33 @@ def compared_tables(
 
 
 def _common_device(
-    tables: Mapping[str, QueryTable], device: Optional[str]
+    tables: Mapping[str, QueryTable], cost: str, device: Optional[str]
 ) -> str:
     found = {}
     for label, table in tables.items():
         try:
-            found[label] = table.find_device(device)
+            found[label] = table.find_device(device, [cost])
         except UsageError as error:
             raise UsageError(f'{label}: {error}') from error
-        if not table.pareto_by('latency_ms', found[label]):
+        if not table.pareto_by(cost, found[label]):
             raise UsageError(
-                f'{label}: no subnet has both a latency and {table.metric}'
+                f'{label}: no subnet has both {cost} and {table.metric}'
             )
     devices = sorted(set(found.values()))
     if len(devices) > 1:
         raise UsageError(
-            f'latencies of different devices ({" and ".join(devices)}) cannot '
+            f'{cost} of different devices ({" and ".join(devices)}) cannot '
             'be compared: measure all tables on one'
         )
     return devices[0]
 
 
-def _unmeasured(prefix: str, table: QueryTable, device: str) -> Optional[str]:
+def _unmeasured(
+    prefix: str, table: QueryTable, cost: str, device: str
+) -> Optional[str]:
     """Say how many subnets were not measured; None if all were."""
     entries = [e for e in table.entries if table.score(e) is not None]
-    missing = sum(device not in entry.latency_ms for entry in entries)
+    missing = sum(entry.cost(cost, device) is None for entry in entries)
     if not missing:
         return None
     return f'{prefix}{missing} of {len(entries)} subnets were not measured'

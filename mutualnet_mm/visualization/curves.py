@@ -1,5 +1,5 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Accuracy against multiply-accumulates, latency or parameters."""
+"""Accuracy against multiply-accumulates, parameters or what was measured."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -116,15 +116,16 @@ def draw_tables(
             the tables. Defaults to None.
         log (bool): Whether the axis of the cost is logarithmic. Defaults to
             False.
-        cost (str): What the axis shows: ``'macs'``, ``'latency_ms'`` or
-            ``'params'``. A line below it counts subnets whose latency was not
-            measured, which are left out. Defaults to ``'macs'``.
-        device (str, optional): Whose latencies; may be left out if a table
-            has those of one device alone. Defaults to None.
+        cost (str): What the axis shows: ``'macs'``, ``'params'``, or what was
+            measured, such as ``'latency_ms'``, see ``COSTS``. A line below it
+            counts subnets that were not measured, which are left out. Defaults
+            to ``'macs'``.
+        device (str, optional): Measured on it; may be left out if a table
+            has figures of one device alone. Defaults to None.
 
     Raises:
         UsageError: If there is no table, if the tables have no metric in
-            common, or if one has no latency of the device.
+            common, or if one has no such figure of the device.
     """
     tables, axis = compared_tables(tables, metric, cost, device)
     figure, axes = _new_figure(axis, log)

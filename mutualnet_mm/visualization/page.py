@@ -6,7 +6,13 @@ from html import escape
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..errors import UsageError
-from ..query_table import Cascade, QueryTable, TableEntry, cascade_front
+from ..query_table import (
+    Cascade,
+    Latency,
+    QueryTable,
+    TableEntry,
+    cascade_front,
+)
 from ..query_table.front_steps import format_macs
 from .compared import Axis, compared_tables
 from .curves import REDUCED, reduced_dimension
@@ -242,7 +248,7 @@ def _describe(table: QueryTable, entry: TableEntry, axis: Axis) -> str:
             f'{escape(device)}: not measured'
             if found is None
             else f'{escape(device)}: {found.median:.4g} ms, 90 % below '
-            f'{found.p90:.4g}'
+            f'{found.p90:.4g}{_describe_more(found)}'
         )
     for name, value in entry.metrics.items():
         shown = 'none' if value is None else f'{value:.4g}'
@@ -250,6 +256,19 @@ def _describe(table: QueryTable, entry: TableEntry, axis: Axis) -> str:
             shown += _describe_interval(table, entry)
         lines.append(f'{escape(name)}: {shown}')
     return '<br>'.join(lines)
+
+
+def _describe_more(found: Latency) -> str:
+    """What was measured beside the latency."""
+    told = ''
+    if found.images_per_second is not None:
+        told += (
+            f', {found.images_per_second:.4g} images per second in batches '
+            f'of {found.best_batch}'
+        )
+    if found.energy_mj is not None:
+        told += f', {found.energy_mj:.4g} mJ an image'
+    return told
 
 
 def _describe_cascade(table: QueryTable, cascade: Cascade) -> str:

@@ -92,11 +92,14 @@ def test_budgets_that_are_none(net):
     before = net.current
     assert str(before) == '0.25x-16'  # of 800 MACs and the best of those
     for budgets, message in (
-        ({}, 'give a budget: macs, latency_ms or params'),
+        ({}, 'give a budget: macs, latency_ms, params, p90_ms, energy_mj, '),
         (dict(device='cpu'), 'give a budget'),
         (dict(macs=0), 'budget macs=0: use a positive number'),
         (dict(macs=699), 'least is macs=700 of 0.75x-32'),
         (dict(latency_ms=5), 'no latency_ms: measure it'),
+        (dict(p90_ms=5), 'no p90_ms: measure it with mutualnet latency, or'),
+        (dict(energy_mj=5), 'no energy_mj: .*mutualnet latency --energy, or'),
+        (dict(images_per_second=5), 'latency --throughput 1 8 32, or give'),
     ):
         with pytest.raises(UsageError, match=message):
             net.set_budget(**budgets)

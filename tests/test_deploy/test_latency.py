@@ -4,9 +4,11 @@ import adaptive_networks as nets
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import AdaptiveModel, measure_latencies
+from mutualnet_mm.deploy import energy
 from mutualnet_mm.query_table import Latency
 
 WARM_UP = 3  # runs of each subnet that are not timed
@@ -200,4 +202,89 @@ def test_numbers_that_are_none(make, name, value):
     net = make()
     with pytest.raises(UsageError, match=f'{name}={value!r}: use a whole'):
         measure_latencies(net, **{name: value})
+    assert net.calls == []
+
+
+def test_throughput_at_the_best_batch(make, durations):
+    """Medians by batch size; each subnet has another best one."""
+    net, repeats = make(), 3
+    best = {1: (20.0, 100.0, 900.0), 4: (20.0, 30.0, 200.0)}
+    best.update({8: (20.0, 90.0, 100.0)})
+    medians = [best[1], best[4], best[8], best[4]]
+    for row in medians:
+        for median in row:
+            durations.extend([1e4] * WARM_UP)
+            durations.extend([median, median / 2, 2 * median])
+    found = measure_latencies(net, 1, repeats, throughput=[8, 4, 8])
+    rates = [(50.0, 1), (4 / 0.03, 4), (80.0, 8), (4 / 0.03, 4)]
+    for subnet, row, (rate, batch) in zip(SUBNETS, medians, rates):
+        assert found[subnet].median == pytest.approx(row[0])
+        assert found[subnet].images_per_second == pytest.approx(rate)
+        assert found[subnet].best_batch == batch
+        assert found[subnet].energy_mj is None
+    sizes = [shape[0] for _, shape in net.calls]
+    assert sizes == [
+        size
+        for _ in SUBNETS
+        for size in (1, 4, 8)
+        for _ in range(WARM_UP + repeats)
+    ]
+
+
+def test_a_batch_that_the_memory_does_not_hold(make):
+    net = make()
+    predict = net.predict
+
+    def of_few(inputs, samples):
+        if len(inputs) > 2:
+            raise torch.cuda.OutOfMemoryError('too much')
+        return predict(inputs, samples)
+
+    net.predict = of_few
+    found = measure_latencies(net, repeats=1, throughput=[2, 64])
+    assert {latency.best_batch for latency in found.values()} <= {1, 2}
+    assert all(latency.images_per_second for latency in found.values())
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        measure_latencies(net, batch_size=3, repeats=1)
+
+
+def test_energy_of_an_image(make, monkeypatch):
+    """Of a batch of two: counters say what it took, in each run."""
+    net = make()
+    used = dict(zip(SUBNETS, (90.0, 60.0, 30.0, 10.0)))
+    seconds, joules = [0.0], [1e6]
+    predict = net.predict
+
+    def spend(inputs, samples):
+        seconds[0] += 0.25
+        joules[0] += used[net.current]
+        return predict(inputs, samples)
+
+    net.predict = spend
+    meter = energy.EnergyMeter({'made up': lambda: joules[0]})
+    monkeypatch.setattr(
+        meter,
+        'of_a_run',
+        lambda run: energy.EnergyMeter.of_a_run(
+            meter, run, clock=lambda: seconds[0]
+        ),
+    )
+    monkeypatch.setattr(
+        'mutualnet_mm.deploy.latency.energy_meter', lambda device: meter
+    )
+    found = measure_latencies(net, 2, repeats=1, energy=True)
+    for subnet, millijoules in used.items():
+        assert found[subnet].energy_mj == pytest.approx(millijoules / 2)
+        assert found[subnet].images_per_second is None
+    assert len(net.calls) == len(SUBNETS) * (WARM_UP + 1 + 8)
+
+
+def test_energy_that_is_not_told(make, monkeypatch, tmp_path):
+    """Refused before any run."""
+    monkeypatch.setattr(energy, 'POWERCAP', tmp_path)
+    net = make()
+    with pytest.raises(UsageError, match='does not tell its energy'):
+        measure_latencies(net, repeats=1, energy=True)
+    with pytest.raises(UsageError, match='batch size of the throughput=0'):
+        measure_latencies(net, repeats=1, throughput=[4, 0])
     assert net.calls == []

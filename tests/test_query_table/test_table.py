@@ -12,18 +12,32 @@ DEVICES = ('cpu-t2-b1', 'cpu-t2-b8')
 
 
 def make_table(rows, metric='accuracy/top1', **settings):
-    """Of rows ``(macs, params, medians, score)``, medians by device."""
+    """Of rows ``(macs, params, medians, score)``, medians by device.
+
+    What else is measured follows from a median, each in its own way, so that
+    budgets of them are met by different rows.
+    """
     entries = [
         TableEntry(
             Subnet(1.0, 224 - i),
             macs,
             params,
             {} if score is None else {'accuracy/top1': score},
-            {k: Latency(v, 2 * v) for k, v in medians.items()},
+            {k: Latency(v, **others(v)) for k, v in medians.items()},
         )
         for i, (macs, params, medians, score) in enumerate(rows)
     ]
     return QueryTable(entries, metric, 'classification', FULL, **settings)
+
+
+def others(median):
+    p90 = {1.5: 9.0, 2.5: 3.0, 3.5: 4.0, 4.5: 8.0}.get(median, 2 * median)
+    found = dict(p90=p90)
+    if median != 3.5:
+        found.update(images_per_second=(7 * median) % 5 + 0.25, best_batch=4)
+    if median != 2.5:
+        found.update(energy_mj=(3 * median) % 4 + 0.5)
+    return found
 
 
 def random_rows(rng, count):
@@ -45,9 +59,15 @@ def random_rows(rng, count):
 
 def cost_of(row, name, device):
     macs, params, medians, _ = row
-    return dict(
-        macs=macs, params=params, latency_ms=medians.get(device, math.nan)
-    )[name]
+    found = dict(macs=macs, params=params)
+    if device in medians:
+        found.update(latency_ms=medians[device], **others(medians[device]))
+        found['p90_ms'] = found['p90']
+    return found.get(name, math.nan)
+
+
+def is_within(cost, name, budget):
+    return cost >= budget if name == 'images_per_second' else cost <= budget
 
 
 def is_number(score):
@@ -69,7 +89,9 @@ def test_pareto_is_what_no_entry_beats(seed, cost, device):
         subnet
         for mine, score, subnet in points
         if not any(
-            c <= mine and s >= score and (c < mine or s > score)
+            is_within(c, cost, mine)
+            and s >= score
+            and (c != mine or s > score)
             for c, s, _ in points
         )
     }
@@ -77,7 +99,7 @@ def test_pareto_is_what_no_entry_beats(seed, cost, device):
     assert {entry.subnet for entry in front} == expected
     assert len(front) == len(expected)
     costs = [entry.cost(cost, device) for entry in front]
-    assert costs == sorted(costs)
+    assert costs == sorted(costs, reverse=cost == 'images_per_second')
     if cost == 'macs':
         assert table.pareto == front
 
@@ -88,29 +110,42 @@ def test_look_up_equals_brute_force(seed, device):
     rng = random.Random(seed)
     rows = random_rows(rng, 40)
     table = make_table(rows)
-    for chosen in [*itertools.product([True, False], repeat=3)] * 6:
+    for chosen in [*itertools.product([True, False], repeat=6)]:
         budgets = {
             name: rng.choice([rng.uniform(0.5, 10.0), math.inf])
             for name, use in zip(COSTS, chosen)
             if use
         }
+        if budgets.get('images_per_second') == math.inf:
+            budgets['images_per_second'] = 1e-6  # none is a limit
         within = [
             row
             for row in rows
             if is_number(row[3])
-            and all(cost_of(row, k, device) <= v for k, v in budgets.items())
+            and all(
+                is_within(cost_of(row, k, device), k, v)
+                for k, v in budgets.items()
+            )
         ]
         if not within:
             with pytest.raises(UsageError, match='no subnet is within'):
                 table.best(**budgets, device=device)
             continue
         found = table.best(**budgets, device=device)
-        assert all(found.cost(k, device) <= v for k, v in budgets.items())
+        assert all(
+            is_within(found.cost(k, device), k, v) for k, v in budgets.items()
+        )
         assert table.score(found) == max(row[3] for row in within)
         # None is as good and cheaper in what is limited, then in MACs.
         order = [*budgets, 'macs', 'params']
-        assert [found.cost(name, device) for name in order] == min(
-            [cost_of(row, name, device) for name in order]
+        signs = [1 - 2 * (name == 'images_per_second') for name in order]
+        assert [
+            sign * found.cost(name, device) for sign, name in zip(signs, order)
+        ] == min(
+            [
+                sign * cost_of(row, name, device)
+                for sign, name in zip(signs, order)
+            ]
             for row in within
             if row[3] == table.score(found)
         )
@@ -253,7 +288,14 @@ def test_budgets_met_only_one_by_one():
     with pytest.raises(UsageError) as error:
         table.best(macs=1500, params=1)
     assert str(error.value) == (
-        'no subnet is within macs=1,500 and params=1: the least is '
+        'no subnet is within macs=1,500 and params=1 together, though each '
+        'alone is met: ease one of them (the least is macs=1,000 of 1.0x-224 '
+        'and params=1 of 1.0x-223)'
+    )
+    with pytest.raises(UsageError) as error:
+        table.best(macs=999, params=1)
+    assert str(error.value) == (
+        'no subnet is within macs=999 and params=1: the least is '
         'macs=1,000 of 1.0x-224 and params=1 of 1.0x-223'
     )
 
@@ -292,3 +334,108 @@ def test_a_subnet_comes_once():
     entry = TableEntry(Subnet(0.5, 128), 1, 1, {'a': 1.0})
     with pytest.raises(UsageError, match='0.5x-128 is in the table twice'):
         QueryTable([entry, entry], 'a', 'detection', FULL)
+
+
+def measured_table():
+    """Three subnets on two devices, of which one tells all."""
+    rows = [
+        (Latency(9.0, 10.0, 100.0, 8, 50.0), 80.0),
+        (Latency(5.0, 20.0, 200.0, 4, 30.0), 70.0),
+        (Latency(4.0, 30.0, 150.0, 1, 10.0), 60.0),
+    ]
+    entries = [
+        TableEntry(
+            Subnet(1.0 - i / 4, 224),
+            100 * (3 - i),
+            3 - i,
+            {'accuracy/top1': score},
+            {'all': latency, 'times': Latency(1.0, 2.0)},
+        )
+        for i, (latency, score) in enumerate(rows)
+    ]
+    return QueryTable(entries, 'accuracy/top1', 'classification', FULL)
+
+
+@pytest.mark.parametrize(
+    'budgets, number',
+    [
+        (dict(p90_ms=10), 0),
+        (dict(p90_ms=29), 0),
+        (dict(energy_mj=30), 1),
+        (dict(energy_mj=29.9), 2),
+        (dict(images_per_second=100), 0),
+        (dict(images_per_second=100.1), 1),
+        (dict(images_per_second=120, energy_mj=20), 2),
+        (dict(images_per_second=160, latency_ms=5), 1),
+    ],
+)
+def test_budgets_of_what_else_is_measured(budgets, number):
+    """By hand; one device has energy or throughput, so it goes unnamed."""
+    table = measured_table()
+    if not {'energy_mj', 'images_per_second'} & {*budgets}:
+        with pytest.raises(UsageError, match="were measured on: 'all' or"):
+            table.best(**budgets)
+        budgets = dict(budgets, device='all')
+    assert table.best(**budgets) == table.entries[number]
+
+
+@pytest.mark.parametrize(
+    'budgets, message',
+    [
+        (
+            dict(energy_mj=5),
+            'no subnet is within energy_mj=5: the least is energy_mj=10.0 of '
+            '0.5x-224',
+        ),
+        (
+            dict(images_per_second=1000),
+            'no subnet is within images_per_second=1,000: the most is '
+            'images_per_second=200.0 of 0.75x-224',
+        ),
+        (
+            dict(images_per_second=180, energy_mj=20),
+            'no subnet is within energy_mj=20 and images_per_second=180 '
+            'together, though each alone is met: ease one of them (the least '
+            'is energy_mj=10.0 of 0.5x-224 and the most is '
+            'images_per_second=200.0 of 0.75x-224)',
+        ),
+        (
+            dict(p90_ms=10, latency_ms=4, device='all'),
+            'no subnet is within latency_ms=4 and p90_ms=10 together, though '
+            'each alone is met: ease one of them (the least is latency_ms=4.0 '
+            'of 0.5x-224 and p90_ms=10.0 of 1.0x-224)',
+        ),
+        (
+            dict(energy_mj=5, device='times'),
+            "device='times': name one that energy_mj was measured on: 'all'",
+        ),
+        (
+            dict(images_per_second=math.nan),
+            'budget images_per_second=nan: use a positive number',
+        ),
+        (dict(energy_mj=-1), 'budget energy_mj=-1: use a positive number'),
+    ],
+)
+def test_measured_budgets_that_cannot_be_met(budgets, message):
+    with pytest.raises(UsageError) as error:
+        measured_table().best(**budgets)
+    assert str(error.value) == message
+
+
+def test_figures_that_no_device_has_together():
+    table = measured_table()
+    rate = Latency(1.0, 2.0, images_per_second=7.0, best_batch=2)
+    small = table.entries[2].subnet
+    energy = {
+        e.subnet: Latency(1.0, 2.0, energy_mj=3.0) for e in table.entries
+    }
+    table = table.with_latencies('all', energy)
+    table = table.with_latencies('times', {small: rate})
+    with pytest.raises(UsageError) as error:
+        table.best(energy_mj=9, images_per_second=1)
+    assert str(error.value) == (
+        'the table has no energy_mj and images_per_second: measure it with '
+        'mutualnet latency --energy --throughput 1 8 32, or give a budget of '
+        'macs'
+    )
+    assert table.best(images_per_second=7).subnet == small

@@ -129,6 +129,38 @@ def test_csv(table, tmp_path):
     assert not any('{' in cell for row in rows for cell in row.values())
 
 
+def test_what_else_was_measured(table, tmp_path):
+    """Beside the latency, where there is any; again as it was."""
+    path, subnet = tmp_path / 'table.json', table.entries[1].subnet
+    latency = Latency(3.0, 4.0, 1 / 3, 8, 0.25)
+    table = table.with_latencies('npu', {subnet: latency})
+    save_table(table, path)
+    entries = json.loads(path.read_text())['entries']
+    assert entries[1]['latency_ms']['npu'] == {
+        'median': 3.0,
+        'p90': 4.0,
+        'pareto': True,
+        'images_per_second': 1 / 3,
+        'best_batch': 8,
+        'energy_mj': 0.25,
+    }
+    # Those without any are as earlier releases write and read them.
+    assert set(entries[0]['latency_ms']['gpu-b8']) == {
+        *('median', 'p90', 'pareto'),
+    }
+    again = load_table(path)
+    assert again.entries[1].latency_ms['npu'] == latency
+    save_csv(again, tmp_path / 'table.csv')
+    with (tmp_path / 'table.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    for name, cell in (
+        ('images_per_second', '0.3333333'),
+        ('best_batch', '8'),
+        ('energy_mj', '0.25'),
+    ):
+        assert [row[f'{name}/npu'] for row in rows] == ['', cell, '']
+
+
 def test_a_file_of_before_there_was_video(table, tmp_path):
     path = tmp_path / 'table.json'
     save_table(table, path)
@@ -307,6 +339,10 @@ def entry_with(key, value):
         (latency_with(p90=10**400), 'damaged: .*latency_ms'),
         (latency_with(p90='3'), 'damaged: .*latency_ms'),
         (latency_with(p90=None), 'damaged: .*latency_ms'),
+        (latency_with(energy_mj=-1), 'damaged: .*energy_mj=-1'),
+        (latency_with(energy_mj='3'), "damaged: .*energy_mj='3'"),
+        (latency_with(images_per_second=3.0), 'damaged: .*best_batch=None'),
+        (latency_with(best_batch=2.5), 'damaged: .*latency_ms'),
     ],
 )
 def test_what_is_no_good_table(table, tmp_path, change, message):

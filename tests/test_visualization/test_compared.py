@@ -81,7 +81,7 @@ def test_what_was_not_measured_is_counted():
         (
             {'a': make_table((3,))},
             dict(cost='latency_ms'),
-            'a: no subnet has both a latency and top1',
+            'a: no subnet has both latency_ms and top1',
         ),
         (
             {'a': make_table(), 'b': make_table(metric='mAP')},

@@ -49,6 +49,7 @@ def apply() -> None:
     provide_mmaction_drn()
     restore_numpy_inf()
     leave_out_multimodal()
+    keep_checkpoints_allowed()
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -117,6 +118,28 @@ def _history_buffer_method(owner: Any, name: str) -> Callable:
             'the methods of HistoryBuffer are loadable'
         )
     return method
+
+
+def keep_checkpoints_allowed() -> None:
+    """Keep checkpoints loadable after the Runner has loaded one.
+
+    Needed by OneDL's mmengine 0.10.12, which allows a list of its own while
+    it loads. ``torch.serialization.safe_globals`` takes all of that list back
+    afterwards, also what had been allowed before, so that the next checkpoint
+    is refused.
+    """
+    loading = importlib.import_module('mmengine.runner.checkpoint')
+    stock = getattr(loading, 'get_torch_safe_globals', None)
+    if stock is None or getattr(stock, '_mutualnet_mm', False):
+        return
+
+    @functools.wraps(stock)
+    def missing() -> List[Any]:
+        allowed = torch.serialization.get_safe_globals()
+        return [value for value in stock() if value not in allowed]
+
+    missing._mutualnet_mm = True  # type: ignore[attr-defined]
+    loading.get_torch_safe_globals = missing  # type: ignore[attr-defined]
 
 
 def allow_inheriting_our_configs() -> None:

@@ -70,6 +70,9 @@ class LayerRule:
                 f'ratio={self.ratio!r} of a layer rule is not positive'
             )
 
+    def __deepcopy__(self, memo: dict) -> 'LayerRule':
+        return self  # a value
+
 
 PLAIN = LayerRule()
 """The rule of a layer with nothing special."""
@@ -175,6 +178,9 @@ class Piece:
         )
         kept = made * self.block // self.made - self.skip
         return min(self.size, max(0, kept) * self.repeat)
+
+    def __deepcopy__(self, memo: dict) -> 'Piece':
+        return self  # a value
 
 
 Layout = Tuple[Piece, ...]

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 from .statistics import slim_batch_norms
 
@@ -34,10 +35,33 @@ def weights_on_meta() -> Iterator[None]:
     handle = register_module_parameter_registration_hook(_on_meta)
     token = _creates_on_meta.set(True)
     try:
-        yield
+        with _NotFilled():
+            yield
     finally:
         _creates_on_meta.reset(token)
         handle.remove()
+
+
+class _NotFilled(TorchFunctionMode):
+    """Spares the initialisation of tensors that have no values.
+
+    On the meta device each runs through PyTorch's Python code for nothing,
+    and takes longer than to make the layer.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        place = getattr(func, '__module__', None)
+        if func in _FILLING or place == 'torch.nn.init':
+            tensor = args[0] if args else kwargs.get('tensor')
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
+
+
+_FILLING = {Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_}
 
 
 def creates_on_meta() -> bool:

@@ -8,7 +8,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mutualnet_mm import UsageError
-from mutualnet_mm.models.checkpoints import check_checkpoint, check_resumed
+from mutualnet_mm.models.checkpoints import (
+    check_checkpoint,
+    check_finite,
+    check_resumed,
+)
 
 SMALL = dict(depth=18, stem_channels=16, base_channels=16)
 
@@ -226,6 +230,22 @@ def test_weights_that_are_not_finite(build, source, save, value):
     ):
         with pytest.raises(UsageError, match=message):
             check()
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize(
+    'dtype', [torch.float, torch.double, torch.half, torch.bfloat16]
+)
+@pytest.mark.parametrize('place', [0, 500, 999])
+def test_any_value_that_is_not_finite(value, dtype, place):
+    top = torch.finfo(dtype).max
+    weight = torch.linspace(-1, 1, 1000).to(dtype)
+    weight[1], weight[2] = top, -top
+    others = dict(empty=torch.empty(0), steps=torch.tensor(3))
+    check_finite(dict(others, weight=weight), 'a file')
+    weight[place] = value
+    with pytest.raises(UsageError, match='^weight of a file is not finite'):
+        check_finite(dict(others, weight=weight), 'a file')
 
 
 def test_a_flipped_bit(build, source, save):

@@ -3,6 +3,7 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mutualnet_mm.slimmable.meta import (
     materialize,
@@ -163,6 +164,42 @@ def test_initial_values_are_those_of_pytorch():
     expected = Net()
     for name, value in expected.named_parameters():
         assert torch.equal(net.get_parameter(name), value), name
+
+
+def test_initialisers_leave_out_what_has_no_values(monkeypatch):
+    """They run through PyTorch's Python code there, for nothing."""
+    filled = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if str(func).partition('_.')[0] in {
+                *('aten.normal', 'aten.uniform', 'aten.fill', 'aten.zero'),
+            }:
+                filled.append((str(func), args[0].device.type))
+            return func(*args, **(kwargs or {}))
+
+    class Initialised(Net):
+        def __init__(self):
+            super().__init__()
+            nn.init.kaiming_normal_(self.conv.weight)
+            nn.init.constant_(tensor=self.conv.bias, val=3)
+            nn.init.trunc_normal_(self.conv.weight)
+            self.gain = nn.Parameter(nn.init.uniform_(torch.empty(4), 2, 3))
+
+    before = torch.get_rng_state()
+    with Watched():
+        plain = Initialised()
+    kinds = {kind for _, kind in filled}
+    assert kinds == {'cpu'} and len(filled) > 5
+    del filled[:]
+    torch.set_rng_state(before)
+    with Watched(), weights_on_meta():
+        net = Initialised()
+    assert 'meta' not in {kind for _, kind in filled}
+    # What has values is filled as ever.
+    assert (net.gain >= 2).all() and (net.gain <= 3).all()
+    assert net.conv.weight.shape == plain.conv.weight.shape
+    assert net.conv.weight.is_meta and not net.gain.is_meta
 
 
 def test_only_what_this_thread_builds():

@@ -46,6 +46,8 @@ PAPER: Dict[str, dict] = dict(
 """Settings of ``mutual`` that the paper compares, one by one: labels in place
 of the full network's predictions (Fig. 12), a higher least width (Fig. 13),
 one and three random subnets (Fig. 14)."""
+TAUGHT = 'mutualnet-taught'
+"""Method whose subnets learn from the full network trained alone."""
 COMBINED = 'mutualnet-combined'
 """Method of the options that are of use together, see
 :meth:`~claim_study.ClaimStudy.combination`."""
@@ -62,12 +64,15 @@ class Method:
             chosen on images held back. Defaults to empty.
         is_distilled (bool): Whether it learns from the full network trained
             alone, too. Defaults to False.
+        is_taught (bool): Whether that network is the teacher of its subnets.
+            Defaults to False.
     """
 
     mutual: dict
     subnets: Tuple[Subnet, ...]
     like: str = ''
     is_distilled: bool = False
+    is_taught: bool = False
 
 
 def methods() -> Dict[str, Method]:
@@ -92,6 +97,7 @@ def methods() -> Dict[str, Method]:
     }
     for name, option in {**OPTIONS, **PAPER}.items():
         found[f'mutualnet-{name}'] = with_options(option)
+    found[TAUGHT] = replace(with_options({}), is_taught=True)
     for subnet in GRID:
         single = Method(
             dict(

@@ -11,6 +11,7 @@ from claim_methods import (
     GRID,
     OPTIONS,
     PAPER,
+    TAUGHT,
     Run,
     alone,
     distilled,
@@ -108,7 +109,7 @@ class ClaimReport:
         together = [
             *('mutualnet', 'usnet', 'usnet-multiscale', 'mutualnet-0.9'),
             *(f'mutualnet-{name}' for name in (*OPTIONS, *PAPER)),
-            COMBINED,
+            *(TAUGHT, COMBINED),
         ]
         return [
             ('each alone', alone, single[0]),
@@ -193,7 +194,7 @@ class ClaimReport:
         figure = Figure(figsize=(7, 5), layout='constrained')
         axes = figure.add_subplot()
         for name, method, epochs in self._lines():
-            if name.split('-')[-1] in {**OPTIONS, **PAPER}:
+            if name == TAUGHT or name.split('-')[-1] in {**OPTIONS, **PAPER}:
                 continue
             scores = {
                 s: [

@@ -18,6 +18,7 @@ from claim_methods import (
     PAPER,
     RATES,
     SEEDS,
+    TAUGHT,
     Method,
     Run,
     alone,
@@ -118,7 +119,7 @@ class ClaimStudy(Trainings):
 
     def _finals(self) -> Iterator[Optional[Run]]:
         others = [f'mutualnet-{name}' for name in OPTIONS]
-        paper = [f'mutualnet-{name}' for name in PAPER]
+        paper = [TAUGHT, *(f'mutualnet-{name}' for name in PAPER)]
         distilled = [n for n, m in self.methods.items() if m.is_distilled]
         later = {*others, *paper, *distilled}
         main = [n for n in self.methods if n not in later]
@@ -152,7 +153,7 @@ class ClaimStudy(Trainings):
         rate = settings and self.best_rate(data, settings.like or method)
         if settings is None or rate is None:
             return None
-        if settings.is_distilled:
+        if settings.is_distilled or settings.is_taught:
             teacher = self.teacher_run(data, seed)
             if teacher is None or not self.weights(teacher).is_file():
                 return teacher
@@ -261,15 +262,23 @@ class ClaimStudy(Trainings):
         resize = [] if own == size else [dict(type='ShrinkBatch', size=own)]
         pack = dict(type='PackBatch')
         learn = []
-        if method.is_distilled:
+        mutual = dict(method.mutual, seed=run.seed)
+        if method.is_distilled or method.is_taught:
             teacher = self.teacher_run(run.data, run.seed)
-            learn = [
-                dict(
-                    type='AddTeacher',
-                    model=self._model(self.methods[teacher.method], run),
-                    weights=str(self.weights(teacher)),
+            weights = str(self.weights(teacher))
+            settings = dict(self.methods[teacher.method].mutual, seed=run.seed)
+            alone_model = self._model(settings, run.data)
+            if method.is_distilled:
+                learn = [
+                    dict(type='AddTeacher', model=alone_model, weights=weights)
+                ]
+            else:
+                config = folder / 'teacher.py'
+                content = dict(default_scope='mmpretrain', model=alone_model)
+                Config(content).dump(config)
+                mutual['teacher'] = dict(
+                    config=str(config), checkpoint=weights
                 )
-            ]
         end = TRAIN - HELD_BACK
         train, test = ('train', (0, TRAIN)), ('test', (0, 10000))
         if run.use == 'search':
@@ -296,7 +305,7 @@ class ClaimStudy(Trainings):
         return Config(
             dict(
                 default_scope='mmpretrain',
-                model=self._model(method, run),
+                model=self._model(mutual, run.data, method.is_distilled),
                 train_dataloader=loader(*train, BATCH, [crop, *learn]),
                 test_dataloader=loader(*test, 250, []),
                 test_evaluator=dict(type='Accuracy'),
@@ -332,11 +341,8 @@ class ClaimStudy(Trainings):
             )
         )
 
-    def _model(self, method: Method, run: Run) -> dict:
-        mean, std = _MOMENTS[run.data]
-        return model(
-            dict(method.mutual, seed=run.seed), mean, std, method.is_distilled
-        )
+    def _model(self, mutual: dict, data: str, is_soft: bool = False) -> dict:
+        return model(mutual, *_MOMENTS[data], is_soft)
 
 
 def model(mutual: dict, mean: list, std: list, is_soft: bool = False) -> dict:

@@ -298,6 +298,23 @@ def test_a_run(modules, file, tmp_path):
     assert (tmp_path / 'runs' / str(run) / 'weights.pt').is_file()
 
 
+def test_taught_by_the_network_trained_alone(modules, planned, tmp_path):
+    """The subnets' target is what the weights of the alone run predict."""
+    _, methods, _, _ = modules
+    study, plan = planned(lambda run: 50.0)
+    run = next(r for r in plan if r.method == methods.TAUGHT and r.seed == 1)
+    weights = tmp_path / 'weights.pt'
+    study.weights = lambda run: weights
+    alone = methods.methods()[study.teacher_run(run.data, 1).method]
+    teacher = MODELS.build(study._model(alone.mutual, run.data)).eval()
+    torch.save(teacher.state_dict(), weights)
+    model = MODELS.build(study.config(run, tmp_path).model)
+    found = model.learning.make_teacher()
+    found.check(model)
+    x = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(found.network()(x), teacher(x))
+
+
 def test_options_can_be_built(modules):
     """None of them is misspelt, or does not go with the network."""
     _, methods, study, _ = modules

@@ -26,6 +26,7 @@ from mutualnet_mm.benchmarks.turns import ratio, take_turns
 from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.models import static_model
 from mutualnet_mm.sampler import GivenSubnets
+from mutualnet_mm.slimmable.channels import ROUNDING
 
 ROOT = Path(__file__).parents[1]
 TINY = """
@@ -252,7 +253,19 @@ SMALL = {
     ],
     'table': ['--subnets', '2', '--pictures', '4', '--rounds', '1'],
     'memory': ['--batch-size', 2, '--rounds', 1],
+    'grow': ['--batch-size', 1, '--pictures', 4, '--rounds', 1],
+    'rounding': ['--widths', 1, 0.5, '--rounds', 1],
 }
+
+
+def check_rounding(found):
+    """The full network is whole whatever the divisor, narrow ones are not."""
+    macs = found['settings']['macs']
+    assert set(macs) == {
+        *('1x, 1', '0.5x, 1', '0.5x, 8', '0.5x, 16', '0.5x, 32'),
+    }
+    assert macs['0.5x, 1'] < macs['0.5x, 16'] < macs['0.5x, 32']
+    assert set(ROUNDING) == {'paper', 'hardware'}
 
 
 @pytest.mark.sweep(3)
@@ -266,6 +279,8 @@ def test_subjects(run, tiny, name):
     assert found['subject'] == name and found['rounds'] == 1
     assert found['machine'] and found['torch'] == torch.__version__
     assert found['clock'] == 'processor'
+    if name == 'rounding':
+        check_rounding(found)
     for one in found['ratios']:
         assert 0 < one['low'] <= one['value'] <= one['high']
     if name == 'step':
@@ -275,6 +290,48 @@ def test_subjects(run, tiny, name):
         assert 1 < found['settings']['arithmetic'] < 4
     if name == 'calibrate':
         assert found['settings']['difference'] < 1e-2
+
+
+def test_scale(run, tiny):
+    """Two processes hand over all parameters, once, whatever the subnets."""
+    found = run(
+        *('scale', '--network', tiny(), '--batch-size', 2, '--rounds', 1),
+        *('--processes', 1, 2),
+    )
+    model = build_subject(open_config(tiny()))
+    size = sum(4 * p.numel() for p in model.parameters())
+    settings = found['settings']
+    assert settings['bytes'] == {'mutual': size, 'full': size}
+    assert set(settings['reductions'].values()) == {1}
+    for kind in ('mutual', 'full'):
+        for number in (1, 2):
+            for what in ('step', 'alone', 'reduction', 'processor'):
+                assert found['milliseconds'][f'{what}, {kind}, {number}'] > 0
+    named = {one['what']: one['value'] for one in found['ratios']}
+    assert named['bytes, mutual / full'] == 1
+    assert {*named} >= {'mutual step of 2 / predicted'}
+
+
+@pytest.mark.parametrize('network, size', [('resnet50', 3), ('slow', 2)])
+def test_loading(run, network, size):
+    if network == 'slow':
+        pytest.importorskip('av')
+        pytest.importorskip('decord')
+    found = run(
+        *('loading', '--network', network, '--pictures', size, '--rounds', 1)
+    )['settings']
+    assert found['milliseconds_of_one'] > 0
+    assert 10_000 < found['bytes_of_a_file'] < 5_000_000
+
+
+def test_layers_of_given_channels(run):
+    found = run('rounding', '--channels', 8, 16, '--rounds', 1)
+    macs = found['settings']['macs']
+    assert macs['3x3, 8'] == 9 * 8 * 8 * 28 * 28
+    assert macs['depthwise, 16'] == 9 * 16 * 28 * 28
+    assert macs['1x1, 16'] == 16 * 16 * 28 * 28
+    named = {one['what'] for one in found['ratios']}
+    assert 'a MAC of 3x3, 8 / of 3x3, 16' in named
 
 
 @pytest.mark.nightly
@@ -288,6 +345,8 @@ def test_errors(tool, monkeypatch):
     for options, message in (
         ('load --network slow', "network 'slow': how its stock class"),
         ('data --rounds 0', '--rounds 0: use 1 or more'),
+        ('scale --processes 2 4', 'processes .2, 4.: give 1 first'),
+        ('scale --processes 1', 'processes .1.: give 1 first, then others'),
         ('data --threads 0', '--threads 0: use 1 or more'),
         ('data --json no/where.json', "make the folder '.*no' first"),
     ):

@@ -41,6 +41,12 @@ OPTIONS = dict(
     pictures=dict(type=int, help='how many, default: %(default)s'),
     resolutions=dict(type=int, nargs='+', help='default: %(default)s'),
     step=dict(type=float, help='of the widths, default: %(default)s'),
+    processes=dict(type=int, nargs='+', help='default: %(default)s'),
+    divisors=dict(type=int, nargs='+', help='default: %(default)s'),
+    widths=dict(type=float, nargs='+', help='default: %(default)s'),
+    channels=dict(
+        type=int, nargs='+', help='time layers of so many, not networks'
+    ),
     rounds=dict(type=int, help='of each, default: %(default)s'),
 )
 

@@ -6,9 +6,13 @@ from typing import Any, Callable, Dict
 from .calibrate import benchmark_calibrate
 from .cost import benchmark_cost
 from .data import benchmark_data
+from .grow import benchmark_grow
 from .infer import benchmark_infer
 from .load import benchmark_load
+from .loading import benchmark_loading
 from .memory import benchmark_memory
+from .rounding import benchmark_rounding
+from .scale import benchmark_scale
 from .step import benchmark_step
 from .table import benchmark_table
 
@@ -21,6 +25,10 @@ BENCHMARKS: Dict[str, Callable[..., Dict[str, Any]]] = dict(
     calibrate=benchmark_calibrate,
     data=benchmark_data,
     cost=benchmark_cost,
+    scale=benchmark_scale,
+    grow=benchmark_grow,
+    loading=benchmark_loading,
+    rounding=benchmark_rounding,
 )
 """By the names of the sub-commands of ``mutualnet benchmark``."""
 

@@ -19,7 +19,8 @@ from .pictures import write_jpegs
 from .subjects import build_subject, open_config
 from .turns import ratio, report, take_turns
 
-_CLASSES = 4
+CLASSES = 4
+"""Of the made-up data sets."""
 
 
 def benchmark_table(
@@ -50,8 +51,8 @@ def benchmark_table(
     with TemporaryDirectory() as name:
         folder = Path(name)
         for split in ('train', 'test'):
-            write_jpegs(folder / split, pictures, _CLASSES)
-        cfg = _config(open_config(network), folder)
+            write_jpegs(folder / split, pictures, CLASSES)
+        cfg = small_config(open_config(network), folder)
         model = build_subject(cfg).eval()
         nn.init.normal_(model.head.fc.weight)  # else all answers are alike
         torch.save(dict(state_dict=model.state_dict()), folder / 'a.pth')
@@ -108,9 +109,9 @@ def benchmark_table(
     )
 
 
-def _config(cfg: Config, folder: Path) -> Config:
+def small_config(cfg: Config, folder: Path) -> Config:
     """The config with few classes and with pictures of its own."""
-    cfg.model.head.num_classes = _CLASSES
+    cfg.model.head.num_classes = CLASSES
     cfg.model.head.pop('topk', None)
     cfg.test_evaluator = dict(type='Accuracy')
     cfg.work_dir = str(folder / 'logs')
@@ -162,7 +163,7 @@ def _accuracy(model: Any, subnet: Subnet, train: Any, test: Any) -> float:
         with model.activate(subnet, bank[str(subnet)]):
             logits = model(inputs, mode='tensor')
         logits = logits[-1] if isinstance(logits, tuple) else logits
-        if logits.dim() != 2 or logits.shape[1] != _CLASSES:
+        if logits.dim() != 2 or logits.shape[1] != CLASSES:
             logits = model.head.fc(logits.flatten(1))
         answers = logits.argmax(1)
         right += [

@@ -1,7 +1,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The energy that a device says it has used."""
 
-import re
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -118,8 +117,7 @@ def _of_processor(root: Path) -> EnergyMeter:
     folders: List[Path] = [
         folder
         for folder in sorted(root.glob('intel-rapl:*'))
-        if re.fullmatch(r'intel-rapl:\d+', folder.name)
-        and (folder / 'name').is_file()
+        if (folder / 'name').is_file()
         and (folder / 'name').read_text().startswith('package')
     ]
     if not folders:

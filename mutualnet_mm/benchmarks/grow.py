@@ -86,9 +86,8 @@ def benchmark_grow(
 
 
 def _middle(space: Any) -> Subnet:
-    low, high = space.width
-    sizes = space.resolution
-    return Subnet(round((low + high) / 2, 2), sizes[len(sizes) // 2])
+    width = round((space.min_width + space.max_width) / 2, 2)
+    return Subnet(width, space.resolutions[len(space.resolutions) // 2])
 
 
 def _more(space: Any, number: int) -> Dict[str, Subnet]:

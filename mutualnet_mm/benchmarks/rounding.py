@@ -3,7 +3,7 @@
 
 import copy
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence, Union
 
 import torch
 from torch import nn
@@ -32,7 +32,8 @@ def benchmark_rounding(
 
     Each network has weights of its own and nothing in it is sliced. Every
     tensor's channels are a multiple of the divisor, as by
-    ``rounding='hardware'``, which is the divisor 8.
+    ``rounding='hardware'``, which is the divisor 8; beside them runs
+    ``rounding='paper'``.
 
     Args:
         network (str): One of :data:`~.subjects.NETWORKS`, or a config.
@@ -87,8 +88,11 @@ def benchmark_rounding(
 
 
 @contextmanager
-def _divisor(divisor: int) -> Iterator[str]:
-    """Name a rounding policy that is there in a ``with`` block alone."""
+def _policy(divisor: Union[int, str]) -> Iterator[str]:
+    """Name a rounding policy, one that is there in a ``with`` block alone."""
+    if isinstance(divisor, str):
+        yield divisor
+        return
     name = f'multiples of {divisor}'
 
     def rounded(channels: float, rule: LayerRule) -> int:
@@ -111,10 +115,11 @@ def _networks(
     macs: Dict[str, int],
 ) -> Calls:
     calls: Calls = {}
-    for divisor in divisors:
+    policies: List[Union[int, str]] = ['paper', *divisors]
+    for policy in policies:
         cfg = open_config(network)
         cfg.model.mutual.width_range = (min(*widths, 0.99), max(widths))
-        with _divisor(divisor) as name:
+        with _policy(policy) as name:
             cfg.model.mutual.rounding = name
             model = build_subject(cfg, device).eval()
             count = MacsByWidth(model)
@@ -122,10 +127,10 @@ def _networks(
             batch = training_batch(model, batch_size)
             data = model.data_preprocessor(batch, False)
             for width in widths:
-                if width == full.width and calls and divisor != divisors[0]:
-                    continue  # whatever the divisor, it is whole
+                if width == full.width and policy != policies[0]:
+                    continue  # whatever the policy, it is whole
                 subnet = Subnet(width, full.resolution, full.frames)
-                key = f'{width:g}x, {divisor}'
+                key = f'{width:g}x, {policy}'
                 net = copy.deepcopy(static_model(model, subnet)).eval()
                 macs[key] = count(subnet)
                 calls[key] = _passing(net, data['inputs'])

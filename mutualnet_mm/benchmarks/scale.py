@@ -52,7 +52,8 @@ def benchmark_scale(
         network (str): One of :data:`~.subjects.NETWORKS`, or a config.
         batch_size (int): Images of each process. Defaults to 4.
         rounds (int): How often processes of each number are started, in turn.
-            Medians of three steps count, of the slowest process. Defaults to 3.
+            Medians of three steps count, of the slowest process. Defaults to
+            3.
         processes (Sequence[int]): Their numbers, 1 first. Defaults to
             (1, 2, 4).
 

@@ -3,7 +3,7 @@
 
 from typing import Dict, Sequence
 
-from mmaction.models import MobileNetV2TSM, MobileOneTSM, ResNetTSM, TSMHead
+from mmaction import models
 from mmaction.models.backbones.resnet_tsm import TemporalShift
 from torch import nn
 
@@ -12,9 +12,12 @@ from ..slimmable import SlimState
 from ..slimmable.convert import stock_name
 from .wraps import Stock, swap
 
-# Their weights are the same for any number of segments.
-_TSM = (TemporalShift, TSMHead, ResNetTSM, MobileNetV2TSM, MobileOneTSM)
-_ANY_NUMBER = {stock.forward for stock in _TSM}
+# Their weights are the same for any number of segments. MobileOneTSM is there
+# beside mmpretrain alone.
+_TSM = ('TSMHead', 'ResNetTSM', 'MobileNetV2TSM', 'MobileOneTSM')
+_ANY_NUMBER = {TemporalShift.forward} | {
+    getattr(models, name).forward for name in _TSM if hasattr(models, name)
+}
 
 
 class ElasticMixin(Stock):

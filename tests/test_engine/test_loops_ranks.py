@@ -171,7 +171,8 @@ def test_metrics_of_two(request):
         )
         if find_spec(scope)
     }
-    assert cfgs
+    if not cfgs:
+        pytest.skip('needs mmpretrain or mmdet')
     check(cfgs, 2)
 
 

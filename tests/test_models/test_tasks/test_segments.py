@@ -174,6 +174,7 @@ def test_slimming_those_of_others(name):
 
 
 def test_a_plain_backbone():
+    pytest.importorskip('mmpretrain')
     config = nets.config()
     config['backbone'] = dict(type='mmpretrain.ResNet', depth=18)
     text = refusal(config)
@@ -202,6 +203,7 @@ def test_necks_and_missing_heads():
 
 def test_several_maps():
     """The stock class takes one."""
+    pytest.importorskip('mmpretrain')
     config = nets.config('mmpretrain', out_indices=(2, 3))
     assert 'TSNHead' in refusal(config)
 

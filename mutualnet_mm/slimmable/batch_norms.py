@@ -86,8 +86,11 @@ class SlimBatchNorm(SlimLayer):
 
     def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
         """Weight and bias, see :meth:`SlimLayer.narrowed`."""
-        weight, bias = self._narrow_affine(inputs)
-        return dict(weight=weight, bias=bias)
+        columns, active = self.columns(inputs), self.active_affine
+        return dict(
+            weight=self.part(active.weight, columns),
+            bias=self.part(active.bias, columns),
+        )
 
     @property
     def active_affine(self) -> Any:
@@ -203,11 +206,8 @@ class SlimBatchNorm(SlimLayer):
     def _narrow_affine(
         self, inputs: int
     ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-        columns, active = self.columns(inputs), self.active_affine
-        return (
-            self.part(active.weight, columns),
-            self.part(active.bias, columns),
-        )
+        parts = self.kept(inputs, self.active_affine)
+        return parts['weight'], parts['bias']
 
 
 class SlimBatchNorm1d(SlimBatchNorm, nn.BatchNorm1d, _BatchNorm):

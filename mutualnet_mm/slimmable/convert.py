@@ -297,7 +297,7 @@ _OF_SWAP = (
     *('slim_state', 'slim_rule', 'slim_inputs', 'slim_outputs'),
     *('slim_unproven', 'slim_vectors', 'slim_affines'),
 )
-_OF_PASS = ('subnet_stats', 'collector')
+_OF_PASS = ('subnet_stats', 'collector', 'slim_kept')
 
 
 def restore(layer: nn.Module, stock: Optional[type] = None) -> None:

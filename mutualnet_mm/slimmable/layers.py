@@ -15,7 +15,7 @@ leading ones, nothing else has to be known. Behind joints of channels
 layer runs the stock layer's own ``forward``, with its checks.
 """
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, ClassVar, Dict, List, Optional
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class _SlimConv(SlimLayer):
 
     folds = True
     any_forward = True
+    convolve: ClassVar[Callable[..., Tensor]]
     groups: int
     in_channels: int
 
@@ -67,15 +68,22 @@ class _SlimConv(SlimLayer):
         """Convolve ``(N, active in, ...)`` to ``(N, active out, ...)``."""
         if self.is_widest:
             return super().forward(x)
-        active = self.narrowed(x.shape[1])
+        active = self.kept(x.shape[1])
         weight: Any = active['weight']
-        if weight.shape == self.weight.shape:
+        if weight is self.weight:
             return super().forward(x)
-        layer: Any = self
-        if self.drops_groups:
-            groups = x.shape[1] // self.input_multiple
-            layer = _LeadingGroups(self, groups)
-        return type(self)._conv_forward(layer, x, weight, active['bias'])
+        groups = self.groups
+        if groups > 1 and not self.slim_rule.narrow_groups:
+            groups = x.shape[1] // (self.in_channels // groups)
+        if self.padding_mode != 'zeros':
+            padded = self._reversed_padding_repeated_twice
+            x, padding = F.pad(x, padded, self.padding_mode), 0
+        else:
+            padding = self.padding
+        return self.convolve(
+            *(x, weight, active['bias'], self.stride, padding),
+            *(self.dilation, groups),
+        )
 
     def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
         """Weight and bias, see :meth:`SlimLayer.narrowed`."""
@@ -129,13 +137,19 @@ class _SlimConv(SlimLayer):
 class SlimConv1d(_SlimConv, nn.Conv1d):
     """``nn.Conv1d`` at the active width; its length stays whole."""
 
+    convolve = staticmethod(F.conv1d)
+
 
 class SlimConv2d(_SlimConv, nn.Conv2d):
     """``nn.Conv2d`` at the active width."""
 
+    convolve = staticmethod(F.conv2d)
+
 
 class SlimConv3d(_SlimConv, nn.Conv3d):
     """``nn.Conv3d`` at the active width; time and space stay whole."""
+
+    convolve = staticmethod(F.conv3d)
 
 
 class SlimLinear(SlimLayer, nn.Linear):
@@ -153,7 +167,7 @@ class SlimLinear(SlimLayer, nn.Linear):
         """Map ``(..., active in)`` to ``(..., active out)``."""
         if self.is_widest:
             return super().forward(x)
-        active = self.narrowed(x.shape[-1])
+        active = self.kept(x.shape[-1])
         return F.linear(x, active['weight'], active['bias'])
 
     def narrowed(self, inputs: int) -> Dict[str, Optional[Tensor]]:
@@ -171,18 +185,3 @@ class SlimLinear(SlimLayer, nn.Linear):
     def blind(self, inputs: int) -> None:
         """Zero the columns of all other inputs."""
         zero_except(self.weight, self.columns(inputs))
-
-
-class _LeadingGroups:
-    """A convolution seen through its leading groups.
-
-    Stands in for ``self`` in the stock ``_conv_forward``, which reads them
-    there. The layer is not changed: another thread may be running it.
-    """
-
-    def __init__(self, layer: nn.Module, groups: int) -> None:
-        self._layer = layer
-        self.groups = groups
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._layer, name)

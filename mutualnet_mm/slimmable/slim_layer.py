@@ -27,6 +27,7 @@ from .channels import (
     count,
     take,
 )
+from .kept import KeptParts, Parts, may_be_kept
 from .leaves import take_all
 from .state import SlimState
 
@@ -57,6 +58,7 @@ class SlimLayer(nn.Module):
             narrow for themselves.
         slim_unproven (str): Its name, if the pass that joints were found in
             did not run it; else empty.
+        slim_kept (KeptParts, optional): Active parts of earlier passes.
     """
 
     slim_state: SlimState
@@ -64,6 +66,7 @@ class SlimLayer(nn.Module):
     slim_inputs: Optional[Layout] = None
     slim_outputs: Optional[Layout] = None
     slim_unproven: str = ''
+    slim_kept: Optional[KeptParts] = None
     tensor_names: ClassVar[Tuple[str, ...]] = ('weight', 'bias')
     inner_rules: ClassVar[Mapping[str, LayerRule]] = {}
     folds: ClassVar[bool] = False
@@ -201,6 +204,24 @@ class SlimLayer(nn.Module):
             dict: Views or copies, by name; None where the layer has none.
         """
         raise NotImplementedError(type(self).__name__)
+
+    def kept(self, inputs: int, owner: Optional[nn.Module] = None) -> Parts:
+        """:meth:`narrowed`, taken again from an earlier pass if that fits.
+
+        Not where there are gradients; see :mod:`.kept`.
+
+        Args:
+            inputs (int): Channels of the input.
+            owner (nn.Module, optional): Holds the parameters. Defaults to
+                the layer.
+        """
+        if not may_be_kept():
+            return self.narrowed(inputs)
+        kept = self.slim_kept
+        if kept is None:
+            # Past ``nn.Module``, to which it is neither of its kinds.
+            kept = self.__dict__['slim_kept'] = KeptParts()
+        return kept.get(self, inputs, self if owner is None else owner)
 
     def set_channels(self, inputs: int, outputs: int) -> None:
         """Say new numbers of channels where the stock layer says its own."""

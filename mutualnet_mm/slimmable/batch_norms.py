@@ -4,6 +4,7 @@
 import warnings
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -56,6 +57,8 @@ class SlimBatchNorm(SlimLayer):
         """
         width = x.shape[1]
         if self.collector is not None:
+            if self._finds_moments(x):
+                return self._normalised_and_collected(x)
             self.collector.update(x)
             return self._collected_statistics(x)
         if self.training:
@@ -169,6 +172,26 @@ class SlimBatchNorm(SlimLayer):
         weight, bias = self._narrow_affine(x.shape[1])
         return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
 
+    def _finds_moments(self, x: Tensor) -> bool:
+        """Whether one run of the kernel normalises and tells exact moments.
+
+        On GPUs there is a choice of kernels, which round in other ways; and
+        those of half precision are not exact.
+        """
+        return (
+            x.device.type == 'cpu'
+            and x.dtype in (torch.float, torch.double)
+            and values_per_channel(x) > 1
+        )
+
+    def _normalised_and_collected(self, x: Tensor) -> Tensor:
+        weight, bias = self._narrow_affine(x.shape[1])
+        mean, var = (x.new_zeros(x.shape[1]) for _ in range(2))
+        # What it leaves in running statistics that forget all else.
+        out = F.batch_norm(x, mean, var, weight, bias, True, 1.0, self.eps)
+        self.collector.add(values_per_channel(x), mean, var)
+        return out
+
     def _collected_statistics(self, x: Tensor) -> Tensor:
         if not self.lacks_variance(values_per_channel(x)):
             return self._batch_statistics(x)
@@ -248,6 +271,10 @@ class SlimSyncBatchNorm(SlimBatchNorm, nn.SyncBatchNorm, _BatchNorm):
         return nn.SyncBatchNorm.forward(
             _ActiveChannels(self, self.columns(x.shape[1]), tracked=False), x
         )
+
+    def _finds_moments(self, x: Tensor) -> bool:
+        """Never: it normalises in a kernel of its own."""
+        return False
 
     def _collected_statistics(self, x: Tensor) -> Tensor:
         if world_size() == 1:

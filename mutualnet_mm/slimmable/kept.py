@@ -22,12 +22,12 @@ Parts = Dict[str, Optional[Tensor]]
 class KeptParts:
     """Views of the parts of a layer's parameters that a pass has taken.
 
-    They have no memory of their own; of at most eight subnets they are kept.
-    Copies of a layer begin without any.
+    They have no memory of their own. They are kept from the second pass of a
+    subnet on, of at most eight. Copies of a layer begin without any.
     """
 
     def __init__(self) -> None:
-        self._found: Dict[Any, Tuple[tuple, tuple, Parts]] = {}
+        self._found: Dict[Any, Optional[Tuple[tuple, tuple, Parts]]] = {}
 
     def get(self, layer: Any, inputs: int, owner: nn.Module) -> Parts:
         """Take parts again, or for the first time.
@@ -62,10 +62,14 @@ class KeptParts:
             else:
                 return found[2]
         parts = layer.narrowed(inputs)
-        sources = _sources(owner, parts)
-        if sources is not None:
+        if key not in self._found:
+            # A loop over many subnets, batch by batch, finds none again.
             if len(self._found) >= _MOST:
                 self._found.clear()
+            self._found[key] = None
+            return parts
+        sources = _sources(owner, parts)
+        if sources is not None:
             about = (
                 *(layer.slim_rule, layer.slim_inputs, layer.slim_outputs),
                 *(layer.slim_unproven, state.max_width, state.rounding),

@@ -44,6 +44,10 @@ class Moments:
             # What it leaves in running statistics that forget all else. On
             # a CPU ``var_mean`` takes three times as long.
             torch.native_batch_norm(x, None, None, mean, var, True, 1.0, 1e-5)
+        self.add(count, mean, var)
+
+    def add(self, count: int, mean: Tensor, var: Tensor) -> None:
+        """Add ``count`` values of a mean and an unbiased variance."""
         # With Bessel's correction.
         self.merge(count, mean.double(), var.double() * max(count - 1, 0))
 

@@ -16,6 +16,7 @@ from mutualnet_mm.slimmable import (
     convert,
     use_statistics,
 )
+from mutualnet_mm.slimmable.batch_norms import SlimBatchNorm
 
 
 def make_net(dims=2):
@@ -102,6 +103,69 @@ def test_statistics_are_numpys(dims, training):
             expected_mean, expected_var = reference(values)
             np.testing.assert_allclose(mean, expected_mean, 1e-4, 1e-5)
             np.testing.assert_allclose(var, expected_var, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize('width', [1.0, 0.5])
+@pytest.mark.parametrize('kind', ['plain', 'double', 'channels last', 'free'])
+@pytest.mark.parametrize('dims', [2, 3])
+def test_one_run_of_the_kernel_does_for_two(dims, kind, width, monkeypatch):
+    """Maps and moments are those of separate ones, bit by bit."""
+    net, batches = make_net(dims).eval(), make_batches(dims)
+    for layer in (net[1], net[4]):
+        nn.init.uniform_(layer.weight, 0.5, 1.5)
+        nn.init.normal_(layer.bias)
+        if kind == 'free':
+            layer.weight = layer.bias = None
+    if kind == 'double':
+        net, batches = net.double(), [batch.double() for batch in batches]
+    elif kind == 'channels last':
+        last = (torch.channels_last, torch.channels_last_3d)[dims - 2]
+        net = net.to(memory_format=last)
+        batches = [batch.to(memory_format=last) for batch in batches]
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+
+    def maps_and_statistics():
+        collector, maps = BatchNormCollector(net), []
+        with active_width(net, width), collector.watch(), torch.no_grad():
+            for batch in batches:
+                maps.append(net(batch))
+        return maps, collector.finish()
+
+    runs = []
+    monkeypatch.setattr(
+        Moments,
+        'update',
+        lambda self, x, original=Moments.update: (
+            runs.append(x),
+            original(self, x),
+        ),
+    )
+    maps, found = maps_and_statistics()
+    assert not runs
+    monkeypatch.setattr(SlimBatchNorm, '_finds_moments', lambda self, x: False)
+    expected_maps, expected = maps_and_statistics()
+    assert len(runs) == 2 * len(batches)
+    assert all(map(torch.equal, maps, expected_maps))
+    assert found.keys() == expected.keys() == {'1', '4'}
+    for name, pair in expected.items():
+        assert all(map(torch.equal, found[name], pair)), name
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.half])
+def test_half_precision_maps_are_summed_in_single(dtype):
+    net = nn.Sequential(nn.BatchNorm2d(2))
+    convert(net, SlimState())
+    net.to(dtype).eval()
+    x = (torch.randn(4, 2, 16, 16) + 50).to(dtype)
+    collector = BatchNormCollector(net)
+    with collector.watch():
+        net(x)
+    moments = Moments()
+    moments.update(x.float())
+    assert torch.equal(collector._moments['0'].mean, moments.mean)
+    assert torch.equal(collector._moments['0'].m2, moments.m2)
 
 
 def test_large_offset_does_not_cancel():

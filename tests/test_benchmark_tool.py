@@ -297,7 +297,7 @@ def test_scale(run, tiny):
     """Two processes hand over all parameters, once, whatever the subnets."""
     found = run(
         *('scale', '--network', tiny(), '--batch-size', 2, '--rounds', 1),
-        *('--processes', 1, 2),
+        *('--processes', 1, 2, '--steps', 1),
     )
     model = build_subject(open_config(tiny()))
     size = sum(4 * p.numel() for p in model.parameters())

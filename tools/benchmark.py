@@ -42,6 +42,7 @@ OPTIONS = dict(
     resolutions=dict(type=int, nargs='+', help='default: %(default)s'),
     step=dict(type=float, help='of the widths, default: %(default)s'),
     processes=dict(type=int, nargs='+', help='default: %(default)s'),
+    steps=dict(type=int, help='timed at a time, default: %(default)s'),
     divisors=dict(type=int, nargs='+', help='default: %(default)s'),
     widths=dict(type=float, nargs='+', help='default: %(default)s'),
     channels=dict(

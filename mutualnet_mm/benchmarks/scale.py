@@ -28,9 +28,8 @@ from .subjects import (
 from .turns import Ratio, Times, ratio, report
 
 _SECONDS = 500
-_WARM_UP, _STEPS = 2, 3
 # DDP joins gradients into buckets anew after the first step.
-_BUCKETS_ARE_MADE = 2
+_WARM_UP = 2
 
 
 def benchmark_scale(
@@ -38,6 +37,7 @@ def benchmark_scale(
     batch_size: int = 4,
     rounds: int = 3,
     processes: Sequence[int] = (1, 2, 4),
+    steps: int = 3,
 ) -> Dict[str, Any]:
     """Compare steps on several processes with what a formula says.
 
@@ -52,10 +52,11 @@ def benchmark_scale(
         network (str): One of :data:`~.subjects.NETWORKS`, or a config.
         batch_size (int): Images of each process. Defaults to 4.
         rounds (int): How often processes of each number are started, in turn.
-            Medians of three steps count, of the slowest process. Defaults to
+            Medians of their steps count, of the slowest process. Defaults to
             3.
         processes (Sequence[int]): Their numbers, 1 first. Defaults to
             (1, 2, 4).
+        steps (int): Timed steps of each start. Defaults to 3.
 
     Returns:
         dict: See :func:`~.turns.report`; times are elapsed ones, but for those
@@ -73,6 +74,7 @@ def benchmark_scale(
         )
     for number in processes:
         check_count(number, 'processes')
+    check_count(steps, 'steps')
     if not dist.is_available() or not hasattr(os, 'fork'):
         raise UsageError('this system has no processes that talk by gloo')
     model = build_subject(open_config(network))
@@ -90,7 +92,9 @@ def benchmark_scale(
     for _ in range(rounds):
         for number in processes:
             for name, net in nets.items():
-                found = _forked(number, _time, net, batch, buckets[name])
+                found = _forked(
+                    number, _time, net, batch, buckets[name], steps
+                )
                 for what in found[0]:
                     times.setdefault(f'{what}, {name}, {number}', []).append(
                         # The slowest one is what the others wait for.
@@ -105,6 +109,7 @@ def benchmark_scale(
         _ratios(times, processes, buckets),
         network=network,
         batch_size=batch_size,
+        steps=steps,
         plan={tag: str(subnet) for tag, subnet in plan.items()},
         arithmetic=sum(macs.values()) / macs['full'],
         cores=cores,
@@ -160,13 +165,13 @@ def _count(net: Any, batch: Any) -> Found:
 
     wrapper.register_comm_hook(None, hook)
     step = _step_of(wrapper, batch)
-    for _ in range(_BUCKETS_ARE_MADE):
+    for _ in range(_WARM_UP):
         sizes.clear()
         step()
     return dict(buckets=sizes)
 
 
-def _time(net: Any, batch: Any, buckets: Sequence[int]) -> Found:
+def _time(net: Any, batch: Any, buckets: Sequence[int], steps: int) -> Found:
     wrapper = _wrap(net)
     sent = [torch.zeros(size) for size in buckets]
 
@@ -183,7 +188,7 @@ def _time(net: Any, batch: Any, buckets: Sequence[int]) -> Found:
     calls = dict(step=step, alone=alone, reduction=reduce)
     found: Dict[str, List[float]] = {name: [] for name in calls}
     found['processor'] = []
-    for i in range(_WARM_UP + _STEPS):
+    for i in range(_WARM_UP + steps):
         for name, call in calls.items():
             dist.barrier()
             start, before = time.perf_counter(), time.process_time()

@@ -111,7 +111,7 @@ def build_table(
     # All that can fail for what the config says fails before the tests.
     text = config_source(_portable(cfg, model))
     _check_inputs(text, model)
-    channels = find_channels(text)
+    channels = find_channels(text, model)
     calibration, meta = _calibration(loop), _dataset_meta(loop)
     if not measurement.test():
         return None

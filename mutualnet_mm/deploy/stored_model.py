@@ -2,6 +2,7 @@
 """The network that an adaptive file holds."""
 
 import hashlib
+from contextlib import suppress
 from typing import Optional, Set, Tuple, Union
 
 import torch
@@ -77,20 +78,32 @@ def stored_model(
     return model, move_statistics(file.statistics, device)
 
 
-def find_channels(config: str) -> Optional[str]:
+def find_channels(
+    config: str, model: Optional[MutualLearningMixin] = None
+) -> Optional[str]:
     """Find what the layers of a network get and keep, for a file.
 
     Args:
         config (str): The file's, of a network that was verified.
+        model (MutualLearningMixin, optional): One like that, such as before
+            what only training needs was left out of the config. Where the
+            two agree, nothing is traced again. Defaults to None.
 
     Returns:
         str: For ``AdaptiveFile.channels``; None if it cannot be said of what
         code the network is.
     """
+    cfg = Config.fromstring(config, '.py')
+    known = None
+    if model is not None:
+        known = KnownChannels.of(model, _sha256(config))
     # What goes on draws the numbers that it would have drawn.
     with torch.random.fork_rng(devices=[]), same_draws():
-        model = _build(Config.fromstring(config, '.py'))
-    return channels_of(model, config)
+        with suppress(UsageError), known_channels(known):
+            built = _build(cfg)
+            if known is None or known.given:
+                return channels_of(built, config)
+        return channels_of(_build(cfg), config)
 
 
 def channels_of(model: MutualLearningMixin, config: str) -> Optional[str]:

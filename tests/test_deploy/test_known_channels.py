@@ -331,3 +331,25 @@ def test_static_weights_of_another_type(request, tmp_path):
     assert {p.dtype for p in model.parameters()} == {torch.float}
     for name, weight in content['state_dict'].items():
         assert torch.equal(model.state_dict()[name], weight.to(torch.float))
+
+
+def test_what_a_network_at_hand_knows_is_taken(request, traces):
+    file = nets.adaptive_file('classifier', request)
+    expected = find_channels(file.config)
+    model = build(file)
+    del traces[:]
+    assert find_channels(file.config, model) == expected
+    assert not traces
+    # One that has another layer does not tell.
+    model.extra = copy.deepcopy(model.backbone.conv1)
+    assert find_channels(file.config, model) == expected
+    assert len(traces) == 2
+
+
+def test_numbers_are_drawn_as_without(request):
+    file = nets.adaptive_file('classifier', request)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    find_channels(file.config)
+    assert torch.equal(torch.rand(2), expected)

@@ -46,6 +46,7 @@ LOADERS = {
         'load_checkpoint': OWN,
         'Config.fromfile': OWN,
     },
+    'mutualnet_mm/benchmarks/scale.py': {'torch.load': OWN},
     'mutualnet_mm/checked_json.py': {'json.loads': TEXT},
     'mutualnet_mm/config/coco_files.py': {'json.loads': TEXT},
     'mutualnet_mm/config/delta_file.py': {'Config.fromfile': OWN},

@@ -9,10 +9,8 @@ and table.csv beside it, under a name, so that one table can hold several
 devices. Several devices of one kind share the subnets: --shard 1/4 to 4/4,
 each in a process of its own, with all other options alike, or one command by
 torchrun, srun or mpirun. The last one to finish writes the figures of all;
-interrupted, a part goes on where it stopped.
-
---throughput and --energy measure images per second and millijoules of an
-image as well, for budgets of them.
+interrupted, a part goes on where it stopped. --throughput and --energy measure
+images per second and millijoules of an image as well, for budgets of them.
 """
 
 import re

@@ -41,6 +41,38 @@ def test_costs(cost, label, costs, best):
     assert len(axis.front(tables['net'])) == best
 
 
+@pytest.mark.parametrize(
+    'cost, label, costs, best',
+    [
+        ('p90_ms', '90th percentile of the latency in ms', (9, 8, 7), 1),
+        ('energy_mj', 'energy of an image in mJ', (1, 2, 3), 3),
+        (
+            'images_per_second',
+            'images per second at the best batch size',
+            (90, 40, 50),
+            2,
+        ),
+    ],
+)
+def test_what_else_is_measured(cost, label, costs, best):
+    """Of the third subnet, which is the best one; more images are better."""
+    table = make_table()
+    figures = zip((9, 8, 7), (90, 40, 50), (1, 2, 3))
+    latencies = {
+        entry.subnet: Latency(1.0, p90, rate, 4, energy)
+        for entry, (p90, rate, energy) in zip(table.entries, figures)
+    }
+    table = table.with_latencies('npu', latencies)
+    tables, axis = compared_tables({'a': table}, cost=cost, device='npu')
+    assert axis.label == f'{label} (npu)' and axis.notes == ()
+    found = [axis.cost_of(entry) for entry in table.entries]
+    assert found == [*costs, None]
+    assert len(axis.front(tables['a'])) == best
+    if cost != 'p90_ms':
+        with pytest.raises(UsageError, match=f'b: the table has no {cost}: '):
+            compared_tables({'a': table, 'b': make_table()}, cost=cost)
+
+
 def test_what_was_not_measured_is_counted():
     """Of those that are ranked; the others are in no figure."""
     tables = {'net': make_table((0,))}

@@ -100,6 +100,20 @@ def test_what_stands_over_a_point(read_page):
     assert 80 - bars['arrayminus'][-1] == pytest.approx(low)
 
 
+def test_what_else_was_measured_stands_there(read_page):
+    table = make_table()
+    latency = Latency(1.0, 2.0, 3000.0, 16, 4.5)
+    subnet = table.entries[0].subnet
+    _, lines, _ = read_page(
+        {'net': table.with_latencies('npu', {subnet: latency})}
+    )
+    told = lines['128 px']['text'][0].split('<br>')
+    assert (
+        'npu: 1 ms, 90 % below 2, 3000 images per second in batches of 16, '
+        '4.5 mJ an image'
+    ) in told
+
+
 def test_latency(read_page):
     _, lines, layout = read_page(
         {'net': make_table()}, cost='latency_ms', log=True

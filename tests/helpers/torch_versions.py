@@ -15,6 +15,18 @@ def skip_without_export(format):
         pytest.skip(needs_export.kwargs['reason'])
 
 
+def skip_without_autocast(dtype):
+    """Skip where autocast on a CPU knows bfloat16 alone, as in PyTorch 2.1."""
+    try:
+        with torch.autocast('cpu', dtype):
+            known = torch.is_autocast_cpu_enabled()
+            known &= torch.get_autocast_cpu_dtype() == dtype
+    except RuntimeError:
+        known = False
+    if not known:
+        pytest.skip(f'this PyTorch has no autocast to {dtype} on a CPU')
+
+
 # The layers of a gated block are not found on 2.1; not tried in between.
 needs_traced_chunks = pytest.mark.skipif(
     _VERSION < (2, 6), reason='PyTorch 2.1 does not show chunks to the trace'

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils import checkpoint
+from torch_versions import skip_without_autocast
 
 from mutualnet_mm.models import gradients
 from mutualnet_mm.models.gradients import (
@@ -270,13 +271,9 @@ def test_scale_follows_a_growing_scaler(half):
 )
 def test_half_is_seen_in_cpu_autocast(dtype, expected):
     assert gradients._is_half() is False
-    try:
-        context = torch.autocast('cpu', dtype=dtype)
-    except RuntimeError as error:
-        pytest.skip(f'this PyTorch has no such autocast: {error}')
-    with context:
-        if torch.get_autocast_cpu_dtype() == dtype:
-            assert gradients._is_half() is expected
+    skip_without_autocast(dtype)
+    with torch.autocast('cpu', dtype):
+        assert gradients._is_half() is expected
 
 
 class Checkpointed(nn.Module):

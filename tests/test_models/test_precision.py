@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from thin_detectors import thin
 from tiny_transformers import VIT
 from torch import nn
+from torch_versions import skip_without_autocast
 
 from mutualnet_mm.models.gradients import GradientSum
 
@@ -136,8 +137,7 @@ def zeros(gradients):
 @pytest.mark.parametrize('power', [0, 8, 16])
 def test_no_underflow_beside_the_joint_graph(make, power):
     """The scale of the trainer's backward is that of the inner ones."""
-    if not hasattr(torch, 'get_autocast_dtype'):
-        pytest.skip('this PyTorch has no half precision on a CPU')
+    skip_without_autocast(torch.float16)
     model, batch = make('classifier')
     model.head.fc.weight.data *= 1e-3  # tiny gradients behind it
     expected = backward(joint(model), batch)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from passes import on_running_statistics
+from torch_versions import skip_without_autocast
 
 from mutualnet_mm import ConfigError
 
@@ -380,6 +381,7 @@ def test_without_lateral_connections(build, case):
 
 @pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16])
 def test_half_precision(build, dtype):
+    skip_without_autocast(dtype)
     net = build('bottleneck')
     clips = torch.randn(1, 3, 16, FULL, FULL)
     with torch.no_grad(), net.slim_state.activate(0.63, 0.75, 3):

@@ -77,6 +77,7 @@ LOADERS = {
     },
     'mutualnet_mm/models/trained_teacher.py': {'Config.fromfile': CONFIG},
     'mutualnet_mm/query_table/progress.py': {'json.loads': OWN},
+    'mutualnet_mm/slimmable/known.py': {'json.loads': TEXT},
     'mutualnet_mm/survey/one_config.py': {'Config.fromfile': CONFIG},
     'mutualnet_mm/survey/records.py': {'json.loads': TEXT},
     'mutualnet_mm/survey/selection.py': {'Config.fromfile': CONFIG},

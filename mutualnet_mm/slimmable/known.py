@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set
 
 from torch import nn
 
-from ..errors import UsageError
+from ..errors import UsageError, is_count
 from ..version import __version__
 from .channels import LayerRule, Layout, Piece
 from .joints import Joints
@@ -271,10 +271,13 @@ def _layout(
 ) -> Optional[Layout]:
     if rows is None:
         return None
-    return tuple(
-        Piece(size, made, rules[rule], *others)
-        for size, made, rule, *others in rows
-    )
+    pieces = []
+    for size, made, rule, block, skip, repeat in rows:
+        counts = size, made, block, skip + 1, repeat
+        if not all(map(is_count, counts)):
+            raise ValueError(f'{counts} are no numbers of channels')
+        pieces.append(Piece(size, made, rules[rule], block, skip, repeat))
+    return tuple(pieces)
 
 
 def _check_names(own: Dict[str, Any], found: Any, kind: type) -> None:

@@ -217,6 +217,18 @@ DAMAGED = {
         spoilt(lambda c: c['rules'].__setitem__(0, [True, -1.0])),
         'is damaged',
     ),
+    'channels that are no number': (
+        spoilt(
+            lambda c: c['layers'][LAYER].__setitem__(1, [['9', 9, 0, 9, 0, 1]])
+        ),
+        'is damaged',
+    ),
+    'parts of no channels': (
+        spoilt(
+            lambda c: c['layers'][LAYER].__setitem__(1, [[16, 0, 0, 0, 0, 1]])
+        ),
+        'is damaged',
+    ),
     'a layer too few': (
         spoilt(lambda c: c['layers'].pop(LAYER)),
         f'does not fit layer {LAYER!r}',

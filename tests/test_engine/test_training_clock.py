@@ -66,7 +66,7 @@ def test_all_runs_count(tmp_path):
     elapsed = time.perf_counter() - start
     # Two steps of the second epoch are lost, and what they took.
     assert (PER_EPOCH + 2) * STEP <= whole < elapsed
-    saved = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    saved = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
     of_first = saved['message_hub']['runtime_info']['training_seconds']
     assert PER_EPOCH * STEP <= of_first <= whole - 2 * STEP
     start = time.perf_counter()

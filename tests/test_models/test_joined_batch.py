@@ -34,7 +34,9 @@ def pooled_forward(self, x):
     """
     dims = [i for i in range(x.dim()) if i != 1]
     sums = torch.stack([x.sum(dims), (x * x).sum(dims)])
-    sums = all_reduce(sums) / (dist.get_world_size() * x[:, 0].numel())
+    if not x.is_meta:  # of shapes alone, which old PyTorch cannot reduce
+        sums = all_reduce(sums)
+    sums = sums / (dist.get_world_size() * x[:, 0].numel())
     mean, var = sums[0], sums[1] - sums[0] ** 2
     if self.running_mean is not None:
         count = dist.get_world_size() * x[:, 0].numel()

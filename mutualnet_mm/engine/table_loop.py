@@ -24,6 +24,7 @@ from ..subnet import Subnet
 from .answers import AnswerBook
 from .calibration import SubnetStatistics, move_statistics
 from .coco_matches import recorded_evaluations, resampled_precision
+from .label_precision import resampled_label_precision
 from .loops import RUNNING, Candidate, SubnetTestLoop
 from .metric_state import MetricState
 from .plain_metrics import plain_numbers
@@ -269,11 +270,16 @@ class TableLoop(SubnetTestLoop):
 
     def _score(self, name: str, state: MetricState) -> Dict[str, float]:
         metrics = self.evaluator.metrics
+        kept = [list(results) for results in state.results]  # cleared below
         with recorded_evaluations(metrics) as evaluations:
             found = super()._score(name, state)
-        resampled = resampled_precision(evaluations, found, metrics)
-        if resampled and name != RUNNING:
-            self.progress.keep_resampled(name, resampled)
+        if name != RUNNING:
+            resampled = {
+                **resampled_precision(evaluations, found, metrics),
+                **resampled_label_precision(kept, found, metrics),
+            }
+            if resampled:
+                self.progress.keep_resampled(name, resampled)
         if name in self._books:
             self._keep_answers(name, self._books.pop(name))
         self.progress.add(name, plain_numbers(found))

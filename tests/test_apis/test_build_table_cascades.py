@@ -209,9 +209,13 @@ def test_of_many_labels(
     model['head'] = dict(
         type='MultiLabelLinearClsHead', num_classes=4, in_channels=128
     )
-    cfg = labelled(model=model, test_evaluator=dict(type='ScoreSums'))
+    cfg = labelled(model=model, test_evaluator=dict(type='AveragePrecision'))
     table = build_table(cfg, checkpoint, tmp_path / 'out', step=STEP)
     assert table.cascades is None and not warnings
+    assert table.metric == 'multi-label/mAP'
+    for entry in table.entries:
+        low, high = table.interval(entry)
+        assert low < table.score(entry) < high
     net = AdaptiveModel.from_file(tmp_path / 'out/adaptive.pth')
     with pytest.raises(UsageError, match='cascades are for the top-1'):
         net.set_budget(mean_macs=1e9)

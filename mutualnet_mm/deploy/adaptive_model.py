@@ -135,12 +135,11 @@ class AdaptiveModel(SwitchableNetwork):
                 significantly better than, on the images of the table.
                 Defaults to ``'best'``.
             p90_ms (float, optional): Maximum milliseconds that nine of ten
-                calls keep, as ``mutualnet latency`` measured them.
-            energy_mj (float, optional): Maximum millijoules of an image, as
-                ``mutualnet latency --energy`` measured them.
-            images_per_second (float, optional): Minimum throughput, as
-                ``mutualnet latency --throughput`` measured it: at the best
-                batch size, whatever that of the latency is.
+                calls keep.
+            energy_mj (float, optional): Maximum millijoules of an image, by
+                ``mutualnet latency --energy``.
+            images_per_second (float, optional): Minimum throughput, by
+                ``mutualnet latency --throughput``: at the best batch size.
 
         Returns:
             Subnet or Cascade: What is active now.
@@ -152,7 +151,7 @@ class AdaptiveModel(SwitchableNetwork):
         """
         budgets = dict(macs=macs, latency_ms=latency_ms, params=params)
         budgets.update(p90_ms=p90_ms, energy_mj=energy_mj)
-        budgets.update(images_per_second=images_per_second)
+        budgets['images_per_second'] = images_per_second
         given = {name for name, value in budgets.items() if value is not None}
         if mean_macs is not None:
             if given - {'macs'} or device is not None or prefer != 'best':
@@ -165,9 +164,8 @@ class AdaptiveModel(SwitchableNetwork):
                 return self.use(found)
             return self.use(found.subnet)
         if not given:
-            raise UsageError(
-                f'give a budget: {", ".join(budgets)} or mean_macs'
-            )
+            names = ', '.join(budgets)
+            raise UsageError(f'give a budget: {names} or mean_macs')
         entry = self.table.best(**budgets, device=device, prefer=prefer)
         return self.use(entry.subnet)
 

@@ -53,14 +53,14 @@ def resampled_label_precision(
 def _number_of_scores(results: List[dict]) -> int:
     """Zero where results are not those of images with scores of classes."""
     first = next(iter(results), {})
-    kept = first.get('pred_score', first.get('pred'))
+    kept: Any = first.get('pred_score', first.get('pred'))
     return len(results) * len(kept) if np.ndim(kept) == 1 else 0
 
 
 def _on_drawn_sets(
     metric: Any, key: str, results: List[dict], score: Any
 ) -> Values:
-    def of(images: Sequence[int]) -> float:
+    def of(images: np.ndarray) -> float:
         return float(metric.compute_metrics([results[i] for i in images])[key])
 
     every = np.arange(len(results))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from claim_images import READERS, prepare_images
-from claim_methods import SIZES
+from claim_methods import DATA, SIZES
 from claim_report import ClaimReport
 from claim_study import ClaimStudy
 from trainings import try_lock
@@ -65,6 +65,9 @@ def main() -> None:
                 name: prepare_images(name, folder, out, SIZES[0])
                 for name, folder in given.items()
             }
+        for name, data in DATA.items():  # parts of others
+            if data.source in images:
+                images[name] = images[data.source]
         study = ClaimStudy(images, out, args.records)
         if args.report:
             ClaimReport(study).write(make_folder(args.report))

@@ -15,8 +15,8 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 import torch
 from claim_images import READERS
-from claim_methods import EPOCHS, GRID, SIZES, Run
-from claim_study import KINDS, TRAIN, ClaimStudy
+from claim_methods import EPOCHS, GRID, SIZES, TRAIN, Run
+from claim_study import KINDS, ClaimStudy
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from report_tables import interval, markdown_table

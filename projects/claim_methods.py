@@ -28,6 +28,44 @@ alone: as many times more epochs make them equal."""
 SEEDS = 3
 
 
+TRAIN = 10000
+"""Training images of an epoch."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images, and how large a network learns from them.
+
+    Args:
+        source (str): Data set.
+        mean (tuple[float]): Of the training images, by channel.
+        std (tuple[float]): Likewise.
+        train (int): Training images. Fewer ones are seen more often: an
+            epoch is always that of :data:`TRAIN`. Defaults to these.
+        widen_factor (int): Of the WRN-10. Defaults to 1.
+    """
+
+    source: str
+    mean: Tuple[float, ...]
+    std: Tuple[float, ...]
+    train: int = TRAIN
+    widen_factor: int = 1
+
+    @property
+    def repeats(self) -> int:
+        """How often an epoch sees each image."""
+        return TRAIN // self.train
+
+
+_CIFAR10 = Data('cifar10', (125.3, 123.0, 113.9), (60.0, 59.2, 62.0))
+DATA = {
+    'cifar10': _CIFAR10,
+    'fashion-mnist': Data('fashion-mnist', (72.9,), (83.6,)),
+    # That a network can over-fit on.
+    'cifar10-few': replace(_CIFAR10, train=2500, widen_factor=2),
+}
+
+
 OPTIONS: Dict[str, dict] = dict(
     start=dict(start=0.5),
     next=dict(teacher='next', label_weight=1.0, stratified=True),

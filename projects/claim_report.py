@@ -48,11 +48,10 @@ class ClaimReport:
         self.runs: Dict[str, Run] = {
             str(run): run for run in study.planned() if run is not None
         }
-        self.macs = self._count_macs()
+        self.macs = {data: self._count_macs(data) for data in study.images}
 
-    def _count_macs(self) -> Mapping[Subnet, int]:
+    def _count_macs(self, data: str) -> Mapping[Subnet, int]:
         init_default_scope('mmpretrain')
-        data = next(iter(self.study.images))
         run = Run(data, 'mutualnet', 0.1, EPOCHS, 0)
         model = MODELS.build(self.study.config(run, self.study.out).model)
         subnets = {s for m in self.study.methods.values() for s in m.subnets}
@@ -100,7 +99,8 @@ class ClaimReport:
                 found[f'{data}-{kind}-gains'] = self._gains(data, kind)
             found[f'{data}-lengths'] = self._trend(data)
             found[f'{data}-rates'] = self._rates(data)
-            found[f'{data}-choice'] = self._choice(data)
+            if data in self.study.whole:
+                found[f'{data}-choice'] = self._choice(data)
         return found
 
     def _lines(self) -> List[tuple]:
@@ -121,7 +121,7 @@ class ClaimReport:
     def _budgets(self, data: str, kind: str) -> str:
         rows = [
             ['method', *map(str, GRID)],
-            ['MMACs', *(f'{self.macs[s] / 1e6:.2f}' for s in GRID)],
+            ['MMACs', *(f'{self.macs[data][s] / 1e6:.2f}' for s in GRID)],
         ]
         for name, method, epochs in self._lines():
             cells = [
@@ -207,7 +207,7 @@ class ClaimReport:
                 continue
             style = 'k*--' if method is alone else 'o-'
             axes.errorbar(
-                [self.macs[s] / 1e6 for s in shown],
+                [self.macs[data][s] / 1e6 for s in shown],
                 [statistics.mean(scores[s]) for s in shown],
                 [spread(scores[s]) for s in shown],
                 fmt=style,

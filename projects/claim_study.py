@@ -7,10 +7,11 @@ import statistics
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-import claim_images  # noqa: F401  (registers the data set)
 import torch
+from claim_images import READERS  # registers the data set, too
 from claim_methods import (
     COMBINED,
+    DATA,
     EPOCHS,
     FIRST_RATES,
     GRID,
@@ -33,14 +34,7 @@ from trainings import Trainings, accuracies, trained
 
 from mutualnet_mm import Subnet
 
-TRAIN, HELD_BACK = 10000, 2000
-"""Training images, and how many of them choose the learning rates."""
 BATCH = 64
-# Mean and standard deviation of the training images, by channel.
-_MOMENTS = {
-    'cifar10': ([125.3, 123.0, 113.9], [60.0, 59.2, 62.0]),
-    'fashion-mnist': ([72.9], [83.6]),
-}
 Accuracies = Dict[str, Dict[Subnet, float]]
 """By the kind of statistics, then by subnet."""
 
@@ -77,6 +71,11 @@ class ClaimStudy(Trainings):
         # Their weights have to be here.
         for name in [n for n in self.records if n.endswith('_teacher')]:
             del self.records[name]
+
+    @property
+    def whole(self) -> List[str]:
+        """Data sets that are not a part of another one."""
+        return [name for name in self.images if name in READERS]
 
     def planned(self) -> Sequence[Optional[Run]]:
         """What decides first: rates, then the main length seed by seed."""
@@ -124,23 +123,26 @@ class ClaimStudy(Trainings):
         later = {*others, *paper, *distilled}
         main = [n for n in self.methods if n not in later]
         yield from self._runs(main, range(1), slice(2))
-        for data in self.images:
+        for data in self.whole:
             yield from self.choice_runs(data).values()
         yield from self._runs([COMBINED], range(1), slice(2))
         yield from self._runs(main, range(1), slice(2, None))
         yield from self._runs([*main, COMBINED], range(1, SEEDS), slice(2))
         for seed in range(SEEDS):
             seeds = range(seed, seed + 1)
-            yield from self._runs(others, seeds, slice(2))
-            yield from self._runs(distilled, seeds, slice(2))
-            yield from self._runs(paper, seeds, slice(2))
+            for names in (others, distilled, paper):
+                yield from self._runs(names, seeds, slice(2), self.whole)
         yield from self._runs(main, range(1, SEEDS), slice(2, None))
 
     def _runs(
-        self, names: Sequence[str], seeds: range, part: slice
+        self,
+        names: Sequence[str],
+        seeds: range,
+        part: slice,
+        images: Sequence[str] = (),
     ) -> Iterator[Optional[Run]]:
         for seed in seeds:
-            for data in self.images:
+            for data in images or self.images:
                 for name in names:
                     for epochs in lengths(name)[part]:
                         yield self.final_run(data, name, epochs, seed)
@@ -190,7 +192,7 @@ class ClaimStudy(Trainings):
         subnets is above plain MutualNet's. None before that is known.
         """
         gains = dict.fromkeys(OPTIONS, 0.0)
-        for data in self.images:
+        for data in self.whole:
             scores = {
                 name: run and self.score(run)
                 for name, run in self.choice_runs(data).items()
@@ -279,10 +281,12 @@ class ClaimStudy(Trainings):
                 mutual['teacher'] = dict(
                     config=str(config), checkpoint=weights
                 )
-        end = TRAIN - HELD_BACK
-        train, test = ('train', (0, TRAIN)), ('test', (0, 10000))
-        if run.use == 'search':
-            train, test = ('train', (0, end)), ('train', (end, TRAIN))
+        data = DATA[run.data]
+        epochs = run.epochs * data.repeats
+        number, end = data.train, data.train * 4 // 5
+        train, test = ('train', (0, number)), ('test', (0, 10000))
+        if run.use == 'search':  # the last fifth chooses
+            train, test = ('train', (0, end)), ('train', (end, number))
 
         def loader(
             split: str, part: tuple, batch: int, steps: list
@@ -309,7 +313,7 @@ class ClaimStudy(Trainings):
                 train_dataloader=loader(*train, BATCH, [crop, *learn]),
                 test_dataloader=loader(*test, 250, []),
                 test_evaluator=dict(type='Accuracy'),
-                train_cfg=dict(by_epoch=True, max_epochs=run.epochs),
+                train_cfg=dict(by_epoch=True, max_epochs=epochs),
                 test_cfg=dict(
                     type='mutualnet_mm.SubnetTestLoop',
                     subnets=list(map(str, method.subnets)),
@@ -325,12 +329,17 @@ class ClaimStudy(Trainings):
                     paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0),
                 ),
                 param_scheduler=[
-                    dict(type='LinearLR', start_factor=0.1, end=1, **by_iter),
+                    dict(
+                        type='LinearLR',
+                        start_factor=0.1,
+                        end=data.repeats,
+                        **by_iter,
+                    ),
                     dict(
                         type='CosineAnnealingLR',
-                        begin=1,
-                        end=run.epochs,
-                        T_max=run.epochs - 1,
+                        begin=data.repeats,
+                        end=epochs,
+                        T_max=epochs - data.repeats,
                         **by_iter,
                     ),
                 ],
@@ -342,17 +351,27 @@ class ClaimStudy(Trainings):
         )
 
     def _model(self, mutual: dict, data: str, is_soft: bool = False) -> dict:
-        return model(mutual, *_MOMENTS[data], is_soft)
+        own = DATA[data]
+        return model(
+            mutual, [*own.mean], [*own.std], is_soft, own.widen_factor
+        )
 
 
-def model(mutual: dict, mean: list, std: list, is_soft: bool = False) -> dict:
-    """WRN-10-1 for small images.
+def model(
+    mutual: dict,
+    mean: list,
+    std: list,
+    is_soft: bool = False,
+    widen_factor: int = 1,
+) -> dict:
+    """WRN-10 for small images.
 
     Args:
         mutual (dict): As in a config.
         mean (list[float]): Of each channel.
         std (list[float]): Of each channel.
         is_soft (bool): Whether labels are probabilities. Defaults to False.
+        widen_factor (int): Of its channels. Defaults to 1.
     """
     return dict(
         type='mutualnet_mm.MutualLearning',
@@ -364,14 +383,14 @@ def model(mutual: dict, mean: list, std: list, is_soft: bool = False) -> dict:
         backbone=dict(
             type='mutualnet_mm.SlimmableWideResNet',
             depth=10,
-            widen_factor=1,
+            widen_factor=widen_factor,
             in_channels=len(mean),
         ),
         neck=dict(type='GlobalAveragePooling'),
         head=dict(
             type='LinearClsHead',
             num_classes=10,
-            in_channels=64,
+            in_channels=64 * widen_factor,
             loss=dict(type='CrossEntropyLoss', use_soft=is_soft),
         ),
     )

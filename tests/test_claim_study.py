@@ -132,7 +132,7 @@ def test_equal_cost(modules):
 def planned(modules, tmp_path, monkeypatch):
     """A study whose runs find what a test says, and all that it asks for."""
     _, methods, study, _ = modules
-    images = dict.fromkeys(('cifar10', 'fashion-mnist'), tmp_path)
+    images = dict.fromkeys(methods.DATA, tmp_path)
 
     def make(accuracy):
         made = study.ClaimStudy(images, tmp_path)
@@ -221,7 +221,7 @@ def test_report(modules, planned, tmp_path, monkeypatch):
     monkeypatch.setattr(
         report.ClaimReport,
         '_count_macs',
-        lambda self: {
+        lambda self, data: {
             subnet: int(1e6 * subnet.width * subnet.resolution)
             for method in made.methods.values()
             for subnet in method.subnets
@@ -321,3 +321,24 @@ def test_options_can_be_built(modules):
     for name, method in methods.methods().items():
         model = MODELS.build(study.model(method.mutual, [0.0], [1.0]))
         assert list(model.sampler.choose(map(str, method.subnets))), name
+
+
+def test_few_images(modules, tmp_path):
+    """A quarter of the images, each seen four times as often."""
+    _, methods, study, _ = modules
+    made = study.ClaimStudy(dict.fromkeys(methods.DATA, tmp_path), tmp_path)
+    few, whole = (
+        made.config(methods.Run(data, 'mutualnet', 0.1, 64, 0), tmp_path)
+        for data in ('cifar10-few', 'cifar10')
+    )
+    assert few.train_dataloader.dataset.part == (0, 2500)
+    assert few.train_cfg.max_epochs * 2500 == whole.train_cfg.max_epochs * 1e4
+    schedules = few.param_scheduler, whole.param_scheduler
+    assert [s.end for s in schedules[0]] == [4 * s.end for s in schedules[1]]
+    assert few.test_dataloader == whole.test_dataloader
+    run = methods.Run('cifar10-few', 'mutualnet', 0.1, 16, 0, 'search')
+    searched = made.config(run, tmp_path)
+    assert searched.train_dataloader.dataset.part == (0, 2000)
+    assert searched.test_dataloader.dataset.part == (2000, 2500)
+    # What the options are chosen by are the whole data sets alone.
+    assert made.whole == ['cifar10', 'fashion-mnist']

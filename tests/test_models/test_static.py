@@ -11,7 +11,7 @@ from passes import on_running_statistics
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import count_params
-from mutualnet_mm.models import static_model
+from mutualnet_mm.models import static, static_model
 from mutualnet_mm.slimmable import SlimLayer, slim_batch_norms
 
 REGNET = dict(w0=16, wa=16.0, wm=2.0, group_w=8, depth=6, bot_mul=1.0)
@@ -234,9 +234,10 @@ def test_the_whole_network_takes_no_memory(configure_case, monkeypatch):
 
     def remember(model, *args):
         whole.extend(model.named_parameters())
-        return static_model(model, *args)
+        settle(model, *args)
 
-    monkeypatch.setattr('mutualnet_mm.models.static.static_model', remember)
+    settle = static._settle
+    monkeypatch.setattr(static, '_settle', remember)
     config = dict(configure_case('mobilenet-v2'), subnet='0.5x-24')
     net = MODELS.build(
         dict(config, type='mutualnet_mm.StaticSubnet', verified=True)

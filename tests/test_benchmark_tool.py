@@ -335,6 +335,15 @@ def test_layers_of_given_channels(run):
     assert 'a MAC of 3x3, 8 / of 3x3, 16' in named
 
 
+def test_the_largest_width_is_rounded_where_it_is_not_whole(run, tiny):
+    found = run(
+        *('rounding', '--network', tiny(), '--widths', 0.75, 0.5),
+        *('--divisors', 8, 32, '--rounds', 1),
+    )
+    macs = found['settings']['macs']
+    assert len(macs) == 6 and macs['0.75x, 8'] < macs['0.75x, 32']
+
+
 @pytest.mark.nightly
 def test_load(run):
     found = run('load', '--rounds', 1)

@@ -124,10 +124,11 @@ def _networks(
             model = build_subject(cfg, device).eval()
             count = MacsByWidth(model)
             full = model.space.full
+            whole = model.slim_state.max_width
             batch = training_batch(model, batch_size)
             data = model.data_preprocessor(batch, False)
             for width in widths:
-                if width == full.width and policy != policies[0]:
+                if width == whole and policy != policies[0]:
                     continue  # whatever the policy, it is whole
                 subnet = Subnet(width, full.resolution, full.frames)
                 key = f'{width:g}x, {policy}'

@@ -100,6 +100,15 @@ def show(found: dict) -> None:
     print(', '.join(f'{name} {value:.1f} ms' for name, value in times))
 
 
+def check_counts(args: dict) -> None:
+    """Refuse numbers of which there is at least one."""
+    for name, value in args.items():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, int) and one < 1:
+                option = name.replace('_', '-')
+                raise UsageError(f'--{option} {one}: use 1 or more')
+
+
 def main() -> None:
     args = vars(parse_args())
     name, out, threads = (args.pop(k) for k in ('subject', 'json', 'threads'))
@@ -110,8 +119,7 @@ def main() -> None:
     with one_line_errors(), redirect_stdout(sys.stderr):
         if threads < 1:
             raise UsageError(f'--threads {threads}: use 1 or more')
-        if args['rounds'] < 1:
-            raise UsageError(f'--rounds {args["rounds"]}: use 1 or more')
+        check_counts(args)
         if out is not None:
             check_target(out)
         torch.set_num_threads(threads)

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 
 from ..apis import build_table
+from ..errors import UsageError
 from ..sampler import GivenSubnets
 from ..subnet import Subnet
 from .calibrate import spread
@@ -43,8 +44,16 @@ def benchmark_grow(
         dict: See :func:`~.turns.report`; milliseconds are named by what grows
         and how much of it there is, such as ``'step, subnets, 4'``. A ratio
         of 1 is growth by as much as there is more of it.
+
+    Raises:
+        UsageError: If the config is no classifier's.
     """
     cfg = open_config(network)
+    if cfg.default_scope != 'mmpretrain':
+        raise UsageError(
+            f'network {network!r}: grow takes classifiers alone, whose tables '
+            'it builds on made-up pictures'
+        )
     calls: Calls = {}
     model = build_subject(cfg)
     plan = model.sampler.sample(0)

@@ -36,8 +36,17 @@ def benchmark_loading(
     Returns:
         dict: See :func:`~.turns.report`; ``settings`` tells milliseconds of
         an image or clip and the mean size of a file.
+
+    Raises:
+        UsageError: If the config is a detector's, or if the photographs or
+            what writes videos are not installed.
     """
     cfg = open_config(network)
+    if cfg.default_scope == 'mmdet':  # without boxes it would load less
+        raise UsageError(
+            f'network {network!r}: loading takes no detectors, whose boxes '
+            'and masks the files lack; use a classifier or recognizer'
+        )
     init_default_scope(cfg.default_scope)
     pipeline = Compose(cfg.train_dataloader.dataset.pipeline)
     is_video = cfg.default_scope == 'mmaction'

@@ -4,8 +4,8 @@
 A part that is a view shares its memory with the parameter: whatever writes to
 that (an optimizer, a loaded checkpoint, an averaged model) writes to the part,
 too. So a part fits as long as the parameter is the same object at the same
-place in memory with the same shape, and as the width and what the layer knows
-of its channels are the same. Nothing has to be told that weights changed.
+place in memory with the same shape and strides, and as the width and what the
+layer knows of its channels are the same. Nothing has to be told that weights changed.
 """
 
 from typing import Any, Dict, Optional, Tuple
@@ -50,12 +50,12 @@ class KeptParts:
             state.rounding,
         ):
             own = owner._parameters
-            for name, parameter, place, shape in found[0]:
+            for name, parameter, place, *layout in found[0]:
                 if own.get(name) is not parameter or (
                     parameter is not None
                     and (
                         parameter.data_ptr() != place
-                        or parameter.shape != shape
+                        or [parameter.shape, parameter.stride()] != layout
                     )
                 ):
                     break
@@ -97,7 +97,7 @@ def _sources(owner: nn.Module, parts: Parts) -> Optional[tuple]:
     for name, part in parts.items():
         whole: Any = owner._parameters.get(name)
         if part is None and whole is None:
-            sources.append((name, None, 0, None))
+            sources.append((name, None, 0, None, None))
             continue
         if (
             # Others stand in for parameters only while something is traced.
@@ -108,7 +108,8 @@ def _sources(owner: nn.Module, parts: Parts) -> Optional[tuple]:
             != whole.untyped_storage().data_ptr()
         ):
             return None
-        sources.append((name, whole, whole.data_ptr(), whole.shape))
+        layout = whole.shape, whole.stride()
+        sources.append((name, whole, whole.data_ptr(), *layout))
     return tuple(sources)
 
 

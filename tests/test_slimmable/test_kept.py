@@ -209,6 +209,18 @@ def test_the_same_as_without(name, change):
         assert torch.equal(run(net, shape, width), expected)
 
 
+def test_a_transposed_weight():
+    """The same parameter, place and shape; other strides."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 16))
+    convert(net, SlimState(), {'0': LayerRule()})
+    net.eval()
+    warm(net, (2, 16))
+    net[0].weight.data = net[0].weight.data.t()
+    expected = run(net, (2, 16), 0.5, plain=True)
+    assert torch.equal(run(net, (2, 16), 0.5), expected)
+
+
 def test_averaged_weights_come_and_go():
     net, shape = slimmed('dense')
     warm(net, shape)

@@ -2,11 +2,13 @@
 """The network that an adaptive file holds."""
 
 import hashlib
+import logging
 from contextlib import suppress
 from typing import Optional, Set, Tuple, Union
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from ..devices import check_device
 from ..engine import SubnetStatistics, move_statistics
@@ -116,8 +118,16 @@ def _known(file: AdaptiveFile) -> Optional[KnownChannels]:
     """What the file says of the channels of the network of its config."""
     if file.channels is None:
         return None
-    # The text of a config may be edited: then the network is traced.
-    return KnownChannels.read(file.channels, _sha256(file.config))
+    known = KnownChannels.read(file.channels)
+    if known is None or known.origin == _sha256(file.config):
+        return known
+    print_log(
+        'the config in the adaptive file was edited after its table was '
+        'measured: predictions and scores may be others than the table says',
+        logger='current',
+        level=logging.WARNING,
+    )
+    return None  # it is traced
 
 
 def _build(cfg: Config) -> MutualLearningMixin:

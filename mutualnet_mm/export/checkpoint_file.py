@@ -226,7 +226,9 @@ def _known(meta: dict) -> Optional[KnownChannels]:
     """What the checkpoint says of the channels of a static network."""
     if 'cfg' not in meta or not isinstance(meta.get('channels'), str):
         return None
-    return KnownChannels.read(meta['channels'], _sha256(meta['cfg']))
+    known = KnownChannels.read(meta['channels'])
+    is_same = known is not None and known.origin == _sha256(meta['cfg'])
+    return known if is_same else None
 
 
 def _channels(

@@ -5,7 +5,8 @@ A part that is a view shares its memory with the parameter: whatever writes to
 that (an optimizer, a loaded checkpoint, an averaged model) writes to the part,
 too. So a part fits as long as the parameter is the same object at the same
 place in memory with the same shape and strides, and as the width and what the
-layer knows of its channels are the same. Nothing has to be told that weights changed.
+layer knows of its channels are the same. Nothing has to be told that weights
+changed.
 """
 
 from typing import Any, Dict, Optional, Tuple

@@ -101,26 +101,30 @@ class KnownChannels:
         )
 
     @classmethod
-    def read(cls, text: str, origin: str) -> Optional['KnownChannels']:
+    def read(cls, text: str) -> Optional['KnownChannels']:
         """Read what :meth:`text` wrote.
 
         Args:
             text (str): As written.
-            origin (str): What will build the network.
 
         Returns:
-            KnownChannels: None if another release wrote it, or if it is of
-            another origin.
+            KnownChannels: None if another release wrote it.
 
         Raises:
             UsageError: If it is damaged.
         """
         try:
             content = json.loads(text)
-            found = content['format'], content['origin']
+            found = content['format']
+            content['origin']
         except (KeyError, TypeError, ValueError, RecursionError):
             raise _damaged() from None
-        return cls(content) if found == (_FORMAT, origin) else None
+        return cls(content) if found == _FORMAT else None
+
+    @property
+    def origin(self) -> str:
+        """str: What built the network, as :meth:`of` was told."""
+        return self._content['origin']
 
     def text(self) -> str:
         """Write it as JSON."""

@@ -143,18 +143,36 @@ def build_from(config, text=None):
 
     found = None
     if text is not None:
-        found = known.KnownChannels.read(text, _sha256(config))
+        found = known.KnownChannels.read(text)
+        assert found.origin == _sha256(config)
     with known.known_channels(found):
         return _build(Config.fromstring(config, '.py'))
 
 
-def test_another_config_or_code_is_traced(request, traces, monkeypatch):
+@pytest.fixture
+def warnings(monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        'mutualnet_mm.deploy.stored_model.print_log',
+        lambda text, **_: found.append(text),
+    )
+    return found
+
+
+def test_another_config_or_code_is_traced(
+    request, traces, warnings, monkeypatch
+):
     _, file = files('classifier', request)
     expected = findings(build(file))
     del traces[:]
     edited = copy.copy(file)
     edited.config += '\n# an edit'
+    assert not warnings
     assert findings(build(edited)) == expected
+    assert (
+        len(warnings) == 1
+        and 'config in the adaptive file was edited' in (warnings[0])
+    )
     assert len(traces) == 2
     for name, value in (('__version__', '9.9'), ('_FORMAT', 99)):
         del traces[:]
@@ -182,9 +200,7 @@ def test_a_network_of_no_file_is_not_described(request, monkeypatch):
 def test_networks_beside_it_are_traced(request, traces):
     """What is known is of one network: the next one is traced."""
     _, file = files('classifier', request)
-    found = known.KnownChannels.read(
-        file.channels, json.loads(file.channels)['origin']
-    )
+    found = known.KnownChannels.read(file.channels)
     del traces[:]
     cfg = Config.fromstring(file.config, '.py')
     with known.known_channels(found):

@@ -154,10 +154,14 @@ class AdaptiveModel(SwitchableNetwork):
         budgets['images_per_second'] = images_per_second
         given = {name for name, value in budgets.items() if value is not None}
         if mean_macs is not None:
-            if given - {'macs'} or device is not None or prefer != 'best':
+            others = [name for name in budgets if name in given - {'macs'}]
+            others += ['device'] * (device is not None)
+            others += ['prefer'] * (prefer != 'best')
+            if others:
                 raise UsageError(
                     'mean_macs goes with macs, the worst case, alone: what '
-                    'else cascades take is not known, leave all others out'
+                    'else cascades take is not known, leave '
+                    f'{" and ".join(others)} out'
                 )
             found = best_cascade(self.table, mean_macs, macs)
             if isinstance(found, Cascade):

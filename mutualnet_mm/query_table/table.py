@@ -160,8 +160,18 @@ class QueryTable:
         ]
         names = ' and '.join(costs)
         if not devices:
+            missing = [
+                cost
+                for cost in costs
+                if all(
+                    e.cost(cost, name) is None
+                    for e in self.entries
+                    for name in self.devices
+                )
+            ]
+            what = ' and '.join(missing) or f'device with {names}'
             raise UsageError(
-                f'the table has no {names}: measure it with '
+                f'the table has no {what}: measure it with '
                 f'{how_to_measure(costs)}, or give a budget of {COSTS[0]}'
             )
         if device is None and len(devices) == 1:

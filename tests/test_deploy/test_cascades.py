@@ -315,8 +315,9 @@ def test_budgets(net):
         (dict(mean_macs=0), 'budget mean_macs=0: use a positive number'),
         (dict(mean_macs=990, params=9), 'mean_macs goes with macs, the worst'),
         (dict(mean_macs=990, latency_ms=9), 'mean_macs goes with macs'),
-        (dict(mean_macs=990, device='cpu'), 'alone: .* leave all others'),
+        (dict(mean_macs=990, device='cpu'), 'not known, leave device out'),
         (dict(mean_macs=990, energy_mj=9), 'what else cascades take is not'),
+        (dict(mean_macs=990, prefer='cheapest'), 'leave prefer out'),
     ):
         with pytest.raises(UsageError, match=message) as caught:
             net.set_budget(**budgets)

@@ -1,6 +1,7 @@
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -434,8 +435,14 @@ def test_figures_that_no_device_has_together():
     with pytest.raises(UsageError) as error:
         table.best(energy_mj=9, images_per_second=1)
     assert str(error.value) == (
-        'the table has no energy_mj and images_per_second: measure it with '
-        'mutualnet latency --energy --throughput 1 8 32, or give a budget of '
-        'macs'
+        'the table has no device with energy_mj and images_per_second: '
+        'measure it with mutualnet latency --energy --throughput 1 8 32, or '
+        'give a budget of macs'
     )
+    timed = QueryTable(
+        [replace(e, latency_ms={'times': rate}) for e in table.entries],
+        *(table.metric, table.task, table.full),
+    )
+    with pytest.raises(UsageError, match='table has no energy_mj: measure'):
+        timed.best(energy_mj=9, images_per_second=1)
     assert table.best(images_per_second=7).subnet == small

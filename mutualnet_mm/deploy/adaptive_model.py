@@ -36,6 +36,7 @@ from ..query_table import Cascade, QueryTable, best_cascade
 from ..subnet import Subnet
 from .adaptive_file import AdaptiveFile
 from .controller import LatencyController, pareto_levels
+from .given_data import check_batch, check_loader
 from .inputs.pipeline import InputPipeline
 from .stored_model import channels_of, stored_config, stored_model
 from .switchable import Samples, Subnets, SwitchableNetwork
@@ -121,15 +122,14 @@ class AdaptiveModel(SwitchableNetwork):
         Args:
             macs (float, optional): Maximum multiply-accumulates of an image
                 or of one view of a video.
-            latency_ms (float, optional): Maximum milliseconds, as
-                ``mutualnet latency`` measured them.
+            latency_ms (float, optional): Maximum milliseconds, by
+                ``mutualnet latency``.
             params (float, optional): Maximum number of parameters.
-            device (str, optional): Name of the measured device whose
-                figures count; needed only if there are several.
+            device (str, optional): Whose figures count, if several devices
+                were measured.
             mean_macs (float, optional): Maximum multiply-accumulates on
-                average, over images like those of the table. ``macs`` then
-                limits what any image may cost; nothing else can be given
-                beside it.
+                average, over images like those of the table. ``macs`` alone
+                goes with it, and limits what any image may cost.
             prefer (str): ``'best'``, or ``'cheapest'``: the subnet of the
                 least limited cost that the best one within the budget is not
                 significantly better than, on the images of the table.
@@ -145,28 +145,27 @@ class AdaptiveModel(SwitchableNetwork):
             Subnet or Cascade: What is active now.
 
         Raises:
-            UsageError: If no budget is given, if one is below the least
-                of the table, which the message names, or if the table has no
-                cascades, with the reason.
+            UsageError: If no budget is given, if one is below the least of
+                the table, or if the table has no cascades.
         """
         budgets = dict(macs=macs, latency_ms=latency_ms, params=params)
         budgets.update(p90_ms=p90_ms, energy_mj=energy_mj)
         budgets['images_per_second'] = images_per_second
-        given = {name for name, value in budgets.items() if value is not None}
+        given = [name for name, value in budgets.items() if value is not None]
         if mean_macs is not None:
-            others = [name for name in budgets if name in given - {'macs'}]
+            others = [name for name in given if name != 'macs']
             others += ['device'] * (device is not None)
             others += ['prefer'] * (prefer != 'best')
             if others:
+                names = ' and '.join(others)
                 raise UsageError(
                     'mean_macs goes with macs, the worst case, alone: what '
-                    'else cascades take is not known, leave '
-                    f'{" and ".join(others)} out'
+                    f'else cascades take is not known, leave {names} out'
                 )
             found = best_cascade(self.table, mean_macs, macs)
-            if isinstance(found, Cascade):
-                return self.use(found)
-            return self.use(found.subnet)
+            return self.use(
+                found if isinstance(found, Cascade) else found.subnet
+            )
         if not given:
             names = ', '.join(budgets)
             raise UsageError(f'give a budget: {names} or mean_macs')
@@ -223,14 +222,12 @@ class AdaptiveModel(SwitchableNetwork):
             UsageError: If a subnet is outside of the trained range, or if
                 the data loader gives no batch.
         """
-        _check_loader(dataloader)
+        check_loader(dataloader)
         with as_usage_error('the adaptive file is damaged: its calibration'):
             recipe = BNCalibrationHook(**self.file.calibration)
         if not isinstance(dataloader, dict):
             given = islice(dataloader, recipe.num_batches)
-            self._calibrate(
-                map(_check_batch, given), subnets, recipe.is_tested
-            )
+            self._calibrate(map(check_batch, given), subnets, recipe.is_tested)
             return
         recipe.dataloader = dataloader
         # Another network may have changed the default scope since.
@@ -399,26 +396,3 @@ def _restore(
     net = kind(file, device)
     net.use(subnet)
     return net
-
-
-def _check_loader(dataloader: Any) -> None:
-    if isinstance(dataloader, dict):
-        fits = 'dataset' in dataloader
-    else:
-        fits = isinstance(dataloader, Iterable)
-    if not fits:
-        raise UsageError(
-            f'calibrate() was given {dataloader!r}: give a data loader of the '
-            'config, or its settings with a dataset, such as '
-            'net.cfg.train_dataloader'
-        )
-
-
-def _check_batch(batch: Any) -> dict:
-    if not isinstance(batch, dict) or 'inputs' not in batch:
-        raise UsageError(
-            f'a batch to calibrate on is a {type(batch).__name__}: give what '
-            'a data loader of the config gives, or its settings, such as '
-            'net.cfg.train_dataloader'
-        )
-    return batch

@@ -1,7 +1,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The network that an adaptive file holds."""
 
-import hashlib
 import logging
 from contextlib import suppress
 from typing import Optional, Set, Tuple, Union
@@ -98,7 +97,7 @@ def find_channels(
     cfg = Config.fromstring(config, '.py')
     known = None
     if model is not None:
-        known = KnownChannels.of(model, _sha256(config))
+        known = KnownChannels.of(model, config)
     # What goes on draws the numbers that it would have drawn.
     with torch.random.fork_rng(devices=[]), same_draws():
         with suppress(UsageError), known_channels(known):
@@ -110,7 +109,7 @@ def find_channels(
 
 def channels_of(model: MutualLearningMixin, config: str) -> Optional[str]:
     """Do as :func:`find_channels` for a network that the config built."""
-    known = KnownChannels.of(model, _sha256(config))
+    known = KnownChannels.of(model, config)
     return None if known is None else known.text()
 
 
@@ -119,7 +118,7 @@ def _known(file: AdaptiveFile) -> Optional[KnownChannels]:
     if file.channels is None:
         return None
     known = KnownChannels.read(file.channels)
-    if known is None or known.origin == _sha256(file.config):
+    if known is None or known.is_of(file.config):
         return known
     print_log(
         'the config in the adaptive file was edited after its table was '
@@ -134,10 +133,6 @@ def _build(cfg: Config) -> MutualLearningMixin:
     # What wrote the file verified it; its weights are loaded later.
     with already_verified(), weights_on_meta():
         return build_model(cfg)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_statistics(

@@ -1,7 +1,6 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """One subnet as an ordinary checkpoint, with the config that builds it."""
 
-import hashlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, List, Optional, Tuple, Union
@@ -227,8 +226,7 @@ def _known(meta: dict) -> Optional[KnownChannels]:
     if 'cfg' not in meta or not isinstance(meta.get('channels'), str):
         return None
     known = KnownChannels.read(meta['channels'])
-    is_same = known is not None and known.origin == _sha256(meta['cfg'])
-    return known if is_same else None
+    return known if known is not None and known.is_of(meta['cfg']) else None
 
 
 def _channels(
@@ -240,7 +238,7 @@ def _channels(
     """
     if 'subnet' not in cfg.model:
         return None
-    known = KnownChannels.of(net.model, _sha256(text))
+    known = KnownChannels.of(net.model, text)
     if known is None:
         return None
     known.add_sizes(sizes_of(net.model, subnet))
@@ -248,10 +246,6 @@ def _channels(
     with suppress(UsageError):
         _build(cfg, known)
     return found if known.given else None
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _narrow(

@@ -52,12 +52,12 @@ class KnownChannels:
         self.given = False
 
     @classmethod
-    def of(cls, model: nn.Module, origin: str) -> Optional['KnownChannels']:
+    def of(cls, model: nn.Module, config: str) -> Optional['KnownChannels']:
         """Take down what was found while a network was built.
 
         Args:
             model (nn.Module): Its ``backbone`` has ``slim_joints``.
-            origin (str): What built it, such as the hash of a config.
+            config (str): What built it. Its SHA-256 is taken down.
 
         Returns:
             KnownChannels: None if its classes are of no file, so that nothing
@@ -88,7 +88,7 @@ class KnownChannels:
             dict(
                 format=_FORMAT,
                 code=code,
-                origin=origin,
+                origin=_sha256(config),
                 layers=layers,
                 vectors=vectors,
                 joints=[
@@ -121,10 +121,9 @@ class KnownChannels:
             raise _damaged() from None
         return cls(content) if found == _FORMAT else None
 
-    @property
-    def origin(self) -> str:
-        """str: What built the network, as :meth:`of` was told."""
-        return self._content['origin']
+    def is_of(self, config: str) -> bool:
+        """Whether this very config built the network."""
+        return self._content['origin'] == _sha256(config)
 
     def text(self) -> str:
         """Write it as JSON."""
@@ -345,7 +344,11 @@ def _code(model: nn.Module) -> Optional[str]:
                 return None
             digest = hashlib.sha256(Path(file).read_bytes())
             parts.append([name, digest.hexdigest()])
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return _sha256(json.dumps(parts))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _version(package: str) -> str:

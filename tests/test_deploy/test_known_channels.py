@@ -139,12 +139,12 @@ def test_every_kind_of_joint_is_kept(name, classifier_config, traces):
 
 
 def build_from(config, text=None):
-    from mutualnet_mm.deploy.stored_model import _build, _sha256
+    from mutualnet_mm.deploy.stored_model import _build
 
     found = None
     if text is not None:
         found = known.KnownChannels.read(text)
-        assert found.origin == _sha256(config)
+        assert found.is_of(config)
     with known.known_channels(found):
         return _build(Config.fromstring(config, '.py'))
 

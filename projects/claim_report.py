@@ -92,7 +92,7 @@ class ClaimReport:
 
     def tables(self) -> Dict[str, str]:
         """All tables by their names."""
-        found = {}
+        found = {'chosen': self._chosen()}
         for data in self.study.images:
             for kind in KINDS:
                 found[f'{data}-{kind}'] = self._budgets(data, kind)
@@ -182,45 +182,61 @@ class ClaimReport:
         return markdown_table(rows)
 
     def _choice(self, data: str) -> str:
-        rows = [['method', 'mean accuracy on images held back']]
+        ends = GRID[0], GRID[-1]
+        rows = [
+            [
+                'method',
+                *(f'mean, `{kind}`' for kind in KINDS),
+                *(f'{subnet}, `paper`' for subnet in ends),
+            ]
+        ]
         for name, run in self.study.choice_runs(data).items():
-            score = run and self.study.score(run)
-            if score is not None:
-                rows.append([name, f'{score:.1f}'])
-        rows.append(['chosen', str(self.study.combination() or '-')])
+            found = run and self.study.result(run)
+            if found:
+                cells = [
+                    *(statistics.mean(found[kind].values()) for kind in KINDS),
+                    *(found['paper'][subnet] for subnet in ends),
+                ]
+                rows.append([name, *(f'{cell:.1f}' for cell in cells)])
         return markdown_table(rows)
 
+    def _chosen(self) -> str:
+        options = self.study.combination() or {}
+        settings = [f'{name}={value!r}' for name, value in options.items()]
+        return f'Chosen: `{", ".join(settings)}`' if settings else 'None yet.'
+
     def _draw(self, data: str, path: Path) -> None:
-        figure = Figure(figsize=(7, 5), layout='constrained')
-        axes = figure.add_subplot()
-        for name, method, epochs in self._lines():
-            if name == TAUGHT or name.split('-')[-1] in {**OPTIONS, **PAPER}:
-                continue
-            scores = {
-                s: [
-                    *self.scores(data, method(s), epochs, s, 'tested').values()
-                ]
-                for s in GRID
-            }
-            shown = [s for s in reversed(GRID) if scores[s]]
-            if len(shown) < 2:
-                continue
-            style = 'k*--' if method is alone else 'o-'
-            axes.errorbar(
-                [self.macs[data][s] / 1e6 for s in shown],
-                [statistics.mean(scores[s]) for s in shown],
-                [spread(scores[s]) for s in shown],
-                fmt=style,
-                alpha=0.5 if epochs == EPOCHS and method is alone else 1,
-                capsize=2,
-                label=name,
+        figure = Figure(figsize=(12, 5), layout='constrained')
+        panels = figure.subplots(1, len(KINDS), sharey=True)
+        for kind, axes in zip(KINDS, panels):
+            for name, method, epochs in self._lines():
+                last = name.split('-')[-1]
+                if name == TAUGHT or last in {**OPTIONS, **PAPER}:
+                    continue
+                scores = {
+                    s: [
+                        *self.scores(data, method(s), epochs, s, kind).values()
+                    ]
+                    for s in reversed(GRID)
+                }
+                shown = [s for s in scores if scores[s]]
+                if len(shown) < 2:
+                    continue
+                axes.errorbar(
+                    [self.macs[data][s] / 1e6 for s in shown],
+                    [statistics.mean(scores[s]) for s in shown],
+                    [spread(scores[s]) for s in shown],
+                    fmt='k*--' if method is alone else 'o-',
+                    alpha=0.5 if name == 'each alone' else 1,
+                    capsize=2,
+                    label=name,
+                )
+            axes.set(
+                xlabel='multiply-accumulates [M]',
+                xscale='log',
+                title=f'{data}, statistics `{kind}`',
             )
-        axes.set(
-            xlabel='multiply-accumulates [M]',
-            ylabel='top-1 accuracy [%], mean and standard deviation',
-            xscale='log',
-            title=f'{data}, statistics of the test pipeline for all',
-        )
-        axes.grid(alpha=0.3)
-        axes.legend()
+            axes.grid(alpha=0.3)
+        panels[0].set_ylabel('top-1 accuracy [%], mean and standard deviation')
+        panels[0].legend()
         figure.savefig(path, dpi=120)

@@ -126,13 +126,14 @@ class ClaimStudy(Trainings):
         for data in self.whole:
             yield from self.choice_runs(data).values()
         yield from self._runs([COMBINED], range(1), slice(2))
-        yield from self._runs(main, range(1), slice(2, None))
+        yield from self._runs(main, range(1), slice(2, None), self.whole)
         yield from self._runs([*main, COMBINED], range(1, SEEDS), slice(2))
         for seed in range(SEEDS):
             seeds = range(seed, seed + 1)
             for names in (others, distilled, paper):
                 yield from self._runs(names, seeds, slice(2), self.whole)
-        yield from self._runs(main, range(1, SEEDS), slice(2, None))
+        seeds = range(1, SEEDS)
+        yield from self._runs(main, seeds, slice(2, None), self.whole)
 
     def _runs(
         self,

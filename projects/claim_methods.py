@@ -114,7 +114,7 @@ class Method:
 
 
 def methods() -> Dict[str, Method]:
-    """All methods by their names."""
+    """All methods by their names, in the order of their trainings."""
     grid = tuple(GRID)
     full = GRID[0].resolution
     at_full = tuple(s for s in GRID if s.resolution == full) + (
@@ -133,9 +133,8 @@ def methods() -> Dict[str, Method]:
             dict(width_range=(0.9, 1.0), resolution=SIZES), (GRID[0],)
         ),
     }
-    for name, option in {**OPTIONS, **PAPER}.items():
+    for name, option in OPTIONS.items():
         found[f'mutualnet-{name}'] = with_options(option)
-    found[TAUGHT] = replace(with_options({}), is_taught=True)
     for subnet in GRID:
         single = Method(
             dict(
@@ -151,6 +150,9 @@ def methods() -> Dict[str, Method]:
             found[distilled(subnet)] = replace(
                 single, like=alone(subnet), is_distilled=True
             )
+    for name, option in PAPER.items():
+        found[f'mutualnet-{name}'] = with_options(option)
+    found[TAUGHT] = replace(with_options({}), is_taught=True)
     return found
 
 

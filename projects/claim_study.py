@@ -16,10 +16,8 @@ from claim_methods import (
     FIRST_RATES,
     GRID,
     OPTIONS,
-    PAPER,
     RATES,
     SEEDS,
-    TAUGHT,
     Method,
     Run,
     alone,
@@ -78,16 +76,53 @@ class ClaimStudy(Trainings):
         return [name for name in self.images if name in READERS]
 
     def planned(self) -> Sequence[Optional[Run]]:
-        """What decides first: rates, then the main length seed by seed."""
-        return [
-            *(run for d in self.images for run in self._searches(d)),
-            *self._finals(),
-        ]
+        """What decides first: rates, then the main length seed by seed.
 
-    def _searches(self, data: str) -> Iterator[Optional[Run]]:
-        for method, settings in self.methods.items():
-            if not settings.like:
-                yield from self.search_runs(data, method)
+        On parts of data sets, whose question is MutualNet against networks
+        trained alone, there are no others.
+        """
+        rated = [name for name, m in self.methods.items() if not m.like]
+        rivals = ['mutualnet', *map(alone, GRID)]
+        whole, main, further = self.whole, slice(2), slice(2, None)
+        parts = [name for name in self.images if name not in whole]
+        plan = [
+            self._searches(rated, whole),
+            self._runs(rated, [0], whole, main),
+            (run for d in whole for run in self.choice_runs(d).values()),
+            self._runs([COMBINED], [0], whole, main),
+            self._runs([*rated, COMBINED], [1], whole, main),
+            self._runs(rated, [0], whole, further),
+            self._searches(rivals, parts),
+            self._runs([*rivals, COMBINED], [0], parts, main),
+            self._runs([*rated, COMBINED], range(2, SEEDS), whole, main),
+        ]
+        others = [n for n, m in self.methods.items() if m.like]
+        for seed in range(SEEDS):
+            plan.append(self._runs(others, [seed], whole, main))
+        seeds = range(1, SEEDS)
+        plan.append(self._runs([*rivals, COMBINED], seeds, parts, main))
+        plan.append(self._runs(rated, seeds, whole, further))
+        return [run for part in plan for run in part]
+
+    def _searches(
+        self, names: Sequence[str], images: Sequence[str]
+    ) -> Iterator[Run]:
+        for data in images:
+            for name in names:
+                yield from self.search_runs(data, name)
+
+    def _runs(
+        self,
+        names: Sequence[str],
+        seeds: Sequence[int],
+        images: Sequence[str],
+        part: slice,
+    ) -> Iterator[Optional[Run]]:
+        for seed in seeds:
+            for data in images:
+                for name in names:
+                    for epochs in lengths(name)[part]:
+                        yield self.final_run(data, name, epochs, seed)
 
     def search_runs(self, data: str, method: str) -> List[Run]:
         """A quarter of the length, tested on images held back.
@@ -115,38 +150,6 @@ class ClaimStudy(Trainings):
         """Mean accuracy over the subnets; None before it is finished."""
         found = self.result(run)
         return found and statistics.mean(found['tested'].values())
-
-    def _finals(self) -> Iterator[Optional[Run]]:
-        others = [f'mutualnet-{name}' for name in OPTIONS]
-        paper = [TAUGHT, *(f'mutualnet-{name}' for name in PAPER)]
-        distilled = [n for n, m in self.methods.items() if m.is_distilled]
-        later = {*others, *paper, *distilled}
-        main = [n for n in self.methods if n not in later]
-        yield from self._runs(main, range(1), slice(2))
-        for data in self.whole:
-            yield from self.choice_runs(data).values()
-        yield from self._runs([COMBINED], range(1), slice(2))
-        yield from self._runs(main, range(1), slice(2, None), self.whole)
-        yield from self._runs([*main, COMBINED], range(1, SEEDS), slice(2))
-        for seed in range(SEEDS):
-            seeds = range(seed, seed + 1)
-            for names in (others, distilled, paper):
-                yield from self._runs(names, seeds, slice(2), self.whole)
-        seeds = range(1, SEEDS)
-        yield from self._runs(main, seeds, slice(2, None), self.whole)
-
-    def _runs(
-        self,
-        names: Sequence[str],
-        seeds: range,
-        part: slice,
-        images: Sequence[str] = (),
-    ) -> Iterator[Optional[Run]]:
-        for seed in seeds:
-            for data in images or self.images:
-                for name in names:
-                    for epochs in lengths(name)[part]:
-                        yield self.final_run(data, name, epochs, seed)
 
     def final_run(
         self, data: str, method: str, epochs: int, seed: int

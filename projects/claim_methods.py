@@ -21,10 +21,11 @@ FIRST_RATES = (0.03, 0.1, 0.3)
 """Tried at first; then further ones, until the best has two neighbours."""
 EPOCHS = 64
 TREND = (16, 32, 128)
-"""Further lengths, to see how the gap moves."""
+"""Further lengths, to see how the gap of the full network moves."""
 EQUAL_COST = 1.93
 """Training MACs of a mutual step over those of a step of the full network
 alone: as many times more epochs make them equal."""
+EQUAL_EPOCHS = round(EQUAL_COST * EPOCHS)
 SEEDS = 3
 
 
@@ -192,14 +193,15 @@ class Run:
         return '_'.join([*parts, f'seed{self.seed}', self.use]).rstrip('_')
 
 
-def lengths(method: str) -> List[int]:
-    """Numbers of epochs that a method is trained for, in order."""
-    longer = round(EQUAL_COST * EPOCHS)
+def lengths(method: str, data: str) -> List[int]:
+    """Numbers of epochs that a method is trained for, in order.
+
+    Networks of their own are trained for as many epochs as MutualNet and at
+    equal cost; on a part of a data set at equal cost alone.
+    """
     if method.startswith('distilled-'):
-        return [longer]
-    found = [EPOCHS]
-    if method.startswith('alone-'):
-        found.append(longer)
-    if method in ('mutualnet', alone(GRID[0])):
-        found += TREND
-    return found
+        return [EQUAL_EPOCHS]
+    if not method.startswith('alone-'):
+        return [EPOCHS]
+    is_part = DATA[data].train < TRAIN
+    return [EQUAL_EPOCHS] if is_part else [EPOCHS, EQUAL_EPOCHS]

@@ -8,14 +8,15 @@ from typing import Dict, List, Mapping
 from claim_methods import (
     COMBINED,
     EPOCHS,
+    EQUAL_EPOCHS,
     GRID,
     OPTIONS,
     PAPER,
     TAUGHT,
+    TREND,
     Run,
     alone,
     distilled,
-    lengths,
 )
 from claim_records import write_records
 from claim_study import KINDS, ClaimStudy
@@ -105,16 +106,15 @@ class ClaimReport:
 
     def _lines(self) -> List[tuple]:
         """Name, method of each subnet, and epochs, of the lines of a table."""
-        single = lengths(alone(GRID[0]))
         together = [
             *('mutualnet', 'usnet', 'usnet-multiscale', 'mutualnet-0.9'),
             *(f'mutualnet-{name}' for name in (*OPTIONS, *PAPER)),
             *(TAUGHT, COMBINED),
         ]
         return [
-            ('each alone', alone, single[0]),
-            ('each alone, equal cost', alone, single[1]),
-            ('each alone, equal cost, distilled', distilled, single[1]),
+            ('each alone', alone, EPOCHS),
+            ('each alone, equal cost', alone, EQUAL_EPOCHS),
+            ('each alone, equal cost, distilled', distilled, EQUAL_EPOCHS),
             *((name, lambda _, n=name: n, EPOCHS) for name in together),
         ]
 
@@ -136,14 +136,15 @@ class ClaimReport:
 
     def _gains(self, data: str, kind: str) -> str:
         """Differences of the same seeds, with intervals of 95 percent."""
-        equal = lengths(alone(GRID[0]))[1]
         rows = [['method', *map(str, GRID)]]
         for name, method, epochs in self._lines():
-            if (name, epochs) == ('each alone, equal cost', equal):
+            if name == 'each alone, equal cost':
                 continue
             cells = []
             for subnet in GRID:
-                base = self.scores(data, alone(subnet), equal, subnet, kind)
+                base = self.scores(
+                    data, alone(subnet), EQUAL_EPOCHS, subnet, kind
+                )
                 own = self.scores(data, method(subnet), epochs, subnet, kind)
                 gains = [
                     own[seed] - base[seed] for seed in own if seed in base
@@ -156,8 +157,7 @@ class ClaimReport:
     def _trend(self, data: str) -> str:
         full = GRID[0]
         rows = [['epochs', 'statistics', 'alone', 'mutualnet', 'gap']]
-        every = {*lengths(alone(full)), *lengths('mutualnet')}
-        for epochs in sorted(every):
+        for epochs in sorted({EPOCHS, *TREND}):
             for kind in KINDS:
                 base, own = (
                     self.scores(data, method, epochs, full, kind)

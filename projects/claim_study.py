@@ -18,6 +18,7 @@ from claim_methods import (
     OPTIONS,
     RATES,
     SEEDS,
+    TREND,
     Method,
     Run,
     alone,
@@ -82,27 +83,27 @@ class ClaimStudy(Trainings):
         trained alone, there are no others.
         """
         rated = [name for name, m in self.methods.items() if not m.like]
+        others = [name for name, m in self.methods.items() if m.like]
         rivals = ['mutualnet', *map(alone, GRID)]
-        whole, main, further = self.whole, slice(2), slice(2, None)
+        full = ['mutualnet', alone(GRID[0])]
+        whole, first, next_seeds = self.whole, [0], range(1, SEEDS)
         parts = [name for name in self.images if name not in whole]
         plan = [
             self._searches(rated, whole),
-            self._runs(rated, [0], whole, main),
+            self._runs(rated, first, whole),
             (run for d in whole for run in self.choice_runs(d).values()),
-            self._runs([COMBINED], [0], whole, main),
-            self._runs([*rated, COMBINED], [1], whole, main),
-            self._runs(rated, [0], whole, further),
+            self._runs([COMBINED], first, whole),
+            self._runs([*rated, COMBINED], next_seeds[:1], whole),
+            self._runs(full, first, whole, TREND),
             self._searches(rivals, parts),
-            self._runs([*rivals, COMBINED], [0], parts, main),
-            self._runs([*rated, COMBINED], range(2, SEEDS), whole, main),
+            self._runs([*rivals, COMBINED], first, parts),
+            self._runs(others, first, whole),
+            self._runs([*rated, COMBINED], next_seeds[1:], whole),
+            self._runs([*rivals, COMBINED], next_seeds, parts),
+            self._runs(full, next_seeds, whole, TREND),
+            self._runs(others, next_seeds, whole),
         ]
-        others = [n for n, m in self.methods.items() if m.like]
-        for seed in range(SEEDS):
-            plan.append(self._runs(others, [seed], whole, main))
-        seeds = range(1, SEEDS)
-        plan.append(self._runs([*rivals, COMBINED], seeds, parts, main))
-        plan.append(self._runs(rated, seeds, whole, further))
-        return [run for part in plan for run in part]
+        return [run for runs in plan for run in runs]
 
     def _searches(
         self, names: Sequence[str], images: Sequence[str]
@@ -116,13 +117,13 @@ class ClaimStudy(Trainings):
         names: Sequence[str],
         seeds: Sequence[int],
         images: Sequence[str],
-        part: slice,
+        epochs: Sequence[int] = (),
     ) -> Iterator[Optional[Run]]:
         for seed in seeds:
             for data in images:
                 for name in names:
-                    for epochs in lengths(name)[part]:
-                        yield self.final_run(data, name, epochs, seed)
+                    for number in epochs or lengths(name, data):
+                        yield self.final_run(data, name, number, seed)
 
     def search_runs(self, data: str, method: str) -> List[Run]:
         """A quarter of the length, tested on images held back.

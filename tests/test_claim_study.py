@@ -1,5 +1,6 @@
 """projects: images in memory, and the plan of the study of the claim."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,8 @@ def test_plan(modules, planned):
                 for run in reported
                 if (run.data, run.method) == (data, methods.alone(subnet))
             }
-            assert {(64, 0), (64, 1), (64, 2), (124, 0), (124, 2)} <= alone
+            epochs = [124] if data == 'cifar10-few' else [64, 124]
+            assert alone >= set(itertools.product(epochs, range(3)))
     assert {run.method for run in reported} >= {
         *methods.methods(),
         methods.COMBINED,

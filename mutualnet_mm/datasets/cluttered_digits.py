@@ -18,7 +18,7 @@ from .folders import finish_folder, start_folder
 
 _MAKER = 'mutualnet_mm.datasets.make_cluttered_digits'
 _SETTINGS = 'cluttered_digits.json'
-_VERSION = 1  # raised whenever the same arguments would give other images
+_VERSION = 2  # raised whenever the same arguments would give other images
 _SIZES = (16, 128)  # least and largest size of images
 _SIDES = (0.45, 0.9)  # of the image's side: the square that holds the digit
 _ANGLE = 20  # degrees, to either side
@@ -152,6 +152,12 @@ def _add(
     # From the middle of the glyph to where it comes to lie.
     place = rng.uniform(side / 2, size - side / 2, size=2)
     matrix[:, 2] = matrix[:, 2] + place - len(glyph) / 2
-    ink = cv2.warpAffine(glyph, matrix, (size, size), flags=cv2.INTER_CUBIC)
+    ink = cv2.warpAffine(
+        # OpenCV 5.0.0 rounds double precision to whole numbers first.
+        glyph.astype(np.float32),
+        matrix,
+        (size, size),
+        flags=cv2.INTER_CUBIC,
+    )
     opacity = np.clip(2 * ink - 0.5, 0, 1)[..., None]  # a sharper edge
     image += opacity * (colour - image)

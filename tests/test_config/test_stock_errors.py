@@ -59,7 +59,7 @@ def run(make_config, checkpoint, tmp_path, monkeypatch):
                     dict(type=f'{OURS}BNCalibrationHook', num_batch=3)
                 ]
             ),
-            "__init__() got an unexpected keyword argument 'num_batch': cor",
+            "__init__() got an unexpected keyword argument 'num_batch'",
         ),
         (
             'train',

@@ -109,6 +109,19 @@ def test_the_label_is_that_of_the_digit(monkeypatch):
     assert right > 32, right  # 4 if labels had nothing to do with digits
 
 
+def test_grey_levels(monkeypatch):
+    """Strokes have the levels of the glyph, which OpenCV 5.0.0 can lose."""
+    monkeypatch.setattr(cluttered_digits, '_ANGLE', 0)
+    rng = np.random.default_rng(0)
+    for glyph in sklearn_data.load_digits().images[:20] / 16:
+        image = np.zeros((32, 32, 3))
+        cluttered_digits._add(rng, image, glyph, 32, np.ones(3))
+        padded = np.pad(glyph, 2)  # black beyond the glyph
+        large = cv2.resize(padded, (48, 48), interpolation=cv2.INTER_CUBIC)
+        expected = np.clip(2 * large[8:40, 8:40] - 0.5, 0, 1)
+        np.testing.assert_allclose(image[..., 0], expected, atol=0.02)
+
+
 def test_unfinished_is_completed(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(

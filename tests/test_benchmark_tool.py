@@ -46,6 +46,7 @@ NETWORKS = {
 @pytest.fixture
 def tiny(tmp_path):
     """Write a config with less of everything; return its path."""
+    pytest.importorskip('mmpretrain')
 
     def write(name='mobilenet-v1_8xb128'):
         backbone, channels = NETWORKS[name]
@@ -178,6 +179,7 @@ def test_spread():
 
 
 def test_pictures():
+    pytest.importorskip('mmpretrain')  # whose pipeline is a batch's
     found = jpegs(2)
     assert crop(found[0], 32).shape == (32, 32, 3)
     assert (crop(found[0], 32) != crop(found[1], 32)).any()
@@ -318,6 +320,8 @@ def test_loading(run, network, size):
     if network == 'slow':
         pytest.importorskip('av')
         pytest.importorskip('decord')
+    else:
+        pytest.importorskip('mmpretrain')
     found = run(
         *('loading', '--network', network, '--pictures', size, '--rounds', 1)
     )['settings']

@@ -46,6 +46,7 @@ def test_every_config_exists(modules):
 
 def test_commands(modules, tmp_path, capsys):
     """As a user would type them."""
+    pytest.importorskip('mmpretrain')
     paper, recipes = modules
     args = arguments(gpus=8, dry_run=True, step=0.1)
     recipe = recipes.RECIPES['num-subnets']
@@ -114,6 +115,7 @@ def test_a_changed_command_does_not_take_old_results(
     stopped, modules, tmp_path, called, monkeypatch
 ):
     """Neither finished ones, nor those of a training that was stopped."""
+    pytest.importorskip('mmpretrain')
     paper, recipes = modules
     one = recipes.Member('a', 'classification/resnet50_8xb64_in1k')
 

@@ -218,6 +218,7 @@ def test_a_small_one_of_several_evaluators(modules, enter_scope, tmp_path):
 def test_a_small_one_of_actions(modules, enter_scope, tmp_path):
     """The files that the metric reads are made, and clips tested singly."""
     pytest.importorskip('mmdet')
+    pytest.importorskip('mmaction')
     from paper_small import shrink
 
     cfg = Config.fromfile(ROOT / 'configs/video/slow_r50_8xb4-8x8_ava21.py')

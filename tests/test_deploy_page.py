@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from pages import read_blocks, run_page
+from torch_versions import needs_export
 
 from mutualnet_mm.apis import build_model
 from mutualnet_mm.datasets.cluttered_digits import make_cluttered_digits
@@ -32,6 +33,7 @@ def place(tmp_path_factory):
     return root
 
 
+@needs_export
 @pytest.mark.slow
 def test_every_line_runs(place, monkeypatch):
     assert len(read_blocks(PAGE)) > 5

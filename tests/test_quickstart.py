@@ -13,6 +13,7 @@ import torch
 from programs import run_program
 
 from mutualnet_mm.files import only_user
+from mutualnet_mm.tensor_files import load_checkpoint
 
 mmpretrain = pytest.importorskip('mmpretrain')
 pytest.importorskip('sklearn')
@@ -155,7 +156,7 @@ def test_stock_inferencer(example, enter_scope):
     model.type, _ = model.pop('wraps'), model.pop('mutual')
     model.backbone.type = 'ResNet_CIFAR'
     stock = MODELS.build(model)
-    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    state = load_checkpoint(checkpoint)['state_dict']
     stock.load_state_dict(state, strict=True)
     inferencer.model = stock.eval()
     for ours, theirs in zip(found, inferencer(files)):

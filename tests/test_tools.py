@@ -21,6 +21,7 @@ from mutualnet_mm.query_table import (
     save_table,
 )
 from mutualnet_mm.query_table.resampling import NUMBER
+from mutualnet_mm.tensor_files import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / 'configs/mutual_mask_rcnn_vgg16.py')
@@ -428,7 +429,7 @@ def test_training_without_validation(make_config, tmp_path, monkeypatch):
     options = ['--work-dir', 'out', '--auto-scale-lr', '--seed', '1']
     done = run_program(tool, 'a.py', *options, '--no-validate')
     assert done.returncode == 0, done.stderr
-    state = torch.load('out/epoch_1.pth', weights_only=True)
+    state = load_checkpoint('out/epoch_1.pth')
     assert state['optimizer']['param_groups'][0]['lr'] == 4 * 0.01
     done = run_program(tool, 'a.py', *options)
     assert done.returncode == 1 and "'no' does not exist" in done.stderr

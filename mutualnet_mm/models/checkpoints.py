@@ -196,13 +196,20 @@ def check_finite(weights: Mapping[str, Tensor], name: str) -> None:
             isinstance(value, Tensor)
             and value.is_floating_point()
             and value.numel()
-            # The extremes are NaN where any value is: no copy is made.
-            and not all(map(math.isfinite, value.aminmax()))
+            and not all(map(math.isfinite, _extremes(value)))
         ):
             raise UsageError(
                 f'{key} of {name} is not finite: every score would be wrong; '
                 'take an earlier checkpoint'
             )
+
+
+def _extremes(value: Tensor) -> Tuple[Tensor, Tensor]:
+    """The least and the largest value, both NaN where any is."""
+    try:
+        return value.aminmax()  # makes no copy
+    except RuntimeError:  # PyTorch 2.1, in half precision on a CPU
+        return value.float().aminmax()
 
 
 def _read(

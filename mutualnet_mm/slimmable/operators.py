@@ -30,9 +30,14 @@ NORMS = frozenset(
 """Norms whose weights lie along the second axis of what they normalise."""
 
 ELEMENTWISE = frozenset(
-    ('_to_copy', 'bernoulli', 'hardswish', 'native_dropout')
+    """
+    _to_copy bernoulli celu elu hardshrink hardsigmoid hardswish hardtanh
+    leaky_relu log_sigmoid_forward mish native_dropout relu6 selu silu
+    softplus softshrink threshold
+    """.split()  # noqa: SIM905
 )
-"""They compute each value from that of one place, and have no tag."""
+"""They compute each value from that of one place, and have no tag, or none in
+PyTorch 2.1."""
 
 _OTHERS = ('_log_softmax', '_softmax', 'cumsum', '_prelu_kernel')
 

@@ -13,6 +13,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 from table_runs import Run, make_clips
+from torch_versions import skip_without_export
 
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import (
@@ -295,6 +296,7 @@ def test_latencies(run):
 @pytest.mark.parametrize('format', ['static', 'torch', 'stock'])
 @pytest.mark.parametrize('name', [SUBNETS[0], SUBNETS[-1]])
 def test_exports(format, name, run, tmp_path):
+    skip_without_export(format)
     suffix = dict(torch='.pt2').get(format, '.pth')
     path = tmp_path / f'small{suffix}'
     proof = export_subnet(run.net, name, format, path)

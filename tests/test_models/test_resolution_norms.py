@@ -66,7 +66,9 @@ def separate_step(plain, state, images, subnets, is_kl=True):
         net = plain.fill(narrow(width).double(), stock_state(state, size))
         x = images
         if size != images.shape[-1]:
-            x = F.interpolate(x, (size, size), mode='bilinear', antialias=True)
+            x = F.interpolate(
+                x, [int(size)] * 2, mode='bilinear', antialias=True
+            )
         logits = net.train()(x)
         if tag == 'full' or not is_kl:
             loss = label_loss(logits)

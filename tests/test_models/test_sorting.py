@@ -25,13 +25,13 @@ def randomise(net, seed=5):
     generator = torch.Generator().manual_seed(seed)
     for layer in net.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            nn.init.uniform_(layer.weight, 0.5, 1.5, generator=generator)
-            nn.init.normal_(layer.bias, generator=generator)
-            nn.init.normal_(layer.running_mean, generator=generator)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5, generator=generator)
+            layer.weight.data.uniform_(0.5, 1.5, generator=generator)
+            layer.bias.data.normal_(generator=generator)
+            layer.running_mean.normal_(generator=generator)
+            layer.running_var.uniform_(0.5, 1.5, generator=generator)
         elif isinstance(layer, (nn.Conv2d, nn.Conv3d, nn.Linear)):
             std = layer.weight[0].numel() ** -0.5
-            nn.init.normal_(layer.weight, 0, std, generator=generator)
+            layer.weight.data.normal_(0, std, generator=generator)
     return net
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
+from torch_versions import needs_export
 
 from mutualnet_mm import ConfigError, Subnet
 from mutualnet_mm.cost import count_macs
@@ -124,6 +125,7 @@ TNT = dict(
 )
 
 
+@needs_export
 @pytest.mark.sweep(1)
 @pytest.mark.parametrize('kind', ['vit', 'swin', 'tnt'])
 def test_static_subnet(build, kind):

@@ -19,6 +19,11 @@ from mutualnet_mm.slimmable import (
 )
 from mutualnet_mm.slimmable.channels import PLAIN, Piece
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.compiler, 'is_compiling'),
+    reason='nothing is kept before PyTorch 2.3',
+)
+
 IMAGE = (2, 16, 6, 6)
 CASES = {
     'dense': (lambda: nn.Conv2d(16, 32, 3, padding=1), IMAGE, PLAIN),

@@ -313,6 +313,29 @@ def test_operators_that_see_the_order(between, reason):
     assert falls(rows(net.a.weight.detach()))
 
 
+ACTIVATIONS = """
+CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid
+Mish ReLU ReLU6 SELU SiLU Sigmoid Softplus Softshrink Softsign Tanh
+"""
+
+
+@pytest.mark.parametrize('name', ACTIVATIONS.split())
+def test_every_activation_lets_channels_move(name):
+    """In PyTorch 2.1 half of them have no tag that says so."""
+    stock = nn.Sequential(
+        *(nn.Conv2d(3, 16, 3), getattr(nn, name)(), nn.Conv2d(16, 8, 1)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+    )
+    net = randomise(slim(stock, IMAGE))
+    x, first = images(), net[0].weight.clone()
+    before = net(x)
+    report = sort_channels(net, 'l1', input_shape=IMAGE)
+    hidden = [s for s in report if s.layers[0] in ('0', '2')]
+    assert len(hidden) == 2 and not any(s.stays for s in hidden)
+    assert not torch.equal(net[0].weight, first)
+    torch.testing.assert_close(net(x), before)
+
+
 def test_channels_that_leave_stay():
     net = Tail(nn.Identity())
     net.c = nn.Identity()

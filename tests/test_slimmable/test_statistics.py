@@ -155,10 +155,14 @@ def test_one_run_of_the_kernel_does_for_two(dims, kind, width, monkeypatch):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.half])
 def test_half_precision_maps_are_summed_in_single(dtype):
-    net = nn.Sequential(nn.BatchNorm2d(2))
-    convert(net, SlimState())
-    net.to(dtype).eval()
+    net = nn.Sequential(nn.BatchNorm2d(2)).to(dtype)
     x = (torch.randn(4, 2, 16, 16) + 50).to(dtype)
+    try:
+        net(x)
+    except RuntimeError as error:
+        pytest.skip(f'this PyTorch itself: {error}')
+    convert(net, SlimState())
+    net.eval()
     collector = BatchNormCollector(net)
     with collector.watch():
         net(x)

@@ -89,7 +89,8 @@ def test_several_devices_in_one_table(folder, run):
     assert done.returncode == 0, done.stderr
     assert '4 of 4 subnets measured' in done.stdout
     assert 'cpu-t1-b2' in done.stdout and '(threads: 1)' in done.stdout
-    assert not done.stderr  # bars are for those who watch
+    # Bars are for those who watch; OneDL's mmpretrain has this to say.
+    assert {*done.stderr.splitlines()} <= {'Could not import OneDL'}
     first = table_of(folder)
     assert first.devices == ['cpu-t1-b2']
 

@@ -53,6 +53,11 @@ class Data:
     widen_factor: int = 1
 
     @property
+    def is_part(self) -> bool:
+        """Whether it is a part of another one's images."""
+        return self.train < TRAIN
+
+    @property
     def repeats(self) -> int:
         """How often an epoch sees each image."""
         return TRAIN // self.train
@@ -115,7 +120,7 @@ class Method:
 
 
 def methods() -> Dict[str, Method]:
-    """All methods by their names, in the order of their trainings."""
+    """All methods by their names, in the order of trainings of a kind."""
     grid = tuple(GRID)
     full = GRID[0].resolution
     at_full = tuple(s for s in GRID if s.resolution == full) + (
@@ -194,14 +199,13 @@ class Run:
 
 
 def lengths(method: str, data: str) -> List[int]:
-    """Numbers of epochs that a method is trained for, in order.
+    """Numbers of epochs of a method, without those of :data:`TREND`.
 
-    Networks of their own are trained for as many epochs as MutualNet and at
-    equal cost; on a part of a data set at equal cost alone.
+    A network trained alone has as many as MutualNet, then those of equal
+    cost; a distilled one, and any on a part of a data set, the latter alone.
     """
     if method.startswith('distilled-'):
         return [EQUAL_EPOCHS]
     if not method.startswith('alone-'):
         return [EPOCHS]
-    is_part = DATA[data].train < TRAIN
-    return [EQUAL_EPOCHS] if is_part else [EPOCHS, EQUAL_EPOCHS]
+    return [EQUAL_EPOCHS] if DATA[data].is_part else [EPOCHS, EQUAL_EPOCHS]

@@ -88,19 +88,21 @@ class ClaimReport:
             ((name, found) for name, found in finished.items() if found),
         )
         for data in self.study.images:
-            self._draw(data, folder / f'{data}.png')
+            reported = [r for r in self.runs.values() if not r.use]
+            if any(finished[str(r)] for r in reported if r.data == data):
+                self._draw(data, folder / f'{data}.png')
         fill_page(folder.with_suffix('.md'), self.tables())
 
     def tables(self) -> Dict[str, str]:
         """All tables by their names."""
-        found = {'chosen': self._chosen()}
+        found = {'chosen': chosen(self.study)}
         for data in self.study.images:
             for kind in KINDS:
                 found[f'{data}-{kind}'] = self._budgets(data, kind)
                 found[f'{data}-{kind}-gains'] = self._gains(data, kind)
-            found[f'{data}-lengths'] = self._trend(data)
             found[f'{data}-rates'] = self._rates(data)
             if data in self.study.whole:
+                found[f'{data}-lengths'] = self._trend(data)
                 found[f'{data}-choice'] = self._choice(data)
         return found
 
@@ -200,11 +202,6 @@ class ClaimReport:
                 rows.append([name, *(f'{cell:.1f}' for cell in cells)])
         return markdown_table(rows)
 
-    def _chosen(self) -> str:
-        options = self.study.combination() or {}
-        settings = [f'{name}={value!r}' for name, value in options.items()]
-        return f'Chosen: `{", ".join(settings)}`' if settings else 'None yet.'
-
     def _draw(self, data: str, path: Path) -> None:
         figure = Figure(figsize=(12, 5), layout='constrained')
         panels = figure.subplots(1, len(KINDS), sharey=True)
@@ -240,3 +237,14 @@ class ClaimReport:
         panels[0].set_ylabel('top-1 accuracy [%], mean and standard deviation')
         panels[0].legend()
         figure.savefig(path, dpi=120)
+
+
+def chosen(study: ClaimStudy) -> str:
+    """The options of the combination, in words."""
+    options = study.combination()
+    if options is None:
+        return 'Chosen: not known yet.'
+    settings = ', '.join(
+        f'{name}={value!r}' for name, value in options.items()
+    )
+    return f'Chosen: `{settings}`.' if settings else 'Chosen: none.'

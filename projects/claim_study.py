@@ -7,8 +7,8 @@ import statistics
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
+import claim_images  # noqa: F401  (registers the data set)
 import torch
-from claim_images import READERS  # registers the data set, too
 from claim_methods import (
     COMBINED,
     DATA,
@@ -74,20 +74,20 @@ class ClaimStudy(Trainings):
     @property
     def whole(self) -> List[str]:
         """Data sets that are not a part of another one."""
-        return [name for name in self.images if name in READERS]
+        return [name for name in self.images if not DATA[name].is_part]
 
     def planned(self) -> Sequence[Optional[Run]]:
-        """What decides first: rates, then the main length seed by seed.
+        """Rates, one seed, the choice of options, then more seeds and lengths.
 
-        On parts of data sets, whose question is MutualNet against networks
-        trained alone, there are no others.
+        On parts of data sets MutualNet, networks trained alone and the
+        combination are trained, and nothing else.
         """
         rated = [name for name, m in self.methods.items() if not m.like]
         others = [name for name, m in self.methods.items() if m.like]
         rivals = ['mutualnet', *map(alone, GRID)]
         full = ['mutualnet', alone(GRID[0])]
         whole, first, next_seeds = self.whole, [0], range(1, SEEDS)
-        parts = [name for name in self.images if name not in whole]
+        parts = [name for name in self.images if DATA[name].is_part]
         plan = [
             self._searches(rated, whole),
             self._runs(rated, first, whole),

@@ -183,6 +183,18 @@ def test_plan(modules, planned):
         *methods.methods(),
         methods.COMBINED,
     }
+    singles = set(map(methods.alone, methods.GRID))
+    assert {run.method for run in reported if run.data == 'cifar10-few'} == {
+        *singles,
+        *('mutualnet', methods.COMBINED),
+    }
+    full = [r for r in reported if r.method == methods.alone(methods.GRID[0])]
+    for data in study.whole:
+        lengths = {run.epochs for run in full if run.data == data}
+        assert lengths == {16, 32, 64, 124, 128}
+    main = [r.seed for r in reported if r.method in {*singles, 'usnet'}]
+    whole = [r.seed for r in reported if r.method == 'usnet']
+    assert main[0] == 0 and whole == sorted(whole)
     # Nothing is chosen by test images.
     held_back = {run.use for run in plan if run.method == 'mutualnet'}
     assert held_back == {'', 'search'}
@@ -199,7 +211,7 @@ def test_rates_go_on_beyond_the_end(planned, best):
 
 def test_combination(modules, planned):
     """Of what helped on both data sets together; the better of two rivals."""
-    methods = modules[1]
+    _, methods, claim_study, claim_report = modules
     gains = dict(start=1, next=2, label=-3, alpha=-1, ema=1, weights=-1)
 
     def accuracy(run):
@@ -209,6 +221,11 @@ def test_combination(modules, planned):
 
     study, plan = planned(accuracy)
     assert study.combination() == dict(start=0.5, **methods.OPTIONS['next'])
+    chosen = "start=0.5, teacher='next', label_weight=1.0, stratified=True"
+    assert claim_report.chosen(study) == f'Chosen: `{chosen}`.'
+    assert claim_report.chosen(planned(lambda run: 50.0)[0]) == 'Chosen: none.'
+    unknown = claim_study.ClaimStudy(study.images, study.out)
+    assert claim_report.chosen(unknown) == 'Chosen: not known yet.'
     assert methods.COMBINED in {run.method for run in plan}
 
 

@@ -1,8 +1,9 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Operators of ATen by what they do to channels.
 
-By their names without a trailing underscore. Those that compute each value
-from values of the same place need no list: PyTorch tags them.
+By their names without a trailing underscore. Most of those that compute each
+value from values of the same place need no list, since PyTorch tags them;
+:data:`ELEMENTWISE` has the others.
 """
 
 from typing import Any

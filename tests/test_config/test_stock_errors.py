@@ -59,7 +59,7 @@ def run(make_config, checkpoint, tmp_path, monkeypatch):
                     dict(type=f'{OURS}BNCalibrationHook', num_batch=3)
                 ]
             ),
-            "__init__() got an unexpected keyword argument 'num_batch'",
+            "() got an unexpected keyword argument 'num_batch'...: correct",
         ),
         (
             'train',
@@ -105,7 +105,9 @@ def run(make_config, checkpoint, tmp_path, monkeypatch):
 )
 def test_slips_in_the_tools(run, tool, changes, message):
     line = run(tool, changes=changes)
-    assert line.startswith('error: ') and message in line
+    assert line.startswith('error: ')
+    # Python 3.13 says in between what was meant.
+    assert all(part in line for part in message.split('...')), line
 
 
 def test_slips_of_a_runner(make_config):

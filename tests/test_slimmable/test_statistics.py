@@ -153,16 +153,19 @@ def test_one_run_of_the_kernel_does_for_two(dims, kind, width, monkeypatch):
         assert torch.equal(value, state[name]), name
 
 
+OLD = not hasattr(torch.compiler, 'is_compiling')  # before PyTorch 2.3
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.half])
 def test_half_precision_maps_are_summed_in_single(dtype):
-    net = nn.Sequential(nn.BatchNorm2d(2)).to(dtype)
+    net = nn.Sequential(nn.BatchNorm2d(2))
     x = (torch.randn(4, 2, 16, 16) + 50).to(dtype)
-    try:
-        net(x)
-    except RuntimeError as error:
-        pytest.skip(f'this PyTorch itself: {error}')
+    if dtype == torch.half and OLD:
+        with pytest.raises(RuntimeError, match="not implemented for 'Half'"):
+            net.to(dtype)(x)
+        pytest.skip('this PyTorch has no batch norm of it on a CPU')
     convert(net, SlimState())
-    net.eval()
+    net.to(dtype).eval()
     collector = BatchNormCollector(net)
     with collector.watch():
         net(x)

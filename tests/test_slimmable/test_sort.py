@@ -320,7 +320,7 @@ Mish ReLU ReLU6 SELU SiLU Sigmoid Softplus Softshrink Softsign Tanh
 
 
 @pytest.mark.parametrize('name', ACTIVATIONS.split())
-def test_every_activation_lets_channels_move(name):
+def test_activations_let_channels_move(name):
     """In PyTorch 2.1 half of them have no tag that says so."""
     stock = nn.Sequential(
         *(nn.Conv2d(3, 16, 3), getattr(nn, name)(), nn.Conv2d(16, 8, 1)),

@@ -3,7 +3,7 @@
 
 import statistics
 from pathlib import Path
-from typing import Dict, List, Mapping
+from typing import Callable, Dict, List, Mapping, NamedTuple
 
 from claim_methods import (
     COMBINED,
@@ -21,6 +21,7 @@ from claim_methods import (
 from claim_records import write_records
 from claim_study import KINDS, ClaimStudy
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from mmengine.registry import MODELS, init_default_scope
 from report_tables import (
     fill_page,
@@ -35,6 +36,24 @@ from mutualnet_mm.apis import count_macs
 
 Scores = Dict[int, float]
 """Accuracy in percent by seed."""
+
+
+class Line(NamedTuple):
+    """A line of the tables.
+
+    Args:
+        name (str): Its head.
+        method (callable): Gives the method of a subnet.
+        epochs (int): How long it was trained.
+        is_drawn (bool): Whether figures show it. Defaults to True.
+        is_base (bool): Whether others are compared with it. Defaults to False.
+    """
+
+    name: str
+    method: Callable[[Subnet], str]
+    epochs: int
+    is_drawn: bool = True
+    is_base: bool = False
 
 
 class ClaimReport:
@@ -73,6 +92,13 @@ class ClaimReport:
                     found[run.seed] = result[kind][subnet]
         return found
 
+    def _of_line(
+        self, data: str, line: Line, subnet: Subnet, kind: str
+    ) -> Scores:
+        return self.scores(
+            data, line.method(subnet), line.epochs, subnet, kind
+        )
+
     def write(self, folder: Path) -> None:
         """Write ``records.csv`` and a figure for each data set, and tables.
 
@@ -106,18 +132,20 @@ class ClaimReport:
                 found[f'{data}-choice'] = self._choice(data)
         return found
 
-    def _lines(self) -> List[tuple]:
-        """Name, method of each subnet, and epochs, of the lines of a table."""
-        together = [
-            *('mutualnet', 'usnet', 'usnet-multiscale', 'mutualnet-0.9'),
-            *(f'mutualnet-{name}' for name in (*OPTIONS, *PAPER)),
-            *(TAUGHT, COMBINED),
-        ]
+    def _lines(self) -> List[Line]:
+        def together(name: str, is_drawn: bool = True) -> Line:
+            return Line(name, lambda subnet: name, EPOCHS, is_drawn)
+
+        more = [*(f'mutualnet-{name}' for name in (*OPTIONS, *PAPER)), TAUGHT]
+        base = 'each alone, equal cost'
         return [
-            ('each alone', alone, EPOCHS),
-            ('each alone, equal cost', alone, EQUAL_EPOCHS),
-            ('each alone, equal cost, distilled', distilled, EQUAL_EPOCHS),
-            *((name, lambda _, n=name: n, EPOCHS) for name in together),
+            Line('each alone', alone, EPOCHS),
+            Line(base, alone, EQUAL_EPOCHS, is_base=True),
+            Line(f'{base}, distilled', distilled, EQUAL_EPOCHS),
+            *map(together, ('mutualnet', 'usnet', 'usnet-multiscale')),
+            together('mutualnet-0.9'),
+            *(together(name, is_drawn=False) for name in more),
+            together(COMBINED),
         ]
 
     def _budgets(self, data: str, kind: str) -> str:
@@ -125,35 +153,29 @@ class ClaimReport:
             ['method', *map(str, GRID)],
             ['MMACs', *(f'{self.macs[data][s] / 1e6:.2f}' for s in GRID)],
         ]
-        for name, method, epochs in self._lines():
-            cells = [
-                mean_std(
-                    [*self.scores(data, method(s), epochs, s, kind).values()]
-                )
-                for s in GRID
-            ]
-            if any(cell != '-' for cell in cells):
-                rows.append([name, *cells])
+        for line in self._lines():
+            found = [self._of_line(data, line, s, kind) for s in GRID]
+            if any(found):
+                cells = [mean_std([*scores.values()]) for scores in found]
+                rows.append([line.name, *cells])
         return markdown_table(rows)
 
     def _gains(self, data: str, kind: str) -> str:
         """Differences of the same seeds, with intervals of 95 percent."""
         rows = [['method', *map(str, GRID)]]
-        for name, method, epochs in self._lines():
-            if name == 'each alone, equal cost':
-                continue
+        lines = self._lines()
+        base = next(line for line in lines if line.is_base)
+        for line in lines:
             cells = []
             for subnet in GRID:
-                base = self.scores(
-                    data, alone(subnet), EQUAL_EPOCHS, subnet, kind
+                own, others = (
+                    self._of_line(data, one, subnet, kind)
+                    for one in (line, base)
                 )
-                own = self.scores(data, method(subnet), epochs, subnet, kind)
-                gains = [
-                    own[seed] - base[seed] for seed in own if seed in base
-                ]
+                gains = [own[s] - others[s] for s in own if s in others]
                 cells.append(interval(gains))
-            if any(cell != '-' for cell in cells):
-                rows.append([name, *cells])
+            if not line.is_base and any(cell != '-' for cell in cells):
+                rows.append([line.name, *cells])
         return markdown_table(rows)
 
     def _trend(self, data: str) -> str:
@@ -206,31 +228,30 @@ class ClaimReport:
         figure = Figure(figsize=(12, 5), layout='constrained')
         panels = figure.subplots(1, len(KINDS), sharey=True)
         for kind, axes in zip(KINDS, panels):
-            for name, method, epochs in self._lines():
-                last = name.split('-')[-1]
-                if name == TAUGHT or last in {**OPTIONS, **PAPER}:
-                    continue
+            for line in self._lines():
                 scores = {
-                    s: [
-                        *self.scores(data, method(s), epochs, s, kind).values()
-                    ]
+                    s: [*self._of_line(data, line, s, kind).values()]
                     for s in reversed(GRID)
                 }
                 shown = [s for s in scores if scores[s]]
-                if len(shown) < 2:
+                if not line.is_drawn or len(shown) < 2:
                     continue
+                is_single = line.method is alone
                 axes.errorbar(
                     [self.macs[data][s] / 1e6 for s in shown],
                     [statistics.mean(scores[s]) for s in shown],
                     [spread(scores[s]) for s in shown],
-                    fmt='k*--' if method is alone else 'o-',
-                    alpha=0.5 if name == 'each alone' else 1,
+                    fmt='k*--' if is_single else 'o-',
+                    alpha=1 if line.is_base or not is_single else 0.5,
                     capsize=2,
-                    label=name,
+                    label=line.name,
                 )
+            axes.set(xscale='log')
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set(
                 xlabel='multiply-accumulates [M]',
-                xscale='log',
                 title=f'{data}, statistics `{kind}`',
             )
             axes.grid(alpha=0.3)

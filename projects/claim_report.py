@@ -113,8 +113,8 @@ class ClaimReport:
             folder / 'records.csv',
             ((name, found) for name, found in finished.items() if found),
         )
+        reported = [run for run in self.runs.values() if not run.use]
         for data in self.study.images:
-            reported = [r for r in self.runs.values() if not r.use]
             if any(finished[str(r)] for r in reported if r.data == data):
                 self._draw(data, folder / f'{data}.png')
         fill_page(folder.with_suffix('.md'), self.tables())

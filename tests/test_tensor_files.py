@@ -163,7 +163,8 @@ def test_a_tensor_that_declares_more_than_there_is(save, load):
     path = save(dict(a=torch.ones(512)))
     number = b'\x8a\x06' + (10**12).to_bytes(6, 'little')  # LONG1
     packed_again(path, lambda data: data.replace(b'M\x00\x02', number))
-    with pytest.raises(Exception, match='size|shape|memory|alloc'):
+    message = 'size|memory|alloc' if SAFE else 'a tensor of shape'
+    with pytest.raises(Exception, match=message):
         load(path)
 
 

@@ -8,6 +8,16 @@ needs_export = pytest.mark.skipif(
     _VERSION < (2, 6), reason='PyTorch exports slim layers from 2.6 on'
 )
 
+needs_kept_parts = pytest.mark.skipif(
+    _VERSION < (2, 3), reason='nothing is kept before PyTorch 2.3'
+)
+
+
+def skip_without_norm(dtype):
+    """Skip half precision where batch norms on a CPU have none of it."""
+    if dtype == torch.half and _VERSION < (2, 3):
+        pytest.skip('this PyTorch has no batch norm of it on a CPU')
+
 
 def skip_without_export(format):
     """Skip a case of a file format that needs that."""

@@ -59,7 +59,8 @@ def run(make_config, checkpoint, tmp_path, monkeypatch):
                     dict(type=f'{OURS}BNCalibrationHook', num_batch=3)
                 ]
             ),
-            "() got an unexpected keyword argument 'num_batch'...: correct",
+            "__init__() got an unexpected keyword argument 'num_batch'"
+            '...: correct',
         ),
         (
             'train',

@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch_versions import needs_kept_parts
 
 from mutualnet_mm.slimmable import (
     LayerRule,
@@ -19,10 +20,7 @@ from mutualnet_mm.slimmable import (
 )
 from mutualnet_mm.slimmable.channels import PLAIN, Piece
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(torch.compiler, 'is_compiling'),
-    reason='nothing is kept before PyTorch 2.3',
-)
+pytestmark = needs_kept_parts
 
 IMAGE = (2, 16, 6, 6)
 CASES = {

@@ -6,6 +6,7 @@ from forked import run_forked
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
+from torch_versions import skip_without_norm
 
 from mutualnet_mm.errors import ConfigError
 from mutualnet_mm.slimmable import (
@@ -153,19 +154,13 @@ def test_one_run_of_the_kernel_does_for_two(dims, kind, width, monkeypatch):
         assert torch.equal(value, state[name]), name
 
 
-OLD = not hasattr(torch.compiler, 'is_compiling')  # before PyTorch 2.3
-
-
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.half])
 def test_half_precision_maps_are_summed_in_single(dtype):
+    skip_without_norm(dtype)
     net = nn.Sequential(nn.BatchNorm2d(2))
-    x = (torch.randn(4, 2, 16, 16) + 50).to(dtype)
-    if dtype == torch.half and OLD:
-        with pytest.raises(RuntimeError, match="not implemented for 'Half'"):
-            net.to(dtype)(x)
-        pytest.skip('this PyTorch has no batch norm of it on a CPU')
     convert(net, SlimState())
     net.to(dtype).eval()
+    x = (torch.randn(4, 2, 16, 16) + 50).to(dtype)
     collector = BatchNormCollector(net)
     with collector.watch():
         net(x)

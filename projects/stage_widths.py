@@ -40,10 +40,11 @@ NUM_SEARCHED, FIRST_STEP = 48, 0.25
 """Subnets that are searched, and the step of the grid where that begins."""
 TABLES = {
     'one width': (1, 'grid'),
-    'stages, one width': (STAGES, 'grid'),
-    'stages, searched': (STAGES, 'searched'),
+    'trained by stages': (STAGES, 'grid'),
+    'and searched': (STAGES, 'searched'),
 }
-"""What is compared: ``mutual.stages`` of the training, and the table."""
+"""What is compared, each with the one before: ``mutual.stages`` of the
+training, and the table."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class StageWidths(Trainings):
         return halves
 
     def report(self) -> str:
-        """Tables of the seeds that are finished with both settings."""
+        """Accuracy by budget, of the seeds that are finished with both."""
         results = {run: self.result(run) for run in self.planned()}
         seeds = [
             seed
@@ -161,36 +162,29 @@ class StageWidths(Trainings):
                 chosen = choices(load_table(file))
                 rows.append([results[run][subnet] for subnet in chosen])
             scores[name] = np.array(rows)
-        base, *others = scores
-        lines = [['MMACs', *scores, *(f'{o}: gain' for o in others)]]
-        for place, budget in enumerate(BUDGETS):
-            values = {n: s[:, place].tolist() for n, s in scores.items()}
-            gains = [_gains(values[other], values[base]) for other in others]
+        names = [*scores]
+        pairs = [*zip(names[1:], names)]  # each with the one before
+        lines = [['MMACs', *names, *(f'{own}: gain' for own, _ in pairs)]]
+        columns = {
+            f'{budget / 1e6:.2f}': {n: s[:, i] for n, s in scores.items()}
+            for i, budget in enumerate(BUDGETS)
+        }
+        columns['mean'] = {n: s.mean(axis=1) for n, s in scores.items()}
+        for head, values in columns.items():
+            gains = [values[own] - values[base] for own, base in pairs]
             lines.append(
                 [
-                    f'{budget / 1e6:.2f}',
-                    *map(mean_std, values.values()),
-                    *map(interval, gains),
+                    head,
+                    *(mean_std(v.tolist()) for v in values.values()),
+                    *(interval(gain.tolist()) for gain in gains),
                 ]
             )
-        means = {n: s.mean(axis=1).tolist() for n, s in scores.items()}
-        lines.append(
-            [
-                'mean',
-                *map(mean_std, means.values()),
-                *(interval(_gains(means[o], means[base])) for o in others),
-            ]
-        )
         return markdown_table(lines)
 
 
 def choices(table: QueryTable) -> List[Subnet]:
     """What a table chooses, of each budget."""
     return [table.best(macs=budget).subnet for budget in BUDGETS]
-
-
-def _gains(own: Sequence[float], base: Sequence[float]) -> List[float]:
-    return [a - b for a, b in zip(own, base)]
 
 
 def main() -> None:

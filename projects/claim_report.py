@@ -7,11 +7,13 @@ from typing import Callable, Dict, List, Mapping, NamedTuple
 
 from claim_methods import (
     COMBINED,
+    DATA,
     EPOCHS,
     EQUAL_EPOCHS,
     GRID,
     OPTIONS,
     PAPER,
+    QUARTER,
     TAUGHT,
     TREND,
     Run,
@@ -132,13 +134,15 @@ class ClaimReport:
                 found[f'{data}-choice'] = self._choice(data)
         return found
 
-    def _lines(self) -> List[Line]:
+    def _lines(self, data: str) -> List[Line]:
         def together(name: str, is_drawn: bool = True) -> Line:
             return Line(name, lambda subnet: name, EPOCHS, is_drawn)
 
         more = [*(f'mutualnet-{name}' for name in (*OPTIONS, *PAPER)), TAUGHT]
         base = 'each alone, equal cost'
+        early = Line('each alone, stopped early', alone, QUARTER)
         return [
+            *([early] if DATA[data].is_part else []),
             Line('each alone', alone, EPOCHS),
             Line(base, alone, EQUAL_EPOCHS, is_base=True),
             Line(f'{base}, distilled', distilled, EQUAL_EPOCHS),
@@ -153,7 +157,7 @@ class ClaimReport:
             ['method', *map(str, GRID)],
             ['MMACs', *(f'{self.macs[data][s] / 1e6:.2f}' for s in GRID)],
         ]
-        for line in self._lines():
+        for line in self._lines(data):
             found = [self._of_line(data, line, s, kind) for s in GRID]
             if any(found):
                 cells = [mean_std([*scores.values()]) for scores in found]
@@ -163,7 +167,7 @@ class ClaimReport:
     def _gains(self, data: str, kind: str) -> str:
         """Differences of the same seeds, with intervals of 95 percent."""
         rows = [['method', *map(str, GRID)]]
-        lines = self._lines()
+        lines = self._lines(data)
         base = next(line for line in lines if line.is_base)
         for line in lines:
             cells = []
@@ -228,7 +232,7 @@ class ClaimReport:
         figure = Figure(figsize=(12, 5), layout='constrained')
         panels = figure.subplots(1, len(KINDS), sharey=True)
         for kind, axes in zip(KINDS, panels):
-            for line in self._lines():
+            for line in self._lines(data):
                 scores = {
                     s: [*self._of_line(data, line, s, kind).values()]
                     for s in reversed(GRID)

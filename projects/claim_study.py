@@ -16,6 +16,7 @@ from claim_methods import (
     FIRST_RATES,
     GRID,
     OPTIONS,
+    QUARTER,
     RATES,
     SEEDS,
     TREND,
@@ -79,12 +80,13 @@ class ClaimStudy(Trainings):
     def planned(self) -> Sequence[Optional[Run]]:
         """Rates, one seed, the choice of options, then more seeds and lengths.
 
-        On parts of data sets MutualNet, networks trained alone and the
-        combination are trained, and nothing else.
+        On parts of data sets no option is trained alone; elsewhere each is,
+        but of one seed.
         """
         rated = [name for name, m in self.methods.items() if not m.like]
         others = [name for name, m in self.methods.items() if m.like]
         rivals = ['mutualnet', *map(alone, GRID)]
+        rest = [name for name in rated if name not in rivals]
         full = ['mutualnet', alone(GRID[0])]
         whole, first, next_seeds = self.whole, [0], range(1, SEEDS)
         parts = [name for name in self.images if DATA[name].is_part]
@@ -95,13 +97,15 @@ class ClaimStudy(Trainings):
             self._runs([COMBINED], first, whole),
             self._searches(rivals, parts),
             self._runs([*rivals, COMBINED], first, parts),
+            self._runs(rivals, next_seeds, parts),
+            self._searches(rest, parts),
+            self._runs(rest, first, parts),
             self._runs([*rated, COMBINED], next_seeds[:1], whole),
             self._runs(full, first, whole, TREND),
             self._runs(others, first, whole),
             self._runs([*rated, COMBINED], next_seeds[1:], whole),
-            self._runs([*rivals, COMBINED], next_seeds, parts),
+            self._runs([*rest, COMBINED], next_seeds, parts),
             self._runs(full, next_seeds, whole, TREND),
-            self._runs(others, next_seeds, whole),
         ]
         return [run for runs in plan for run in runs]
 
@@ -134,7 +138,7 @@ class ClaimStudy(Trainings):
         rates = list(FIRST_RATES)
         while True:
             runs = [
-                Run(data, method, rate, EPOCHS // 4, 0, use='search')
+                Run(data, method, rate, QUARTER, 0, use='search')
                 for rate in rates
             ]
             scores = {r.rate: self.score(r) for r in runs}

@@ -139,13 +139,14 @@ class ClaimReport:
             return Line(name, lambda subnet: name, EPOCHS, is_drawn)
 
         more = [*(f'mutualnet-{name}' for name in (*OPTIONS, *PAPER)), TAUGHT]
-        base = 'each alone, equal cost'
-        early = Line('each alone, stopped early', alone, QUARTER)
+        equal = 'each alone, equal cost'
+        early = 'each alone, stopped early'
+        singles = {'each alone': EPOCHS, equal: EQUAL_EPOCHS}
+        if DATA[data].is_part:
+            singles[early] = QUARTER
         return [
-            *([early] if DATA[data].is_part else []),
-            Line('each alone', alone, EPOCHS),
-            Line(base, alone, EQUAL_EPOCHS, is_base=True),
-            Line(f'{base}, distilled', distilled, EQUAL_EPOCHS),
+            *(Line(n, alone, e, is_base=True) for n, e in singles.items()),
+            Line(f'{equal}, distilled', distilled, EQUAL_EPOCHS),
             *map(together, ('mutualnet', 'usnet', 'usnet-multiscale')),
             together('mutualnet-0.9'),
             *(together(name, is_drawn=False) for name in more),
@@ -166,20 +167,20 @@ class ClaimReport:
 
     def _gains(self, data: str, kind: str) -> str:
         """Differences of the same seeds, with intervals of 95 percent."""
-        rows = [['method', *map(str, GRID)]]
+        rows = [['method', 'over', *map(str, GRID)]]
         lines = self._lines(data)
-        base = next(line for line in lines if line.is_base)
-        for line in lines:
-            cells = []
-            for subnet in GRID:
-                own, others = (
-                    self._of_line(data, one, subnet, kind)
-                    for one in (line, base)
-                )
-                gains = [own[s] - others[s] for s in own if s in others]
-                cells.append(interval(gains))
-            if not line.is_base and any(cell != '-' for cell in cells):
-                rows.append([line.name, *cells])
+        for base in (line for line in lines if line.is_base):
+            for line in (line for line in lines if not line.is_base):
+                cells = []
+                for subnet in GRID:
+                    own, others = (
+                        self._of_line(data, one, subnet, kind)
+                        for one in (line, base)
+                    )
+                    gains = [own[s] - others[s] for s in own if s in others]
+                    cells.append(interval(gains))
+                if any(cell != '-' for cell in cells):
+                    rows.append([line.name, base.name, *cells])
         return markdown_table(rows)
 
     def _trend(self, data: str) -> str:
@@ -240,13 +241,13 @@ class ClaimReport:
                 shown = [s for s in scores if scores[s]]
                 if not line.is_drawn or len(shown) < 2:
                     continue
-                is_single = line.method is alone
+                # Networks trained alone, by how long.
+                dashes = {QUARTER: ':', EPOCHS: '-.', EQUAL_EPOCHS: '--'}
                 axes.errorbar(
                     [self.macs[data][s] / 1e6 for s in shown],
                     [statistics.mean(scores[s]) for s in shown],
                     [spread(scores[s]) for s in shown],
-                    fmt='k*--' if is_single else 'o-',
-                    alpha=1 if line.is_base or not is_single else 0.5,
+                    fmt=f'k*{dashes[line.epochs]}' if line.is_base else 'o-',
                     capsize=2,
                     label=line.name,
                 )

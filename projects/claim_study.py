@@ -80,13 +80,14 @@ class ClaimStudy(Trainings):
     def planned(self) -> Sequence[Optional[Run]]:
         """Rates, one seed, the choice of options, then more seeds and lengths.
 
-        On parts of data sets no option is trained alone; elsewhere each is,
-        but of one seed.
+        Options and the paper's comparisons, each by itself, are of one seed,
+        and not trained on parts of data sets; nor are distilled networks.
         """
         rated = [name for name, m in self.methods.items() if not m.like]
         others = [name for name, m in self.methods.items() if m.like]
-        rivals = ['mutualnet', *map(alone, GRID)]
-        rest = [name for name in rated if name not in rivals]
+        main = ['mutualnet', *map(alone, GRID)]
+        rest = [name for name in rated if name not in main]
+        learned = [name for name in others if self.methods[name].is_distilled]
         full = ['mutualnet', alone(GRID[0])]
         whole, first, next_seeds = self.whole, [0], range(1, SEEDS)
         parts = [name for name in self.images if DATA[name].is_part]
@@ -95,9 +96,9 @@ class ClaimStudy(Trainings):
             self._runs(rated, first, whole),
             (run for d in whole for run in self.choice_runs(d).values()),
             self._runs([COMBINED], first, whole),
-            self._searches(rivals, parts),
-            self._runs([*rivals, COMBINED], first, parts),
-            self._runs(rivals, next_seeds, parts),
+            self._searches(main, parts),
+            self._runs([*main, COMBINED], first, parts),
+            self._runs(main, next_seeds, parts),
             self._searches(rest, parts),
             self._runs(rest, first, parts),
             self._runs([*rated, COMBINED], next_seeds[:1], whole),
@@ -106,6 +107,7 @@ class ClaimStudy(Trainings):
             self._runs([*rated, COMBINED], next_seeds[1:], whole),
             self._runs([*rest, COMBINED], next_seeds, parts),
             self._runs(full, next_seeds, whole, TREND),
+            self._runs(learned, next_seeds, whole),
         ]
         return [run for runs in plan for run in runs]
 

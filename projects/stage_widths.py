@@ -10,6 +10,7 @@ stopped at any time, it goes on where it was. Each process uses one CPU thread;
 start it once per core, with the same --out, and they share the runs.
 """
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
@@ -40,11 +41,16 @@ NUM_SEARCHED, FIRST_STEP = 48, 0.25
 """Subnets that are searched, and the step of the grid where that begins."""
 TABLES = {
     'one width': (1, 'grid'),
-    'trained by stages': (STAGES, 'grid'),
-    'and searched': (STAGES, 'searched'),
+    'stages, one width': (STAGES, 'grid'),
+    'stages, searched': (STAGES, 'searched'),
 }
-"""What is compared, each with the one before: ``mutual.stages`` of the
-training, and the table."""
+"""What is compared: ``mutual.stages`` of the training, and the table."""
+PAIRS = {
+    'by the training': ('stages, one width', 'one width'),
+    'by the search': ('stages, searched', 'stages, one width'),
+    'by both': ('stages, searched', 'one width'),
+}
+"""Gains that are told: which of them over which."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class StageWidths(Trainings):
         weights = folder / 'weights.pt'
         torch.save(runner.model.state_dict(), weights)
         number = len(runner.test_dataloader.dataset)
-        choosing, judging = self._halves(cfg, number)
+        choosing, judging = halves(cfg, number)
         settings: Dict[str, Any] = dict(checkpoint=str(weights))
         tables = [
             build_table(choosing, out=folder / 'grid', step=0.05, **settings)
@@ -134,16 +140,6 @@ class StageWidths(Trainings):
         )
         return {str(e.subnet): found.score(e) for e in found.entries}
 
-    def _halves(self, cfg: Config, number: int) -> List[Config]:
-        """Configs that test on every second image, from the 1st or 2nd."""
-        halves = []
-        for first in range(2):
-            half = Config(cfg.to_dict(), filename=cfg.filename)
-            indices = list(range(first, number, 2))
-            half.test_dataloader.dataset.indices = indices
-            halves.append(half)
-        return halves
-
     def report(self) -> str:
         """Accuracy by budget, of the seeds that are finished with both."""
         results = {run: self.result(run) for run in self.planned()}
@@ -162,16 +158,16 @@ class StageWidths(Trainings):
                 chosen = choices(load_table(file))
                 rows.append([results[run][subnet] for subnet in chosen])
             scores[name] = np.array(rows)
-        names = [*scores]
-        pairs = [*zip(names[1:], names)]  # each with the one before
-        lines = [['MMACs', *names, *(f'{own}: gain' for own, _ in pairs)]]
+        lines = [['MMACs', *scores, *(f'gain {name}' for name in PAIRS)]]
         columns = {
             f'{budget / 1e6:.2f}': {n: s[:, i] for n, s in scores.items()}
             for i, budget in enumerate(BUDGETS)
         }
         columns['mean'] = {n: s.mean(axis=1) for n, s in scores.items()}
         for head, values in columns.items():
-            gains = [values[own] - values[base] for own, base in pairs]
+            gains = [
+                values[own] - values[base] for own, base in PAIRS.values()
+            ]
             lines.append(
                 [
                     head,
@@ -185,6 +181,22 @@ class StageWidths(Trainings):
 def choices(table: QueryTable) -> List[Subnet]:
     """What a table chooses, of each budget."""
     return [table.best(macs=budget).subnet for budget in BUDGETS]
+
+
+def halves(cfg: Config, number: int) -> List[Config]:
+    """Configs that test on every second image, from the 1st or the 2nd.
+
+    Args:
+        cfg (Config): Tests on all of them.
+        number (int): Of the images.
+    """
+    found = []
+    for first in range(2):
+        half = copy.deepcopy(cfg)
+        indices = list(range(first, number, 2))
+        half.test_dataloader.dataset.indices = indices
+        found.append(half)
+    return found
 
 
 def main() -> None:

@@ -58,7 +58,8 @@ def test_images_that_choose_do_not_judge(study, module, tmp_path):
         name: load_table(folder / name / 'table.json')
         for name in ('grid', 'searched', 'judged')
     }
-    # 0.25x and 1.0x at three resolutions, and two that were searched.
+    assert {table.num_images for table in tables.values()} == {10}
+    # 16 widths at three resolutions; two of them, and two that were searched.
     assert [len(tables[name].entries) for name in tables][:2] == [48, 8]
     result = study.result(run)
     for name in ('grid', 'searched'):
@@ -67,14 +68,14 @@ def test_images_that_choose_do_not_judge(study, module, tmp_path):
     assert study.report() == 'no pair of runs is finished'
     cfg = study.config(run, folder)
     choosing, judging = (
-        half.test_dataloader.dataset.indices for half in study._halves(cfg, 20)
+        half.test_dataloader.dataset.indices for half in module.halves(cfg, 20)
     )
     assert sorted([*choosing, *judging]) == [*range(20)]
     assert 'indices' not in cfg.test_dataloader.dataset
 
 
 def test_report(study, module, monkeypatch):
-    """Gains are those of the same seeds over the column before."""
+    """Gains are those of the same seeds over each other."""
 
     class Table:
         def __init__(self, name):
@@ -106,7 +107,7 @@ def test_report(study, module, monkeypatch):
     ]
     assert rows[3] == [
         *('2.00', '60.5 ± 0.7 (n=2)', '61.5 ± 0.7 (n=2)'),
-        *('67.5 ± 0.7 (n=2)', '+1.0 ± 0.0', '+6.0 ± 0.0'),
+        *('67.5 ± 0.7 (n=2)', '+1.0 ± 0.0', '+6.0 ± 0.0', '+7.0 ± 0.0'),
     ]
     # Of 60, 60, 80 and of 66, 66, 80.
-    assert rows[5][-2:] == ['+1.0 ± 0.0', '+4.0 ± 0.0']
+    assert rows[5][-3:] == ['+1.0 ± 0.0', '+4.0 ± 0.0', '+5.0 ± 0.0']

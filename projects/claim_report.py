@@ -232,6 +232,8 @@ class ClaimReport:
     def _draw(self, data: str, path: Path) -> None:
         figure = Figure(figsize=(12, 5), layout='constrained')
         panels = figure.subplots(1, len(KINDS), sharey=True)
+        # Networks trained alone, by how long.
+        dashes = {QUARTER: ':', EPOCHS: '-.', EQUAL_EPOCHS: '--'}
         for kind, axes in zip(KINDS, panels):
             for line in self._lines(data):
                 scores = {
@@ -241,8 +243,6 @@ class ClaimReport:
                 shown = [s for s in scores if scores[s]]
                 if not line.is_drawn or len(shown) < 2:
                     continue
-                # Networks trained alone, by how long.
-                dashes = {QUARTER: ':', EPOCHS: '-.', EQUAL_EPOCHS: '--'}
                 axes.errorbar(
                     [self.macs[data][s] / 1e6 for s in shown],
                     [statistics.mean(scores[s]) for s in shown],

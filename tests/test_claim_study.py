@@ -184,6 +184,7 @@ def test_plan(modules, planned):
         *methods.methods(),
         methods.COMBINED,
     }
+    singles = set(map(methods.alone, methods.GRID))
     assert {run.method for run in reported if run.data == 'cifar10-few'} == {
         *(name for name, m in methods.methods().items() if not m.like),
         methods.COMBINED,
@@ -192,12 +193,18 @@ def test_plan(modules, planned):
     for data in study.whole:
         lengths = {run.epochs for run in full if run.data == data}
         assert lengths == {16, 32, 64, 124, 128}
+    main = [r.seed for r in reported if r.method in {*singles, 'usnet'}]
     whole = [
         r.seed
         for r in reported
         if r.method == 'usnet' and r.data in study.whole
     ]
-    assert whole == sorted(whole)
+    assert main[0] == 0 and whole == sorted(whole)
+    seeds = {
+        kind: [r.seed for r in reported if r.method == f'{kind}-0.5x-12']
+        for kind in ('alone', 'distilled')
+    }
+    assert set(seeds['alone']) == set(seeds['distilled']) == {0, 1, 2}
     # Nothing is chosen by test images.
     held_back = {run.use for run in plan if run.method == 'mutualnet'}
     assert held_back == {'', 'search'}

@@ -273,14 +273,14 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=_Options,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='override settings of the config',
     )
 
 
-class _Options(DictAction):
-    """The stock action, which ends in a traceback on what it cannot parse."""
+class ConfigOptions(DictAction):
+    """The stock action, with one line for what ends in a traceback there."""
 
     def __call__(
         self,
@@ -289,6 +289,7 @@ class _Options(DictAction):
         values: Any,
         option_string: Any = None,
     ) -> None:
+        """Add each ``KEY=VALUE`` to the dict."""
         for value in values:
             try:
                 super().__call__(parser, namespace, [value], option_string)

@@ -142,12 +142,7 @@ class StageWidths(Trainings):
 
     def report(self) -> str:
         """Accuracy by budget, of the seeds that are finished with both."""
-        results = {run: self.result(run) for run in self.planned()}
-        seeds = [
-            seed
-            for seed in range(SEEDS)
-            if results[Run(1, seed)] and results[Run(STAGES, seed)]
-        ]
+        seeds = self.finished_seeds()
         if not seeds:
             return 'no pair of runs is finished'
         scores: Dict[str, np.ndarray] = {}  # (seeds, budgets)
@@ -156,7 +151,8 @@ class StageWidths(Trainings):
             for run in (Run(stages, seed) for seed in seeds):
                 file = self.out / 'runs' / str(run) / table / 'table.json'
                 chosen = choices(load_table(file))
-                rows.append([results[run][subnet] for subnet in chosen])
+                result = self.result(run)
+                rows.append([result[subnet] for subnet in chosen])
             scores[name] = np.array(rows)
         lines = [['MMACs', *scores, *(f'gain {name}' for name in PAIRS)]]
         columns = {

@@ -7,7 +7,7 @@ import time
 from argparse import ArgumentParser
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import torch
 from mmengine.config import Config
@@ -18,6 +18,7 @@ from mutualnet_mm.cli import tool_parser
 from mutualnet_mm.errors import UsageError
 from mutualnet_mm.files import atomic_write
 from mutualnet_mm.query_table.answers import TOP1
+from mutualnet_mm.subnet import split_metric
 
 
 def study_parser(description: str, folder: str) -> ArgumentParser:
@@ -67,6 +68,12 @@ class Trainings:
             return None
         accuracy = json.loads(file.read_text())['accuracy']
         return {Subnet.parse(k): v for k, v in accuracy.items()}
+
+    def finished_seeds(self) -> List[int]:
+        """Seeds of which every run is finished; for runs with a ``seed``."""
+        seeds = {run.seed for run in self.planned()}
+        left = {run.seed for run in self.planned() if not self.result(run)}
+        return sorted(seeds - left)
 
     def work(self) -> None:
         """Do what is left, together with other processes."""
@@ -128,37 +135,57 @@ def trained(cfg: Config) -> Runner:
     return runner
 
 
-def accuracies(
-    runner: Runner,
-    names: Sequence[str] = TOP1,
-    missing: Optional[float] = None,
-) -> Dict[str, float]:
-    """Test; return the accuracy of each subnet listed.
+def accuracies(runner: Runner) -> Dict[str, float]:
+    """Test; return the top-1 accuracy of each subnet listed.
+
+    Raises:
+        UsageError: If a subnet has none.
+    """
+    return {
+        subnet: told(subnet, metrics)
+        for subnet, metrics in subnet_metrics(runner).items()
+    }
+
+
+def subnet_metrics(runner: Runner) -> Dict[str, Dict[str, float]]:
+    """Test; return the metrics of each subnet listed, by their stock names.
 
     Args:
         runner (Runner): Tests by a ``SubnetTestLoop``.
-        names (Sequence[str]): Stock names of the metric, of which the
-            evaluator gives one. Defaults to those of top-1 accuracy.
-        missing (float, optional): What counts where it gives none. Defaults
-            to None: that is an error.
-
-    Raises:
-        UsageError: If a subnet has no such metric.
     """
     metrics = runner.test()
-    tracked = runner.model.sampler.primary
-    found = {}
-    for subnet in runner.test_loop.subnets:
-        prefix = '' if subnet == tracked else f'{subnet}/'
-        keys = [f'{prefix}{name}' for name in names]
-        given = [metrics[key] for key in keys if key in metrics]
-        if not given and missing is None:
-            raise UsageError(
-                f'{" or ".join(keys)} is not among the metrics of the '
-                f'evaluator: {", ".join(metrics)}'
-            )
-        found[str(subnet)] = given[0] if given else missing
+    tracked = str(runner.model.sampler.primary)
+    found: Dict[str, Dict[str, float]] = {
+        str(subnet): {} for subnet in runner.test_loop.subnets
+    }
+    for key, value in metrics.items():
+        subnet, name = split_metric(key)
+        if (subnet or tracked) in found:
+            found[subnet or tracked][name] = value
     return found
+
+
+def told(
+    subnet: str, metrics: Dict[str, float], names: Sequence[str] = TOP1
+) -> float:
+    """Which of the metrics of a subnet is told.
+
+    Args:
+        subnet (str): Its name.
+        metrics (dict[str, float]): Of :func:`subnet_metrics`.
+        names (Sequence[str]): Stock names, of which the evaluator gives one.
+            Defaults to those of top-1 accuracy.
+
+    Raises:
+        UsageError: If none of them is there.
+    """
+    for name in names:
+        if name in metrics:
+            return metrics[name]
+    raise UsageError(
+        f'{" or ".join(names)} is not among the metrics of {subnet}: '
+        f'{", ".join(metrics) or "there are none"}'
+    )
 
 
 @contextmanager

@@ -200,7 +200,7 @@ def testing_parser(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--interval',
-        type=_count,
+        type=count,
         metavar='N',
         help='draw every N-th sample (mmpretrain), default: all',
     )
@@ -293,7 +293,7 @@ class ConfigOptions(DictAction):
         for value in values:
             try:
                 super().__call__(parser, namespace, [value], option_string)
-            except (ValueError, AssertionError) as error:
+            except (ValueError, AssertionError, RecursionError) as error:
                 raise argparse.ArgumentError(
                     self, f'{value!r}: write KEY=VALUE, brackets in pairs'
                 ) from error
@@ -356,10 +356,11 @@ def add_image_shape(parser: argparse.ArgumentParser, video: str) -> None:
 
 
 def _pixels(text: str) -> int:
-    return _count(text, 'pixels')
+    return count(text, 'pixels')
 
 
-def _count(text: str, what: str = 'a whole number') -> int:
+def count(text: str, what: str = 'a whole number') -> int:
+    """Read a number from 1 of something, as ``type`` of an argument."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'{text!r}: use {what}, from 1')
     return int(text)

@@ -2,7 +2,6 @@
 """The trainings of the claim: one network against networks trained alone."""
 
 import copy
-import json
 import statistics
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
@@ -30,7 +29,7 @@ from claim_methods import (
 from claim_records import read_records
 from mmengine.config import Config
 from mmengine.runner import Runner
-from trainings import Trainings, accuracies, trained
+from trainings import Trainings, accuracies, by_subnet, trained
 
 from mutualnet_mm import Subnet
 
@@ -237,13 +236,11 @@ class ClaimStudy(Trainings):
         name = str(run)
         if name in self.records:
             return self.records[name]
-        file = self.out / 'runs' / name / 'result.json'
-        if not file.is_file():
+        found = self.found(run)
+        if found is None:
             return None
-        found = json.loads(file.read_text())['accuracy']
         self.records[name] = {
-            kind: {Subnet.parse(s): value for s, value in values.items()}
-            for kind, values in found.items()
+            kind: by_subnet(values) for kind, values in found.items()
         }
         return self.records[name]
 

@@ -9,35 +9,48 @@ was. Each process uses one CPU thread; start it once per core, with the same
 --out, and they share the runs.
 """
 
+import copy
 import re
 from argparse import ArgumentError, ArgumentParser, Namespace
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 from report_tables import interval, markdown_table, mean_std
 from trainings import (
     Trainings,
+    by_subnet,
+    pick_metric,
     study_parser,
     subnet_metrics,
-    told,
     trained,
-    try_lock,
 )
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import build_model, count_macs, load_config
-from mutualnet_mm.cli import ConfigOptions, add_cfg_options, one_line_errors
-from mutualnet_mm.config import find_views
+from mutualnet_mm.cli import (
+    ConfigOptions,
+    add_cfg_options,
+    count,
+    one_line_errors,
+)
+from mutualnet_mm.config import check_training, find_views, make_runner
+from mutualnet_mm.config.stock_errors import named_stock_errors
 from mutualnet_mm.devices import prepare_cpu
+from mutualnet_mm.engine.loops import SubnetTestLoop
 from mutualnet_mm.errors import UsageError
 from mutualnet_mm.files import atomic_write, make_folder
-from mutualnet_mm.query_table.answers import TOP1
+from mutualnet_mm.query_table.answers import TOP1, top1_metric
 from mutualnet_mm.query_table.front_steps import format_macs
 
 SEEDS = 3
+SETTINGS = 'settings.py'
+"""Config of a run, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +73,20 @@ class Comparison(Trainings):
     """All runs.
 
     Args:
-        config (str): File, or name in a package; its ``test_cfg`` lists the
-            subnets that are tested.
+        config (str): File, or name in a package.
         settings (dict[str, dict]): What each setting overrides in the config,
             by its name. Gains are those over the first one.
         out (Path): Where the runs go.
-        seeds (int): How many. Defaults to :data:`SEEDS`.
-        metric (str, optional): Stock name of what is told. Defaults to None:
-            top-1 accuracy.
-        percent (bool): Whether the metric is a share, and is told in percent.
-            Defaults to False.
+        seeds (int): How many, from 0 on. Defaults to :data:`SEEDS`.
+        metric (str, optional): Stock name of the metric in the table.
+            Defaults to None: top-1 accuracy, in percent.
+        percent (bool): Whether the metric is a share, which the table has in
+            percent. Defaults to False.
 
     Raises:
-        UsageError: If settings are fewer than two or equal, if the config
-            tests no subnets, or if ``out`` holds runs of a setting of this
-            name that was another one.
+        UsageError: If settings are fewer than two, equal, or name what the
+            config has not; or if ``out`` has runs of a setting of this name
+            that was another one.
     """
 
     def __init__(
@@ -88,50 +100,69 @@ class Comparison(Trainings):
     ) -> None:
         super().__init__(out)
         self.path, self.settings, self.seeds = config, settings, seeds
-        self.metric, self.scale = metric, 100.0 if percent else 1.0
-        if len(settings) < 2:
+        self.metric, self.percent = metric, percent
+        if percent and metric is None:
             raise UsageError(
-                f'there is nothing to compare {", ".join(settings)} with: '
-                'give two settings or more'
+                'top-1 accuracy is in percent anyway: leave out --percent, or '
+                'name a --metric'
             )
-        configs = {
-            name: self.config(Run(name, 0), out / 'runs') for name in settings
-        }
-        self.first = next(iter(configs.values()))
-        self.subnets: List[Subnet] = [
-            Subnet.parse(name)
-            for name in (self.first.get('test_cfg') or {}).get('subnets', [])
-        ]
-        if not self.subnets:
-            raise UsageError(
-                f'{config!r} tests no subnets: set test_cfg=dict(type='
-                "'mutualnet_mm.SubnetTestLoop', subnets=[...])"
-            )
-        self._check_settings(configs)
+        self._check_settings()
+        for run in self.planned():
+            self._check_kept(run)
 
-    def _check_settings(self, configs: Dict[str, Config]) -> None:
-        """Refuse what would be compared in vain, or taken for another."""
+    def _check_settings(self) -> None:
+        """Refuse settings that would be compared in vain."""
+        if len(self.settings) < 2:
+            raise UsageError(
+                f'there is nothing to compare {", ".join(self.settings)} '
+                'with: give two settings or more'
+            )
+        cfg = load_config(self.path, stages=())
+        if cfg.model.get('mutual') is None:
+            raise UsageError(
+                f'the model of {self.path!r} is not adaptive, so that it has '
+                'no subnets: mutualnet adapt makes such a config of it'
+            )
+        known = {*cfg, *signature(Runner).parameters}
         seen: Dict[str, str] = {}
-        for name, cfg in configs.items():
-            content = cfg.dump()
+        for name, options in self.settings.items():
+            for key in options:
+                if key in ('randomness.seed', 'model.mutual.seed'):
+                    raise UsageError(
+                        f'{key} of {name}: seeds are those of --seeds'
+                    )
+                if key.partition('.')[0] not in known:
+                    raise UsageError(
+                        f'{key} of {name}: {self.path!r} has no '
+                        f'{key.partition(".")[0]}'
+                    )
+            content = self._content(Run(name, 0))
             if content in seen:
                 raise UsageError(
-                    f'{seen[content]} and {name} are the same: give settings '
-                    'that differ'
+                    f'{seen[content]} and {name} train the same: give '
+                    'settings that differ'
                 )
             seen[content] = name
-            build_model(cfg)  # rather now than after hours of the first one
-            file = self.out / 'settings' / f'{name}.py'
-            make_folder(file.parent)
-            with try_lock(self.out / 'lock', wait=True):
-                if not file.exists():
-                    with atomic_write(file) as new:
-                        new.write(content.encode())
-                elif file.read_text(encoding='utf-8') != content:
-                    raise UsageError(
-                        f'{str(self.out)!r} has runs of another {name}, see '
-                        f'{str(file)!r}: give another name, or another --out'
-                    )
+
+    def _check_kept(self, run: Run) -> None:
+        """Refuse to go on with a run that was begun with another config."""
+        folder = self.out / 'runs' / str(run)
+        kept = folder / SETTINGS
+        is_begun = any(
+            (folder / name).is_file()
+            for name in ('result.json', 'last_checkpoint')
+        )
+        if not is_begun or not kept.is_file():
+            return
+        if kept.read_text(encoding='utf-8') != self._content(run):
+            raise UsageError(
+                f'{str(folder)!r} was trained with another config, which is '
+                f'in its {SETTINGS}: name {run.setting} otherwise, or give '
+                'another --out'
+            )
+
+    def _content(self, run: Run) -> str:
+        return _without_place(self.prepared(run, self.out))
 
     def planned(self) -> Sequence[Run]:
         """Runs that differ in the setting alone, seed by seed."""
@@ -144,54 +175,90 @@ class Comparison(Trainings):
     def config(self, run: Run, folder: Path) -> Config:
         """The config of a run."""
         options = {
-            **self.settings[run.setting],
+            # MMEngine takes `_delete_` out of it.
+            **copy.deepcopy(self.settings[run.setting]),
             'model.mutual.seed': run.seed,
             'randomness.seed': run.seed,
         }
         return load_config(self.path, options, str(folder))
 
+    def work(self) -> None:
+        """Build what every setting trains and tests, then do what is left.
+
+        Raises:
+            UsageError: If one cannot be built, or not all of them test the
+                same subnets.
+        """
+        tested: Dict[str, List[Subnet]] = {}
+        for name in self.settings:
+            with TemporaryDirectory() as folder:
+                cfg = self.prepared(Run(name, 0), Path(folder))
+                # Of its own: others would write their logs to this folder.
+                cfg.experiment_name = Path(folder).name
+                cfg.visualizer = dict(type='Visualizer', name=folder)
+                tested[name] = built_to_train(cfg).test_loop.subnets
+        first, *others = tested
+        for name in others:
+            if tested[name] != tested[first]:
+                raise UsageError(
+                    f'{first} tests {", ".join(map(str, tested[first]))}, '
+                    f'{name} tests {", ".join(map(str, tested[name]))}: they '
+                    'cannot be compared'
+                )
+        super().work()
+
     def train(self, cfg: Config) -> Dict[str, Dict[str, float]]:
         """Train, keep the weights, and test: all metrics of each subnet."""
+        folder = Path(cfg.work_dir)
+        if not cfg.get('resume'):  # else it is there
+            with atomic_write(folder / SETTINGS) as file:
+                file.write(_without_place(cfg).encode())
         runner = trained(cfg)
-        torch.save(
-            runner.model.state_dict(), Path(cfg.work_dir) / 'weights.pt'
-        )
+        torch.save(runner.model.state_dict(), folder / 'weights.pt')
         return subnet_metrics(runner)
 
     def result(self, run: Run) -> Optional[Dict[Subnet, float]]:
         """The metric by subnet, None before the run is finished.
 
         Raises:
-            UsageError: If the evaluator gives others alone.
+            UsageError: If the evaluator does not give it.
         """
-        found = super().result(run)
-        names = [self.metric] if self.metric else TOP1
-        # That of detectors gives nothing where nothing is detected.
-        return found and {
-            subnet: told(str(subnet), metrics, names) if metrics else 0.0
-            for subnet, metrics in found.items()
-        }
+        found = self.found(run)
+        if found is None:
+            return None
+        return by_subnet(
+            {name: self._value(name, own) for name, own in found.items()}
+        )
+
+    def _value(self, subnet: str, metrics: Dict[str, float]) -> float:
+        if self.metric is None:
+            name = top1_metric(list(metrics)) or next(iter(TOP1))
+            return pick_metric(subnet, metrics, [name]) * 100 / TOP1[name]
+        if not metrics:  # of a detector that has detected nothing
+            return 0.0
+        value = pick_metric(subnet, metrics, [self.metric])
+        if self.percent and value > 1:
+            raise UsageError(
+                f'{self.metric} of {subnet} is {value:.4g}, and no share: '
+                'leave out --percent'
+            )
+        return 100 * value if self.percent else value
 
     def report(self) -> str:
         """The table, of the seeds that are finished with all settings."""
         seeds = self.finished_seeds()
         if not seeds:
             return 'no seed is finished with every setting'
-        model, shape = build_model(self.first), find_views(self.first).shape
-        costs = [
-            format_macs(count_macs(model, subnet, shape))
-            for subnet in self.subnets
-        ]
-        rows = [['', *map(str, self.subnets)], ['MACs', *costs]]
         results = {
             name: [self.result(Run(name, seed)) for seed in seeds]
             for name in self.settings
         }
+        subnets = list(next(iter(results.values()))[0])
+        head = self.metric or 'top-1'
+        rows = [[head + ', %' * self.percent, *map(str, subnets)]]
+        rows += self._costs(subnets)
         found = {
-            name: [
-                [self.scale * result[subnet] for result in of_seeds]
-                for subnet in self.subnets
-            ]
+            name: [[result[s] for result in of_seeds] for s in subnets]
             for name, of_seeds in results.items()
         }
         rows += [[name, *map(mean_std, v)] for name, v in found.items()]
@@ -202,7 +269,57 @@ class Comparison(Trainings):
                 for pair in zip(found[name], found[base])
             ]
             rows.append([f'{name} over {base}', *gains])
-        return markdown_table(rows)
+        left = [str(run) for run in self.planned() if not self.result(run)]
+        unfinished = f' Not finished: {", ".join(left)}.' if left else ''
+        return (
+            f'{markdown_table(rows)}\n\n'
+            f'Seeds {", ".join(map(str, seeds))}.{unfinished}'
+        )
+
+    def _costs(self, subnets: Sequence[Subnet]) -> List[List[str]]:
+        """A row of costs; one for each setting where they differ."""
+        rows = {}
+        for name in self.settings:
+            cfg = self.config(Run(name, 0), self.out)
+            model, shape = build_model(cfg), find_views(cfg).shape
+            rows[name] = [
+                format_macs(count_macs(model, subnet, shape))
+                for subnet in subnets
+            ]
+        first, *others = rows.values()
+        if all(row == first for row in others):
+            return [['MACs', *first]]
+        return [[f'MACs, {name}', *row] for name, row in rows.items()]
+
+
+def _without_place(cfg: Config) -> str:
+    """Write a config down, but for its folder."""
+    cfg = copy.deepcopy(cfg)
+    cfg.pop('work_dir')
+    return cfg.dump()
+
+
+@named_stock_errors()
+def built_to_train(cfg: Config) -> Runner:
+    """Build all that a config trains and tests with, to see that it can be.
+
+    Raises:
+        UsageError: If it cannot, or if it tests no subnets.
+    """
+    check_training(cfg)
+    runner = make_runner(cfg)
+    if SubnetTestLoop.__name__ not in (cfg.get('test_cfg') or {}).get(
+        'type', ''
+    ):
+        raise UsageError(
+            'subnets are not tested: set test_cfg=dict(type='
+            f"'mutualnet_mm.{SubnetTestLoop.__name__}')"
+        )
+    _ = runner.train_loop, runner.test_loop  # built when asked for
+    runner.optim_wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
+    if cfg.get('param_scheduler'):
+        runner.build_param_scheduler(cfg.param_scheduler)
+    return runner
 
 
 class _Setting(ConfigOptions):
@@ -232,6 +349,10 @@ class _Setting(ConfigOptions):
 
 def parse_args(args: Optional[Sequence[str]] = None) -> Namespace:
     parser = study_parser(__doc__, 'compare_settings')
+    parser.usage = (
+        '%(prog)s CONFIG --setting NAME [KEY=VALUE ...] '
+        '--setting NAME [KEY=VALUE ...] [options]'
+    )
     parser.add_argument('config', help='as of mutualnet train')
     parser.add_argument(
         '--setting',
@@ -242,7 +363,10 @@ def parse_args(args: Optional[Sequence[str]] = None) -> Namespace:
         help='a name, and what it overrides in the config; twice or more',
     )
     parser.add_argument(
-        '--seeds', type=int, default=SEEDS, help='default: %(default)s'
+        '--seeds',
+        type=count,
+        default=SEEDS,
+        help='how many, from 0 on, default: %(default)s',
     )
     parser.add_argument(
         '--metric', help='such as coco/bbox_mAP, default: top-1 accuracy'
@@ -250,7 +374,7 @@ def parse_args(args: Optional[Sequence[str]] = None) -> Namespace:
     parser.add_argument(
         '--percent',
         action='store_true',
-        help='the metric is a share: tell it in percent',
+        help='the metric is a share, which the table has in percent',
     )
     add_cfg_options(parser)
     return parser.parse_args(args)

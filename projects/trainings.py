@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -61,13 +62,35 @@ class Trainings:
         """The config of a run; it works in ``folder`` and tests subnets."""
         raise NotImplementedError(type(self).__name__)
 
+    def prepared(self, run: Any, folder: Path) -> Config:
+        """The config as it is trained.
+
+        Without validation, and with checkpoints to go on from: of each epoch,
+        or of each fiftieth of a training that counts iterations.
+        """
+        cfg = self.config(run, folder)
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        checkpoint = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
+        if 'max_iters' in (cfg.get('train_cfg') or {}):
+            interval = max(1, cfg.train_cfg.max_iters // 50)
+            checkpoint.update(by_epoch=False, interval=interval)
+        cfg.default_hooks = dict(
+            cfg.get('default_hooks') or {}, checkpoint=checkpoint
+        )
+        cfg.log_level, cfg.resume = 'WARNING', False
+        cfg.work_dir = str(folder)
+        return cfg
+
     def result(self, run: Any) -> Optional[Dict[Subnet, float]]:
         """Accuracy by subnet, None before the run is finished."""
+        return by_subnet(self.found(run))
+
+    def found(self, run: Any) -> Optional[Any]:
+        """What :meth:`train` returned, None before the run is finished."""
         file = self.out / 'runs' / str(run) / 'result.json'
         if not file.is_file():
             return None
-        accuracy = json.loads(file.read_text())['accuracy']
-        return {Subnet.parse(k): v for k, v in accuracy.items()}
+        return json.loads(file.read_text())['accuracy']
 
     def finished_seeds(self) -> List[int]:
         """Seeds of which every run is finished; for runs with a ``seed``."""
@@ -96,14 +119,10 @@ class Trainings:
                 return False
             print(f'[{total - left + 1}/{total}] {run}', flush=True)
             start = time.perf_counter()
-            cfg = self.config(run, folder)
-            cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-            cfg.default_hooks.checkpoint = dict(
-                type='CheckpointHook', interval=1, max_keep_ckpts=1
-            )
-            cfg.log_level = 'WARNING'
-            cfg.work_dir = str(folder)
-            cfg.resume = True
+            cfg = self.prepared(run, folder)
+            if (folder / 'last_checkpoint').is_file():
+                # What it began with is behind it.
+                cfg.resume, cfg.load_from = True, None
             accuracy = self.train(cfg)
             result = dict(
                 accuracy=accuracy, seconds=time.perf_counter() - start
@@ -118,6 +137,13 @@ class Trainings:
     def train(self, cfg: Config) -> Any:
         """Train and test; return what is written as ``accuracy``."""
         return train(cfg)
+
+
+def by_subnet(found: Optional[Dict[str, Any]]) -> Optional[Dict[Subnet, Any]]:
+    """Read the names of subnets that something is by; None stays None."""
+    if found is None:
+        return None
+    return {Subnet.parse(name): value for name, value in found.items()}
 
 
 def train(cfg: Config) -> Dict[str, float]:
@@ -142,13 +168,13 @@ def accuracies(runner: Runner) -> Dict[str, float]:
         UsageError: If a subnet has none.
     """
     return {
-        subnet: told(subnet, metrics)
+        subnet: pick_metric(subnet, metrics, tuple(TOP1))
         for subnet, metrics in subnet_metrics(runner).items()
     }
 
 
 def subnet_metrics(runner: Runner) -> Dict[str, Dict[str, float]]:
-    """Test; return the metrics of each subnet listed, by their stock names.
+    """Test; return the numbers of each subnet listed, by their stock names.
 
     Args:
         runner (Runner): Tests by a ``SubnetTestLoop``.
@@ -160,24 +186,19 @@ def subnet_metrics(runner: Runner) -> Dict[str, Dict[str, float]]:
     }
     for key, value in metrics.items():
         subnet, name = split_metric(key)
-        if (subnet or tracked) in found:
-            found[subnet or tracked][name] = value
+        # A confusion matrix is none.
+        if np.ndim(value) == 0 and (subnet or tracked) in found:
+            found[subnet or tracked][name] = float(value)
     return found
 
 
-def told(
-    subnet: str, metrics: Dict[str, float], names: Sequence[str] = TOP1
+def pick_metric(
+    subnet: str, metrics: Dict[str, float], names: Sequence[str]
 ) -> float:
-    """Which of the metrics of a subnet is told.
-
-    Args:
-        subnet (str): Its name.
-        metrics (dict[str, float]): Of :func:`subnet_metrics`.
-        names (Sequence[str]): Stock names, of which the evaluator gives one.
-            Defaults to those of top-1 accuracy.
+    """Return the first metric of a subnet that has one of the names.
 
     Raises:
-        UsageError: If none of them is there.
+        UsageError: If there is none.
     """
     for name in names:
         if name in metrics:

@@ -141,8 +141,6 @@ class WarmStart(Trainings):
             found = {self.subnets[0]: runner.test()['accuracy/top1']}
             self._sort(run.seed, runner.model)
             return found
-        if cfg.get('load_from'):
-            cfg.resume = False
         if run.epochs == 0:
             return accuracies(Runner.from_cfg(cfg))
         return accuracies(trained(cfg))

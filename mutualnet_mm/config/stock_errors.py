@@ -20,6 +20,11 @@ from ..registry import HOOKS, LOOPS, MODELS, TRANSFORMS
 _NO_SUCH_TYPE = re.compile(r'(\S+) is not in the (\S+) registry')
 _NO_TYPE = re.compile('must contain the key "type"')
 _WRONG_ARGUMENT = re.compile(r'\(\) (got an unexpected|missing \d+ required)')
+# Stock functions that call a constructor with what a config says.
+_BUILDS = (
+    *('build_from_cfg', 'build_dataloader'),
+    *('build_train_loop', 'build_val_loop', 'build_test_loop'),
+)
 # A process that loads data puts its traceback, with this text, before it.
 _NO_IMAGE = re.compile(r'(?s:.*)failed to load image: (.+)')
 _NO_PACKAGE = re.compile(r'is not installed, please|Please try to install')
@@ -152,5 +157,4 @@ def _failed_constructors(error: BaseException) -> Optional[List[FrameType]]:
     found: List[FrameType] = []
     while calls and calls[-1].f_code.co_name == '__init__':
         found.insert(0, calls.pop())
-    builds = 'build_from_cfg', 'build_dataloader'
-    return found if calls and calls[-1].f_code.co_name in builds else None
+    return found if calls and calls[-1].f_code.co_name in _BUILDS else None

@@ -69,6 +69,11 @@ def run(make_config, checkpoint, tmp_path, monkeypatch):
         ),
         (
             'train',
+            {'train_cfg.max_epoch': 3},
+            "__init__() got an unexpected keyword argument 'max_epoch'",
+        ),
+        (
+            'train',
             {'model.type': 'MutualLearning'},
             f"'MutualLearning' is not in the mmpretrain::model registry: did "
             f"you mean '{OURS}MutualLearning'?",
@@ -100,7 +105,8 @@ def run(make_config, checkpoint, tmp_path, monkeypatch):
         ),
     ],
     ids=[
-        *('argument', 'loop', 'hook', 'transform', 'prefix', 'backbone'),
+        *('argument', 'loop', 'hook', 'transform', 'stock loop', 'prefix'),
+        'backbone',
         *('loader', 'optimizer', 'accumulation', 'stock hook'),
     ],
 )

@@ -254,8 +254,9 @@ class Comparison(Trainings):
             for name in self.settings
         }
         subnets = list(next(iter(results.values()))[0])
-        head = self.metric or 'top-1'
-        rows = [[head + ', %' * self.percent, *map(str, subnets)]]
+        unit = ', %' if self.percent else ''
+        head = f'{self.metric or "top-1"}{unit}'
+        rows = [[head, *map(str, subnets)]]
         rows += self._costs(subnets)
         found = {
             name: [[result[s] for result in of_seeds] for s in subnets]
@@ -308,14 +309,12 @@ def built_to_train(cfg: Config) -> Runner:
     """
     check_training(cfg)
     runner = make_runner(cfg)
-    if SubnetTestLoop.__name__ not in (cfg.get('test_cfg') or {}).get(
-        'type', ''
-    ):
+    _ = runner.train_loop  # built when it is asked for
+    if not isinstance(runner.test_loop, SubnetTestLoop):
         raise UsageError(
             'subnets are not tested: set test_cfg=dict(type='
-            f"'mutualnet_mm.{SubnetTestLoop.__name__}')"
+            "'mutualnet_mm.SubnetTestLoop')"
         )
-    _ = runner.train_loop, runner.test_loop  # built when asked for
     runner.optim_wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
     if cfg.get('param_scheduler'):
         runner.build_param_scheduler(cfg.param_scheduler)

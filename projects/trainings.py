@@ -5,11 +5,10 @@ import fcntl
 import json
 import time
 from argparse import ArgumentParser
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -186,9 +185,10 @@ def subnet_metrics(runner: Runner) -> Dict[str, Dict[str, float]]:
     }
     for key, value in metrics.items():
         subnet, name = split_metric(key)
-        # A confusion matrix is none.
-        if np.ndim(value) == 0 and (subnet or tracked) in found:
-            found[subnet or tracked][name] = float(value)
+        own = found.get(subnet or tracked, {})
+        # A confusion matrix, say, is no number.
+        with suppress(TypeError, ValueError, RuntimeError):
+            own[name] = float(value)
     return found
 
 

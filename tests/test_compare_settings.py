@@ -280,7 +280,7 @@ def test_metrics_of_subnets(compare):
             test_loop=SimpleNamespace(subnets=[full, small]),
         )
 
-    own = dict(coco_mAP=torch.tensor(0.5), matrix=torch.eye(3))
+    own = dict(coco_mAP=torch.tensor(0.5), matrix=torch.eye(3), note='-')
     others = {'0.5x-16_coco_mAP': np.float32(0.25)}
     study = compare(metric='coco/mAP', percent=True)
     run = study.planned()[0]

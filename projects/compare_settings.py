@@ -339,11 +339,8 @@ class _Setting(ConfigOptions):
             )
         own = Namespace()
         super().__call__(parser, own, options, option_string)
-        setattr(
-            namespace,
-            self.dest,
-            {**settings, name: getattr(own, self.dest, {})},
-        )
+        settings[name] = getattr(own, self.dest, {})
+        setattr(namespace, self.dest, settings)
 
 
 def parse_args(args: Optional[Sequence[str]] = None) -> Namespace:

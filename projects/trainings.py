@@ -82,7 +82,8 @@ class Trainings:
 
     def result(self, run: Any) -> Optional[Dict[Subnet, float]]:
         """Accuracy by subnet, None before the run is finished."""
-        return by_subnet(self.found(run))
+        found = self.found(run)
+        return None if found is None else by_subnet(found)
 
     def found(self, run: Any) -> Optional[Any]:
         """What :meth:`train` returned, None before the run is finished."""
@@ -138,10 +139,8 @@ class Trainings:
         return train(cfg)
 
 
-def by_subnet(found: Optional[Dict[str, Any]]) -> Optional[Dict[Subnet, Any]]:
-    """Read the names of subnets that something is by; None stays None."""
-    if found is None:
-        return None
+def by_subnet(found: Dict[str, Any]) -> Dict[Subnet, Any]:
+    """Read the names of subnets that something is by."""
     return {Subnet.parse(name): value for name, value in found.items()}
 
 

@@ -2,10 +2,10 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Compare one network with networks trained alone, at every budget.
 
-On CIFAR-10 and Fashion-MNIST, 10,000 images at 16 x 16 pixels. Finished runs
-are kept: stopped at any time, it goes on where it was. Each process uses one
-CPU thread; start it once per core, with the same --out, and they share the
-runs.
+On 10,000 images of CIFAR-10 and of Fashion-MNIST, at 16 x 16 pixels, and on
+2,500 of CIFAR-10. Finished runs are kept: it can be stopped at any time, and
+goes on where it was. Each process uses one CPU thread; start it once per core,
+with the same --out, and they share the runs.
 """
 
 from pathlib import Path
@@ -22,16 +22,22 @@ from mutualnet_mm.devices import prepare_cpu
 from mutualnet_mm.errors import UsageError
 from mutualnet_mm.files import make_folder
 
+CONTENTS = {
+    'cifar10': '{train,test}/<class>/*.jpg',
+    'fashion-mnist': 'the four published files, unpacked',
+}
+
 
 def parse_args():
     parser = tool_parser(__doc__)
-    for name in READERS:
-        parser.add_argument(f'--{name}', type=Path, help='folder of the data')
+    for name, content in CONTENTS.items():
+        help_text = f'folder of {content}'
+        parser.add_argument(f'--{name}', type=Path, help=help_text)
     parser.add_argument(
         '--out',
         type=Path,
         default=Path('work_dirs/claim'),
-        help='where images, runs and report go, default: %(default)s',
+        help='where images and runs go, default: %(default)s',
     )
     parser.add_argument(
         '--records',

@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from report_tables import interval, markdown_table
 
-from mutualnet_mm import Subnet
 from mutualnet_mm.apis.measurement import Measurement
 from mutualnet_mm.cli import one_line_errors, tool_parser
 from mutualnet_mm.devices import prepare_cpu
@@ -121,7 +120,7 @@ def measured(study: ClaimStudy, run: Run, folder: Path) -> Network:
         measurement.loop.progress.finish()
         answers[name] = measurement.loop.progress.answers
     table = tables['judged_on']
-    expected = (study.result(run) or {})['tested']
+    expected = study.result(run)['tested']
     for entry in table.entries:
         found, told = table.score(entry), expected[entry.subnet]
         # Of another machine's rounding, a few images may be the victims.
@@ -240,7 +239,7 @@ def draw(networks: Sequence[Network], title: str, path: Path) -> None:
         path (Path): File to write.
     """
     full = _full_macs(networks[0])
-    subnets = [Subnet(s.width, s.resolution) for s in reversed(GRID)]
+    subnets = [*reversed(GRID)]
     entries = {e.subnet: e for e in networks[0].table.entries}
     macs = [entries[s].macs for s in subnets]
     figure = Figure(figsize=(7, 6), layout='constrained')

@@ -34,7 +34,7 @@ def read_cifar10(folder: Path, split: str) -> Split:
 
 
 def read_fashion_mnist(folder: Path, split: str) -> Split:
-    """Read the four files as they are published, unpacked or packed."""
+    """Read the four files as they are published, unpacked."""
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
     name = 'train' if split == 'train' else 't10k'

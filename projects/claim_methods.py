@@ -24,12 +24,13 @@ TREND = (16, 32, 128)
 """Further lengths, to see how the gap of the full network moves."""
 EQUAL_COST = 1.93
 """Training MACs of a mutual step over those of a step of the full network
-alone: as many times more epochs make them equal. It is WRN-10-1's; of
-WRN-10-2 it is 1.74."""
+alone, of WRN-10-1: as many times more epochs make them equal. That of
+WRN-10-2 is :data:`WIDE_COST`."""
+WIDE_COST = 1.74
 EQUAL_EPOCHS = round(EQUAL_COST * EPOCHS)
 QUARTER = EPOCHS // 4
-"""Length of the search for learning rates, and of networks trained alone
-that are stopped early."""
+"""Length of the search for learning rates, and of one more training of
+networks alone where a longer one may over-fit."""
 SEEDS = 3
 
 TRAIN = 10000
@@ -120,6 +121,11 @@ class Method:
     like: str = ''
     is_distilled: bool = False
     is_taught: bool = False
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether it learns from the full network trained alone."""
+        return self.is_distilled or self.is_taught
 
 
 def methods() -> Dict[str, Method]:

@@ -4,7 +4,7 @@
 import csv
 import io
 from pathlib import Path
-from typing import Dict, Iterable, Tuple
+from typing import Dict, Mapping
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.files import atomic_write
@@ -25,14 +25,12 @@ def read_records(file: Path) -> Dict[str, Accuracies]:
     return found
 
 
-def write_records(
-    file: Path, results: Iterable[Tuple[str, Accuracies]]
-) -> None:
+def write_records(file: Path, results: Mapping[str, Accuracies]) -> None:
     """Write runs and their accuracies, as :func:`read_records` reads them."""
     text = io.StringIO(newline='')
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(_HEAD)
-    for run, accuracies in results:
+    for run, accuracies in results.items():
         for kind, values in accuracies.items():
             for subnet, top1 in values.items():
                 writer.writerow([run, kind, subnet, f'{top1:.2f}'])

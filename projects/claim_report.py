@@ -3,7 +3,7 @@
 
 import statistics
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, NamedTuple
+from typing import Callable, Dict, List, Mapping, NamedTuple, Tuple
 
 from claim_methods import (
     COMBINED,
@@ -21,7 +21,7 @@ from claim_methods import (
     distilled,
 )
 from claim_records import write_records
-from claim_study import KINDS, ClaimStudy
+from claim_study import FITTED, KINDS, ClaimStudy
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from mmengine.registry import MODELS, init_default_scope
@@ -35,6 +35,7 @@ from report_tables import (
 
 from mutualnet_mm import Subnet
 from mutualnet_mm.apis import count_macs
+from mutualnet_mm.cost import expected_macs
 
 Scores = Dict[int, float]
 """Accuracy in percent by seed."""
@@ -71,6 +72,7 @@ class ClaimReport:
             str(run): run for run in study.planned() if run is not None
         }
         self.macs = {data: self._count_macs(data) for data in study.images}
+        self._costs: Dict[Tuple[str, str], float] = {}
 
     def _count_macs(self, data: str) -> Mapping[Subnet, int]:
         init_default_scope('mmpretrain')
@@ -84,14 +86,12 @@ class ClaimReport:
     ) -> Scores:
         """Accuracies of the seeds that are finished."""
         found = {}
+        wanted = (data, method, epochs, '')
         for run in self.runs.values():
-            if (run.data, run.method, run.epochs, run.use) == (
-                *(data, method, epochs),
-                '',
-            ):
-                result = self.study.result(run)
-                if result and subnet in result[kind]:
-                    found[run.seed] = result[kind][subnet]
+            if (run.data, run.method, run.epochs, run.use) == wanted:
+                result = (self.study.result(run) or {}).get(kind, {})
+                if subnet in result:
+                    found[run.seed] = result[subnet]
         return found
 
     def _of_line(
@@ -102,24 +102,29 @@ class ClaimReport:
         )
 
     def write(self, folder: Path) -> None:
-        """Write ``records.csv`` and a figure for each data set, and tables.
+        """Write tables, ``records.csv`` and a figure for each data set.
 
-        These go into the page beside the folder, ``FOLDER.md``, between
+        Tables go into the page beside the folder, ``FOLDER.md``, between
         ``<!-- NAME -->`` and ``<!-- end -->``. Where there is no page it is
-        made, with all tables.
+        made, with all tables. Records that the study was given are kept, of
+        runs that are not planned, too: of another learning rate, say.
+
+        Raises:
+            UsageError: If the page has a place for a table that there is not,
+                as of a data set that was not given. Then nothing is written.
         """
-        finished = {
-            name: self.study.result(r) for name, r in self.runs.items()
-        }
-        write_records(
-            folder / 'records.csv',
-            ((name, found) for name, found in finished.items() if found),
-        )
-        reported = [run for run in self.runs.values() if not run.use]
-        for data in self.study.images:
-            if any(finished[str(r)] for r in reported if r.data == data):
-                self._draw(data, folder / f'{data}.png')
         fill_page(folder.with_suffix('.md'), self.tables())
+        records = dict(self.study.records)
+        drawn = set()
+        for name, run in self.runs.items():
+            found = self.study.result(run)
+            # A teacher repeats a reported run.
+            if found and run.use != 'teacher':
+                records[name] = found
+                drawn |= set() if run.use else {run.data}
+        write_records(folder / 'records.csv', records)
+        for data in drawn:
+            self._draw(data, folder / f'{data}.png')
 
     def tables(self) -> Dict[str, str]:
         """All tables by their names."""
@@ -128,6 +133,7 @@ class ClaimReport:
             for kind in KINDS:
                 found[f'{data}-{kind}'] = self._budgets(data, kind)
                 found[f'{data}-{kind}-gains'] = self._gains(data, kind)
+            found[f'{data}-fitted'] = self._fitted(data)
             found[f'{data}-rates'] = self._rates(data)
             if data in self.study.whole:
                 found[f'{data}-lengths'] = self._trend(data)
@@ -139,14 +145,19 @@ class ClaimReport:
             return Line(name, lambda subnet: name, EPOCHS, is_drawn)
 
         more = [*(f'mutualnet-{name}' for name in (*OPTIONS, *PAPER)), TAUGHT]
-        equal = 'each alone, equal cost'
-        early = 'each alone, stopped early'
-        singles = {'each alone': EPOCHS, equal: EQUAL_EPOCHS}
+        lengths = [EPOCHS, EQUAL_EPOCHS]
         if DATA[data].is_part:
-            singles[early] = QUARTER
+            lengths.append(QUARTER)
         return [
-            *(Line(n, alone, e, is_base=True) for n, e in singles.items()),
-            Line(f'{equal}, distilled', distilled, EQUAL_EPOCHS),
+            *(
+                Line(f'each alone, {epochs} epochs', alone, epochs, True, True)
+                for epochs in lengths
+            ),
+            Line(
+                f'each alone, {EQUAL_EPOCHS} epochs, distilled',
+                distilled,
+                EQUAL_EPOCHS,
+            ),
             *map(together, ('mutualnet', 'usnet', 'usnet-multiscale')),
             together('mutualnet-0.9'),
             *(together(name, is_drawn=False) for name in more),
@@ -154,16 +165,55 @@ class ClaimReport:
         ]
 
     def _budgets(self, data: str, kind: str) -> str:
+        macs = self.macs[data]
         rows = [
-            ['method', *map(str, GRID)],
-            ['MMACs', *(f'{self.macs[data][s] / 1e6:.2f}' for s in GRID)],
+            ['method', 'cost', *map(str, GRID)],
+            ['MMACs', '', *(f'{macs[s] / 1e6:.2f}' for s in GRID)],
         ]
+        return markdown_table(rows + self._rows(data, kind))
+
+    def _fitted(self, data: str) -> str:
+        """Accuracy on the images that were trained on."""
+        rows = self._rows(data, FITTED)
+        head = [['method', 'cost', *map(str, GRID)]]
+        return markdown_table(head + rows) if rows else 'None so far.'
+
+    def _rows(self, data: str, kind: str) -> List[List[str]]:
+        rows = []
         for line in self._lines(data):
             found = [self._of_line(data, line, s, kind) for s in GRID]
             if any(found):
                 cells = [mean_std([*scores.values()]) for scores in found]
-                rows.append([line.name, *cells])
-        return markdown_table(rows)
+                cost = f'{self.cost(data, line):.2f}'
+                rows.append([line.name, cost, *cells])
+        return rows
+
+    def cost(self, data: str, line: Line) -> float:
+        """Training cost of a line, all its networks together.
+
+        Relative to the full network alone, trained for :data:`EPOCHS`. With
+        the training of a teacher.
+        """
+        key = data, line.name
+        if key not in self._costs:
+            known = (*self.study.methods, COMBINED)
+            names = {line.method(subnet) for subnet in GRID} & {*known}
+            full = self.macs[data][GRID[0]]
+            steps = sum(self._step_macs(data, name) for name in names) / full
+            # A teacher is trained, too.
+            is_taught = any(self.study.method(n).has_teacher for n in names)
+            self._costs[key] = steps * line.epochs / EPOCHS + is_taught
+        return self._costs[key]
+
+    def _step_macs(self, data: str, name: str) -> float:
+        run = Run(data, name, 0.1, EPOCHS, 0)
+        config = self.study.config(run, self.study.out)
+        model = MODELS.build(config.model)
+        macs = expected_macs(model, [model.sampler])[0]
+        if self.study.method(name).is_distilled:
+            # Of the teacher's forward pass; steps count forward and backward.
+            macs += self.macs[data][GRID[0]] / 3
+        return macs
 
     def _gains(self, data: str, kind: str) -> str:
         """Differences of the same seeds, with intervals of 95 percent."""

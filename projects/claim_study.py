@@ -3,11 +3,12 @@
 
 import copy
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-import claim_images  # noqa: F401  (registers the data set)
 import torch
+from claim_config import Teacher, model, run_config
 from claim_methods import (
     COMBINED,
     DATA,
@@ -26,16 +27,12 @@ from claim_methods import (
     methods,
     with_options,
 )
-from claim_records import read_records
+from claim_records import Accuracies, read_records
 from mmengine.config import Config
 from mmengine.runner import Runner
 from trainings import Trainings, accuracies, by_subnet, trained
 
-from mutualnet_mm import Subnet
-
-BATCH = 64
-Accuracies = Dict[str, Dict[Subnet, float]]
-"""By the kind of statistics, then by subnet."""
+from mutualnet_mm.files import atomic_write
 
 KINDS = dict(
     paper=dict(),
@@ -44,6 +41,9 @@ KINDS = dict(
 """Settings of ``BNCalibrationHook`` that every network is tested with:
 ``paper`` has running statistics of the full network, or of one trained alone,
 and those of the training pipeline for all others."""
+FITTED = 'fitted'
+"""Accuracy on the images of the training, as they are without augmentation,
+with statistics ``paper``: how far a network over-fits."""
 
 
 class ClaimStudy(Trainings):
@@ -67,9 +67,7 @@ class ClaimStudy(Trainings):
         self.images = images
         self.methods = methods()
         self.records = read_records(records) if records else {}
-        # Their weights have to be here.
-        for name in [n for n in self.records if n.endswith('_teacher')]:
-            del self.records[name]
+        self.own: Dict[str, Accuracies] = {}
 
     @property
     def whole(self) -> List[str]:
@@ -77,7 +75,7 @@ class ClaimStudy(Trainings):
         return [name for name in self.images if not DATA[name].is_part]
 
     def planned(self) -> Sequence[Optional[Run]]:
-        """Rates, one seed, the choice of options, then more seeds and lengths.
+        """All runs, in the order in which they are of use.
 
         Options and the paper's comparisons, each by itself, are of one seed,
         and not trained on parts of data sets; nor are distilled networks.
@@ -88,27 +86,35 @@ class ClaimStudy(Trainings):
         rest = [name for name in rated if name not in main]
         learned = [name for name in others if self.methods[name].is_distilled]
         full = ['mutualnet', alone(GRID[0])]
+        # Which options it has is chosen on all of them together.
+        every = {name for name, data in DATA.items() if not data.is_part}
+        combined = [COMBINED] if every == set(self.whole) else []
         whole, first, next_seeds = self.whole, [0], range(1, SEEDS)
         parts = [name for name in self.images if DATA[name].is_part]
         plan = [
+            # One seed of the whole data sets, and what is chosen there.
             self._searches(rated, whole),
             self._runs(rated, first, whole),
             (run for d in whole for run in self.choice_runs(d).values()),
-            self._runs([COMBINED], first, whole),
+            self._runs(combined, first, whole),
+            # The parts: all seeds of the claim itself, then one of the rest.
             self._searches(main, parts),
-            self._runs([*main, COMBINED], first, parts),
+            self._runs([*main, *combined], first, parts),
             self._runs(main, next_seeds, parts),
             self._searches(rest, parts),
             self._runs(rest, first, parts),
-            self._runs([*rated, COMBINED], next_seeds[:1], whole),
+            # A second seed; what one seed is enough for; the third.
+            self._runs([*rated, *combined], next_seeds[:1], whole),
             self._runs(full, first, whole, TREND),
             self._runs(others, first, whole),
-            self._runs([*rated, COMBINED], next_seeds[1:], whole),
-            self._runs([*rest, COMBINED], next_seeds, parts),
+            self._runs([*rated, *combined], next_seeds[1:], whole),
+            # More seeds of the rest.
+            self._runs([*rest, *combined], next_seeds, parts),
             self._runs(full, next_seeds, whole, TREND),
             self._runs(learned, next_seeds, whole),
         ]
-        return [run for runs in plan for run in runs]
+        # Several wait for the same teacher.
+        return [*dict.fromkeys(run for runs in plan for run in runs)]
 
     def _searches(
         self, names: Sequence[str], images: Sequence[str]
@@ -142,34 +148,42 @@ class ClaimStudy(Trainings):
                 Run(data, method, rate, QUARTER, 0, use='search')
                 for rate in rates
             ]
-            scores = {r.rate: self.score(r) for r in runs}
-            if None in scores.values():
+            scores = [self.score(run) for run in runs]
+            if None in scores:
                 return runs
-            place = RATES.index(max(scores, key=lambda rate: scores[rate]))
-            beside = RATES[max(0, place - 1) : place + 2]
-            further = [rate for rate in beside if rate not in rates]
-            if not further:
+            further = set()
+            for rate, score in zip(rates, scores):
+                if score == max(scores):
+                    place = RATES.index(rate)
+                    further.update(RATES[max(0, place - 1) : place + 2])
+            if further <= set(rates):
                 return runs
-            rates = sorted(rates + further)
+            rates = sorted(further.union(rates))
 
     def score(self, run: Run) -> Optional[float]:
-        """Mean accuracy over the subnets; None before it is finished."""
+        """Mean accuracy over subnets and both kinds of statistics.
+
+        None before it is finished.
+        """
         found = self.result(run)
-        return found and statistics.mean(found['tested'].values())
+        return found and statistics.mean(
+            value for kind in KINDS for value in found[kind].values()
+        )
 
     def final_run(
         self, data: str, method: str, epochs: int, seed: int
     ) -> Optional[Run]:
-        """A reported run; None while it waits for others."""
+        """A reported run, or first its teacher's; None while it waits."""
         settings = self.method(method)
         rate = settings and self.best_rate(data, settings.like or method)
         if settings is None or rate is None:
             return None
-        if settings.is_distilled or settings.is_taught:
+        run = Run(data, method, rate, epochs, seed)
+        if settings.has_teacher and not self.result(run):
             teacher = self.teacher_run(data, seed)
-            if teacher is None or not self.weights(teacher).is_file():
+            if teacher is None or not self.result(teacher):
                 return teacher
-        return Run(data, method, rate, epochs, seed)
+        return run
 
     def method(self, name: str) -> Optional[Method]:
         """The settings of a method; None while it waits for others."""
@@ -179,12 +193,17 @@ class ClaimStudy(Trainings):
         return None if options is None else with_options(options)
 
     def teacher_run(self, data: str, seed: int) -> Optional[Run]:
-        """The full network alone, whose weights teach."""
+        """The full network alone, whose weights teach.
+
+        The reported run, or one more where its weights are not here.
+        """
         method = alone(GRID[0])
         rate = self.best_rate(data, method)
         if rate is None:
             return None
-        return Run(data, method, rate, EPOCHS, seed, use='teacher')
+        run = Run(data, method, rate, EPOCHS, seed)
+        is_here = self.weights(run).is_file()
+        return run if is_here else replace(run, use='teacher')
 
     def choice_runs(self, data: str) -> Dict[str, Optional[Run]]:
         """MutualNet and each option, tested on images held back."""
@@ -232,173 +251,57 @@ class ClaimStudy(Trainings):
         return self.out / 'runs' / str(run) / 'weights.pt'
 
     def result(self, run: Run) -> Optional[Accuracies]:
-        """Accuracies of a run; None before it is finished."""
+        """Accuracies of a run; None before it is finished.
+
+        What was trained here goes before the records.
+        """
         name = str(run)
-        if name in self.records:
-            return self.records[name]
-        found = self.found(run)
-        if found is None:
-            return None
-        self.records[name] = {
-            kind: by_subnet(values) for kind, values in found.items()
-        }
-        return self.records[name]
+        if name not in self.own:
+            found = self.found(run)
+            if found is None:
+                # A teacher's weights have to be here.
+                is_teacher = run.use == 'teacher'
+                return None if is_teacher else self.records.get(name)
+            self.own[name] = {k: by_subnet(v) for k, v in found.items()}
+        return self.own[name]
 
     def train(self, cfg: Config) -> Any:
-        """Train, then test by each kind of statistics."""
+        """Train, then test by each kind of statistics, and what it fits."""
         runner = trained(cfg)
         checkpoint = runner.model.state_dict()
         # Small, and what else is to be known is asked of it.
-        torch.save(checkpoint, Path(cfg.work_dir) / 'weights.pt')
-        found = {}
-        for kind, settings in KINDS.items():
-            tested = copy.deepcopy(cfg)
-            tested.custom_hooks = [
-                dict(type='mutualnet_mm.BNCalibrationHook', **settings)
-            ]
-            tested.resume, tested.load_from = False, None
-            tested.experiment_name = f'{Path(cfg.work_dir).name}_{kind}'
-            other = Runner.from_cfg(tested)
-            other.model.load_state_dict(checkpoint)
-            found[kind] = accuracies(other)
-        return found
+        with atomic_write(Path(cfg.work_dir) / 'weights.pt') as file:
+            torch.save(checkpoint, file)
+        return {
+            kind: self.test(cfg, checkpoint, kind) for kind in (*KINDS, FITTED)
+        }
+
+    def test(
+        self, cfg: Config, checkpoint: Dict[str, Any], kind: str
+    ) -> Dict[str, float]:
+        """Accuracy of each subnet, of a kind of :data:`KINDS` or fitted."""
+        cfg = copy.deepcopy(cfg)
+        settings = KINDS.get(kind, KINDS['paper'])
+        cfg.custom_hooks = [
+            dict(type='mutualnet_mm.BNCalibrationHook', **settings)
+        ]
+        if kind == FITTED:
+            own = cfg.train_dataloader.dataset
+            cfg.test_dataloader.dataset.update(split=own.split, part=own.part)
+        cfg.resume, cfg.load_from = False, None
+        cfg.experiment_name = f'{Path(cfg.work_dir).name}_{kind}'
+        runner = Runner.from_cfg(cfg)
+        runner.model.load_state_dict(checkpoint)
+        return accuracies(runner)
 
     def config(self, run: Run, folder: Path) -> Config:
         """The config of a run."""
         method = self.method(run.method)
-        size = self.methods['mutualnet'].mutual['resolution'][0]
-        own = method.mutual['resolution'][0]
-        crop = dict(type='CropAndFlip', padding=size // 8)
-        resize = [] if own == size else [dict(type='ShrinkBatch', size=own)]
-        pack = dict(type='PackBatch')
-        learn = []
-        mutual = dict(method.mutual, seed=run.seed)
-        if method.is_distilled or method.is_taught:
-            teacher = self.teacher_run(run.data, run.seed)
-            weights = str(self.weights(teacher))
-            settings = dict(self.methods[teacher.method].mutual, seed=run.seed)
-            alone_model = self._model(settings, run.data)
-            if method.is_distilled:
-                learn = [
-                    dict(type='AddTeacher', model=alone_model, weights=weights)
-                ]
-            else:
-                config = folder / 'teacher.py'
-                content = dict(default_scope='mmpretrain', model=alone_model)
-                Config(content).dump(config)
-                mutual['teacher'] = dict(
-                    config=str(config), checkpoint=weights
-                )
-        data = DATA[run.data]
-        epochs = run.epochs * data.repeats
-        number, end = data.train, data.train * 4 // 5
-        train, test = ('train', (0, number)), ('test', (0, 10000))
-        if run.use == 'search':  # the last fifth chooses
-            train, test = ('train', (0, end)), ('train', (end, number))
-
-        def loader(
-            split: str, part: tuple, batch: int, steps: list
-        ) -> Dict[str, Any]:
-            return dict(
-                batch_size=batch,
-                num_workers=0,
-                sampler=dict(type='DefaultSampler', shuffle=split == 'train'),
-                collate_fn=dict(type='one_batch'),
-                dataset=dict(
-                    type='ImageBatches',
-                    file=str(self.images[run.data]),
-                    split=split,
-                    part=part,
-                    pipeline=[*steps, *resize, pack],
-                ),
+        teacher = None
+        if method.has_teacher:
+            other = self.teacher_run(run.data, run.seed)
+            mutual = dict(self.methods[other.method].mutual, seed=run.seed)
+            teacher = Teacher(
+                model(mutual, DATA[run.data]), self.weights(other)
             )
-
-        by_iter = dict(by_epoch=True, convert_to_iter_based=True)
-        return Config(
-            dict(
-                default_scope='mmpretrain',
-                model=self._model(mutual, run.data, method.is_distilled),
-                train_dataloader=loader(*train, BATCH, [crop, *learn]),
-                test_dataloader=loader(*test, 250, []),
-                test_evaluator=dict(type='Accuracy'),
-                train_cfg=dict(by_epoch=True, max_epochs=epochs),
-                test_cfg=dict(
-                    type='mutualnet_mm.SubnetTestLoop',
-                    subnets=list(map(str, method.subnets)),
-                ),
-                optim_wrapper=dict(
-                    optimizer=dict(
-                        type='SGD',
-                        lr=run.rate,
-                        momentum=0.9,
-                        nesterov=True,
-                        weight_decay=5e-4,
-                    ),
-                    paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0),
-                ),
-                param_scheduler=[
-                    dict(
-                        type='LinearLR',
-                        start_factor=0.1,
-                        end=data.repeats,
-                        **by_iter,
-                    ),
-                    dict(
-                        type='CosineAnnealingLR',
-                        begin=data.repeats,
-                        end=epochs,
-                        T_max=epochs - data.repeats,
-                        **by_iter,
-                    ),
-                ],
-                default_hooks=dict(
-                    logger=dict(type='LoggerHook', interval=50)
-                ),
-                randomness=dict(seed=run.seed),
-            )
-        )
-
-    def _model(self, mutual: dict, data: str, is_soft: bool = False) -> dict:
-        own = DATA[data]
-        return model(
-            mutual, [*own.mean], [*own.std], is_soft, own.widen_factor
-        )
-
-
-def model(
-    mutual: dict,
-    mean: list,
-    std: list,
-    is_soft: bool = False,
-    widen_factor: int = 1,
-) -> dict:
-    """WRN-10 for small images.
-
-    Args:
-        mutual (dict): As in a config.
-        mean (list[float]): Of each channel.
-        std (list[float]): Of each channel.
-        is_soft (bool): Whether labels are probabilities. Defaults to False.
-        widen_factor (int): Of its channels. Defaults to 1.
-    """
-    return dict(
-        type='mutualnet_mm.MutualLearning',
-        wraps='ImageClassifier',
-        mutual=mutual,
-        data_preprocessor=dict(
-            type='ClsDataPreprocessor', num_classes=10, mean=mean, std=std
-        ),
-        backbone=dict(
-            type='mutualnet_mm.SlimmableWideResNet',
-            depth=10,
-            widen_factor=widen_factor,
-            in_channels=len(mean),
-        ),
-        neck=dict(type='GlobalAveragePooling'),
-        head=dict(
-            type='LinearClsHead',
-            num_classes=10,
-            in_channels=64 * widen_factor,
-            loss=dict(type='CrossEntropyLoss', use_soft=is_soft),
-        ),
-    )
+        return run_config(run, method, self.images[run.data], folder, teacher)

@@ -8,6 +8,8 @@ from typing import List, Mapping, Optional, Sequence
 
 from scipy.stats import t
 
+from mutualnet_mm.errors import UsageError
+
 _PLACE = re.compile(r'(<!-- (\S+) -->\n).*?(<!-- end -->)', re.DOTALL)
 
 
@@ -52,13 +54,19 @@ def fill_page(page: Path, tables: Mapping[str, str]) -> None:
         tables (dict[str, str]): By their names.
 
     Raises:
-        KeyError: If the page has a place for a table that there is not.
+        UsageError: If the page has a place for a table that there is not; it
+            stays as it is.
     """
     if not page.exists():
         marks = (f'<!-- {name} -->\n<!-- end -->\n' for name in tables)
         page.write_text('\n'.join(marks), encoding='utf-8')
-    text = _PLACE.sub(
-        lambda m: f'{m[1]}\n{tables[m[2]]}\n\n{m[3]}',
-        page.read_text(encoding='utf-8'),
-    )
+    text = page.read_text(encoding='utf-8')
+    missing = {name for _, name, _ in _PLACE.findall(text)} - set(tables)
+    if missing:
+        raise UsageError(
+            f'{str(page)!r} has places for tables that are not made here: '
+            f'{", ".join(sorted(missing))}; give the data of all, or another '
+            'page'
+        )
+    text = _PLACE.sub(lambda m: f'{m[1]}\n{tables[m[2]]}\n\n{m[3]}', text)
     page.write_text(text, encoding='utf-8')

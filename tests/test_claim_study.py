@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from mutualnet_mm.apis import count_macs
 from mutualnet_mm.cost import expected_macs
+from mutualnet_mm.errors import UsageError
 
 pytest.importorskip('mmpretrain')
 PROJECTS = Path(__file__).parents[1] / 'projects'
@@ -119,14 +120,44 @@ def test_prepared_images(modules, tmp_path, monkeypatch):
     assert (found == labels[:, None, None, None] * 10 + 2).all()
 
 
-def test_equal_cost(modules):
+@pytest.mark.parametrize(
+    ('data', 'factor'),
+    [('cifar10', 'EQUAL_COST'), ('cifar10-few', 'WIDE_COST')],
+)
+def test_equal_cost(modules, data, factor):
     """The factor is the real one, of the model that is trained."""
     _, methods, study, _ = modules
     mutual = methods.methods()['mutualnet'].mutual
-    model = MODELS.build(study.model(mutual, [0.0], [1.0]))
+    model = MODELS.build(study.model(mutual, methods.DATA[data]))
     full = count_macs(model, model.space.full)
     ratio = expected_macs(model, [model.sampler])[0] / full
-    assert ratio == pytest.approx(methods.EQUAL_COST, rel=0.01)
+    assert ratio == pytest.approx(getattr(methods, factor), rel=0.01)
+
+
+def test_costs(modules, tmp_path):
+    """Of a line of the tables: of eight networks, or of the one network."""
+    _, methods, study, report = modules
+    made = report.ClaimReport(
+        study.ClaimStudy({'cifar10': tmp_path}, tmp_path)
+    )
+    lines = {line.name: line for line in made._lines('cifar10')}
+    costs = {
+        name: made.cost('cifar10', lines[name])
+        for name in ('mutualnet', 'usnet', 'each alone, 124 epochs')
+    }
+    assert costs['mutualnet'] == pytest.approx(methods.EQUAL_COST, rel=0.01)
+    macs = made.macs['cifar10']
+    single = [macs[subnet] / macs[methods.GRID[0]] for subnet in methods.GRID]
+    expected = sum(single) * 124 / 64
+    assert costs['each alone, 124 epochs'] == pytest.approx(expected)
+    # At one size, all widths cost what they cost there.
+    assert 2 < costs['usnet'] < 4
+    # Seven networks learn, each with a forward pass of the teacher, which was
+    # trained before.
+    made.study.best_rate = lambda data, method: 0.1
+    found = made.cost('cifar10', lines['each alone, 124 epochs, distilled'])
+    expected = (sum(single[1:]) + 7 / 3) * 124 / 64 + 1
+    assert found == pytest.approx(expected)
 
 
 @pytest.fixture
@@ -219,6 +250,68 @@ def test_rates_go_on_beyond_the_end(planned, best):
     assert min(rates) < best < max(rates)
 
 
+def test_rates_that_are_equal(planned):
+    """Neither of two best ones is at the end."""
+    study, _ = planned(lambda run: 50 + (run.rate in (0.1, 0.3)))
+    rates = [run.rate for run in study.search_runs('cifar10', 'usnet')]
+    assert rates == [0.03, 0.1, 0.3, 1.0]
+
+
+def test_a_rate_serves_both_kinds_of_statistics(modules, tmp_path):
+    """The mean of both decides, over all subnets."""
+    _, methods, study, _ = modules
+    made = study.ClaimStudy({'cifar10': tmp_path}, tmp_path)
+    run = methods.Run('cifar10', 'usnet', 0.1, 16, 0, 'search')
+    assert made.score(run) is None
+    a, b = methods.GRID[:2]
+    made.records[str(run)] = dict(
+        paper={a: 60.0, b: 50.0}, tested={a: 58.0, b: 40.0}, fitted={a: 99.0}
+    )
+    assert made.score(run) == pytest.approx(52.0)
+
+
+def test_a_combination_is_of_all_data(modules, planned):
+    """Of one data set other options would be chosen, by the same name."""
+    _, methods, study, _ = modules
+    made, plan = planned(lambda run: 50.0)
+    assert methods.COMBINED in {run.method for run in plan}
+    del made.images['fashion-mnist']
+    plan = made.planned()
+    assert plan and methods.COMBINED not in {run.method for run in plan}
+
+
+def test_runs_with_a_teacher_that_are_in_the_records(modules, tmp_path):
+    """They are planned as such, though the teacher's weights are not here."""
+    _, methods, study, _ = modules
+    made = study.ClaimStudy({'cifar10': tmp_path}, tmp_path)
+    made.best_rate = lambda data, method: 0.1
+    name = methods.distilled(methods.GRID[3])
+    ask = (made.final_run, ('cifar10', name, 124, 0))
+    teacher = ask[0](*ask[1])
+    assert teacher.use == 'teacher'
+    # What a teacher has found elsewhere is of no use: its weights are there.
+    accuracies = {kind: {methods.GRID[0]: 50.0} for kind in study.KINDS}
+    made.records[str(teacher)] = accuracies
+    assert ask[0](*ask[1]) == teacher
+    run = methods.Run('cifar10', name, 0.1, 124, 0)
+    made.records[str(run)] = accuracies
+    assert ask[0](*ask[1]) == run
+
+
+def test_own_runs_go_before_records(modules, tmp_path):
+    _, methods, study, _ = modules
+    made = study.ClaimStudy({'cifar10': tmp_path}, tmp_path)
+    run = methods.Run('cifar10', 'usnet', 0.1, 64, 0)
+    made.records[str(run)] = dict(paper={methods.GRID[0]: 50.0})
+    assert made.result(run) == made.records[str(run)]
+    folder = tmp_path / 'runs' / str(run)
+    folder.mkdir(parents=True)
+    (folder / 'result.json').write_text(
+        '{"accuracy": {"paper": {"1.0x-16": 60.0}}}'
+    )
+    assert made.result(run) == dict(paper={methods.GRID[0]: 60.0})
+
+
 def test_combination(modules, planned):
     """Of what helped on both data sets together; the better of two rivals."""
     _, methods, claim_study, claim_report = modules
@@ -256,8 +349,11 @@ def test_report(modules, planned, tmp_path, monkeypatch):
             for subnet in method.subnets
         },
     )
+    monkeypatch.setattr(report.ClaimReport, 'cost', lambda *line: 1.5)
     folder, page = tmp_path / 'claim', tmp_path / 'claim.md'
     folder.mkdir()
+    # Of a rate that is no longer the best.
+    made.records['other'] = dict(paper={methods.GRID[0]: 12.0})
     made_report = report.ClaimReport(made)
     made_report.write(folder)
     lines = [
@@ -266,6 +362,7 @@ def test_report(modules, planned, tmp_path, monkeypatch):
         if '| mutualnet |' in line
     ]
     assert '63.0 ± 1.0' in lines[0] and '+2.0 ± 0.0' in lines[1]
+    assert lines[0].startswith('| mutualnet | 1.50 |')
     assert (folder / 'cifar10.png').stat().st_size > 10000
     page.write_text('Rates:\n<!-- cifar10-rates -->\nold\n<!-- end -->\nend\n')
     made_report.write(folder)
@@ -276,6 +373,23 @@ def test_report(modules, planned, tmp_path, monkeypatch):
     again = study.ClaimStudy(made.images, tmp_path, folder / 'records.csv')
     run = next(run for run in plan if run.method == 'usnet' and not run.use)
     assert again.result(run) == made.result(run)
+    assert again.records['other'] == made.records['other']
+
+
+def test_a_report_of_less_than_the_page(modules, tmp_path):
+    """It is refused before anything is written."""
+    _, methods, study, report = modules
+    made = report.ClaimReport(
+        study.ClaimStudy({'cifar10': tmp_path}, tmp_path)
+    )
+    page, text = tmp_path / 'claim.md', '<!-- made-rates -->\n<!-- end -->\n'
+    page.write_text(text)
+    (tmp_path / 'claim').mkdir()
+    with pytest.raises(UsageError, match='not made here: made-rates'):
+        made.write(tmp_path / 'claim')
+    assert page.read_text() == text and not list(
+        (tmp_path / 'claim').iterdir()
+    )
 
 
 def test_interval(modules):
@@ -289,7 +403,8 @@ def test_teacher(modules, tmp_path):
     """Labels are half of the teacher's, and the loss what that says."""
     images, methods, study, _ = modules
     settings = methods.methods()[methods.alone(methods.GRID[0])]
-    config = study.model(settings.mutual, [100.0], [50.0], is_soft=True)
+    data = methods.Data('made', (100.0,), (50.0,))
+    config = study.model(settings.mutual, data, is_soft=True)
     teacher = MODELS.build(config).eval()
     torch.save(teacher.state_dict(), tmp_path / 'weights.pt')
     add = images.AddTeacher(config, str(tmp_path / 'weights.pt'))
@@ -313,29 +428,48 @@ def test_teacher(modules, tmp_path):
 
 
 def test_a_run(modules, file, tmp_path):
-    """Trained in earnest, tested by both kinds of statistics."""
+    """Trained in earnest, tested by all kinds of statistics."""
     _, methods, study, _ = modules
     done = study.ClaimStudy({'cifar10': file}, tmp_path)
     run = methods.Run('cifar10', 'mutualnet', 0.1, 2, 0)
     assert done.result(run) is None
     assert done._do(run, 1, 1)
     found = done.result(run)
-    assert set(found) == {'paper', 'tested'}
+    assert set(found) == {'paper', 'tested', 'fitted'}
     for accuracies in found.values():
         assert list(accuracies) == methods.GRID
         assert all(0 <= value <= 100 for value in accuracies.values())
-    assert (tmp_path / 'runs' / str(run) / 'weights.pt').is_file()
+    # The full network, by hand: 12 images are trained on, 5 are tested.
+    config = done.config(run, tmp_path)
+    model = MODELS.build(config.model).eval()
+    model.load_state_dict(torch.load(done.weights(run)))
+    mean, std = (
+        torch.tensor(values)[:, None, None]
+        for values in (
+            methods.DATA['cifar10'].mean,
+            methods.DATA['cifar10'].std,
+        )
+    )
+    with np.load(file) as arrays:
+        for kind, split in (('paper', 'test'), ('fitted', 'train')):
+            images = torch.from_numpy(arrays[f'{split}_images']).float()
+            with torch.no_grad():
+                scores = model((images.permute(0, 3, 1, 2) - mean) / std)
+            right = scores.argmax(1).numpy() == arrays[f'{split}_labels']
+            full = found[kind][methods.GRID[0]]
+            assert full == pytest.approx(100 * right.mean(), abs=1e-3)
 
 
 def test_taught_by_the_network_trained_alone(modules, planned, tmp_path):
     """The subnets' target is what the weights of the alone run predict."""
-    _, methods, _, _ = modules
+    _, methods, claim_study, _ = modules
     study, _ = planned(lambda run: 50.0)
     run = study.final_run('cifar10', methods.TAUGHT, 64, 1)
     weights = tmp_path / 'weights.pt'
     study.weights = lambda run: weights
     alone = methods.methods()[study.teacher_run(run.data, 1).method]
-    teacher = MODELS.build(study._model(alone.mutual, run.data)).eval()
+    config = claim_study.model(alone.mutual, methods.DATA[run.data])
+    teacher = MODELS.build(config).eval()
     torch.save(teacher.state_dict(), weights)
     model = MODELS.build(study.config(run, tmp_path).model)
     found = model.learning.make_teacher()
@@ -348,7 +482,8 @@ def test_options_can_be_built(modules):
     """None of them is misspelt, or does not go with the network."""
     _, methods, study, _ = modules
     for name, method in methods.methods().items():
-        model = MODELS.build(study.model(method.mutual, [0.0], [1.0]))
+        config = study.model(method.mutual, methods.DATA['fashion-mnist'])
+        model = MODELS.build(config)
         assert list(model.sampler.choose(map(str, method.subnets))), name
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from .errors import ConfigError, UsageError, is_number
 from .subnet import Subnet, SubnetSpace
-from .widths import stage_widths
+from .widths import each_width, stage_widths
 
 _RAMP = 0.1
 """Share of the steps of all subnets in which their weight rises to 1."""
@@ -95,18 +95,30 @@ class SubnetSampler:
 
     def _check_effect(self) -> None:
         """Refuse settings of subnets that are never drawn."""
-        if self.stratified and not any(
-            tag.startswith('rand') for tag in self.sample(0)
-        ):
+        number = sum(tag.startswith('rand') for tag in self.sample(0))
+        if self.stratified and number < 2:
             raise ConfigError(
-                'mutual.stratified=True: no width is drawn at random here; '
-                'set num_random and width_range, or leave it out'
+                f'mutual.stratified=True: {number or "no"} width is drawn at '
+                'random here, and a part of the range for each takes two; set '
+                'num_random and width_range, or leave it out'
+            )
+        if self.space.stages > 1 and not (number or self._is_by_stage):
+            raise ConfigError(
+                f'mutual.stages={self.space.stages}: no width is drawn at '
+                'random here, so no stage has one of its own; set num_random, '
+                'or leave it out'
             )
         if self.start and self.trains_one:
             raise ConfigError(
                 f'mutual.start={self.start!r}: {self.primary} is trained '
                 'alone from begin to end; leave start out'
             )
+
+    @property
+    def _is_by_stage(self) -> bool:
+        """Whether a subnet is trained alone that has widths by stage."""
+        alone = self.single_subnet
+        return alone is not None and len(each_width(alone.width)) > 1
 
     @property
     def primary(self) -> Subnet:
@@ -140,15 +152,12 @@ class SubnetSampler:
                 the one that is trained alone.
         """
         chosen = self.space.choose(subnets or self.single_subnet)
+        alone = self.single_subnet
         for subnet in chosen:
-            if (
-                self.single_subnet is not None
-                and subnet.width > self.single_subnet.width
-            ):
+            if alone is not None and _is_wider(subnet, alone):
                 raise ConfigError(
-                    f'subnet {subnet} is wider than {self.single_subnet}, '
-                    'which is trained alone: name that one, or leave '
-                    'mutual.single_subnet out'
+                    f'subnet {subnet} is wider than {alone}, which is trained '
+                    'alone: name that one, or leave mutual.single_subnet out'
                 )
         return chosen
 
@@ -195,7 +204,8 @@ class SubnetSampler:
                 'own, call MessageHub.get_current_instance().update_info('
                 "'max_iters', ...) before the first step, or set start=0"
             )
-        begin = round(self.start * length)
+        # The last step at least is of all.
+        begin = min(round(self.start * length), length - 1)
         rising = max(1, round(_RAMP * (length - begin)))
         return min(1.0, max(0, iteration - begin + 1) / rising)
 
@@ -225,6 +235,17 @@ class SubnetSampler:
             int(rng.choice(self.space.resolutions)),
             None if frames is None else int(rng.choice(frames)),
         )
+
+
+def _is_wider(subnet: Subnet, other: Subnet) -> bool:
+    """Whether any stage of a subnet is wider than that of another one."""
+    own, theirs = each_width(subnet.width), each_width(other.width)
+    number = max(len(own), len(theirs))
+    if len(own) == 1:
+        own *= number
+    if len(theirs) == 1:
+        theirs *= number
+    return any(a > b for a, b in zip(own, theirs))
 
 
 class GivenSubnets(SubnetSampler):

@@ -17,7 +17,7 @@ import json
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 
 from rich.console import Console
 from rich.table import Table
@@ -78,9 +78,8 @@ def count(args) -> dict:
     model = build_model(cfg)
     macs = MacsByWidth(model, shape)
     full = macs(model.space.full)
-    teacher = teacher_macs(model, shape)
     ways = ways_of_sampling(model.sampler)
-    if teacher:
+    if teacher_macs(model, shape):
         ways = {f'{name}, and a teacher': way for name, way in ways.items()}
     expected = expected_macs(model, list(ways.values()), shape, counting, macs)
     listed, grid = (
@@ -88,13 +87,17 @@ def count(args) -> dict:
         for subnets in (listed_subnets(cfg, model), model.space.grid())
     )
 
+    @lru_cache(maxsize=None)
+    def teacher(size: Subnet) -> float:
+        return teacher_macs(model, shape, size) / full
+
     def relative(**macs: float) -> dict:
         ratio = {name: number / full for name, number in macs.items()}
         return dict(macs=macs, ratio=ratio)
 
     others = {
         name: relative(
-            closed_form=full * closed_form_ratio(way, teacher / full),
+            closed_form=full * closed_form_ratio(way, teacher),
             expected=number,
         )
         for (name, way), number in zip(ways.items(), expected)

@@ -120,10 +120,15 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
 
 
 def _check_compiled(cfg: Config) -> None:
-    """Refuse to compile our step; also where a parallel wrapper has it."""
-    if cfg.get('compile') and Step('', cfg.get('model') or {}).kind == (
-        'MutualLearning'
-    ):
+    """Refuse to compile or trace our step; also in a parallel wrapper."""
+    if Step('', cfg.get('model') or {}).kind != 'MutualLearning':
+        return
+    if cfg.get('efficient_conv_bn_eval'):
+        raise ConfigError(
+            f'efficient_conv_bn_eval={cfg.efficient_conv_bn_eval!r} traces '
+            'layers at one width, and those of subnets change: leave it out'
+        )
+    if cfg.get('compile'):
         raise ConfigError(
             f'compile={cfg.compile!r} would compile each training step anew, '
             'since its subnets have random widths: leave it out; what is '

@@ -84,7 +84,9 @@ def measure_steps(
         lambda subnet: count_macs(model, subnet, shape)
     )
 
-    teacher = teacher_macs(model, shape)
+    teacher = lru_cache(maxsize=None)(
+        lambda full: teacher_macs(model, shape, full)
+    )
 
     def seconds(subnets: Dict[str, Subnet]) -> float:
         model.sampler = GivenSubnets(sampler, subnets)
@@ -100,7 +102,7 @@ def measure_steps(
         drawn = sampler.sample(i + 2)
         times = seconds(drawn), seconds({'full': full})
         if i >= 0:
-            macs = sum(map(count, drawn.values())) + teacher
+            macs = sum(map(count, drawn.values())) + teacher(drawn['full'])
             rows.append((*times, times[0] / times[1], macs / count(full)))
     mutual, alone, ratio, macs_ratio = map(median, zip(*rows))
     return StepTimes(

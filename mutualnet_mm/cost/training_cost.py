@@ -62,7 +62,9 @@ def _name(sampler: SubnetSampler) -> str:
 
 
 def teacher_macs(
-    model: MutualLearningMixin, image_shape: Optional[Size] = None
+    model: MutualLearningMixin,
+    image_shape: Optional[Size] = None,
+    full: Optional[Subnet] = None,
 ) -> float:
     """Cost of a step's teacher that is none of its networks.
 
@@ -74,6 +76,9 @@ def teacher_macs(
         model (MutualLearningMixin): As built from a config.
         image_shape (tuple[int], optional): As for :func:`~.macs.count_macs`.
             Defaults to None.
+        full (Subnet, optional): The full network at its size of the step,
+            which an average of its weights runs at, too. Defaults to the full
+            size.
 
     Returns:
         float: 0 without such a teacher.
@@ -84,18 +89,19 @@ def teacher_macs(
     teacher = model.learning.make_teacher()
     if teacher is None:
         return 0.0
-    full = model.space.full
     if not isinstance(teacher, TrainedTeacher):
-        return count_macs(model, full, image_shape) / 3
+        return count_macs(model, full or model.space.full, image_shape) / 3
     macs = count_on_meta(
         meta_copy(teacher.network()),
-        model.task.meta_input(model, full, image_shape),
+        model.task.meta_input(model, model.space.full, image_shape),
         forward=model.task.forward_cost,
     )
     return macs / 3
 
 
-def closed_form_ratio(sampler: SubnetSampler, teacher: float = 0.0) -> float:
+def closed_form_ratio(
+    sampler: SubnetSampler, teacher: Callable[[Subnet], float] = lambda full: 0
+) -> float:
     """Expected cost of a step by Eq. 2, relative to the full network's.
 
     The mean over a whole training: in its first part, ``start``, steps are of
@@ -106,8 +112,9 @@ def closed_form_ratio(sampler: SubnetSampler, teacher: float = 0.0) -> float:
 
     Args:
         sampler (SubnetSampler): Has the space and the draws of a step.
-        teacher (float): Relative cost of a teacher, see :func:`teacher_macs`.
-            Defaults to 0.
+        teacher (Callable): Gives the relative cost of a teacher, see
+            :func:`teacher_macs`, of the full network at its size of the step.
+            Defaults to that of none.
 
     Returns:
         float: 1 for the full network trained alone.
@@ -158,7 +165,9 @@ def expected_macs(
         samplers,
         count or MacsByWidth(model, image_shape),
         track(pieces),
-        teacher_macs(model, image_shape),
+        lru_cache(maxsize=None)(
+            lambda full: teacher_macs(model, image_shape, full)
+        ),
     )
 
 
@@ -208,12 +217,13 @@ def _expectations(
     samplers: Sequence[SubnetSampler],
     cost: Callable[[Subnet], float],
     pieces: Iterable[Tuple[float, float]],
-    teacher: float,
+    teacher: Callable[[Subnet], float],
 ) -> List[float]:
     """Expected sums of ``cost`` over the subnets that ``samplers`` draw.
 
     All draw from one space. ``pieces`` stand for the uniform draw of one
-    random width. ``teacher`` is the cost of what predicts beside them.
+    random width. ``teacher`` is the cost of what predicts beside them, where
+    the full network has a size.
     """
     space = samplers[0].space
     if space.stages > 1:
@@ -232,7 +242,10 @@ def _expectations(
     def expectation(sampler: SubnetSampler) -> float:
         if sampler.single_subnet:
             return cost(sampler.single_subnet)
-        full = mean(space.max_width) if sampler.shared else cost(space.full)
+        fulls = [space.full]
+        if sampler.shared:
+            fulls = [Subnet(space.max_width, *size) for size in sizes]
+        full, own = (fmean(map(count, fulls)) for count in (cost, teacher))
         if not space.is_range:
             rest = sum(map(mean, sorted(set(space.widths))[:-1]))
         else:
@@ -240,6 +253,6 @@ def _expectations(
             rest = sampler.num_random * random
             if sampler.include_min:
                 rest += mean(space.min_width)
-        return full + (1 - sampler.start) * (rest + teacher)
+        return full + (1 - sampler.start) * (rest + own)
 
     return [expectation(sampler) for sampler in samplers]

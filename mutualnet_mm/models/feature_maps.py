@@ -168,8 +168,10 @@ def check_maps(model: Any) -> None:
             f'{stock_name(model)} is none: {_REMEDY}'
         )
     space = model.space
-    aim = _shapes(model, maker, space.full)
+    full = space.full.resolution
     for resolution in space.resolutions:
+        size = resolution if model.sampler.shared else full
+        aim = _shapes(model, maker, Subnet(space.max_width, size))
         own = _shapes(model, maker, Subnet(space.min_width, resolution))
         if aim is None or own is None:
             return
@@ -177,7 +179,7 @@ def check_maps(model: Any) -> None:
             raise ConfigError(
                 f'mutual.distill: at resolution {resolution} no level of '
                 f'{stock_name(maker)} has about as many places as one of the '
-                f'full network, at {space.full.resolution}: leave that '
+                f'full network, at {size}: leave that '
                 f'resolution out, or {_REMEDY}'
             )
 

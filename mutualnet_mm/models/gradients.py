@@ -9,10 +9,22 @@ stock ``train_step``, gradient accumulation, clipping and DDP see one ordinary
 loss.
 """
 
+import sys
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
+from functools import lru_cache
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 import torch
 import torch.utils.checkpoint
@@ -184,6 +196,7 @@ _lock = threading.Lock()
 _inside = 0  # blocks that are entered, in any thread
 _is_own: ContextVar[bool] = ContextVar('non_reentrant', default=False)
 _stock_checkpoint = torch.utils.checkpoint.checkpoint
+_replaced: List[Tuple[Dict[str, Any], str]] = []  # while any is entered
 
 
 @contextmanager
@@ -193,14 +206,22 @@ def non_reentrant_checkpointing() -> Iterator[None]:
     Stock backbones call ``torch.utils.checkpoint.checkpoint`` and leave it
     the reentrant form, which ``torch.autograd.grad`` cannot pass. The other
     form recomputes inside of ``add``, while the subnet is still active. Code
-    that imported the function itself, by ``from ... import checkpoint``, is
-    not reached; nor are other threads.
+    that imported the function itself is reached, too, such as the runner's
+    ``activation_checkpointing``; other threads are not.
     """
-    global _inside, _stock_checkpoint
+    global _inside, _stock_checkpoint, _replaced
     with _lock:
         if _inside == 0:
             _stock_checkpoint = torch.utils.checkpoint.checkpoint
-            torch.utils.checkpoint.checkpoint = _checkpoint
+            _replaced = [
+                (names, name)
+                for names, name in _holders(
+                    _stock_checkpoint, len(sys.modules)
+                )
+                if names.get(name) is _stock_checkpoint
+            ]
+            for names, name in _replaced:
+                names[name] = _checkpoint
         _inside += 1
     token = _is_own.set(True)
     try:
@@ -210,7 +231,27 @@ def non_reentrant_checkpointing() -> Iterator[None]:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                torch.utils.checkpoint.checkpoint = _stock_checkpoint
+                for names, name in _replaced:
+                    names[name] = _stock_checkpoint
+
+
+@lru_cache(maxsize=1)
+def _holders(function: Any, number: int) -> List[Tuple[Dict[str, Any], str]]:
+    """Names of all modules that stand for a function.
+
+    Args:
+        function: Which one.
+        number (int): Of modules; with more of them it is looked for anew.
+    """
+    del number
+    contents = [getattr(m, '__dict__', {}) for m in [*sys.modules.values()]]
+    return [
+        (names, name)
+        for names in contents
+        if names is not globals()
+        for name, value in [*names.items()]
+        if value is function
+    ]
 
 
 def _checkpoint(*args: Any, **kwargs: Any) -> Any:

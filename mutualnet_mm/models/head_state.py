@@ -61,17 +61,33 @@ def unchanged_state(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unchanged_heads(model: nn.Module) -> Iterator[None]:
-    """Undo what a ``with`` block does to all but the backbone of a model.
+    """Undo what a ``with`` block does to what is counted in a model.
 
-    Heads that count must count one step.
+    What counts must count one step.
 
     Args:
-        model (nn.Module): Its children are kept as by :func:`unchanged_state`.
+        model (nn.Module): Its children behind the backbone are kept as by
+            :func:`unchanged_state`. Of the backbone, whose maps are large and
+            whose batch norms keep their statistics themselves, only numbers
+            are: DropBlock counts the steps of its warm-up.
     """
+    backbone = getattr(model, 'backbone', None)
+    numbers = [
+        (vars(layer), {k: v for k, v in vars(layer).items() if _counts(v)})
+        for layer in (backbone.modules() if backbone is not None else ())
+    ]
     with ExitStack() as stack:
         for part in behind_backbone(model):
             stack.enter_context(unchanged_state(part))
-        yield
+        try:
+            yield
+        finally:
+            for attributes, before in numbers:
+                attributes.update(before)
+
+
+def _counts(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def behind_backbone(model: nn.Module) -> Iterator[nn.Module]:

@@ -130,6 +130,12 @@ class Learning:
                 f'learn from labels here, with supervision={supervision!r}; '
                 "leave it out, or set supervision='kl' where the model can"
             )
+        if self.teacher == 'next' and len(sampler.sample(0)) < 3:
+            raise ConfigError(
+                "mutual.teacher='next': a step has one subnet beside the full "
+                'network, so that is the next larger one: leave it out, or '
+                'train more subnets'
+            )
         if isinstance(self.weights, Mapping):
             kinds = list(dict.fromkeys(map(_kind, sampler.sample(0))))
             unknown = [k for k in self.weights if k not in kinds]

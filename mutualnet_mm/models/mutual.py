@@ -29,7 +29,7 @@ from .layer_checks import check_frozen, check_layers, check_trained_layers
 from .learned_boxes import LearnedBoxes
 from .losses import alpha_divergence, detached, divergence, log_key
 from .predictions import check_alike, class_scores, outputs_of
-from .regularization import check_regularized, unregularized
+from .regularization import check_regularized, check_unmixed, unregularized
 from .resolution_norms import (
     ResolutionNorms,
     add_resolution_norms,
@@ -95,10 +95,7 @@ class MutualLearningMixin(
         if self.space.norm == 'per-resolution':
             add_resolution_norms(self, self.sampler)
         if self.learning.regularize == 'full':
-            check_regularized(
-                self,
-                self.supervision == 'label' or self.learning.label_weight > 0,
-            )
+            check_regularized(self, self._learns_labels)
         self._built = BuiltLayers(self)
         self._refuse_frozen_batch_norm()
         self._gradients = GradientSum()
@@ -114,6 +111,11 @@ class MutualLearningMixin(
             check_sizes(self)
         if self.learning.distill:
             check_maps(self)
+
+    @property
+    def _learns_labels(self) -> bool:
+        """Whether subnets, too, learn from labels."""
+        return self.supervision == 'label' or self.learning.label_weight > 0
 
     def _refuse_frozen_batch_norm(self) -> None:
         mode = self.training
@@ -238,6 +240,8 @@ class MutualLearningMixin(
             self.task.check_full(self, inputs, data_samples)
             if self.space.norm == 'per-resolution':
                 check_reducer()
+            if self.learning.regularize == 'full':
+                check_unmixed(self, self._learns_labels)
             if self.training:
                 source = 'or hooks that act after the build'
                 check_frozen(self, self.sampler, source)
@@ -311,7 +315,8 @@ class MutualLearningMixin(
 
     def _plan_step(self) -> Tuple[Dict[str, Subnet], Dict[str, float]]:
         """Subnets of the next step, as they pass, and weights of losses."""
-        step, learning = self._steps.next(), self.learning
+        learning = self.learning
+        step = self._steps.next(is_loaded=self._loaded is not None)
         subnets = learning.ordered(self.sampler.sample(step), self.space)
         ramp = self.sampler.ramp(step, self._steps.length)
         if not ramp:

@@ -53,21 +53,40 @@ def check_regularized(model: nn.Module, learns_labels: bool) -> None:
         ConfigError: If there is nothing, or if what there is, mixed labels,
             cannot be.
     """
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    mixing = [n for n in _MIXING if getattr(preprocessor, n, None) is not None]
-    if mixing and learns_labels:
-        raise ConfigError(
-            f"mutual.regularize='full': data_preprocessor.{mixing[0]} mixes "
-            'images and labels before there are subnets, which learn from '
-            "labels here: leave it out, or set supervision='kl' and "
-            'label_weight=0'
-        )
+    check_unmixed(model, learns_labels)
     smoothing = learns_labels and _smoothing(model)
     if not smoothing and not _dropping(model):
         raise ConfigError(
             "mutual.regularize='full': the subnets of this model learn "
             'without dropout, drop path and smoothed labels already; leave '
             'it out'
+        )
+
+
+def check_unmixed(model: nn.Module, learns_labels: bool) -> None:
+    """Refuse batches that are mixed, where subnets learn from labels.
+
+    Args:
+        model (nn.Module): A recipe may change while it is trained.
+        learns_labels (bool): Whether its subnets learn from labels.
+
+    Raises:
+        ConfigError: Names the setting.
+    """
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    found = {name: getattr(preprocessor, name, None) for name in _MIXING}
+    # Those of detectors are modules, which pad or resize.
+    mixing = [
+        name
+        for name, value in found.items()
+        if value is not None and not isinstance(value, nn.Module)
+    ]
+    if mixing and learns_labels:
+        raise ConfigError(
+            f"mutual.regularize='full': data_preprocessor.{mixing[0]} mixes "
+            'images and labels before there are subnets, which learn from '
+            "labels here: leave it out, or set supervision='kl' and "
+            'label_weight=0'
         )
 
 

@@ -50,7 +50,8 @@ def add_resolution_norms(model: Any, sampler: SubnetSampler) -> None:
     """
     space = sampler.space
     smaller = [r for r in space.resolutions if r != space.full.resolution]
-    if sampler.single_subnet is not None or not smaller:
+    draws_one = sampler.trains_one and not sampler.shared
+    if sampler.single_subnet is not None or draws_one or not smaller:
         raise ConfigError(
             f'{_NAME}: a single resolution is trained; leave it out'
         )

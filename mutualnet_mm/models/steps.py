@@ -1,7 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """The number of a training step, which says what subnets are drawn."""
 
-from typing import Optional
+from typing import Dict, Optional
 
 from mmengine.logging import MessageHub
 
@@ -11,6 +11,8 @@ class StepCounter:
 
     The runner's own counter is followed as long as it moves. Steps that a
     loop of one's own makes, without a runner or after it, are counted here.
+    Of several runners in a process, that of the last one is MMEngine's
+    current one, whichever trains: it is the one that moves that counts.
 
     Attributes:
         step (int): The last one; -1 before the first.
@@ -18,22 +20,56 @@ class StepCounter:
 
     def __init__(self) -> None:
         self.step = -1
-        self._seen: Optional[int] = None
+        self._hub: Optional[str] = None  # by name, so that models are copied
+        self._seen: Dict[str, int] = {}
         self._repeats = 0
 
     @property
     def length(self) -> Optional[int]:
         """int or None: Steps of the whole training, as the runner says it."""
-        length = MessageHub.get_current_instance().runtime_info.get(
-            'max_iters'
-        )
+        hub = MessageHub.get_instance(self._hub) if self._hub else _current()
+        length = hub.runtime_info.get('max_iters')
         return None if length is None else int(length)
 
-    def next(self) -> int:
-        """Begin a step and return its number."""
-        hub = MessageHub.get_current_instance()
-        runs = int(hub.get_info('iter')) if 'iter' in hub.runtime_info else 0
-        self._repeats = self._repeats + 1 if runs == self._seen else 0
-        self._seen = runs
-        self.step = runs + self._repeats
+    def next(self, is_loaded: bool = False) -> int:
+        """Begin a step and return its number.
+
+        Args:
+            is_loaded (bool): Whether weights were loaded since the last one,
+                so that it may be of a training that goes on. Defaults to
+                False.
+        """
+        counts = _counts()
+        moved = [
+            n for n, count in counts.items() if self._seen.get(n) != count
+        ]
+        is_first, self._seen = self._hub is None, counts
+        current = _current().instance_name
+        if is_first:
+            self._hub = current
+            # Beside one that has trained before, a new one begins at 0.
+            new = [name for name in moved if counts[name] == 0]
+            if new and counts.get(current) and not is_loaded:
+                self._hub = new[-1]
+        elif moved and self._hub not in moved:
+            self._hub = current if current in moved else moved[-1]
+        is_still = not is_first and self._hub not in moved
+        self._repeats = self._repeats + 1 if is_still else 0
+        self.step = counts.get(self._hub, 0) + self._repeats
         return self.step
+
+
+def _current() -> MessageHub:
+    return MessageHub.get_current_instance()
+
+
+def _counts() -> Dict[str, int]:
+    """Iterations of all runners that have trained, by the name of their hub.
+
+    MMEngine offers one of them by its name alone.
+    """
+    return {
+        name: int(hub.get_info('iter'))
+        for name, hub in MessageHub._instance_dict.items()
+        if 'iter' in hub.runtime_info
+    }

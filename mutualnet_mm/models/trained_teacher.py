@@ -42,13 +42,15 @@ class TrainedTeacher(Teacher):
         """Return it with its weights, which are loaded once.
 
         Raises:
-            UsageError: If a file is missing, or the weights do not fit.
+            UsageError: If a file is missing, the weights do not fit, or those
+                of the full network were not trained.
         """
         if self._network is None:
             with _of_teacher():
                 check_exists(self.checkpoint)  # building takes longer
                 network = _build(self.config)
                 load_trained(network, self.checkpoint)
+                _check_full(network, self.config)
             network.eval()  # not chained: stock ``train`` may return nothing
             self._network = network.requires_grad_(False)
         return self._network
@@ -58,7 +60,8 @@ class TrainedTeacher(Teacher):
 
         Raises:
             UsageError: If it cannot be built, takes inputs that are normalised
-                in another way, or knows other classes.
+                in another way, knows other classes, or predicts no
+                distribution over them.
         """
         network = self.network()
         own, other = map(_normalisation, (model, network))
@@ -73,6 +76,14 @@ class TrainedTeacher(Teacher):
             f'mutual.teacher: {self.config} has no head of a {model.task.name}'
         ):
             heads = [model.task.head(each) for each in (model, network)]
+            possible = model.task.supervisions(network)
+        if 'kl' not in possible:
+            raise ConfigError(
+                f'mutual.teacher: {type(heads[1]).__name__} of {self.config} '
+                'is trained for no distribution over the classes, which '
+                'subnets learn: take one whose classes exclude each other, '
+                'trained by cross-entropy'
+            )
         own_number, number = (getattr(h, 'num_classes', None) for h in heads)
         if None not in (own_number, number) and own_number != number:
             raise ConfigError(
@@ -135,6 +146,20 @@ def _build(path: str) -> nn.Module:
     scope = cfg.get('default_scope') or 'mmengine'
     with DefaultScope.overwrite_default_scope(scope):  # and back
         return build_stock(cfg)
+
+
+def _check_full(network: Any, config: str) -> None:
+    """Refuse an adaptive network whose full one was not trained."""
+    sampler: Any = getattr(network, 'sampler', None)
+    if sampler is None:  # a stock one
+        return
+    if sampler.primary != network.space.full:
+        raise ConfigError(
+            f'config {config!r} trains {sampler.primary} alone, and the full '
+            f'network, {network.space.full}, teaches: take one that trains '
+            'that, or a config of the narrow network itself'
+        )
+    network.check_trained([network.space.full])
 
 
 def _normalisation(model: Any) -> Dict[str, Any]:

@@ -260,8 +260,25 @@ def test_a_teacher_that_only_predicts(build_classifier, start):
     assert found[1] - found[0] == pytest.approx((1 - start) * full / 3)
     assert teacher_macs(plain) == 0
     assert teacher_macs(taught) == pytest.approx(full / 3)
-    ratios = [closed_form_ratio(plain.sampler, t) for t in (0, 1 / 3)]
+    ratios = [
+        closed_form_ratio(plain.sampler, lambda size, t=teacher: t)
+        for teacher in (0, 1 / 3)
+    ]
     assert ratios[1] - ratios[0] == pytest.approx((1 - start) / 3)
+
+
+def test_an_averaged_teacher_of_the_size_of_the_step(build_classifier):
+    """It sees what the full network sees: of random size here."""
+    settings = dict(num_random=0, resolution_mode='shared')
+    plain, taught = (
+        build_classifier(dict(settings, teacher=teacher))
+        for teacher in ('full', 'ema')
+    )
+    found = [expected_macs(m, [m.sampler])[0] for m in (plain, taught)]
+    sizes = plain.space.resolutions
+    assert len(sizes) > 1
+    passes = [count_macs(plain, Subnet(1.0, size)) for size in sizes]
+    assert found[1] - found[0] == pytest.approx(np.mean(passes) / 3)
 
 
 @pytest.fixture

@@ -275,6 +275,17 @@ def test_head_that_follows_no_width(configure, head):
         MODELS.build(configure(head))
 
 
+def test_scores_that_training_shifts():
+    """ArcFace's loss shows others than those that it predicts by."""
+    from mmpretrain.models import ArcFaceClsHead, LinearClsHead
+
+    from mutualnet_mm.models.tasks import classification
+
+    heads = [kind(3, 4) for kind in (ArcFaceClsHead, LinearClsHead)]
+    found = [classification._takes_margin(head) for head in heads]
+    assert found == [True, False]
+
+
 def test_no_head(configure):
     with pytest.raises(ConfigError, match='model.head is missing'):
         MODELS.build(dict(configure(LINEAR), head=None))

@@ -245,6 +245,14 @@ def test_what_cannot_be(configure, name):
         assert part in text
 
 
+def test_one_size_for_all_needs_no_level_of_another(configure):
+    """Of a step; the full network is as small then."""
+    mutual = dict(resolution=(256, 16), resolution_mode='shared')
+    assert MODELS.build(configure(mutual=mutual)).sampler.shared
+    with pytest.raises(ConfigError, match='at resolution 16 no level'):
+        MODELS.build(configure(mutual=dict(resolution=(256, 16))))
+
+
 def test_classifiers_have_no_maps(classifier_config):
     with pytest.raises(ConfigError, match='ImageClassifier is none: leave'):
         MODELS.build(classifier_config(dict(distill=1)))

@@ -298,6 +298,25 @@ def test_checkpointing_passes_autograd_grad():
         torch.testing.assert_close(parameter.grad, gradient)
 
 
+def test_checkpointing_by_a_name_of_its_own(monkeypatch):
+    """As the runner's, of modules that import the function itself."""
+    from mmengine.runner import activation_checkpointing
+
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.randn(5, 3)
+    expected = torch.autograd.grad(net(x).sum(), list(net.parameters()))
+    activation_checkpointing.turn_on_activation_checkpointing(net, ['0'])
+    with non_reentrant_checkpointing():
+        run_sum(net.parameters(), [net(x).sum()]).backward()
+    for parameter, gradient in zip(net.parameters(), expected):
+        torch.testing.assert_close(parameter.grad, gradient)
+    assert activation_checkpointing.checkpoint is checkpoint.checkpoint
+    # What somebody else has put there stays.
+    monkeypatch.setattr(activation_checkpointing, 'checkpoint', run_sum)
+    with non_reentrant_checkpointing():
+        assert activation_checkpointing.checkpoint is run_sum
+    assert activation_checkpointing.checkpoint is run_sum
+
+
 def test_checkpointing_is_restored():
     stock = checkpoint.checkpoint
     with contextlib.suppress(KeyError), non_reentrant_checkpointing():

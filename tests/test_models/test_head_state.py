@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mutualnet_mm.models.head_state import unchanged_state
+from mutualnet_mm.models.head_state import unchanged_heads, unchanged_state
 
 
 class Assigner:
@@ -145,3 +145,19 @@ def test_eql_v2_counts_steps(enter_scope, detector_config, load_batch):
         torch.equal(getattr(loss, name), value)
         for name, value in zip(names, seen[0])
     )
+
+
+def test_numbers_of_a_backbone_are_undone():
+    """DropBlock counts the steps of its warm-up; maps are left alone."""
+    model = nn.Module()
+    model.backbone = nn.Sequential(nn.Linear(2, 2), Counting())
+    model.head = Counting()
+    before = state_of(model.head)
+    with unchanged_heads(model):
+        for _ in range(3):
+            model.head(model.backbone(torch.zeros(1, 2)))
+        assert model.backbone[1].calls == 3
+    assert model.backbone[1].calls == 0 and model.backbone[1].training
+    assert str(state_of(model.head)) == str(before)
+    model.backbone(torch.zeros(1, 2))
+    assert model.backbone[1].calls == 1

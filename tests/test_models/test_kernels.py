@@ -45,6 +45,9 @@ def test_compiled_steps_are_refused(make_runner, compiled):
         check_training(Config(runner.cfg.to_dict()))
     runner.cfg.compile = False
     check_training(runner.cfg)
+    runner.cfg.efficient_conv_bn_eval = ['backbone']
+    with pytest.raises(ConfigError, match="eval=.'backbone'. traces layers"):
+        check_training(runner.cfg)
 
 
 @pytest.mark.parametrize(

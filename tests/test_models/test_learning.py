@@ -227,6 +227,11 @@ WRONG = {
         'width_range',
     ),
     'no switch': (dict(stratified=2), 'stratified=2', 'True or False'),
+    'the full one is next': (
+        dict(teacher='next', num_random=0),
+        "teacher='next'",
+        'leave it out',
+    ),
     'another divergence': (dict(divergence='js'), "'js'", "'alpha'"),
     'divergence of labels': (
         dict(divergence='alpha', supervision='label'),

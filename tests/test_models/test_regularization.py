@@ -18,7 +18,7 @@ from option_steps import (
 from torch import nn
 
 from mutualnet_mm import ConfigError
-from mutualnet_mm.models.regularization import unregularized
+from mutualnet_mm.models.regularization import check_unmixed, unregularized
 
 CASES = {
     'drop path': dict(
@@ -173,3 +173,32 @@ def test_mixed_labels_cannot_be_left_out(configure, options):
         return
     with pytest.raises(ConfigError, match='batch_augments mixes.*leave it'):
         MODELS.build(config)
+
+
+def test_a_recipe_that_begins_to_mix(configure):
+    """While it is trained, by a hook such as ``SwitchRecipeHook``."""
+    from mmpretrain.models import RandomBatchAugment
+    from mmpretrain.structures import DataSample
+
+    settings = dict(regularize='full', label_weight=0.5)
+    model = MODELS.build(configure(DROPPING, settings)).train()
+    images = torch.randn(4, 3, 32, 32)
+    samples = [DataSample().set_gt_label(i % CLASSES) for i in range(4)]
+    model.loss(images, samples)
+    mixup = RandomBatchAugment(dict(type='Mixup', alpha=0.8))
+    model.data_preprocessor.batch_augments = mixup
+    with pytest.raises(ConfigError, match='batch_augments mixes.*leave it'):
+        model.loss(images, samples)
+
+
+def test_batches_of_detectors_that_are_padded(enter_scope):
+    """Nothing is mixed by what a detector calls its batch augments."""
+    pytest.importorskip('mmdet')
+    enter_scope('mmdet')
+    padding = dict(type='BatchFixedSizePad', size=(64, 64))
+    model = nn.Module()
+    model.data_preprocessor = MODELS.build(
+        dict(type='DetDataPreprocessor', batch_augments=[padding])
+    )
+    assert model.data_preprocessor.batch_augments is not None
+    check_unmixed(model, learns_labels=True)

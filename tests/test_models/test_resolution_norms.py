@@ -291,6 +291,11 @@ def test_optimizers_take_them_for_those_of_norms(build):
 WRONG = {
     'another word': (dict(norm='private'), "norm='private'", "'shared'"),
     'one resolution': (dict(NORM, resolution=(32,)), 'single resolution', ''),
+    'drawn alone': (
+        dict(NORM, widths=(1.0,)),
+        'a single resolution',
+        '',
+    ),
     'alone': (dict(NORM, single_subnet='0.5x-24'), 'leave it out', ''),
 }
 

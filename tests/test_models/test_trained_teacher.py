@@ -212,6 +212,49 @@ def test_a_teacher_that_does_not_fit(build, store, tmp_path):
     )
 
 
+def test_teachers_of_which_the_full_network_was_not_trained(
+    build, store, configure
+):
+    """Their weights at the full width say nothing, and are very sure of it."""
+    alone = configure(LINEAR, dict(single_subnet='0.5x-24'))
+    model = build(store(model=alone).named)
+    with pytest.raises(ConfigError) as error:
+        model.check_teacher()
+    assert_refused(error, 'mutual.teacher: ', 'trains 0.5x-24 alone')
+    narrow = configure(LINEAR, dict(width_range=(0.25, 0.5)))
+    files = store(model=narrow)
+    wide = configure(LINEAR, dict(width_range=(0.25, 1.0)))
+    wider = Config(dict(model=wide, default_scope='mmpretrain'))
+    wider.dump(files.config)
+    model = build(files.named)
+    with pytest.raises(UsageError) as error:
+        model.check_teacher()
+    assert_refused(error, 'mutual.teacher: ', 'trained at widths from 0.25 to')
+
+
+@pytest.mark.parametrize(
+    'head',
+    [
+        dict(type='MultiLabelLinearClsHead'),
+        dict(
+            LINEAR,
+            loss=dict(
+                type='LabelSmoothLoss',
+                label_smooth_val=0.1,
+                mode='multi_label',
+                use_sigmoid=True,
+            ),
+        ),
+    ],
+    ids=['multi-label', 'by sigmoids'],
+)
+def test_teachers_without_a_distribution(build, store, head):
+    model = build(store(head=head).named)
+    with pytest.raises(ConfigError) as error:
+        model.check_teacher()
+    assert_refused(error, 'trained for no distribution', 'ClsHead')
+
+
 def test_a_teacher_that_cannot_take_the_batch(build, store):
     files = store()
     model = build(files.named)

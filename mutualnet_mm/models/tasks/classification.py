@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Image classification with mmpretrain."""
 
+from inspect import signature
 from typing import Dict, Optional, Sequence, Tuple
 
 import torch
@@ -25,7 +26,7 @@ class ClassificationTask(Task):
     name = 'classification'
 
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
-        """Labels only where classes are not exclusive: KL has no meaning.
+        """Labels only where scores are no distribution: KL has no meaning.
 
         Raises:
             ConfigError: If the classifier has no head.
@@ -33,7 +34,8 @@ class ClassificationTask(Task):
         head = self.head(model)
         if head is None:
             raise ConfigError('model.head is missing: nothing can be learned')
-        return ('label',) if _scores_apart(head) else ('kl', 'label')
+        no_kl = _scores_apart(head) or _takes_margin(head)
+        return ('label',) if no_kl else ('kl', 'label')
 
     def downstream(self, model: nn.Module) -> Dict[str, nn.Module]:
         """Neck and head."""
@@ -77,7 +79,7 @@ class ClassificationTask(Task):
         self, model: nn.Module, data_samples: Samples
     ) -> Optional[Tensor]:
         """The scores, unless each class is decided alone."""
-        if 'kl' not in self.supervisions(model):
+        if _scores_apart(self.head(model)):
             return None
         return predicted_scores(data_samples)
 
@@ -98,3 +100,11 @@ def _scores_apart(head: nn.Module) -> bool:
         or 'FocalLoss' in names  # by sigmoids, which no attribute tells
         or any(getattr(m, 'use_sigmoid', False) for m in head.modules())
     )
+
+
+def _takes_margin(head: nn.Module) -> bool:
+    """Whether training shifts the score of the true class, as of ArcFace.
+
+    Its loss then shows other scores than predictions.
+    """
+    return 'target' in signature(head.forward).parameters

@@ -45,17 +45,18 @@ class StepCounter:
         ]
         is_first, self._seen = self._hub is None, counts
         current = _current().instance_name
+        own = current if self._hub is None else self._hub
         if is_first:
-            self._hub = current
             # Beside one that has trained before, a new one begins at 0.
             new = [name for name in moved if counts[name] == 0]
             if new and counts.get(current) and not is_loaded:
-                self._hub = new[-1]
-        elif moved and self._hub not in moved:
-            self._hub = current if current in moved else moved[-1]
-        is_still = not is_first and self._hub not in moved
+                own = new[-1]
+        elif moved and own not in moved:
+            own = current if current in moved else moved[-1]
+        is_still = not is_first and own not in moved
+        self._hub = own
         self._repeats = self._repeats + 1 if is_still else 0
-        self.step = counts.get(self._hub, 0) + self._repeats
+        self.step = counts.get(own, 0) + self._repeats
         return self.step
 
 

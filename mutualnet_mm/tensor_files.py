@@ -4,12 +4,15 @@
 import io
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Dict, Optional, Union
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
+
+from .errors import first_line
 
 _PLAIN = (str, int, float, bool, bytes, type(None))
 # Values that nested containers may stand for; they share what they repeat.
@@ -83,6 +86,42 @@ def load_checkpoint(
     check_intact(path)
     safe = hasattr(torch.serialization, 'add_safe_globals')
     return torch.load(path, map_location=map_location, weights_only=safe)
+
+
+def why_unread(path: str, error: Exception) -> str:
+    """What is wrong with a checkpoint, in words that are not torch's own.
+
+    Those advise to unpickle in full, which runs what the file says.
+
+    Args:
+        path (str): File, or an address.
+        error (Exception): What reading it raised.
+    """
+    begins = b''
+    if Path(path).is_file():
+        with open(path, 'rb') as file:
+            begins = file.read(16)
+        if not begins:
+            return 'it is empty'
+        if not begins.startswith((b'PK', b'\x80')):
+            shown = begins.decode('ascii', 'replace').split('\n')[0]
+            return (
+                f'it begins with {shown!r}, as no checkpoint does: fetch it '
+                'again'
+            )
+    # What a damaged archive raises depends on the damage.
+    with suppress(Exception), ZipFile(path) as archive:
+        if any('/code/' in part for part in archive.namelist()):
+            return (
+                'it is a TorchScript program: give the checkpoint of the '
+                'training'
+            )
+    if 'weights_only' in str(error):
+        return (
+            'it holds more than tensors and plain values, which could run '
+            "code: save the model's state_dict() instead"
+        )
+    return first_line(error)
 
 
 def check_intact(path: Union[str, Path]) -> None:

@@ -40,7 +40,8 @@ def parse_args():
         '--search',
         type=int,
         metavar='N',
-        help='add N subnets with a width for each stage, drawn around the '
+        help='fill the table up to N subnets, each with a width for each '
+        'stage, drawn around the '
         'best ones; for networks that were trained with mutual.stages',
     )
     parser.add_argument(

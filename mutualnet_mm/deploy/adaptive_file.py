@@ -2,9 +2,9 @@
 """``adaptive.pth``: all that a network needs to run at any budget."""
 
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from ..errors import UsageError, is_count, is_number
 from ..files import atomic_write
 from ..query_table import QueryTable, table_from_dict, table_to_dict
 from ..query_table.fingerprints import weights_fingerprint
+from ..slimmable import Statistics
 from ..tensor_files import load_tensors, save_tensors
 
 SCHEMA = 1
@@ -99,6 +100,16 @@ def _is_pair(value: Any) -> bool:
     )
 
 
+def _are_equal(own: Optional[Statistics], other: Optional[Statistics]) -> bool:
+    if own is None or other is None:
+        return own is other
+    return own.keys() == other.keys() and all(
+        torch.equal(a.cpu(), b.cpu())
+        for layer in own
+        for a, b in zip(own[layer], other[layer])
+    )
+
+
 @dataclass
 class AdaptiveFile:
     """What ``adaptive.pth`` holds: tensors and plain containers only.
@@ -159,6 +170,37 @@ class AdaptiveFile:
         except UsageError:  # there is none
             return None
         return found if self.same_weights(found.weights) else None
+
+    def merged(self, other: 'AdaptiveFile') -> 'AdaptiveFile':
+        """This file with what another one has besides.
+
+        Args:
+            other (AdaptiveFile): Of the same weights and config. Where its
+                table has all subnets of this one, it is the newer one.
+        """
+        has_all = {e.subnet for e in self.table.entries} <= {
+            entry.subnet for entry in other.table.entries
+        }
+        if has_all:
+            bank = {**self.statistics, **other.statistics}
+            return replace(self, statistics=bank, table=other.table)
+        return replace(
+            self,
+            statistics={**other.statistics, **self.statistics},
+            table=self.table.with_latencies_of(other.table),
+        )
+
+    def changed_scores(self, bank: SubnetStatistics) -> List[str]:
+        """Subnets of the table that had other statistics when tested.
+
+        Args:
+            bank (dict): Statistics that are now in use, as ``statistics``.
+        """
+        return [
+            name
+            for name in (str(entry.subnet) for entry in self.table.entries)
+            if not _are_equal(self.statistics.get(name), bank.get(name))
+        ]
 
     def same_weights(self, weights: Mapping[str, Tensor]) -> bool:
         """Whether these are the weights, bit by bit."""

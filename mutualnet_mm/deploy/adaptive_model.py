@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """A trained network that runs at any budget of its query table."""
 
+import logging
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from typing import (
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
@@ -201,7 +203,6 @@ class AdaptiveModel(SwitchableNetwork):
             )
         return super().use(subnet)
 
-    @named_stock_errors()
     def calibrate(
         self, dataloader: Union[dict, Iterable[Any]], subnets: Subnets
     ) -> None:
@@ -220,8 +221,22 @@ class AdaptiveModel(SwitchableNetwork):
 
         Raises:
             UsageError: If a subnet is outside of the trained range, or if
-                the data loader gives no batch.
+                the data loader cannot be built or gives no batch.
         """
+        self._collect(dataloader, subnets)
+        changed = self.file.changed_scores(self._bank)
+        if changed:
+            print_log(
+                f'{changed[0]} is of the table, whose scores are those of '
+                'its earlier statistics: budgets do not know the new ones',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    @named_stock_errors()
+    def _collect(
+        self, dataloader: Union[dict, Iterable[Any]], subnets: Subnets
+    ) -> None:
         check_loader(dataloader)
         with as_usage_error('the adaptive file is damaged: its calibration'):
             recipe = BNCalibrationHook(**self.file.calibration)
@@ -231,37 +246,43 @@ class AdaptiveModel(SwitchableNetwork):
             return
         recipe.dataloader = dataloader
         # Another network may have changed the default scope since.
-        scope = self.cfg.get('default_scope')
-        with DefaultScope.overwrite_default_scope(scope):
+        with DefaultScope.overwrite_default_scope(
+            self.cfg.get('default_scope')
+        ), as_usage_error('the data to calibrate on cannot be read'):
             batches = recipe.batches_of(self.cfg)
             self._calibrate(batches, subnets, recipe.is_tested)
 
     def save(self, path: Union[str, Path]) -> None:
         """Write a file with the statistics that :meth:`calibrate` added.
 
-        A file of the same weights may have got latencies, or statistics of
-        other subnets, since this one was loaded: they are kept.
+        A file of the same weights and config may have got other subnets,
+        with their statistics, or latencies, since this one was loaded: they
+        are kept.
 
         Args:
             path (str or Path): File to write. A file that is there is
                 replaced.
 
         Raises:
-            UsageError: If it cannot be written.
+            UsageError: If it cannot be written, or if subnets of the table
+                were calibrated: it has the scores that they had before.
         """
         bank = move_statistics(dict(self._bank), 'cpu')
+        changed = self.file.changed_scores(bank)
+        if changed:
+            raise UsageError(
+                f'{changed[0]} of the table was calibrated anew, and its '
+                'score is of its earlier statistics: build a table with these '
+                'data as train_dataloader, or calibrate other subnets'
+            )
         channels = self.file.channels  # older files lack them
         if channels is None:
             channels = channels_of(self._origin, self.file.config)
         file = replace(self.file, statistics=bank, channels=channels)
         with only_writer(path):
             earlier = file.earlier(path)
-            if earlier is not None:
-                file = replace(
-                    file,
-                    statistics={**earlier.statistics, **bank},
-                    table=file.table.with_latencies_of(earlier.table),
-                )
+            if earlier is not None and earlier.config == file.config:
+                file = file.merged(earlier)
             file.save(path)
 
     def prepare(

@@ -338,9 +338,16 @@ class SwitchableNetwork:
             inputs. Their metadata say which ``subnet`` each one is of.
 
         Raises:
-            UsageError: If a cascade is active, and the network predicts no
-                probabilities of classes that exclude each other.
+            UsageError: If there are no inputs, or not a sample for each; if a
+                cascade is active, and the network predicts no probabilities
+                of classes that exclude each other.
         """
+        number = 0 if samples is None else len(samples)
+        if not number or number != len(inputs):
+            raise UsageError(
+                f'predict() was given {len(inputs)} inputs and {number} data '
+                'samples: give one sample for each input, as prepare() does'
+            )
         with self._lock:
             first, *later = self._stages
             found = self._run(first, inputs, samples)

@@ -165,7 +165,8 @@ class TableLoop(SubnetTestLoop):
         settings = {
             'config': config_fingerprint(self.runner.cfg),
             'checkpoint': weights_fingerprint(self.weights),
-            'number of images': self.num_images,
+            # Of all, too: more of them may have come into the same folder.
+            'number of images': len(self.dataloader.dataset),
         }
         if self._shard is None:
             check_free(Path(self.folder))

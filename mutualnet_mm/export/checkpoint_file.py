@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """One subnet as an ordinary checkpoint, with the config that builds it."""
 
+from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, List, Optional, Tuple, Union
@@ -265,6 +266,14 @@ def _save(
     path, config = _pair(path)
     text = config_source(cfg)
     channels = _channels(net, subnet, cfg, text)
+    found = model.state_dict()
+    weights: Any = OrderedDict((k, v.cpu()) for k, v in found.items())
+    weights._metadata = getattr(found, '_metadata', {})
+    # A stock class does not note at which widths it was trained.
+    noted = getattr(net.model.state_dict(), '_metadata', {}).get('', {})
+    weights._metadata.setdefault('', {}).update(
+        {k: noted[k] for k in ('widths', 'mutual') if k in noted}
+    )
     content = dict(
         meta=dict(
             # Where inferencers look for names of classes, and for a config
@@ -275,7 +284,7 @@ def _save(
             subnet=str(subnet),
             **({} if channels is None else dict(channels=channels)),
         ),
-        state_dict={k: v.cpu() for k, v in model.state_dict().items()},
+        state_dict=weights,
     )
     # Both are written before either takes its place.
     with atomic_write(config) as described, atomic_write(path) as file:

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
@@ -22,9 +23,9 @@ from mmengine.runner.checkpoint import (
 from torch import Tensor, nn
 
 from ..config.init_cfg import InitCfg, init_configs
-from ..errors import ConfigError, UsageError, first_line
+from ..errors import ConfigError, UsageError
 from ..slimmable.importance import check_measure
-from ..tensor_files import load_checkpoint
+from ..tensor_files import load_checkpoint, why_unread
 from .misfits import check_backbone_filled, find_misfit, published_hint
 from .resolution_norms import check_same_norms
 
@@ -32,6 +33,7 @@ from .resolution_norms import check_same_norms
 _ADAPTIVE = {'schema', 'weights', 'table'}
 # Of whole models, also as a parallel wrapper saves them.
 _PREFIXES = ('backbone.', 'module.backbone.', 'module.')
+_PRETRAINED = ('checkpoint', 'prefix', 'map_location', 'sort')
 _CLASSIFIERS = ('fc.', 'classifier.', 'head.')
 
 
@@ -43,6 +45,9 @@ def split_pretrained(
     Returns:
         tuple: What the stock class shall have (None: its own default), and
         the arguments of :func:`load_backbone` or None.
+
+    Raises:
+        ConfigError: If ``Pretrained`` has a setting that there is not.
     """
     rest: List[Mapping[str, Any]] = []
     pretrained = None
@@ -52,6 +57,12 @@ def split_pretrained(
             rest.append(config)
         elif config.get('checkpoint') is not None:
             pretrained = {k: v for k, v in config.items() if k != 'type'}
+            unknown = [k for k in pretrained if k not in _PRETRAINED]
+            if unknown:
+                raise ConfigError(
+                    f'init_cfg=Pretrained has {unknown[0]!r}, which is none '
+                    f'of its settings: {", ".join(_PRETRAINED)}'
+                )
         else:
             split_sort(config)  # there is nothing to sort
             print_log(
@@ -194,6 +205,7 @@ def check_finite(weights: Mapping[str, Tensor], name: str) -> None:
     for key, value in weights.items():
         if (
             isinstance(value, Tensor)
+            and value.layout is torch.strided  # no network has others
             and value.is_floating_point()
             and value.numel()
             and not all(map(math.isfinite, _extremes(value)))
@@ -265,7 +277,7 @@ def read_content(
         )
     except Exception as error:  # each storage and format has its own
         raise UsageError(
-            f'{name} {path!r} cannot be read: {first_line(error)}'
+            f'{name} {path!r} cannot be read: {why_unread(path, error)}'
         ) from error
 
 

@@ -171,7 +171,7 @@ class SortsChannels(Stock):
                 starts.append(config.get('checkpoint'))
             rest.append(config)
         self._starts = starts
-        if self._sort is not None:
+        if starts:  # one of them may have had a sort of None
             settings['init_cfg'] = rest
 
     def share_sort(self) -> None:

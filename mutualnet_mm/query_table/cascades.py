@@ -6,6 +6,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ..errors import UsageError, is_number
 from ..subnet import Subnet
 
 MEASURE = 'max probability'
@@ -40,6 +41,13 @@ class Cascade:
     macs: int
     metric: str
     accuracy: float
+
+    def __post_init__(self) -> None:
+        if not is_number(self.threshold):
+            raise UsageError(
+                f'a cascade has threshold={self.threshold!r}: give a finite '
+                'number, such as 0.8'
+            )
 
     def __str__(self) -> str:
         """Such as ``'0.25x-128, below 0.83 1.0x-224'``."""

@@ -20,7 +20,7 @@ class FrontStep:
         start (TableEntry): The best subnet of the larger budget.
         end (TableEntry): That of the smaller one.
         reduced (tuple[str]): Of ``'width'``, ``'resolution'``, ``'frames'``,
-            what becomes less.
+            what becomes less, or a width that goes from stage to stage.
         raised (tuple[str]): What becomes more in exchange.
     """
 
@@ -79,7 +79,10 @@ def front_steps(table: QueryTable) -> List[FrontStep]:
             for name in _DIMENSIONS
             if getattr(start.subnet, name) is not None
         }
-        reduced = tuple(n for n, (a, b) in pairs.items() if b < a)
+        # Widths by stage may differ, and have one mean.
+        reduced = tuple(
+            n for n, (a, b) in pairs.items() if b < a or (a != b and not b > a)
+        )
         raised = tuple(n for n, (a, b) in pairs.items() if b > a)
         last = steps[-1] if steps else None
         if last and (last.reduced, last.raised) == (reduced, raised):

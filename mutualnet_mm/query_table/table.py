@@ -228,15 +228,14 @@ class QueryTable:
 
         Args:
             other (QueryTable): Of the same weights. Its devices replace those
-                of the same name; subnets that only it has do not count.
+                of the same name; subnets count that cost the same in both.
         """
-        table = self
+        table, own = self, {e.subnet: e.macs for e in self.entries}
         for device in other.devices:
             figures = {
-                entry.subnet: entry.latency_ms[device]
-                for entry in other.entries
-                if entry.subnet in self._by_subnet
-                and device in entry.latency_ms
+                e.subnet: e.latency_ms[device]
+                for e in other.entries
+                if device in e.latency_ms and e.macs == own.get(e.subnet)
             }
             table = table.with_latencies(device, figures)
         return table

@@ -239,6 +239,11 @@ def _prove(
 
     if holds(orders.moving):
         return
+    if not holds([]):
+        raise ConfigError(
+            f'the channels of {name} cannot be sorted: what it computes is '
+            'not finite, or differs from call to call; check its weights'
+        )
     for group in orders.moving:
         if not holds([group]):
             group.stays = (

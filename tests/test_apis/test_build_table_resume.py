@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -249,6 +250,41 @@ def test_latencies_are_kept(make_config, checkpoint, tmp_path, monkeypatch):
             {'cpu': Latency(1.0, 2.0)},
             {},
         ]
+
+
+def test_more_images_at_the_same_path(
+    score_sums, make_config, checkpoint, tmp_path, monkeypatch
+):
+    """Scores of other images are no part of the table."""
+    # The config says the same: what lies behind its paths has changed.
+    monkeypatch.setattr(
+        'mutualnet_mm.engine.table_loop.config_fingerprint', lambda cfg: 'same'
+    )
+    build_table(make_config(), checkpoint, tmp_path, subnets=['0.5x-16'])
+    score_sums.processed.clear()
+    cfg = make_config()
+    one = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[one, one]
+    )
+    with pytest.raises(UsageError, match='another number of images'):
+        build_table(cfg, checkpoint, tmp_path, subnets=['1.0x-32'])
+    assert not score_sums.processed
+
+
+def test_latencies_of_other_sizes_are_not_kept(
+    make_config, checkpoint, tmp_path
+):
+    table = build_table(make_config(), checkpoint, tmp_path, subnets=GRID[:2])
+    figures = {e.subnet: Latency(1.0, 2.0) for e in table.entries}
+    measured = table.with_latencies('cpu', figures)
+    first, second = measured.entries
+    larger = [replace(first, macs=first.macs * 16), second]
+    kept = table._of(larger, table.metric).with_latencies_of(measured)
+    assert [e.latency_ms for e in kept.entries] == [
+        {},
+        {'cpu': Latency(1.0, 2.0)},
+    ]
 
 
 def test_a_finished_table_makes_way(

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
 from weakref import WeakSet
@@ -133,7 +134,7 @@ def test_the_active_one_follows_at_once(net, mode):
 def test_save_and_load(net, tmp_path):
     batch = nets.full_batch(net.model)
     before = net.file.statistics.keys()
-    net.calibrate(batches(net), [NEW, B])
+    net.calibrate(batches(net), NEW)
     net.save(tmp_path / 'adaptive.pth')
     assert net.file.statistics.keys() == before == {B, C, D}
     file = AdaptiveFile.load(tmp_path / 'adaptive.pth')
@@ -146,6 +147,60 @@ def test_save_and_load(net, tmp_path):
         net.use(subnet)
         again.use(subnet)
         assert nets.same(run(again, batch), run(net, batch)), subnet
+
+
+def test_scores_of_other_statistics_are_not_saved(net, tmp_path, monkeypatch):
+    """A subnet of the table that was calibrated has another accuracy."""
+    said = []
+    monkeypatch.setattr(
+        'mutualnet_mm.deploy.adaptive_model.print_log',
+        lambda text, **settings: said.append(text),
+    )
+    net.calibrate(batches(net), NEW)
+    assert not said
+    net.calibrate(batches(net), [NEW, B])
+    assert f'{B} is of the table' in said[0]
+    with pytest.raises(UsageError, match=f'{B} of the table was calibrated'):
+        net.save(tmp_path / 'adaptive.pth')
+    assert not (tmp_path / 'adaptive.pth').exists()
+
+
+def test_subnets_that_the_file_got_meanwhile(net, tmp_path):
+    """As `mutualnet table --subnet` adds them; statistics go with them."""
+    path = tmp_path / 'adaptive.pth'
+    net.save(path)
+    file = AdaptiveFile.load(path)
+    kept = [e for e in file.table.entries if str(e.subnet) != B]
+    few = AdaptiveModel(
+        replace(file, table=file.table._of(kept, file.table.metric))
+    )
+    few.calibrate(batches(net), NEW)
+    few.save(path)
+    again = AdaptiveFile.load(path)
+    assert table_to_dict(again.table) == table_to_dict(file.table)
+    assert again.statistics.keys() == {B, C, D, NEW}
+    assert equal(again.statistics[B], file.statistics[B])
+
+
+def test_settings_of_data_that_is_not_there(net, tmp_path):
+    config = net.cfg.train_dataloader.to_dict()
+    config['dataset']['data_root'] = str(tmp_path / 'nowhere')
+    with pytest.raises(UsageError, match='to calibrate on cannot be read'):
+        net.calibrate(config, NEW)
+
+
+@pytest.mark.parametrize('number', [None, 0, 1, 3])
+@pytest.mark.parametrize('static', [False, True])
+def test_a_sample_for_each_input(net, number, static):
+    inputs, samples = nets.full_batch(net.model)
+    assert len(inputs) == 2
+    if static:
+        net.make_static()
+    given = None if number is None else (samples * 2)[:number]
+    with pytest.raises(UsageError, match='2 inputs and .* one sample for'):
+        net.predict(inputs, given)
+    with pytest.raises(UsageError, match='0 inputs and 0 data samples'):
+        net.predict(inputs[:0], [])
 
 
 def no_data():

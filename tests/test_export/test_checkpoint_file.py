@@ -24,6 +24,7 @@ from mutualnet_mm.export.checkpoint_file import (
     save_static,
     save_stock,
 )
+from mutualnet_mm.models.sorting import check_alone
 from mutualnet_mm.query_table import QueryTable, TableEntry
 
 pytest.importorskip('mmpretrain')
@@ -193,6 +194,15 @@ def test_layout_is_that_of_stock_checkpoints(net, tmp_path):
     assert (model.wraps, model.subnet) == ('ImageClassifier', HALF)
     assert model.mutual == net.cfg.model.mutual
     assert model.backbone == net.cfg.model.backbone
+
+
+def test_files_say_at_which_widths_they_were_trained(net, tmp_path):
+    """So that nobody sorts their channels, or tests untrained widths."""
+    for save in (save_stock, save_static):
+        path = tmp_path / f'{save.__name__}.pth'
+        save(net, str(net.model.space.full), path)
+        with pytest.raises(UsageError, match='was trained at'):
+            check_alone(str(path), 1.0)
 
 
 def test_full_network_is_the_stock_class(net, image_batch, tmp_path):

@@ -169,6 +169,38 @@ def test_files_that_cannot_be_read(build, tmp_path, kind):
     assert str(path) in str(error.value) and '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    'content, said',
+    [
+        (b'', 'it is empty'),
+        (b'<!DOCTYPE html>\n<html>', "begins with '<!DOCTYPE html>', as no"),
+        (b'version https://git-lfs.github.com', 'fetch it again'),
+        (torch.nn.Linear(2, 2), 'save the model'),
+        (torch.jit.script(torch.nn.ReLU()), 'is a TorchScript program'),
+    ],
+    ids=['empty', 'page', 'pointer', 'module', 'program'],
+)
+def test_what_is_no_checkpoint(build, tmp_path, content, said):
+    """In words of our own: torch's advise to run whatever the file says."""
+    path = tmp_path / 'weights.pth'
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, torch.jit.ScriptModule):
+        torch.jit.save(content, path)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UsageError) as error:
+        build(dict(type='Pretrained', checkpoint=str(path))).init_weights()
+    assert said in str(error.value) and '\n' not in str(error.value)
+    assert 'weights_only' not in str(error.value)
+
+
+def test_a_misspelt_setting(build, source, save):
+    init = dict(type='Pretrained', checkpoint=save(source), srot='bn')
+    with pytest.raises(UsageError, match="has 'srot', which is none of its"):
+        build(init)
+
+
 def test_checkpoint_of_a_mutually_trained_classifier(
     build, build_classifier, save
 ):

@@ -287,9 +287,18 @@ def test_a_backbone_alone(trained, classifier_config):
     assert not falls(by_mean(net.layer4[0].bn2))
 
 
-def test_without_sort_nothing_is_sorted(trained, classifier_config):
+def test_what_is_not_finite_is_named(trained, classifier_config):
+    model = initialised(classifier_config())
+    with torch.no_grad():
+        model.backbone.layer1[0].conv1.weight[0] = float('nan')
+    with pytest.raises(ConfigError, match='is not finite.*check its weights'):
+        sort_model(model)
+
+
+@pytest.mark.parametrize('sort', [{}, dict(sort=None)], ids=str)
+def test_without_sort_nothing_is_sorted(trained, classifier_config, sort):
     stock, path = trained
-    init = dict(type='Pretrained', checkpoint=path)
+    init = dict(type='Pretrained', checkpoint=path, **sort)
     model = initialised(dict(classifier_config(), init_cfg=init))
     for key, value in stock.state_dict().items():
         assert torch.equal(value, model.state_dict()[key])

@@ -78,6 +78,19 @@ def test_equal_subnets_are_no_step():
     assert step.reduced == ('width', 'resolution')
 
 
+def test_widths_by_stage_of_one_mean():
+    """They go from stage to stage, which is no width that is kept."""
+    rows = {
+        '0.5-0.75-1.0x-32': (600, 70.0),
+        '0.75x-32': (500, 65.0),
+        '1.0-0.75-0.5x-24': (400, 60.0),
+    }
+    assert describe_front(make_table(rows)).split('; ') == [
+        '600 to 500 M: width 0.5-0.75-1.0x to 0.75x at 32',
+        '500 to 400 M: width 0.75x to 1.0-0.75-0.5x and resolution 32 to 24',
+    ]
+
+
 @pytest.mark.parametrize('rows', [{'1.0x-64': (8, 70.0)}])
 def test_one_best(rows):
     rows['0.5x-64'] = (9, 60.0)

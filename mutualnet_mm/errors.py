@@ -54,6 +54,12 @@ def is_number(value: Any) -> bool:
 def first_line(error: BaseException) -> str:
     """Say in one line what went wrong: its first line, or else its kind."""
     lines = [line.strip() for line in str(error).splitlines()]
+    if lines and lines[0].startswith('Failed to import custom modules'):
+        cause = error.__cause__ or error.__context__ or error
+        return (
+            f'custom_imports cannot be imported ({cause}): install your '
+            'package, or put the folder that holds it on PYTHONPATH'
+        )
     return next(filter(None, lines), type(error).__name__)
 
 

@@ -154,7 +154,19 @@ class TableLoop(SubnetTestLoop):
                 f'gives {", ".join(names)}: what is finished is kept for a '
                 'run with one of these'
             )
-        return self.metric or names[0]
+        name = self.metric or names[0]
+        hook = (self.runner.cfg.get('default_hooks') or {}).get('checkpoint')
+        if hook and (hook.get('save_best'), hook.get('rule')) == (
+            name,
+            'less',
+        ):
+            raise UsageError(
+                f'the less of {name} is the better (default_hooks.checkpoint.'
+                "rule='less'), and a table ranks by what is better where it "
+                'is more: rank by another metric, such as its negative; what '
+                'is finished is kept for it'
+            )
+        return name
 
     def _run_all(self) -> Dict[str, float]:
         self.weights = {

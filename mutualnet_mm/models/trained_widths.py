@@ -1,8 +1,11 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What a checkpoint was trained for, noted beside its weights."""
 
+import logging
 import re
 from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple
+
+from mmengine.logging import print_log
 
 from ..errors import UsageError
 from ..subnet import Subnet, SubnetSpace
@@ -33,9 +36,20 @@ class TrainedWidths(Stock):
 
         Raises:
             UsageError: Names the first such subnet. Checkpoints that do not
-                say what they were trained for pass.
+                say what they were trained for pass, with a warning where a
+                subnet is narrower than the full network.
         """
-        loaded = self._loaded or {}
+        loaded, subnets = self._loaded or {}, list(subnets)
+        narrow = [s for s in subnets if s.width < self.space.max_width]
+        if narrow and loaded and loaded.get('widths') is None:
+            print_log(
+                'the checkpoint does not say at which widths it was trained. '
+                'If that was the full one alone, as by a stock config, '
+                f'{narrow[0]} means nothing: train it by the adaptive config '
+                'first, with load_from for a start',
+                logger='current',
+                level=logging.WARNING,
+            )
         low, high = loaded.get('widths') or (0.0, float('inf'))
         for subnet in subnets:
             widths = each_width(subnet.width)

@@ -46,6 +46,13 @@ def find_class(wraps: Union[str, type, None], place: str) -> type:
     if scope is not None:
         try:
             import_module(f'{scope}.registry')
+        except ModuleNotFoundError as error:
+            # Of a package without one, the name is a path to the class.
+            if error.name != f'{scope}.registry':
+                raise ConfigError(
+                    f'wraps={wraps!r}: {error}; install it or name a class of '
+                    'another project'
+                ) from error
         # An assertion: what mmaction2 says of a version of mmcv.
         except (ImportError, AssertionError) as error:
             raise ConfigError(
@@ -58,6 +65,7 @@ def find_class(wraps: Union[str, type, None], place: str) -> type:
             return found
         near = get_close_matches(wraps, registry.module_dict)
     hint = f', did you mean {near[0]!r}?' if near else ''
+    hint += '; your own is registered by the custom_imports of the config'
     raise ConfigError(
         f'wraps={wraps!r} is not a model class registered in '
         f'scope {registry.scope!r}{hint}'

@@ -110,7 +110,7 @@ class TableEntry:
     metrics: Mapping[str, Optional[float]] = field(default_factory=dict)
     latency_ms: Mapping[str, Latency] = field(default_factory=dict)
     head_macs: Optional[int] = None
-    resampled: Mapping[str, Values] = field(default_factory=dict)
+    resampled: Mapping[str, Values] = field(default_factory=dict, repr=False)
 
     @property
     def mean_macs(self) -> int:

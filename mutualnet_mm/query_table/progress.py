@@ -2,9 +2,11 @@
 """The finished part of a table, kept so that an interruption loses little."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ..checked_json import check_unchanged, checked_json, read_json
@@ -105,7 +107,13 @@ class Progress:
             raise self._damaged(self._file) from error
         others = [k for k, v in self._settings.items() if settings.get(k) != v]
         is_finished = content.get('finished', False)
-        if is_finished and 'checkpoint' in others:
+        if is_finished and others == ['checkpoint']:
+            print_log(
+                f'{str(self.folder)!r} has a finished table of another '
+                'checkpoint, which is replaced',
+                logger='current',
+                level=logging.WARNING,
+            )
             return False
         if others:
             raise UsageError(

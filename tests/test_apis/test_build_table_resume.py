@@ -287,8 +287,26 @@ def test_latencies_of_other_sizes_are_not_kept(
     ]
 
 
+def test_a_metric_of_which_less_is_better(make_config, checkpoint, tmp_path):
+    """As the config says itself; the worst subnet would rank first."""
+    cfg = make_config()
+    name = 'sums/squares'
+    hook = dict(type='CheckpointHook', save_best=name, rule='less')
+    cfg.default_hooks = dict(checkpoint=hook)
+    with pytest.raises(
+        UsageError, match='the less of sums/squares is the better'
+    ):
+        build_table(
+            cfg,
+            checkpoint,
+            tmp_path,
+            subnets=['0.5x-16'],
+            metric='sums/squares',
+        )
+
+
 def test_a_finished_table_makes_way(
-    score_sums, make_config, checkpoint, weights, tmp_path
+    score_sums, make_config, checkpoint, weights, tmp_path, monkeypatch
 ):
     out = tmp_path / 'out'
     build_table(make_config(), checkpoint, out, subnets=['0.5x-16'])
@@ -296,8 +314,19 @@ def test_a_finished_table_makes_way(
     other = str(tmp_path / 'epoch_2.pth')
     torch.save(dict(state_dict=weights), other)
     score_sums.processed.clear()
+    # Not of another config, too: its subnets may be hours of work.
+    changed = make_config()
+    changed.test_dataloader.batch_size = 3
+    with pytest.raises(UsageError, match='another config and checkpoint'):
+        build_table(changed, other, out, subnets=['0.5x-16'])
+    said = []
+    monkeypatch.setattr(
+        'mutualnet_mm.query_table.progress.print_log',
+        lambda text, **settings: said.append(text),
+    )
     build_table(make_config(), other, out, subnets=['0.5x-16'])
     assert len(score_sums.processed) == 3
+    assert any('of another checkpoint, which is replaced' in s for s in said)
     saved = AdaptiveFile.load(out / 'adaptive.pth').weights['head.fc.bias']
     assert torch.equal(saved, weights['head.fc.bias'])
 

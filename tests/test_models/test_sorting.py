@@ -462,6 +462,28 @@ def test_it_is_still_noted_what_was_trained(classifier_config, tmp_path):
         model.check_trained([model.space.smallest])
 
 
+def test_subnets_of_a_stock_checkpoint_mean_nothing(
+    trained, classifier_config, monkeypatch
+):
+    """Whether it was trained at their widths, it does not say."""
+    said = []
+    monkeypatch.setattr(
+        'mutualnet_mm.models.trained_widths.print_log',
+        lambda text, **settings: said.append(text),
+    )
+    model = MODELS.build(classifier_config())
+    load_trained(model, trained[1])
+    model.check_trained([model.space.full])
+    assert not said
+    model.check_trained([model.space.full, model.space.smallest])
+    (line,) = said
+    assert f'{model.space.smallest} means nothing' in line
+    again = MODELS.build(classifier_config())
+    again.load_state_dict(model.state_dict())  # as a mutual training saves it
+    again.check_trained([model.space.smallest])
+    assert len(said) == 1
+
+
 # ---- In a training
 
 

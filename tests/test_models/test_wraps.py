@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 import mutualnet_mm
+from mutualnet_mm import ConfigError
 from mutualnet_mm.models.backbones import SlimmableMixin
 
 SMALL = dict(depth=18, stem_channels=8, base_channels=8)
@@ -35,6 +36,24 @@ def test_a_class_is_made_once(resnet):
     assert type(named).__name__ == 'SlimmableResNet'
     assert type(named).__module__.startswith('mutualnet_mm.')
     assert isinstance(named, resnet) and isinstance(named, SlimmableMixin)
+
+
+def test_a_class_by_its_path(resnet, tmp_path, monkeypatch):
+    """Of a package of one's own, which has no registry; as lazy configs do."""
+    package = tmp_path / 'pathless'
+    package.mkdir()
+    (package / '__init__.py').touch()
+    (package / 'nets.py').write_text(
+        'from mmpretrain.models import ResNet\nclass Own(ResNet): pass\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = build('pathless.nets.Own')
+    assert isinstance(made, resnet)
+    assert type(made).stock_class.__module__ == 'pathless.nets'
+    with pytest.raises(ConfigError, match='pathless.nets.Other.*is not'):
+        build('pathless.nets.Other')
+    with pytest.raises(ConfigError, match="No module named 'pathful'"):
+        build('pathful.nets.Own')
 
 
 def test_the_same_name_in_two_projects(resnet, enter_scope):

@@ -1,0 +1,22 @@
+"""Errors of others in one line, with what helps."""
+
+from mmengine.config import Config
+
+from mutualnet_mm.errors import first_line
+
+
+def test_the_first_line():
+    assert first_line(ValueError('\n  wrong\nmore')) == 'wrong'
+    assert first_line(KeyError()) == 'KeyError'
+
+
+def test_imports_of_a_config(tmp_path):
+    """MMEngine goes on for many lines, and its cause comes last."""
+    path = tmp_path / 'config.py'
+    path.write_text("custom_imports = dict(imports=['no_such_package'])")
+    try:
+        Config.fromfile(path)
+    except ImportError as error:
+        said = first_line(error)
+    assert 'no_such_package' in said
+    assert said.startswith('custom_imports') and 'PYTHONPATH' in said

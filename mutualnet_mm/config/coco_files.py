@@ -21,7 +21,8 @@ from typing import (
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ..errors import ConfigError, is_number
+from ..errors import ConfigError, is_count, is_number
+from .coco_classes import classes_of, coco_class
 from .pipelines import STAGES, Step, pipeline_steps, stage_datasets
 
 _LARGEST = 200 * 2**20  # bytes: larger files take minutes to be read twice
@@ -84,13 +85,15 @@ def check_coco_files(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     sets: Dict[str, List[_File]] = {stage: [] for stage in stages}
     for stage in stages:
         for place, dataset in stage_datasets(cfg, (stage,)):
-            if Step('', dataset).kind != 'CocoDataset':
+            kind = coco_class(dataset)
+            if kind is None:
                 continue
             root = dataset.get('data_root') or ''
             file = _opened(place, dataset, root, read)
             if file is not None:
-                file = file._replace(classes=_classes_of(dataset))
+                file = file._replace(classes=classes_of(kind, dataset))
                 _check_classes(file)
+                _check_heads(file, cfg.get('model'))
                 _check_masks(file, dataset)
                 sets[stage].append(file)
     _check_same_labels([file for files in sets.values() for file in files])
@@ -192,17 +195,6 @@ def _is_box(box: Any) -> bool:
     return isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
 
 
-def _classes_of(dataset: dict) -> Optional[Sequence[str]]:
-    try:
-        from mmdet.datasets import CocoDataset
-    except ImportError:  # which the runner will say
-        return None
-    metainfo = dataset.get('metainfo')
-    found = CocoDataset._load_metainfo(metainfo and dict(metainfo))
-    classes = found.get('classes')
-    return classes if isinstance(classes, (list, tuple)) else None
-
-
 def _check_classes(file: _File) -> None:
     """Refuse classes that are not in the file: labels would move up."""
     if file.classes is None:
@@ -225,6 +217,33 @@ def _check_classes(file: _File) -> None:
         raise file.refuse(
             f'two categories are named {twice[0]!r}', 'rename one of them'
         )
+
+
+def _check_heads(file: _File, model: Any) -> None:
+    """Refuse heads of another number of classes than the data set has.
+
+    Stock training takes objects of the class behind the last one for
+    background, and stock validation fails after all images are tested.
+    """
+    if file.classes is None or not isinstance(model, dict):
+        return
+    roi_head = model.get('roi_head') or {}
+    listed: Any = roi_head.get('bbox_head') if roi_head else None
+    heads = {'model.bbox_head': model.get('bbox_head')}
+    if isinstance(listed, (list, tuple)):
+        names = (f'model.roi_head.bbox_head.{i}' for i in range(len(listed)))
+        heads.update(zip(names, listed))
+    else:
+        heads['model.roi_head.bbox_head'] = listed
+    for name, head in heads.items():
+        number = head.get('num_classes') if isinstance(head, dict) else None
+        if is_count(number) and number != len(file.classes):
+            raise file.refuse(
+                f'the data set has {len(file.classes)} classes, and '
+                f'{name}.num_classes={number}',
+                f'set that to {len(file.classes)}, or metainfo=dict('
+                'classes=...) of all data sets',
+            )
 
 
 def _check_masks(file: _File, dataset: dict) -> None:

@@ -16,10 +16,15 @@ from torch.utils.data import Dataset
 
 from ..config.pipelines import Step, stage_datasets
 from ..datasets.named_files import name_files
-from ..errors import ConfigError, check_count
+from ..errors import ConfigError, as_usage_error, check_count
 from ..models import MutualLearningMixin
 from ..registry import HOOKS
 from ..subnet import Subnet
+
+_UNREAD = (
+    'batch norms are calibrated on images of train_dataloader.dataset, or of '
+    'BNCalibrationHook(dataloader=...), which cannot be read'
+)
 
 
 @HOOKS.register_module()
@@ -135,6 +140,7 @@ class BNCalibrationHook(Hook):
         Raises:
             ConfigError: If there is no data loader to take them from, or no
                 test pipeline to read them with.
+            UsageError: If the data set cannot be built.
         """
         config = self.dataloader or cfg.get('train_dataloader')
         if not isinstance(config, dict):
@@ -146,7 +152,8 @@ class BNCalibrationHook(Hook):
             if self._dataset is None:
                 self._dataset = config['dataset']
                 if isinstance(self._dataset, dict):
-                    self._dataset = build_dataset(self._dataset)
+                    with as_usage_error(_UNREAD):
+                        self._dataset = build_dataset(self._dataset)
             dataset = self._dataset
         if self.is_tested:
             dataset = read_by(dataset, test_pipeline(cfg))

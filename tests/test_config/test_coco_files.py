@@ -188,6 +188,56 @@ def test_what_is_refused(make_config, case):
     assert text.startswith(('train_data', 'val_data', 'val_eval'))
 
 
+@pytest.fixture
+def own_dataset():
+    """Names of classes of data sets as users register them."""
+    from mmdet.datasets import CocoDataset
+    from mmdet.registry import DATASETS as REGISTRY
+
+    class Shapes(CocoDataset):
+        METAINFO = dict(classes=('box', 'triangle'))
+
+    class Otherwise(Shapes):
+        def parse_data_info(self, info):
+            return info
+
+    names = [f'{kind.__name__}OfTests' for kind in (Shapes, Otherwise)]
+    for name, kind in zip(names, (Shapes, Otherwise)):
+        REGISTRY.register_module(name=name, module=kind)
+    yield names
+    for name in names:
+        REGISTRY.module_dict.pop(name)
+
+
+def test_data_sets_of_ones_own(make_config, own_dataset):
+    """Read as COCO's, with the classes of the class; others are not judged."""
+    shapes, otherwise = own_dataset
+    renamed = {'train': rename}
+    cfg = make_config(renamed, type=shapes)
+    del cfg.train_dataloader.dataset['metainfo']
+    with pytest.raises(ConfigError, match="1 of the 2 classes.*such as 'box'"):
+        check(cfg)
+    cfg.train_dataloader.dataset.type = otherwise
+    check(cfg)
+
+
+@pytest.mark.parametrize('number', [1, 3, 80])
+def test_heads_of_other_classes(make_config, number):
+    """Fewer learn objects as background; more fail after the test."""
+    cfg = make_config()
+    check(cfg)
+    head = cfg.model.get('bbox_head') or cfg.model.roi_head.bbox_head
+    assert head.num_classes == 2
+    head.num_classes = number
+    with pytest.raises(ConfigError) as error:
+        check(cfg)
+    assert f'bbox_head.num_classes={number}; set that to 2' in str(error.value)
+    cascade = dict(bbox_head=[dict(num_classes=2), dict(num_classes=number)])
+    cfg.model = dict(roi_head=cascade)
+    with pytest.raises(ConfigError, match=r'roi_head\.bbox_head\.1\.num_cl'):
+        check(cfg)
+
+
 def zero(content):
     content['annotations'][0]['id'] = 0
 

@@ -100,6 +100,16 @@ def test_number_of_batches(number):
     assert f'num_batches={number!r}' in str(error.value)
 
 
+def test_images_that_are_not_there(make_runner):
+    """Who only tests cannot know what images of the training are for."""
+    hook = BNCalibrationHook()
+    cfg = make_runner().cfg
+    cfg.train_dataloader.dataset.data_root = '/nowhere'
+    cfg.train_dataloader.dataset.ann_file = 'none.json'
+    with pytest.raises(UsageError, match='are calibrated on .* cannot be'):
+        next(hook.batches_of(cfg))
+
+
 def test_a_dataloader_of_nothing():
     """It does not stand for the training data."""
     with pytest.raises(UsageError, match=r'dataloader=\{\} has no dataset'):

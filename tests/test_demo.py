@@ -73,7 +73,8 @@ def make_net():
                 dataset_meta=dict(classes=classes) if classes else {},
             )
         )
-        net.calibrate(batches, subnets)
+        primary = str(model.sampler.primary)  # has its running ones
+        net.calibrate(batches, [s for s in subnets if s != primary])
         return net
 
     return make

@@ -195,11 +195,14 @@ class AdaptiveFile:
 
         Args:
             bank (dict): Statistics that are now in use, as ``statistics``.
+                The full network's were the running ones if it had none.
         """
+        full = str(self.table.full)
         return [
             name
             for name in (str(entry.subnet) for entry in self.table.entries)
-            if not _are_equal(self.statistics.get(name), bank.get(name))
+            if (name in self.statistics or name == full)
+            and not _are_equal(self.statistics.get(name), bank.get(name))
         ]
 
     def same_weights(self, weights: Mapping[str, Tensor]) -> bool:

@@ -246,9 +246,8 @@ class AdaptiveModel(SwitchableNetwork):
             return
         recipe.dataloader = dataloader
         # Another network may have changed the default scope since.
-        with DefaultScope.overwrite_default_scope(
-            self.cfg.get('default_scope')
-        ), as_usage_error('the data to calibrate on cannot be read'):
+        scope = self.cfg.get('default_scope')
+        with DefaultScope.overwrite_default_scope(scope):
             batches = recipe.batches_of(self.cfg)
             self._calibrate(batches, subnets, recipe.is_tested)
 

@@ -185,9 +185,7 @@ def test_subnets_that_the_file_got_meanwhile(net, tmp_path):
 def test_settings_of_data_that_is_not_there(net, tmp_path):
     config = net.cfg.train_dataloader.to_dict()
     config['dataset']['data_root'] = str(tmp_path / 'nowhere')
-    with pytest.raises(
-        UsageError, match='are calibrated on .* cannot be'
-    ):
+    with pytest.raises(UsageError, match='are calibrated on .* cannot be'):
         net.calibrate(config, NEW)
 
 

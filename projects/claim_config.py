@@ -83,8 +83,9 @@ def run_config(
     learn = []
     mutual = dict(method.mutual, seed=run.seed)
     if teacher and method.is_distilled:
-        learn = [dict(type='AddTeacher', weights=str(teacher.weights))]
-        learn[0]['model'] = teacher.model
+        weights = str(teacher.weights)
+        add = dict(type='AddTeacher', model=teacher.model, weights=weights)
+        learn.append(add)
     elif teacher:
         config = folder / 'teacher.py'
         content = dict(default_scope='mmpretrain', model=teacher.model)

@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, NamedTuple, Tuple
 
+from claim_config import model
 from claim_methods import (
     COMBINED,
     DATA,
@@ -77,9 +78,9 @@ class ClaimReport:
     def _count_macs(self, data: str) -> Mapping[Subnet, int]:
         init_default_scope('mmpretrain')
         run = Run(data, 'mutualnet', 0.1, EPOCHS, 0)
-        model = MODELS.build(self.study.config(run, self.study.out).model)
+        built = MODELS.build(self.study.config(run, self.study.out).model)
         subnets = {s for m in self.study.methods.values() for s in m.subnets}
-        return {s: count_macs(model, s) for s in subnets}
+        return {s: count_macs(built, s) for s in subnets}
 
     def scores(
         self, data: str, method: str, epochs: int, subnet: Subnet, kind: str
@@ -121,7 +122,8 @@ class ClaimReport:
             # A teacher repeats a reported run.
             if found and run.use != 'teacher':
                 records[name] = found
-                drawn |= set() if run.use else {run.data}
+                if not run.use:
+                    drawn.add(run.data)
         write_records(folder / 'records.csv', records)
         for data in drawn:
             self._draw(data, folder / f'{data}.png')
@@ -206,12 +208,11 @@ class ClaimReport:
         return self._costs[key]
 
     def _step_macs(self, data: str, name: str) -> float:
-        run = Run(data, name, 0.1, EPOCHS, 0)
-        config = self.study.config(run, self.study.out)
-        model = MODELS.build(config.model)
-        macs = expected_macs(model, [model.sampler])[0]
-        if self.study.method(name).is_distilled:
-            # Of the teacher's forward pass; steps count forward and backward.
+        method = self.study.method(name)
+        built = MODELS.build(model(method.mutual, DATA[data]))
+        macs = expected_macs(built, [built.sampler])[0]
+        if method.has_teacher:  # whose weights may be elsewhere
+            # Its forward pass; steps count forward and backward.
             macs += self.macs[data][GRID[0]] / 3
         return macs
 

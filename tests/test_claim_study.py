@@ -158,6 +158,9 @@ def test_costs(modules, tmp_path):
     found = made.cost('cifar10', lines['each alone, 124 epochs, distilled'])
     expected = (sum(single[1:]) + 7 / 3) * 124 / 64 + 1
     assert found == pytest.approx(expected)
+    # One network is taught; its teacher's weights are not here.
+    found = made.cost('cifar10', lines[methods.TAUGHT])
+    assert found == pytest.approx(costs['mutualnet'] + 1 / 3 + 1)
 
 
 @pytest.fixture

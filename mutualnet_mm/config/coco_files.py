@@ -68,7 +68,7 @@ def check_coco_files(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     Stock code raises errors from the depths for some, after all images are
     tested for others, and gives wrong numbers for the rest: labels of another
     class, objects that count as missed. Files above 200 MiB are not looked
-    into, and data sets of other classes than ``CocoDataset`` are not either.
+    into, nor are data sets that read otherwise than ``CocoDataset``.
 
     A warning says what is legal but costs: boxes without area, annotations
     of unknown images, an annotation of id 0.

@@ -155,11 +155,9 @@ class TableLoop(SubnetTestLoop):
                 'run with one of these'
             )
         name = self.metric or names[0]
-        hook = (self.runner.cfg.get('default_hooks') or {}).get('checkpoint')
-        if hook and (hook.get('save_best'), hook.get('rule')) == (
-            name,
-            'less',
-        ):
+        hooks = self.runner.cfg.get('default_hooks') or {}
+        hook = hooks.get('checkpoint') or {}
+        if hook.get('rule') == 'less' and hook.get('save_best') == name:
             raise UsageError(
                 f'the less of {name} is the better (default_hooks.checkpoint.'
                 "rule='less'), and a table ranks by what is better where it "

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..slimmable import SlimLayer
+
 # Of ``nn.Module`` itself: parameters, which are trained, hooks, children.
 _OF_MODULES = set(vars(nn.Module())) - {'training', '_buffers'}
 
@@ -75,6 +77,9 @@ def unchanged_heads(model: nn.Module) -> Iterator[None]:
     numbers = [
         (vars(layer), {k: v for k, v in vars(layer).items() if _counts(v)})
         for layer in (backbone.modules() if backbone is not None else ())
+        # Most of them, and none of those counts: this is done in each pass.
+        if not isinstance(layer, SlimLayer)
+        and not type(layer).__module__.startswith('torch.')
     ]
     with ExitStack() as stack:
         for part in behind_backbone(model):

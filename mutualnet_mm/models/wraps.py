@@ -46,19 +46,17 @@ def find_class(wraps: Union[str, type, None], place: str) -> type:
     if scope is not None:
         try:
             import_module(f'{scope}.registry')
-        except ModuleNotFoundError as error:
-            # Of a package without one, the name is a path to the class.
-            if error.name != f'{scope}.registry':
-                raise ConfigError(
-                    f'wraps={wraps!r}: {error}; install it or name a class of '
-                    'another project'
-                ) from error
         # An assertion: what mmaction2 says of a version of mmcv.
         except (ImportError, AssertionError) as error:
-            raise ConfigError(
-                f'wraps={wraps!r}: {scope} cannot be imported ({error}); '
-                'install it or name a class of another project'
-            ) from error
+            # Of a package without a registry, it is a path to the class.
+            is_path = isinstance(error, ModuleNotFoundError) and (
+                error.name == f'{scope}.registry'
+            )
+            if not is_path:
+                raise ConfigError(
+                    f'wraps={wraps!r}: {scope} cannot be imported ({error}); '
+                    'install it or name a class of another project'
+                ) from error
     with MODELS.switch_scope_and_registry(None) as registry:
         found = registry.get(wraps)
         if isinstance(found, type):

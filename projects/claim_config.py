@@ -94,9 +94,8 @@ def run_config(
             config=str(config), checkpoint=str(teacher.weights)
         )
     train, test = ('train', (0, data.train)), ('test', (0, TEST_IMAGES))
-    if run.use == 'search':  # the last fifth chooses
-        end = data.train * 4 // 5
-        train, test = ('train', (0, end)), ('train', (end, data.train))
+    if run.use == 'search':
+        train, test = (('train', part) for part in data.search_parts)
 
     def loader(split: str, part: tuple, pipeline: list) -> Dict[str, Any]:
         return dict(

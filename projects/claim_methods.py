@@ -20,7 +20,11 @@ RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 FIRST_RATES = (0.03, 0.1, 0.3)
 """Tried at first; then further ones, until the best has two neighbours."""
 EPOCHS = 64
-TREND = (16, 32, 128)
+LONG = 128
+"""Another length of MutualNet on whole data sets. It costs two thirds of what
+networks trained alone for :data:`EQUAL_EPOCHS` do, all of :data:`GRID`
+together."""
+TREND = (16, 32, LONG)
 """Further lengths, to see how the gap of the full network moves."""
 EQUAL_COST = 1.93
 """Training MACs of a mutual step over those of a step of the full network
@@ -29,8 +33,8 @@ WRN-10-2 is :data:`WIDE_COST`."""
 WIDE_COST = 1.74
 EQUAL_EPOCHS = round(EQUAL_COST * EPOCHS)
 QUARTER = EPOCHS // 4
-"""Length of the search for learning rates, and of one more training of
-networks alone where a longer one may over-fit."""
+"""Length of the search for learning rates on whole data sets, and of one more
+training of networks alone where a longer one may over-fit."""
 SEEDS = 3
 
 TRAIN = 10000
@@ -65,6 +69,27 @@ class Data:
     def repeats(self) -> int:
         """How often an epoch sees each image."""
         return TRAIN // self.train
+
+    @property
+    def search_epochs(self) -> int:
+        """Length of the search for learning rates.
+
+        That of the reported runs on a part, where the length decides how far
+        a network over-fits.
+        """
+        return EPOCHS if self.is_part else QUARTER
+
+    @property
+    def search_parts(self) -> Tuple[Tuple[int, int], Tuple[int, int]]:
+        """Which images a search trains on, and which choose: (begin, end).
+
+        The last fifth of the training images chooses. Where they are a part
+        of a data set the others of it do, which are not trained on.
+        """
+        if self.is_part:
+            return (0, self.train), (self.train, TRAIN)
+        held_back = self.train * 4 // 5
+        return (0, held_back), (held_back, self.train)
 
 
 _CIFAR10 = Data('cifar10', (125.3, 123.0, 113.9), (60.0, 59.2, 62.0))
@@ -212,11 +237,13 @@ def lengths(method: str, data: str) -> List[int]:
 
     A network trained alone has as many as MutualNet, and as many as cost the
     same; on a part of a data set a quarter, too. A distilled one has those of
-    equal cost.
+    equal cost. MutualNet has :data:`LONG`, too, but on a part.
     """
+    is_part = DATA[data].is_part
+    if method.startswith('alone-'):
+        early = [QUARTER] if is_part else []
+        return [*early, EPOCHS, EQUAL_EPOCHS]
     if method.startswith('distilled-'):
         return [EQUAL_EPOCHS]
-    if not method.startswith('alone-'):
-        return [EPOCHS]
-    early = [QUARTER] if DATA[data].is_part else []
-    return [*early, EPOCHS, EQUAL_EPOCHS]
+    is_long = method == 'mutualnet' and not is_part
+    return [EPOCHS, LONG] if is_long else [EPOCHS]

@@ -12,6 +12,7 @@ from claim_methods import (
     EPOCHS,
     EQUAL_EPOCHS,
     GRID,
+    LONG,
     OPTIONS,
     PAPER,
     QUARTER,
@@ -143,8 +144,11 @@ class ClaimReport:
         return found
 
     def _lines(self, data: str) -> List[Line]:
-        def together(name: str, is_drawn: bool = True) -> Line:
-            return Line(name, lambda subnet: name, EPOCHS, is_drawn)
+        def together(
+            name: str, epochs: int = EPOCHS, is_drawn: bool = True
+        ) -> Line:
+            head = name if epochs == EPOCHS else f'{name}, {epochs} epochs'
+            return Line(head, lambda subnet: name, epochs, is_drawn)
 
         more = [*(f'mutualnet-{name}' for name in (*OPTIONS, *PAPER)), TAUGHT]
         lengths = [EPOCHS, EQUAL_EPOCHS]
@@ -160,8 +164,9 @@ class ClaimReport:
                 distilled,
                 EQUAL_EPOCHS,
             ),
-            *map(together, ('mutualnet', 'usnet', 'usnet-multiscale')),
-            together('mutualnet-0.9'),
+            together('mutualnet'),
+            together('mutualnet', LONG),
+            *map(together, ('usnet', 'usnet-multiscale', 'mutualnet-0.9')),
             *(together(name, is_drawn=False) for name in more),
             together(COMBINED),
         ]

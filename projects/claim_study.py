@@ -16,7 +16,6 @@ from claim_methods import (
     FIRST_RATES,
     GRID,
     OPTIONS,
-    QUARTER,
     RATES,
     SEEDS,
     TREND,
@@ -77,13 +76,13 @@ class ClaimStudy(Trainings):
     def planned(self) -> Sequence[Optional[Run]]:
         """All runs, in the order in which they are of use.
 
-        Options and the paper's comparisons, each by itself, are of one seed,
-        and not trained on parts of data sets; nor are distilled networks.
+        Options and the paper's comparisons, each by itself, are of one seed.
+        Parts of data sets have MutualNet, networks trained alone and the
+        combination.
         """
         rated = [name for name, m in self.methods.items() if not m.like]
         others = [name for name, m in self.methods.items() if m.like]
         main = ['mutualnet', *map(alone, GRID)]
-        rest = [name for name in rated if name not in main]
         learned = [name for name in others if self.methods[name].is_distilled]
         full = ['mutualnet', alone(GRID[0])]
         # Which options it has is chosen on all of them together.
@@ -97,19 +96,17 @@ class ClaimStudy(Trainings):
             self._runs(rated, first, whole),
             (run for d in whole for run in self.choice_runs(d).values()),
             self._runs(combined, first, whole),
-            # The parts: all seeds of the claim itself, then one of the rest.
+            # The parts: the claim itself.
             self._searches(main, parts),
             self._runs([*main, *combined], first, parts),
             self._runs(main, next_seeds, parts),
-            self._searches(rest, parts),
-            self._runs(rest, first, parts),
             # A second seed; what one seed is enough for; the third.
             self._runs([*rated, *combined], next_seeds[:1], whole),
             self._runs(full, first, whole, TREND),
             self._runs(others, first, whole),
             self._runs([*rated, *combined], next_seeds[1:], whole),
             # More seeds of the rest.
-            self._runs([*rest, *combined], next_seeds, parts),
+            self._runs(combined, next_seeds, parts),
             self._runs(full, next_seeds, whole, TREND),
             self._runs(learned, next_seeds, whole),
         ]
@@ -137,15 +134,15 @@ class ClaimStudy(Trainings):
                         yield self.final_run(data, name, number, seed)
 
     def search_runs(self, data: str, method: str) -> List[Run]:
-        """A quarter of the length, tested on images held back.
+        """Short runs, or full ones of a part, tested on images held back.
 
         At some rates; and at further ones until those beside the best one
         are known, as far as there are any.
         """
-        rates = list(FIRST_RATES)
+        rates, length = list(FIRST_RATES), DATA[data].search_epochs
         while True:
             runs = [
-                Run(data, method, rate, QUARTER, 0, use='search')
+                Run(data, method, rate, length, 0, use='search')
                 for rate in rates
             ]
             scores = [self.score(run) for run in runs]
@@ -267,11 +264,13 @@ class ClaimStudy(Trainings):
 
     def train(self, cfg: Config) -> Any:
         """Train, then test by each kind of statistics, and what it fits."""
-        runner = trained(cfg)
-        checkpoint = runner.model.state_dict()
-        # Small, and what else is to be known is asked of it.
-        with atomic_write(Path(cfg.work_dir) / 'weights.pt') as file:
-            torch.save(checkpoint, file)
+        weights = Path(cfg.work_dir) / 'weights.pt'
+        if not weights.is_file():  # or it was stopped while it tested
+            checkpoint = trained(cfg).model.state_dict()
+            # Small, and what else is to be known is asked of it.
+            with atomic_write(weights) as file:
+                torch.save(checkpoint, file)
+        checkpoint = torch.load(weights, weights_only=True)
         return {
             kind: self.test(cfg, checkpoint, kind) for kind in (*KINDS, FITTED)
         }

@@ -219,14 +219,20 @@ def test_plan(modules, planned):
         methods.COMBINED,
     }
     singles = set(map(methods.alone, methods.GRID))
-    assert {run.method for run in reported if run.data == 'cifar10-few'} == {
-        *(name for name, m in methods.methods().items() if not m.like),
-        methods.COMBINED,
-    }
+    few = [run for run in plan if run.data == 'cifar10-few']
+    expected = {'mutualnet', methods.COMBINED, *singles}
+    assert {run.method for run in few} == expected
+    assert {run.epochs for run in few if run.use == 'search'} == {64}
     full = [r for r in reported if r.method == methods.alone(methods.GRID[0])]
     for data in study.whole:
         lengths = {run.epochs for run in full if run.data == data}
         assert lengths == {16, 32, 64, 124, 128}
+        ours = {
+            (run.epochs, run.seed)
+            for run in reported
+            if (run.data, run.method) == (data, 'mutualnet')
+        }
+        assert ours == set(itertools.product((16, 32, 64, 128), range(3)))
     main = [r.seed for r in reported if r.method in {*singles, 'usnet'}]
     whole = [
         r.seed
@@ -442,6 +448,12 @@ def test_a_run(modules, file, tmp_path):
     for accuracies in found.values():
         assert list(accuracies) == methods.GRID
         assert all(0 <= value <= 100 for value in accuracies.values())
+    # Stopped while it tested, it goes on with the weights that it has.
+    written = done.weights(run).stat().st_mtime_ns
+    (done.weights(run).parent / 'result.json').unlink()
+    again = study.ClaimStudy({'cifar10': file}, tmp_path)
+    assert again._do(run, 1, 1) and again.result(run) == found
+    assert done.weights(run).stat().st_mtime_ns == written
     # The full network, by hand: 12 images are trained on, 5 are tested.
     config = done.config(run, tmp_path)
     model = MODELS.build(config.model).eval()
@@ -503,9 +515,17 @@ def test_few_images(modules, tmp_path):
     schedules = few.param_scheduler, whole.param_scheduler
     assert [s.end for s in schedules[0]] == [4 * s.end for s in schedules[1]]
     assert few.test_dataloader == whole.test_dataloader
-    run = methods.Run('cifar10-few', 'mutualnet', 0.1, 16, 0, 'search')
-    searched = made.config(run, tmp_path)
-    assert searched.train_dataloader.dataset.part == (0, 2000)
-    assert searched.test_dataloader.dataset.part == (2000, 2500)
+    # Rates are chosen by images that are not trained on, nor test images.
+    parts = dict(
+        cifar10=((0, 8000), (8000, 10000)),
+        **{'cifar10-few': ((0, 2500), (2500, 10000))},
+    )
+    for data, (own, others) in parts.items():
+        run = methods.Run(data, 'mutualnet', 0.1, 16, 0, 'search')
+        searched = made.config(run, tmp_path)
+        train = searched.train_dataloader.dataset
+        test = searched.test_dataloader.dataset
+        assert (train.split, train.part) == ('train', own)
+        assert (test.split, test.part) == ('train', others)
     # What the options are chosen by are the whole data sets alone.
     assert made.whole == ['cifar10', 'fashion-mnist']

@@ -6,7 +6,6 @@ The options of the stock tools of mmpretrain, mmdet and mmaction2 are taken
 here, for the configs of all three. What they write is kept apart by subnet.
 """
 
-import mmengine
 from mmengine.dist import is_main_process
 
 from mutualnet_mm import Subnet, UsageError
@@ -14,7 +13,11 @@ from mutualnet_mm.apis import load_config
 from mutualnet_mm.cli import one_line_errors, set_testing, testing_parser
 from mutualnet_mm.config import make_runner
 from mutualnet_mm.devices import prepare_cpu
-from mutualnet_mm.engine.prediction_files import check_out, dump_predictions
+from mutualnet_mm.engine.prediction_files import (
+    check_out,
+    dump_metrics,
+    dump_predictions,
+)
 from mutualnet_mm.models.build import unwrapped
 from mutualnet_mm.models.checkpoints import check_checkpoint, check_exists
 
@@ -59,7 +62,7 @@ def main() -> None:
             dump_predictions(runner, args.out)
         metrics = runner.test()
         if args.out is not None and item == 'metrics' and is_main_process():
-            mmengine.dump(metrics, args.out)
+            dump_metrics(metrics, args.out)
 
 
 if __name__ == '__main__':

@@ -2,8 +2,11 @@
 """Files that predictions are written to, one for each subnet."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict
 
+import mmengine
+import numpy as np
+import torch
 from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
@@ -52,6 +55,30 @@ def dump_predictions(runner: Runner, path: str) -> None:
     runner.test_evaluator.metrics.append(
         METRICS.build(dict(type=kind, out_file_path=path))
     )
+
+
+def dump_metrics(metrics: Dict[str, Any], path: str) -> None:
+    """Write what a test found: ``--out-item metrics``.
+
+    Args:
+        metrics (dict): By name. Files of text have lists for tensors and
+            arrays, as a confusion matrix, and text for what else they have no
+            form for.
+        path (str): Ends as :func:`check_out` says.
+    """
+    is_text = Path(path).suffix not in _PICKLES
+    mmengine.dump(_plain(metrics) if is_text else metrics, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    is_plain = value is None or isinstance(value, (bool, int, float, str))
+    return value if is_plain else str(value)
 
 
 # Where metrics say it: prefixes and names of files, and folders.

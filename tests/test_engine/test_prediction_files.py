@@ -1,13 +1,19 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import load
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 from mutualnet_mm import UsageError
-from mutualnet_mm.engine.prediction_files import check_out, dump_predictions
+from mutualnet_mm.engine.prediction_files import (
+    check_out,
+    dump_metrics,
+    dump_predictions,
+)
 
 
 @pytest.mark.parametrize(
@@ -94,3 +100,27 @@ def test_metrics_that_write_at_once(make_config, tmp_path, group_size):
     assert len(sums) == 3
     for name in ('out', 'out.0.5x-16', 'out.0.25x-32'):
         assert len([*(tmp_path / name).iterdir()]) == 12
+
+
+@pytest.mark.parametrize('suffix', ['json', 'yaml', 'pkl'])
+def test_metrics_that_are_no_numbers(tmp_path, suffix):
+    """A confusion matrix is not lost after the test that has found it."""
+    matrix = torch.tensor([[3, 1], [0, 2]])
+    metrics = {
+        'accuracy/top1': 80.0,
+        'confusion_matrix/result': matrix,
+        'per class': [np.float32(0.5), None],
+        'what': {1: Path('a.txt')},
+    }
+    path = str(tmp_path / f'found.{suffix}')
+    dump_metrics(metrics, path)
+    found = load(path)
+    assert found['accuracy/top1'] == 80.0
+    assert torch.equal(
+        torch.as_tensor(found['confusion_matrix/result']), matrix
+    )
+    assert found['per class'] == [0.5, None]
+    if suffix == 'pkl':  # as it is
+        assert found['what'] == metrics['what']
+    else:
+        assert found['what'] == {'1': 'a.txt'}

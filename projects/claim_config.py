@@ -94,8 +94,10 @@ def run_config(
             config=str(config), checkpoint=str(teacher.weights)
         )
     train, test = ('train', (0, data.train)), ('test', (0, TEST_IMAGES))
+    subnets = (*method.subnets, *method.more)
     if run.use == 'search':
         train, test = (('train', part) for part in data.search_parts)
+        subnets = method.subnets
 
     def loader(split: str, part: tuple, pipeline: list) -> Dict[str, Any]:
         return dict(
@@ -130,7 +132,7 @@ def run_config(
             train_cfg=dict(by_epoch=True, max_epochs=epochs),
             test_cfg=dict(
                 type='mutualnet_mm.SubnetTestLoop',
-                subnets=list(map(str, method.subnets)),
+                subnets=list(map(str, subnets)),
             ),
             optim_wrapper=dict(
                 optimizer=dict(

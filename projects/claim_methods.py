@@ -133,6 +133,8 @@ class Method:
     Args:
         mutual (dict): As in a config.
         subnets (tuple[Subnet]): At which it is tested.
+        more (tuple[Subnet]): At which it is tested besides, where that chooses
+            no rate. Defaults to none.
         like (str): Method whose learning rate it takes; empty for its own,
             chosen on images held back. Defaults to empty.
         is_distilled (bool): Whether it learns from the full network trained
@@ -143,6 +145,7 @@ class Method:
 
     mutual: dict
     subnets: Tuple[Subnet, ...]
+    more: Tuple[Subnet, ...] = ()
     like: str = ''
     is_distilled: bool = False
     is_taught: bool = False
@@ -157,14 +160,11 @@ def methods() -> Dict[str, Method]:
     """All methods by their names, in the order of trainings of a kind."""
     grid = tuple(GRID)
     full = GRID[0].resolution
-    at_full = tuple(s for s in GRID if s.resolution == full) + (
-        Subnet(0.5, full),
-        Subnet(0.35, full),
-        Subnet(0.25, full),
-    )
+    more = tuple(Subnet(width, full) for width in (0.5, 0.35, 0.25))
+    at_full = (*(s for s in GRID if s.resolution == full), *more)
     mutual = dict(width_range=WIDTHS, resolution=SIZES)
     found = {
-        'mutualnet': Method(mutual, grid),
+        'mutualnet': Method(mutual, grid, more),
         'usnet': Method(dict(width_range=WIDTHS, resolution=(full,)), at_full),
         'usnet-multiscale': Method(
             dict(mutual, resolution_mode='shared'), grid

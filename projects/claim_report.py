@@ -139,6 +139,7 @@ class ClaimReport:
             found[f'{data}-fitted'] = self._fitted(data)
             found[f'{data}-rates'] = self._rates(data)
             if data in self.study.whole:
+                found[f'{data}-usnet'] = self._usnet(data)
                 found[f'{data}-lengths'] = self._trend(data)
                 found[f'{data}-choice'] = self._choice(data)
         return found
@@ -233,10 +234,27 @@ class ClaimReport:
                         self._of_line(data, one, subnet, kind)
                         for one in (line, base)
                     )
-                    gains = [own[s] - others[s] for s in own if s in others]
-                    cells.append(interval(gains))
+                    cells.append(compared(others, own)[-1])
                 if any(cell != '-' for cell in cells):
                     rows.append([line.name, base.name, *cells])
+        return markdown_table(rows)
+
+    def _usnet(self, data: str) -> str:
+        """US-Net and MutualNet at each width, at the full resolution."""
+        macs = self.macs[data]
+        rows = [
+            ['subnet', 'MMACs', 'statistics', 'usnet', 'mutualnet', 'gain']
+        ]
+        subnets = self.study.methods['usnet'].subnets
+        for subnet in sorted(subnets, key=lambda s: -s.width):
+            for kind in KINDS:
+                base, own = (
+                    self.scores(data, method, EPOCHS, subnet, kind)
+                    for method in ('usnet', 'mutualnet')
+                )
+                cells = [str(subnet), f'{macs[subnet] / 1e6:.2f}', kind]
+                if base and own:
+                    rows.append([*cells, *compared(base, own)])
         return markdown_table(rows)
 
     def _trend(self, data: str) -> str:
@@ -248,10 +266,8 @@ class ClaimReport:
                     self.scores(data, method, epochs, full, kind)
                     for method in (alone(full), 'mutualnet')
                 )
-                gaps = [own[seed] - base[seed] for seed in own if seed in base]
-                cells = [mean_std([*base.values()]), mean_std([*own.values()])]
-                if gaps:
-                    rows.append([str(epochs), kind, *cells, interval(gaps)])
+                if own.keys() & base.keys():
+                    rows.append([str(epochs), kind, *compared(base, own)])
         return markdown_table(rows)
 
     def _rates(self, data: str) -> str:
@@ -294,7 +310,7 @@ class ClaimReport:
             for line in self._lines(data):
                 scores = {
                     s: [*self._of_line(data, line, s, kind).values()]
-                    for s in reversed(GRID)
+                    for s in sorted(self.macs[data], key=self.macs[data].get)
                 }
                 shown = [s for s in scores if scores[s]]
                 if not line.is_drawn or len(shown) < 2:
@@ -319,6 +335,16 @@ class ClaimReport:
         panels[0].set_ylabel('top-1 accuracy [%], mean and standard deviation')
         panels[0].legend()
         figure.savefig(path, dpi=120)
+
+
+def compared(base: Scores, own: Scores) -> List[str]:
+    """Both as means, and by how much the second one is above.
+
+    That is the mean over seeds of both, with an interval of 95 percent.
+    """
+    gains = [own[seed] - base[seed] for seed in own if seed in base]
+    means = [mean_std([*scores.values()]) for scores in (base, own)]
+    return [*means, interval(gains)]
 
 
 def chosen(study: ClaimStudy) -> str:

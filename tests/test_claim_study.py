@@ -1,6 +1,7 @@
 """projects: images in memory, and the plan of the study of the claim."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,7 +175,8 @@ def planned(modules, tmp_path, monkeypatch):
 
         def score(run):
             value = accuracy(run)
-            subnets = made.method(run.method).subnets
+            method = made.method(run.method)
+            subnets = (*method.subnets, *method.more)
             return {
                 kind: dict.fromkeys(subnets, value) for kind in study.KINDS
             }
@@ -355,7 +357,7 @@ def test_report(modules, planned, tmp_path, monkeypatch):
         lambda self, data: {
             subnet: int(1e6 * subnet.width * subnet.resolution)
             for method in made.methods.values()
-            for subnet in method.subnets
+            for subnet in (*method.subnets, *method.more)
         },
     )
     monkeypatch.setattr(report.ClaimReport, 'cost', lambda *line: 1.5)
@@ -372,6 +374,10 @@ def test_report(modules, planned, tmp_path, monkeypatch):
     ]
     assert '63.0 ± 1.0' in lines[0] and '+2.0 ± 0.0' in lines[1]
     assert lines[0].startswith('| mutualnet | 1.50 |')
+    table = made_report.tables()['cifar10-usnet']
+    assert (
+        '| 0.35x-16 | 5.60 | tested | 61.0 ± 1.0 | 63.0 ± 1.0 | +2.0 ± 0.0 |'
+    ) in table
     assert (folder / 'cifar10.png').stat().st_size > 10000
     page.write_text('Rates:\n<!-- cifar10-rates -->\nold\n<!-- end -->\nend\n')
     made_report.write(folder)
@@ -440,13 +446,18 @@ def test_a_run(modules, file, tmp_path):
     """Trained in earnest, tested by all kinds of statistics."""
     _, methods, study, _ = modules
     done = study.ClaimStudy({'cifar10': file}, tmp_path)
+    made = done.methods['mutualnet']
+    assert {*done.methods['usnet'].subnets} < {*made.subnets, *made.more}
     run = methods.Run('cifar10', 'mutualnet', 0.1, 2, 0)
+    search = done.config(replace(run, use='search'), tmp_path)
+    assert search.test_cfg.subnets == list(map(str, methods.GRID))
     assert done.result(run) is None
     assert done._do(run, 1, 1)
     found = done.result(run)
     assert set(found) == {'paper', 'tested', 'fitted'}
     for accuracies in found.values():
-        assert list(accuracies) == methods.GRID
+        # And at the widths of US-Net, which choose no rate.
+        assert list(accuracies) == [*methods.GRID, *made.more]
         assert all(0 <= value <= 100 for value in accuracies.values())
     # Stopped while it tested, it goes on with the weights that it has.
     written = done.weights(run).stat().st_mtime_ns

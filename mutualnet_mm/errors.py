@@ -55,10 +55,12 @@ def first_line(error: BaseException) -> str:
     """Say in one line what went wrong: its first line, or else its kind."""
     lines = [line.strip() for line in str(error).splitlines()]
     if lines and lines[0].startswith('Failed to import custom modules'):
-        cause = error.__cause__ or error.__context__ or error
+        cause: BaseException = error
+        while cause.__cause__ or cause.__context__:
+            cause = cause.__cause__ or cause.__context__ or cause
         return (
-            f'custom_imports cannot be imported ({cause}): install your '
-            'package, or put the folder that holds it on PYTHONPATH'
+            f'custom_imports cannot be imported ({cause}): install what is '
+            'missing, or put the folder that holds it on PYTHONPATH'
         )
     return next(filter(None, lines), type(error).__name__)
 

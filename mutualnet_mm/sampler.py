@@ -103,10 +103,15 @@ class SubnetSampler:
                 'num_random and width_range, or leave it out'
             )
         if self.space.stages > 1 and not (number or self._is_by_stage):
+            alone = self.single_subnet
+            remedy = (
+                'set num_random, or leave it out'
+                if alone is None
+                else f'leave it out, {alone} is trained alone'
+            )
             raise ConfigError(
                 f'mutual.stages={self.space.stages}: no width is drawn at '
-                'random here, so no stage has one of its own; set num_random, '
-                'or leave it out'
+                f'random here, so no stage has one of its own; {remedy}'
             )
         if self.start and self.trains_one:
             raise ConfigError(

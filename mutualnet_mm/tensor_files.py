@@ -97,10 +97,8 @@ def why_unread(path: str, error: Exception) -> str:
         path (str): File, or an address.
         error (Exception): What reading it raised.
     """
-    begins = b''
-    if Path(path).is_file():
-        with open(path, 'rb') as file:
-            begins = file.read(16)
+    with suppress(OSError), open(path, 'rb') as file:  # or no file at all
+        begins = file.read(16)
         if not begins:
             return 'it is empty'
         if not begins.startswith((b'PK', b'\x80')):

@@ -1,5 +1,6 @@
 """Errors of others in one line, with what helps."""
 
+import pytest
 from mmengine.config import Config
 
 from mutualnet_mm.errors import first_line
@@ -20,3 +21,14 @@ def test_imports_of_a_config(tmp_path):
         said = first_line(error)
     assert 'no_such_package' in said
     assert said.startswith('custom_imports') and 'PYTHONPATH' in said
+
+
+def test_a_package_that_lacks_another_one(tmp_path, monkeypatch):
+    """It is there itself: what is missing is what it imports."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / 'package_of_tests.py').write_text('import no_such_package')
+    path = tmp_path / 'config.py'
+    path.write_text("custom_imports = dict(imports=['package_of_tests'])")
+    with pytest.raises(ImportError) as error:
+        Config.fromfile(path)
+    assert "No module named 'no_such_package'" in first_line(error.value)

@@ -263,5 +263,8 @@ def test_settings_without_effect(options, stages, name):
     space = SubnetSpace((0.25, 1.0), (224, 160), stages=stages)
     with pytest.raises(ConfigError, match=f'mutual.{name}.*leave it out'):
         SubnetSampler(space, **options)
+    if 'single_subnet' in options:  # for which none is drawn anyway
+        with pytest.raises(ConfigError, match='it out, 0.5x-160 is trained'):
+            SubnetSampler(space, **options)
     by_stage = SubnetSpace((0.25, 1.0), (224, 160), stages=3)
     SubnetSampler(by_stage, single_subnet='0.3-0.6-0.6x-160')

@@ -15,6 +15,7 @@ from mutualnet_mm.tensor_files import (
     load_checkpoint,
     load_tensors,
     save_tensors,
+    why_unread,
 )
 
 LOADERS = [load_tensors, load_checkpoint]
@@ -189,3 +190,15 @@ def test_a_part_that_is_marked_as_a_folder(save, load):
         assert archive.testzip() is None  # the checksums are right
     with pytest.raises(zipfile.BadZipFile, match='or folders'):
         load(path)
+
+
+def test_why_a_file_that_may_not_be_read_is_unread(tmp_path, monkeypatch):
+    """The error itself says it; to look for a better reason may fail, too."""
+    path, error = tmp_path / 'a.pth', PermissionError(13, 'Permission denied')
+    path.write_bytes(b'PK')
+
+    def refuse(*args, **settings):
+        raise error
+
+    monkeypatch.setattr('builtins.open', refuse)
+    assert why_unread(str(path), error).endswith('Permission denied')

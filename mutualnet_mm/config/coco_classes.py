@@ -6,15 +6,21 @@ from typing import Any, Optional, Sequence
 from .pipelines import Step
 
 
-def coco_class(dataset: dict) -> Optional[type]:
+def coco_class(dataset: dict, scope: Optional[str]) -> Optional[type]:
     """``CocoDataset``, or a class of one's own that reads as it does.
 
     Args:
         dataset (dict): Settings of a data set.
+        scope (str, optional): That names without one are of.
 
     Returns:
         type: None of all others.
     """
+    named = dataset.get('type')
+    if isinstance(named, str):
+        scope = named.split('.')[0] if '.' in named else scope
+        if scope in ('mmpretrain', 'mmaction'):  # mmdet need not be imported
+            return None
     is_stock = Step('', dataset).kind == 'CocoDataset'
     if not is_stock and not str(dataset.get('ann_file')).endswith('.json'):
         return None
@@ -23,7 +29,6 @@ def coco_class(dataset: dict) -> Optional[type]:
         from mmdet.registry import DATASETS
     except (ImportError, AssertionError):  # which the runner will say
         return None
-    named = dataset.get('type')
     found = CocoDataset if is_stock else named
     if isinstance(found, str):
         found = DATASETS.get(found)

@@ -11,6 +11,7 @@ from typing import (
     Callable,
     Dict,
     Iterable,
+    Iterator,
     List,
     NamedTuple,
     Optional,
@@ -85,7 +86,7 @@ def check_coco_files(cfg: Config, stages: Sequence[str] = STAGES) -> None:
     sets: Dict[str, List[_File]] = {stage: [] for stage in stages}
     for stage in stages:
         for place, dataset in stage_datasets(cfg, (stage,)):
-            kind = coco_class(dataset)
+            kind = coco_class(dataset, cfg.get('default_scope'))
             if kind is None:
                 continue
             root = dataset.get('data_root') or ''
@@ -227,23 +228,31 @@ def _check_heads(file: _File, model: Any) -> None:
     """
     if file.classes is None or not isinstance(model, dict):
         return
-    roi_head = model.get('roi_head') or {}
-    listed: Any = roi_head.get('bbox_head') if roi_head else None
-    heads = {'model.bbox_head': model.get('bbox_head')}
-    if isinstance(listed, (list, tuple)):
-        names = (f'model.roi_head.bbox_head.{i}' for i in range(len(listed)))
-        heads.update(zip(names, listed))
-    else:
-        heads['model.roi_head.bbox_head'] = listed
-    for name, head in heads.items():
-        number = head.get('num_classes') if isinstance(head, dict) else None
+    if 'language_model' in model:  # its heads count words of a text
+        return
+    for name, head in _heads(model):
+        number = head.get('num_classes')
         if is_count(number) and number != len(file.classes):
             raise file.refuse(
-                f'the data set has {len(file.classes)} classes, and '
-                f'{name}.num_classes={number}',
+                f'{name}.num_classes={number}, and the data set has '
+                f'{len(file.classes)}',
                 f'set that to {len(file.classes)}, or metainfo=dict('
                 'classes=...) of all data sets',
             )
+
+
+def _heads(model: dict) -> Iterator[Tuple[str, dict]]:
+    """Settings of the heads that tell classes apart, by their place."""
+    for prefix in ('model', 'model.roi_head'):
+        part: Any = model if prefix == 'model' else model.get('roi_head')
+        for kind in ('bbox_head', 'mask_head'):
+            heads = part.get(kind) if isinstance(part, dict) else None
+            if isinstance(heads, dict) and not heads.get('class_agnostic'):
+                yield f'{prefix}.{kind}', heads
+            elif isinstance(heads, (list, tuple)):
+                for i, head in enumerate(heads):
+                    if not head.get('class_agnostic'):
+                        yield f'{prefix}.{kind}.{i}', head
 
 
 def _check_masks(file: _File, dataset: dict) -> None:

@@ -100,6 +100,18 @@ def _is_pair(value: Any) -> bool:
     )
 
 
+def _has_scores(table: QueryTable, other: QueryTable) -> bool:
+    """Whether a table has all scores of another one."""
+    found = {entry.subnet: entry.metrics for entry in table.entries}
+    return (table.metric, table.num_images) == (
+        other.metric,
+        other.num_images,
+    ) and all(
+        repr(found.get(entry.subnet)) == repr(entry.metrics)  # nan, too
+        for entry in other.entries
+    )
+
+
 def _are_equal(own: Optional[Statistics], other: Optional[Statistics]) -> bool:
     if own is None or other is None:
         return own is other
@@ -171,24 +183,49 @@ class AdaptiveFile:
             return None
         return found if self.same_weights(found.weights) else None
 
-    def merged(self, other: 'AdaptiveFile') -> 'AdaptiveFile':
-        """This file with what another one has besides.
+    def updated(
+        self, bank: SubnetStatistics, path: Union[str, Path]
+    ) -> 'AdaptiveFile':
+        """This file with new statistics, as it is written to a path.
+
+        A file there, of the same weights and config, may have got subnets and
+        latencies since this one was read: they are kept. Where both tables
+        have the same scores, it has the newer one.
 
         Args:
-            other (AdaptiveFile): Of the same weights and config. Where its
-                table has all subnets of this one, it is the newer one.
+            bank (dict): Statistics that are now in use, as ``statistics``.
+            path (str or Path): Where it will be saved.
+
+        Raises:
+            UsageError: If a subnet was calibrated that is in the newer table,
+                with the score of other statistics.
         """
-        has_all = {e.subnet for e in self.table.entries} <= {
-            entry.subnet for entry in other.table.entries
+        other = self.earlier(path)
+        if other is None or other.config != self.config:
+            return replace(self, statistics=bank)
+        if not _has_scores(other.table, self.table):
+            # It is of other images, or of fewer subnets.
+            own = {str(entry.subnet) for entry in self.table.entries}
+            more = {n: s for n, s in other.statistics.items() if n not in own}
+            table = self.table.with_latencies_of(other.table)
+            return replace(self, statistics={**more, **bank}, table=table)
+        new = {
+            name: statistics
+            for name, statistics in bank.items()
+            if not _are_equal(self.statistics.get(name), statistics)
         }
-        if has_all:
-            bank = {**self.statistics, **other.statistics}
-            return replace(self, statistics=bank, table=other.table)
-        return replace(
-            self,
-            statistics={**other.statistics, **self.statistics},
-            table=self.table.with_latencies_of(other.table),
-        )
+        bank = {**other.statistics, **new}
+        changed = other.changed_scores(bank)
+        if changed:
+            raise UsageError(
+                f'{changed[0]} was calibrated, and {str(path)!r} has got it '
+                'since, with the score of other statistics: load that, or '
+                'write elsewhere'
+            )
+        # Where both have figures of a device, the newer ones count.
+        both = other.table.with_latencies_of(self.table)
+        table = both.with_latencies_of(other.table)
+        return replace(self, statistics=bank, table=table)
 
     def changed_scores(self, bank: SubnetStatistics) -> List[str]:
         """Subnets of the table that had other statistics when tested.

@@ -25,7 +25,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from ..config.stock_errors import named_stock_errors
-from ..engine import move_statistics
+from ..engine import SubnetStatistics, move_statistics
 from ..engine.hooks import BNCalibrationHook
 from ..errors import (
     UnreadableError,
@@ -91,8 +91,8 @@ class AdaptiveModel(SwitchableNetwork):
     def __reduce__(self) -> Tuple:
         """Make copies and pickles independent networks, sliced at first."""
         bank = move_statistics(dict(self._bank), 'cpu')
-        file = replace(self.file, statistics=bank)
-        return _restore, (type(self), file, str(self.device), self.current)
+        given = self.file, str(self.device), bank, self.current
+        return _restore, (type(self), *given)
 
     def _start(self) -> None:
         super()._start()
@@ -223,11 +223,13 @@ class AdaptiveModel(SwitchableNetwork):
             UsageError: If a subnet is outside of the trained range, or if
                 the data loader cannot be built or gives no batch.
         """
+        before = self.file.changed_scores(self._bank)
         self._collect(dataloader, subnets)
         changed = self.file.changed_scores(self._bank)
-        if changed:
+        if changed != before:
+            new = next(name for name in changed if name not in before)
             print_log(
-                f'{changed[0]} is of the table, whose scores are those of '
+                f'{new} is of the table, whose scores are those of '
                 'its earlier statistics: budgets do not know the new ones',
                 logger='current',
                 level=logging.WARNING,
@@ -277,12 +279,9 @@ class AdaptiveModel(SwitchableNetwork):
         channels = self.file.channels  # older files lack them
         if channels is None:
             channels = channels_of(self._origin, self.file.config)
-        file = replace(self.file, statistics=bank, channels=channels)
+        file = replace(self.file, channels=channels)
         with only_writer(path):
-            earlier = file.earlier(path)
-            if earlier is not None and earlier.config == file.config:
-                file = file.merged(earlier)
-            file.save(path)
+            file.updated(bank, path).save(path)
 
     def prepare(
         self, images: Any, first: int = 1, number: Optional[int] = None
@@ -411,8 +410,11 @@ def _restore(
     kind: type,
     file: AdaptiveFile,
     device: str,
+    bank: SubnetStatistics,
     subnet: Union[Subnet, Cascade],
 ) -> AdaptiveModel:
     net = kind(file, device)
+    # Not into the file: its scores are of the statistics that it has.
+    net._bank.update(move_statistics(bank, device))
     net.use(subnet)
     return net

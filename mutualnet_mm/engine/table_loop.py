@@ -2,7 +2,16 @@
 """The test loop that measures a query table."""
 
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Union,
+)
 
 from mmengine.runner import Runner
 from torch import Tensor
@@ -156,8 +165,7 @@ class TableLoop(SubnetTestLoop):
             )
         name = self.metric or names[0]
         hooks = self.runner.cfg.get('default_hooks') or {}
-        hook = hooks.get('checkpoint') or {}
-        if hook.get('rule') == 'less' and hook.get('save_best') == name:
+        if _is_less_better(hooks.get('checkpoint') or {}, name, names[0]):
             raise UsageError(
                 f'the less of {name} is the better (default_hooks.checkpoint.'
                 "rule='less'), and a table ranks by what is better where it "
@@ -302,3 +310,20 @@ class TableLoop(SubnetTestLoop):
             self.why_no_answers = book.why_not
         else:
             self.progress.keep_answers(name, answers)
+
+
+def _is_less_better(hook: Mapping[str, Any], name: str, first: str) -> bool:
+    """Whether the checkpoint hook saves what has less of a metric.
+
+    Args:
+        hook (Mapping): Its settings; metrics and rules are one or a list.
+        name (str): The metric.
+        first (str): That which ``'auto'`` stands for.
+    """
+    saved, rule = hook.get('save_best'), hook.get('rule')
+    names = [saved] if isinstance(saved, str) else list(saved or ())
+    rules = [rule] if rule is None or isinstance(rule, str) else list(rule)
+    if len(rules) == 1:
+        rules *= len(names)
+    told = {first if n == 'auto' else n: r for n, r in zip(names, rules)}
+    return told.get(name) == 'less'

@@ -213,11 +213,12 @@ def non_reentrant_checkpointing() -> Iterator[None]:
     with _lock:
         if _inside == 0:
             _stock_checkpoint = torch.utils.checkpoint.checkpoint
+            found = _holders(_stock_checkpoint, len(sys.modules))
+            # A notebook may have imported it since.
+            own = _names_of(_stock_checkpoint, vars(sys.modules['__main__']))
             _replaced = [
                 (names, name)
-                for names, name in _holders(
-                    _stock_checkpoint, len(sys.modules)
-                )
+                for names, name in (*found, *own)
                 if names.get(name) is _stock_checkpoint
             ]
             for names, name in _replaced:
@@ -246,12 +247,17 @@ def _holders(function: Any, number: int) -> List[Tuple[Dict[str, Any], str]]:
     del number
     contents = [getattr(m, '__dict__', {}) for m in [*sys.modules.values()]]
     return [
-        (names, name)
+        found
         for names in contents
         if names is not globals()
-        for name, value in [*names.items()]
-        if value is function
+        for found in _names_of(function, names)
     ]
+
+
+def _names_of(
+    function: Any, names: Dict[str, Any]
+) -> List[Tuple[Dict[str, Any], str]]:
+    return [(names, n) for n, value in [*names.items()] if value is function]
 
 
 def _checkpoint(*args: Any, **kwargs: Any) -> Any:

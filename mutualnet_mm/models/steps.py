@@ -47,10 +47,7 @@ class StepCounter:
         current = _current().instance_name
         own = current if self._hub is None else self._hub
         if is_first:
-            # Beside one that has trained before, a new one begins at 0.
-            new = [name for name in moved if counts[name] == 0]
-            if new and counts.get(current) and not is_loaded:
-                own = new[-1]
+            own = _first(counts, current, is_loaded)
         elif moved and own not in moved:
             own = current if current in moved else moved[-1]
         is_still = not is_first and own not in moved
@@ -62,6 +59,31 @@ class StepCounter:
 
 def _current() -> MessageHub:
     return MessageHub.get_current_instance()
+
+
+def _first(counts: Dict[str, int], current: str, is_loaded: bool) -> str:
+    """Name of the hub of the runner that begins to train.
+
+    Args:
+        counts (dict): As :func:`_counts` gives them.
+        current (str): Name of MMEngine's current hub.
+        is_loaded (bool): Whether the training may go on from another one.
+    """
+    begin = [name for name, count in counts.items() if count == 0]
+    going = [name for name in counts if not _is_finished(name)] or begin
+    # Others have trained before it, or are built and do not train.
+    if current in going and (counts[current] == 0 or is_loaded):
+        return current
+    new = [name for name in going if name in begin]
+    if new:
+        return new[-1]
+    return going[-1] if going and current not in going else current
+
+
+def _is_finished(name: str) -> bool:
+    told = MessageHub.get_instance(name).runtime_info
+    length = told.get('max_iters')
+    return length is not None and told['iter'] >= length - 1
 
 
 def _counts() -> Dict[str, int]:

@@ -62,8 +62,10 @@ def find_class(wraps: Union[str, type, None], place: str) -> type:
         if isinstance(found, type):
             return found
         near = get_close_matches(wraps, registry.module_dict)
-    hint = f', did you mean {near[0]!r}?' if near else ''
-    hint += '; your own is registered by the custom_imports of the config'
+    hint = (
+        f', did you mean {near[0]!r}? Your own is' if near else ': your own is'
+    )
+    hint += ' registered by the custom_imports of the config'
     raise ConfigError(
         f'wraps={wraps!r} is not a model class registered in '
         f'scope {registry.scope!r}{hint}'

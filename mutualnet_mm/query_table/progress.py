@@ -45,8 +45,17 @@ class Progress:
     ) -> None:
         self._set(folder, settings)
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._file.exists() or not self._take_up():
-            self._start()
+        has_any = self._file.exists()
+        if has_any and self._take_up():
+            return
+        if has_any:
+            print_log(
+                f'{str(self.folder)!r} has a finished table of another '
+                'checkpoint, which is replaced',
+                logger='current',
+                level=logging.WARNING,
+            )
+        self._start()
 
     def _set(
         self, folder: Union[str, Path], settings: Mapping[str, Any]
@@ -108,12 +117,6 @@ class Progress:
         others = [k for k, v in self._settings.items() if settings.get(k) != v]
         is_finished = content.get('finished', False)
         if is_finished and others == ['checkpoint']:
-            print_log(
-                f'{str(self.folder)!r} has a finished table of another '
-                'checkpoint, which is replaced',
-                logger='current',
-                level=logging.WARNING,
-            )
             return False
         if others:
             raise UsageError(

@@ -287,11 +287,22 @@ def test_latencies_of_other_sizes_are_not_kept(
     ]
 
 
-def test_a_metric_of_which_less_is_better(make_config, checkpoint, tmp_path):
+@pytest.mark.parametrize(
+    ('saved', 'rule'),
+    [
+        ('sums/squares', 'less'),
+        (['other', 'sums/squares'], ['greater', 'less']),
+        (['other', 'sums/squares'], 'less'),
+        ('sums/squares', ['less']),
+        ('auto', 'less'),  # the first one
+    ],
+)
+def test_a_metric_of_which_less_is_better(
+    make_config, checkpoint, tmp_path, saved, rule
+):
     """As the config says itself; the worst subnet would rank first."""
     cfg = make_config()
-    name = 'sums/squares'
-    hook = dict(type='CheckpointHook', save_best=name, rule='less')
+    hook = dict(type='CheckpointHook', save_best=saved, rule=rule)
     cfg.default_hooks = dict(checkpoint=hook)
     with pytest.raises(
         UsageError, match='the less of sums/squares is the better'

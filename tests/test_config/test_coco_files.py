@@ -219,6 +219,9 @@ def test_data_sets_of_ones_own(make_config, own_dataset):
         check(cfg)
     cfg.train_dataloader.dataset.type = otherwise
     check(cfg)
+    # A name that is not of mmdet.
+    cfg.train_dataloader.dataset.type = f'mmpretrain.{shapes}'
+    check(cfg)
 
 
 @pytest.mark.parametrize('number', [1, 3, 80])
@@ -231,11 +234,24 @@ def test_heads_of_other_classes(make_config, number):
     head.num_classes = number
     with pytest.raises(ConfigError) as error:
         check(cfg)
-    assert f'bbox_head.num_classes={number}; set that to 2' in str(error.value)
+    told = f'bbox_head.num_classes={number}, and the data set has 2; set that'
+    assert told in str(error.value)
     cascade = dict(bbox_head=[dict(num_classes=2), dict(num_classes=number)])
-    cfg.model = dict(roi_head=cascade)
-    with pytest.raises(ConfigError, match=r'roi_head\.bbox_head\.1\.num_cl'):
-        check(cfg)
+    own = dict(num_classes=number)
+    for place, model in {
+        'roi_head.bbox_head.1': dict(roi_head=cascade),
+        'roi_head.mask_head': dict(roi_head=dict(mask_head=own)),
+        'model.mask_head': dict(mask_head=own),
+    }.items():
+        cfg.model = model
+        with pytest.raises(ConfigError, match=rf'{place}\.num_classes'):
+            check(cfg)
+    # One mask for all classes; and heads that count words of a text.
+    agnostic = dict(num_classes=number, class_agnostic=True)
+    cfg.model = dict(roi_head=dict(mask_head=agnostic))
+    check(cfg)
+    cfg.model = dict(bbox_head=own, language_model=dict(type='BertModel'))
+    check(cfg)
 
 
 def zero(content):

@@ -1,5 +1,7 @@
 """Statistics of subnets that the table does not have."""
 
+import copy
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +18,7 @@ from mmengine.runner import Runner
 from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import AdaptiveFile, AdaptiveModel
 from mutualnet_mm.engine import BNCalibrationHook, calibrate
-from mutualnet_mm.query_table import table_to_dict
+from mutualnet_mm.query_table import Latency, table_to_dict
 
 pytest.importorskip('mmpretrain')
 A, B, C, D = nets.KINDS['classifier'][1]
@@ -163,6 +165,67 @@ def test_scores_of_other_statistics_are_not_saved(net, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=f'{B} of the table was calibrated'):
         net.save(tmp_path / 'adaptive.pth')
     assert not (tmp_path / 'adaptive.pth').exists()
+
+
+def test_a_copy_knows_what_its_scores_are_of(net, tmp_path):
+    net.calibrate(batches(net), B)
+    copied = pickle.loads(pickle.dumps(net))  # noqa: S301
+    assert equal(copied._bank[B], net._bank[B])
+    with pytest.raises(UsageError, match=f'{B} of the table was calibrated'):
+        copied.save(tmp_path / 'adaptive.pth')
+
+
+def test_the_last_calibration_is_saved(net, tmp_path):
+    """Over a file that has an earlier one of the same subnet."""
+    path = tmp_path / 'adaptive.pth'
+    net.calibrate(batches(net), NEW)
+    net.save(path)
+    first = AdaptiveFile.load(path).statistics[NEW]
+    net.calibrate(islice(batches(net), 1), NEW)
+    net.save(path)
+    last = AdaptiveFile.load(path).statistics[NEW]
+    assert equal(last, net._bank[NEW]) and not equal(last, first)
+
+
+def test_a_table_of_other_images_does_not_stay(net, tmp_path):
+    """What is saved is the table of the network, and all its latencies."""
+    path, table = tmp_path / 'adaptive.pth', net.table
+    net.save(path)
+    file = AdaptiveFile.load(path)
+    subnets = [entry.subnet for entry in table.entries]
+    figures = dict.fromkeys(subnets, Latency(7.0, 7.0))
+    few = copy.copy(file.table.with_latencies('cpu', figures))
+    few.num_images = 1
+    replace(file, table=few).save(path)
+    net.save(path)
+    saved = AdaptiveFile.load(path).table
+    assert saved.num_images == table.num_images != 1
+    assert {e.latency_ms['cpu'].median for e in saved.entries} == {7.0}
+
+    # Latencies of both are kept, of one device the newer ones.
+    newer, other = (dict.fromkeys(subnets, Latency(t, t)) for t in (8.0, 3.0))
+    replace(file, table=table.with_latencies('cpu', newer)).save(path)
+    older = table.with_latencies('cpu', figures).with_latencies('gpu', other)
+    AdaptiveModel(replace(net.file, table=older)).save(path)
+    saved = AdaptiveFile.load(path).table
+    for entry in saved.entries:
+        found = {name: told.median for name, told in entry.latency_ms.items()}
+        assert found == dict(cpu=8.0, gpu=3.0)
+
+
+def test_a_subnet_that_both_got(net, tmp_path):
+    """Calibrated here, and added to the table there."""
+    path = tmp_path / 'adaptive.pth'
+    net.save(path)
+    file = AdaptiveFile.load(path)
+    kept = [e for e in file.table.entries if str(e.subnet) != B]
+    statistics = {n: s for n, s in file.statistics.items() if n != B}
+    table = file.table._of(kept, file.table.metric)
+    few = AdaptiveModel(replace(file, statistics=statistics, table=table))
+    few.calibrate(islice(batches(net), 1), B)
+    with pytest.raises(UsageError, match=f'{B} was calibrated, and .* has'):
+        few.save(path)
+    assert equal(AdaptiveFile.load(path).statistics[B], file.statistics[B])
 
 
 def test_subnets_that_the_file_got_meanwhile(net, tmp_path):

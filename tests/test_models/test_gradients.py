@@ -1,4 +1,5 @@
 import contextlib
+import sys
 import threading
 import warnings
 
@@ -310,6 +311,13 @@ def test_checkpointing_by_a_name_of_its_own(monkeypatch):
     for parameter, gradient in zip(net.parameters(), expected):
         torch.testing.assert_close(parameter.grad, gradient)
     assert activation_checkpointing.checkpoint is checkpoint.checkpoint
+    # Of the next cell of a notebook, too, which adds no module.
+    cell = sys.modules['__main__']
+    monkeypatch.setattr(cell, 'own', checkpoint.checkpoint, raising=False)
+    with non_reentrant_checkpointing():
+        loss = cell.own(net[1], net[0](x)).sum()
+        run_sum(net.parameters(), [loss]).backward()
+    assert cell.own is checkpoint.checkpoint
     # What somebody else has put there stays.
     monkeypatch.setattr(activation_checkpointing, 'checkpoint', run_sum)
     with non_reentrant_checkpointing():

@@ -35,11 +35,31 @@ def test_the_runner_that_trains_and_not_the_last_one():
     assert numbers(copy.deepcopy(counter), first, [8]) == [(8, 8)]
 
 
-def test_one_that_resumes_is_followed_once_it_moves():
+def test_one_that_resumes_is_followed():
     first, counter = runner('first', 30), StepCounter()
     numbers(StepCounter(), runner('second', 5), range(5))
     found = numbers(counter, first, range(20, 23), is_loaded=True)
-    assert found[1:] == [(21, 30), (22, 30)]
+    assert found == [(20, 30), (21, 30), (22, 30)]
+
+
+def test_one_that_another_is_built_after():
+    """The first step, too, is of the one that trains."""
+    first = runner('first', 8)
+    runner('second')
+    assert numbers(StepCounter(), first, [0, 1]) == [(0, 8), (1, 8)]
+    # It is resumed.
+    again = runner('again', 9000)
+    runner('fourth')
+    found = numbers(StepCounter(), again, [5000, 5001], is_loaded=True)
+    assert found == [(5000, 9000), (5001, 9000)]
+
+
+def test_one_that_begins_with_weights_after_another():
+    """It does not go on where the other one, which is done, was."""
+    begins = runner('begins', 8)
+    numbers(StepCounter(), runner('done', 100), range(98, 100))
+    found = numbers(StepCounter(), begins, [0, 1], is_loaded=True)
+    assert found == [(0, 8), (1, 8)]
 
 
 def test_one_that_is_built_within_a_training():

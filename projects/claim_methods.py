@@ -20,11 +20,7 @@ RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 FIRST_RATES = (0.03, 0.1, 0.3)
 """Tried at first; then further ones, until the best has two neighbours."""
 EPOCHS = 64
-LONG = 128
-"""Another length of MutualNet on whole data sets. It costs two thirds of what
-networks trained alone for :data:`EQUAL_EPOCHS` do, all of :data:`GRID`
-together."""
-TREND = (16, 32, LONG)
+TREND = (16, 32)
 """Further lengths, to see how the gap of the full network moves."""
 EQUAL_COST = 1.93
 """Training MACs of a mutual step over those of a step of the full network
@@ -69,15 +65,6 @@ class Data:
     def repeats(self) -> int:
         """How often an epoch sees each image."""
         return TRAIN // self.train
-
-    @property
-    def search_epochs(self) -> int:
-        """Length of the search for learning rates.
-
-        That of the reported runs on a part, where the length decides how far
-        a network over-fits.
-        """
-        return EPOCHS if self.is_part else QUARTER
 
     @property
     def search_parts(self) -> Tuple[Tuple[int, int], Tuple[int, int]]:
@@ -237,7 +224,7 @@ def lengths(method: str, data: str) -> List[int]:
 
     A network trained alone has as many as MutualNet, and as many as cost the
     same; on a part of a data set a quarter, too. A distilled one has those of
-    equal cost. MutualNet has :data:`LONG`, too, but on a part.
+    equal cost. MutualNet has as many as these, too, but on a part.
     """
     is_part = DATA[data].is_part
     if method.startswith('alone-'):
@@ -246,4 +233,13 @@ def lengths(method: str, data: str) -> List[int]:
     if method.startswith('distilled-'):
         return [EQUAL_EPOCHS]
     is_long = method == 'mutualnet' and not is_part
-    return [EPOCHS, LONG] if is_long else [EPOCHS]
+    return [EPOCHS, EQUAL_EPOCHS] if is_long else [EPOCHS]
+
+
+def search_epochs(method: str, data: str) -> int:
+    """Length of the search for the learning rate of a method.
+
+    On a part the longest one that is reported, since the length decides how
+    far a network over-fits.
+    """
+    return lengths(method, data)[-1] if DATA[data].is_part else QUARTER

@@ -3,16 +3,24 @@
 
 import statistics
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, NamedTuple, Tuple
+from typing import (
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 
 from claim_config import model
+from claim_figure import Curve, draw_curves
 from claim_methods import (
     COMBINED,
     DATA,
     EPOCHS,
     EQUAL_EPOCHS,
     GRID,
-    LONG,
     OPTIONS,
     PAPER,
     QUARTER,
@@ -21,18 +29,16 @@ from claim_methods import (
     Run,
     alone,
     distilled,
+    lengths,
 )
 from claim_records import write_records
-from claim_study import FITTED, KINDS, ClaimStudy
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from claim_study import FITTED, HELD_BACK, KINDS, ClaimStudy
 from mmengine.registry import MODELS, init_default_scope
 from report_tables import (
     fill_page,
     interval,
     markdown_table,
     mean_std,
-    spread,
 )
 
 from mutualnet_mm import Subnet
@@ -49,14 +55,15 @@ class Line(NamedTuple):
     Args:
         name (str): Its head.
         method (callable): Gives the method of a subnet.
-        epochs (int): How long it was trained.
+        epochs (int, optional): How long it was trained; None for the best
+            length of each network on images held back.
         is_drawn (bool): Whether figures show it. Defaults to True.
         is_base (bool): Whether others are compared with it. Defaults to False.
     """
 
     name: str
     method: Callable[[Subnet], str]
-    epochs: int
+    epochs: Optional[int]
     is_drawn: bool = True
     is_base: bool = False
 
@@ -99,9 +106,28 @@ class ClaimReport:
     def _of_line(
         self, data: str, line: Line, subnet: Subnet, kind: str
     ) -> Scores:
-        return self.scores(
-            data, line.method(subnet), line.epochs, subnet, kind
-        )
+        epochs = line.epochs or self._best_length(data, line, subnet)
+        return self.scores(data, line.method(subnet), epochs, subnet, kind)
+
+    def _best_length(self, data: str, line: Line, subnet: Subnet) -> int:
+        """Of all lengths, on images held back; 0 before all are known."""
+        method, means = line.method(subnet), {}
+        for epochs in lengths(method, data):
+            found = self.scores(data, method, epochs, subnet, HELD_BACK)
+            if not found:
+                return 0
+            means[epochs] = statistics.mean(found.values())
+        return max(means, key=lambda epochs: means[epochs])
+
+    def _grid_scores(self, data: str, line: Line, kind: str) -> List[Scores]:
+        """Of each subnet of the grid, and their means."""
+        found = [self._of_line(data, line, s, kind) for s in GRID]
+        seeds = set.intersection(*(set(scores) for scores in found))
+        means = {
+            seed: statistics.mean(scores[seed] for scores in found)
+            for seed in seeds
+        }
+        return [*found, means]
 
     def write(self, folder: Path) -> None:
         """Write tables, ``records.csv`` and a figure for each data set.
@@ -152,21 +178,25 @@ class ClaimReport:
             return Line(head, lambda subnet: name, epochs, is_drawn)
 
         more = [*(f'mutualnet-{name}' for name in (*OPTIONS, *PAPER)), TAUGHT]
-        lengths = [EPOCHS, EQUAL_EPOCHS]
+        singles = [
+            Line(f'each alone, {epochs} epochs', alone, epochs, True, True)
+            for epochs in (EPOCHS, EQUAL_EPOCHS)
+        ]
         if DATA[data].is_part:
-            lengths.append(QUARTER)
+            early = f'each alone, {QUARTER} epochs'
+            singles.append(Line(early, alone, QUARTER))
+            best = Line('each alone, best length', alone, None, False, True)
+            if all(self._best_length(data, best, s) for s in GRID):
+                singles.append(best)
         return [
-            *(
-                Line(f'each alone, {epochs} epochs', alone, epochs, True, True)
-                for epochs in lengths
-            ),
+            *singles,
             Line(
                 f'each alone, {EQUAL_EPOCHS} epochs, distilled',
                 distilled,
                 EQUAL_EPOCHS,
             ),
             together('mutualnet'),
-            together('mutualnet', LONG),
+            together('mutualnet', EQUAL_EPOCHS),
             *map(together, ('usnet', 'usnet-multiscale', 'mutualnet-0.9')),
             *(together(name, is_drawn=False) for name in more),
             together(COMBINED),
@@ -175,21 +205,21 @@ class ClaimReport:
     def _budgets(self, data: str, kind: str) -> str:
         macs = self.macs[data]
         rows = [
-            ['method', 'cost', *map(str, GRID)],
-            ['MMACs', '', *(f'{macs[s] / 1e6:.2f}' for s in GRID)],
+            ['method', 'cost', *map(str, GRID), 'mean'],
+            ['MMACs', '', *(f'{macs[s] / 1e6:.2f}' for s in GRID), ''],
         ]
         return markdown_table(rows + self._rows(data, kind))
 
     def _fitted(self, data: str) -> str:
         """Accuracy on the images that were trained on."""
         rows = self._rows(data, FITTED)
-        head = [['method', 'cost', *map(str, GRID)]]
+        head = [['method', 'cost', *map(str, GRID), 'mean']]
         return markdown_table(head + rows) if rows else 'None so far.'
 
     def _rows(self, data: str, kind: str) -> List[List[str]]:
         rows = []
         for line in self._lines(data):
-            found = [self._of_line(data, line, s, kind) for s in GRID]
+            found = self._grid_scores(data, line, kind)
             if any(found):
                 cells = [mean_std([*scores.values()]) for scores in found]
                 cost = f'{self.cost(data, line):.2f}'
@@ -205,12 +235,17 @@ class ClaimReport:
         key = data, line.name
         if key not in self._costs:
             known = (*self.study.methods, COMBINED)
-            names = {line.method(subnet) for subnet in GRID} & {*known}
             full = self.macs[data][GRID[0]]
-            steps = sum(self._step_macs(data, name) for name in names) / full
+            epochs = {
+                line.method(s): line.epochs or self._best_length(data, line, s)
+                for s in GRID
+                if line.method(s) in known
+            }
+            steps = {name: self._step_macs(data, name) for name in epochs}
+            cost = sum(steps[name] * epochs[name] for name in epochs)
             # A teacher is trained, too.
-            is_taught = any(self.study.method(n).has_teacher for n in names)
-            self._costs[key] = steps * line.epochs / EPOCHS + is_taught
+            is_taught = any(self.study.method(n).has_teacher for n in epochs)
+            self._costs[key] = cost / full / EPOCHS + is_taught
         return self._costs[key]
 
     def _step_macs(self, data: str, name: str) -> float:
@@ -224,17 +259,16 @@ class ClaimReport:
 
     def _gains(self, data: str, kind: str) -> str:
         """Differences of the same seeds, with intervals of 95 percent."""
-        rows = [['method', 'over', *map(str, GRID)]]
+        rows = [['method', 'over', *map(str, GRID), 'mean']]
         lines = self._lines(data)
         for base in (line for line in lines if line.is_base):
-            for line in (line for line in lines if not line.is_base):
-                cells = []
-                for subnet in GRID:
-                    own, others = (
-                        self._of_line(data, one, subnet, kind)
-                        for one in (line, base)
-                    )
-                    cells.append(compared(others, own)[-1])
+            others = self._grid_scores(data, base, kind)
+            for line in (line for line in lines if line.method is not alone):
+                # Not twice as long as those that it is compared with.
+                if base.epochs and line.epochs > base.epochs:
+                    continue
+                found = self._grid_scores(data, line, kind)
+                cells = [compared(*pair)[-1] for pair in zip(others, found)]
                 if any(cell != '-' for cell in cells):
                     rows.append([line.name, base.name, *cells])
         return markdown_table(rows)
@@ -260,7 +294,7 @@ class ClaimReport:
     def _trend(self, data: str) -> str:
         full = GRID[0]
         rows = [['epochs', 'statistics', 'alone', 'mutualnet', 'gap']]
-        for epochs in sorted({EPOCHS, *TREND}):
+        for epochs in (*TREND, EPOCHS, EQUAL_EPOCHS):
             for kind in KINDS:
                 base, own = (
                     self.scores(data, method, epochs, full, kind)
@@ -302,49 +336,30 @@ class ClaimReport:
         return markdown_table(rows)
 
     def _draw(self, data: str, path: Path) -> None:
-        figure = Figure(figsize=(12, 5), layout='constrained')
-        panels = figure.subplots(1, len(KINDS), sharey=True)
-        # Networks trained alone, by how long.
         dashes = {QUARTER: ':', EPOCHS: '-.', EQUAL_EPOCHS: '--'}
-        for kind, axes in zip(KINDS, panels):
-            for line in self._lines(data):
-                scores = {
-                    s: [*self._of_line(data, line, s, kind).values()]
-                    for s in sorted(self.macs[data], key=self.macs[data].get)
+        panels: Dict[str, List[Curve]] = {}
+        for kind in KINDS:
+            curves = panels.setdefault(f'{data}, statistics `{kind}`', [])
+            for line in (one for one in self._lines(data) if one.is_drawn):
+                points = {
+                    macs / 1e6: [*found.values()]
+                    for subnet, macs in self.macs[data].items()
+                    if (found := self._of_line(data, line, subnet, kind))
                 }
-                shown = [s for s in scores if scores[s]]
-                if not line.is_drawn or len(shown) < 2:
-                    continue
-                axes.errorbar(
-                    [self.macs[data][s] / 1e6 for s in shown],
-                    [statistics.mean(scores[s]) for s in shown],
-                    [spread(scores[s]) for s in shown],
-                    fmt=f'k*{dashes[line.epochs]}' if line.is_base else 'o-',
-                    capsize=2,
-                    label=line.name,
-                )
-            axes.set(xscale='log')
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter(ScalarFormatter())
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.set(
-                xlabel='multiply-accumulates [M]',
-                title=f'{data}, statistics `{kind}`',
-            )
-            axes.grid(alpha=0.3)
-        panels[0].set_ylabel('top-1 accuracy [%], mean and standard deviation')
-        panels[0].legend()
-        figure.savefig(path, dpi=120)
+                if len(points) > 1:
+                    style = dashes[line.epochs] if line.method is alone else ''
+                    curves.append(Curve(line.name, points, style))
+        draw_curves(panels, path)
 
 
 def compared(base: Scores, own: Scores) -> List[str]:
-    """Both as means, and by how much the second one is above.
+    """Both as means, and by how much the second one is above, in words.
 
-    That is the mean over seeds of both, with an interval of 95 percent.
+    Of the seeds that both have, with an interval of 95 percent.
     """
-    gains = [own[seed] - base[seed] for seed in own if seed in base]
-    means = [mean_std([*scores.values()]) for scores in (base, own)]
-    return [*means, interval(gains)]
+    seeds = sorted(own.keys() & base.keys())
+    means = [mean_std([scores[s] for s in seeds]) for scores in (base, own)]
+    return [*means, interval([own[s] - base[s] for s in seeds])]
 
 
 def chosen(study: ClaimStudy) -> str:

@@ -24,6 +24,7 @@ from claim_methods import (
     alone,
     lengths,
     methods,
+    search_epochs,
     with_options,
 )
 from claim_records import Accuracies, read_records
@@ -43,6 +44,9 @@ and those of the training pipeline for all others."""
 FITTED = 'fitted'
 """Accuracy on the images of the training, as they are without augmentation,
 with statistics ``paper``: how far a network over-fits."""
+HELD_BACK = 'held back'
+"""Accuracy on the images that choose, with statistics ``paper``, of reported
+runs on parts of data sets: they choose the length for networks alone."""
 
 
 class ClaimStudy(Trainings):
@@ -77,8 +81,8 @@ class ClaimStudy(Trainings):
         """All runs, in the order in which they are of use.
 
         Options and the paper's comparisons, each by itself, are of one seed.
-        Parts of data sets have MutualNet, networks trained alone and the
-        combination.
+        Parts of data sets have MutualNet, the combination, and networks
+        trained alone and distilled.
         """
         rated = [name for name, m in self.methods.items() if not m.like]
         others = [name for name, m in self.methods.items() if m.like]
@@ -100,6 +104,7 @@ class ClaimStudy(Trainings):
             self._searches(main, parts),
             self._runs([*main, *combined], first, parts),
             self._runs(main, next_seeds, parts),
+            self._runs(learned, first, parts),
             # A second seed; what one seed is enough for; the third.
             self._runs([*rated, *combined], next_seeds[:1], whole),
             self._runs(full, first, whole, TREND),
@@ -107,6 +112,7 @@ class ClaimStudy(Trainings):
             self._runs([*rated, *combined], next_seeds[1:], whole),
             # More seeds of the rest.
             self._runs(combined, next_seeds, parts),
+            self._runs(learned, next_seeds, parts),
             self._runs(full, next_seeds, whole, TREND),
             self._runs(learned, next_seeds, whole),
         ]
@@ -139,7 +145,7 @@ class ClaimStudy(Trainings):
         At some rates; and at further ones until those beside the best one
         are known, as far as there are any.
         """
-        rates, length = list(FIRST_RATES), DATA[data].search_epochs
+        rates, length = list(FIRST_RATES), search_epochs(method, data)
         while True:
             runs = [
                 Run(data, method, rate, length, 0, use='search')
@@ -263,7 +269,7 @@ class ClaimStudy(Trainings):
         return self.own[name]
 
     def train(self, cfg: Config) -> Any:
-        """Train, then test by each kind of statistics, and what it fits."""
+        """Train, then test by each kind of statistics, and other images."""
         weights = Path(cfg.work_dir) / 'weights.pt'
         if not weights.is_file():  # or it was stopped while it tested
             checkpoint = trained(cfg).model.state_dict()
@@ -271,22 +277,26 @@ class ClaimStudy(Trainings):
             with atomic_write(weights) as file:
                 torch.save(checkpoint, file)
         checkpoint = torch.load(weights, weights_only=True)
-        return {
-            kind: self.test(cfg, checkpoint, kind) for kind in (*KINDS, FITTED)
-        }
+        kinds = [*KINDS, FITTED, *([HELD_BACK] if cfg.held_back else [])]
+        return {kind: self.test(cfg, checkpoint, kind) for kind in kinds}
 
     def test(
         self, cfg: Config, checkpoint: Dict[str, Any], kind: str
     ) -> Dict[str, float]:
-        """Accuracy of each subnet, of a kind of :data:`KINDS` or fitted."""
+        """Accuracy of each subnet, of a kind of :data:`KINDS` or another."""
         cfg = copy.deepcopy(cfg)
         settings = KINDS.get(kind, KINDS['paper'])
         cfg.custom_hooks = [
             dict(type='mutualnet_mm.BNCalibrationHook', **settings)
         ]
+        train, test = (
+            loader.dataset
+            for loader in (cfg.train_dataloader, cfg.test_dataloader)
+        )
         if kind == FITTED:
-            own = cfg.train_dataloader.dataset
-            cfg.test_dataloader.dataset.update(split=own.split, part=own.part)
+            test.update(split=train.split, part=train.part)
+        elif kind == HELD_BACK:
+            test.update(split=train.split, part=cfg.held_back)
         cfg.resume, cfg.load_from = False, None
         cfg.experiment_name = f'{Path(cfg.work_dir).name}_{kind}'
         runner = Runner.from_cfg(cfg)

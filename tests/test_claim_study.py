@@ -170,16 +170,20 @@ def planned(modules, tmp_path, monkeypatch):
     _, methods, study, _ = modules
     images = dict.fromkeys(methods.DATA, tmp_path)
 
-    def make(accuracy):
+    def make(accuracy, held_back=None):
         made = study.ClaimStudy(images, tmp_path)
 
         def score(run):
             value = accuracy(run)
             method = made.method(run.method)
             subnets = (*method.subnets, *method.more)
-            return {
+            found = {
                 kind: dict.fromkeys(subnets, value) for kind in study.KINDS
             }
+            if held_back is not None:
+                value = held_back(run)
+                found[study.HELD_BACK] = dict.fromkeys(subnets, value)
+            return found
 
         done = {}
         monkeypatch.setattr(made, 'result', lambda run: done.get(str(run)))
@@ -222,19 +226,22 @@ def test_plan(modules, planned):
     }
     singles = set(map(methods.alone, methods.GRID))
     few = [run for run in plan if run.data == 'cifar10-few']
-    expected = {'mutualnet', methods.COMBINED, *singles}
+    learned = set(map(methods.distilled, methods.GRID[1:]))
+    expected = {'mutualnet', methods.COMBINED, *singles, *learned}
     assert {run.method for run in few} == expected
-    assert {run.epochs for run in few if run.use == 'search'} == {64}
+    for name, longest in (('mutualnet', 64), ('alone-0.5x-12', 124)):
+        searched = [r for r in few if r.use == 'search' and r.method == name]
+        assert {run.epochs for run in searched} == {longest}
     full = [r for r in reported if r.method == methods.alone(methods.GRID[0])]
     for data in study.whole:
         lengths = {run.epochs for run in full if run.data == data}
-        assert lengths == {16, 32, 64, 124, 128}
+        assert lengths == {16, 32, 64, 124}
         ours = {
             (run.epochs, run.seed)
             for run in reported
             if (run.data, run.method) == (data, 'mutualnet')
         }
-        assert ours == set(itertools.product((16, 32, 64, 128), range(3)))
+        assert ours == set(itertools.product((16, 32, 64, 124), range(3)))
     main = [r.seed for r in reported if r.method in {*singles, 'usnet'}]
     whole = [
         r.seed
@@ -373,6 +380,12 @@ def test_report(modules, planned, tmp_path, monkeypatch):
         if '| mutualnet |' in line
     ]
     assert '63.0 ± 1.0' in lines[0] and '+2.0 ± 0.0' in lines[1]
+    assert all(line.endswith('± 1.0 |') for line in lines[:1])  # the mean
+    # Nothing is compared with what is trained for less.
+    gains = made_report.tables()['cifar10-paper-gains']
+    longer = [row for row in gains.splitlines() if '124 epochs |' in row]
+    named = [row for row in longer if row.startswith('| mutualnet, 124')]
+    assert len(named) == 1 and '| each alone, 124 epochs |' in named[0]
     assert lines[0].startswith('| mutualnet | 1.50 |')
     table = made_report.tables()['cifar10-usnet']
     assert (
@@ -389,6 +402,38 @@ def test_report(modules, planned, tmp_path, monkeypatch):
     run = next(run for run in plan if run.method == 'usnet' and not run.use)
     assert again.result(run) == made.result(run)
     assert again.records['other'] == made.records['other']
+
+
+def test_the_best_length_alone(modules, planned, monkeypatch):
+    """By images held back; test images say otherwise."""
+    _, methods, _, report = modules
+    best = {methods.alone(s): e for s, e in zip(methods.GRID, (64, 124) * 4)}
+    made, _ = planned(
+        lambda run: {16: 70.0, 64: 50.0}.get(run.epochs, 60.0),
+        lambda run: 40 + 5 * (best.get(run.method) == run.epochs) + run.seed,
+    )
+    macs = {
+        subnet: int(1e6 * subnet.width * subnet.resolution)
+        for method in made.methods.values()
+        for subnet in (*method.subnets, *method.more)
+    }
+    monkeypatch.setattr(
+        report.ClaimReport, '_count_macs', lambda self, data: macs
+    )
+    made_report = report.ClaimReport(made)
+    row = next(
+        line.split(' | ')
+        for line in made_report.tables()['cifar10-few-paper'].splitlines()
+        if line.startswith('| each alone, best length |')
+    )
+    assert row[2:10] == ['50.0 ± 0.0', '60.0 ± 0.0'] * 4
+    assert row[10] == '55.0 ± 0.0 |'
+    # All networks of that line, in units of the full one for 64 epochs.
+    names = [methods.alone(s) for s in methods.GRID]
+    steps = [made_report._step_macs('cifar10-few', n) for n in names]
+    cost = sum(s * e for s, e in zip(steps, best.values()))
+    expected = cost / 64 / macs[methods.GRID[0]]
+    assert row[1] == f'{expected:.2f}'
 
 
 def test_a_report_of_less_than_the_page(modules, tmp_path):
@@ -476,12 +521,21 @@ def test_a_run(modules, file, tmp_path):
             methods.DATA['cifar10'].std,
         )
     )
+    # And some of the training images, as on a part that is trained on others.
+    config.work_dir, config.held_back = str(tmp_path), (5, 12)
+    held_back = done.test(config, model.state_dict(), study.HELD_BACK)
+    found[study.HELD_BACK] = {methods.GRID[0]: held_back['1.0x-16']}
     with np.load(file) as arrays:
-        for kind, split in (('paper', 'test'), ('fitted', 'train')):
-            images = torch.from_numpy(arrays[f'{split}_images']).float()
+        for kind, split, begin in (
+            ('paper', 'test', 0),
+            ('fitted', 'train', 0),
+            ('held back', 'train', 5),
+        ):
+            images = torch.from_numpy(arrays[f'{split}_images'][begin:])
             with torch.no_grad():
-                scores = model((images.permute(0, 3, 1, 2) - mean) / std)
-            right = scores.argmax(1).numpy() == arrays[f'{split}_labels']
+                x = (images.permute(0, 3, 1, 2).float() - mean) / std
+                answers = model(x).argmax(1).numpy()
+            right = answers == arrays[f'{split}_labels'][begin:]
             full = found[kind][methods.GRID[0]]
             assert full == pytest.approx(100 * right.mean(), abs=1e-3)
 
@@ -526,6 +580,8 @@ def test_few_images(modules, tmp_path):
     schedules = few.param_scheduler, whole.param_scheduler
     assert [s.end for s in schedules[0]] == [4 * s.end for s in schedules[1]]
     assert few.test_dataloader == whole.test_dataloader
+    # Lengths of networks alone are chosen by the same images as rates.
+    assert few.held_back == (2500, 10000) and whole.held_back is None
     # Rates are chosen by images that are not trained on, nor test images.
     parts = dict(
         cifar10=((0, 8000), (8000, 10000)),

@@ -71,8 +71,8 @@ def main() -> None:
                 name: prepare_images(name, folder, out, SIZES[0])
                 for name, folder in given.items()
             }
-        for name, data in DATA.items():  # parts of others
-            if data.source in images:
+        for name, data in DATA.items():
+            if data.is_part and data.source in images:
                 images[name] = images[data.source]
         study = ClaimStudy(images, out, args.records)
         if args.report:

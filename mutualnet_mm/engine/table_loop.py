@@ -20,7 +20,10 @@ from ..errors import UsageError
 from ..files import only_user
 from ..models.checkpoints import check_finite
 from ..progress_bars import progress_bar
-from ..query_table.fingerprints import config_fingerprint, weights_fingerprint
+from ..query_table.fingerprints import (
+    config_fingerprints,
+    weights_fingerprint,
+)
 from ..query_table.parts import (
     check_free,
     finished_in,
@@ -181,7 +184,7 @@ class TableLoop(SubnetTestLoop):
         }
         check_finite(self.weights, 'the checkpoint')
         settings = {
-            'config': config_fingerprint(self.runner.cfg),
+            **config_fingerprints(self.runner.cfg),
             'checkpoint': weights_fingerprint(self.weights),
             # Of all, too: more of them may have come into the same folder.
             'number of images': len(self.dataloader.dataset),

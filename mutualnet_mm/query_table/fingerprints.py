@@ -4,7 +4,7 @@
 import hashlib
 import json
 import re
-from typing import Any, Mapping
+from typing import Any, Dict, Mapping
 
 import torch
 from mmengine.config import Config
@@ -20,8 +20,8 @@ _SETTINGS = (
 _SPEED = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
 
 
-def config_fingerprint(cfg: Config) -> str:
-    """SHA-256 of the settings that decide what a test measures.
+def config_fingerprints(cfg: Config) -> Dict[str, str]:
+    """SHA-256 of each setting that decides what a test measures, by its name.
 
     The work dir, training schedules, logging and the number of workers do not
     matter, nor does the size of evaluation groups.
@@ -31,8 +31,11 @@ def config_fingerprint(cfg: Config) -> str:
         for key in _SPEED:
             (loader or {}).pop(key, None)
     chosen['fp16'] = (cfg.get('test_cfg') or {}).get('fp16', False)
-    text = json.dumps(chosen, default=_name)
-    return hashlib.sha256(text.encode()).hexdigest()
+    texts = {k: json.dumps(v, default=_name) for k, v in chosen.items()}
+    return {
+        name: hashlib.sha256(text.encode()).hexdigest()
+        for name, text in texts.items()
+    }
 
 
 def _name(value: Any) -> str:

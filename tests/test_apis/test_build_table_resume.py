@@ -194,7 +194,7 @@ def test_more_subnets_later(score_sums, make_config, checkpoint, tmp_path):
     'settings, what',
     [
         (dict(num_images=4), 'number of images'),
-        (dict(batch_size=3), 'config'),
+        (dict(batch_size=3), 'test_dataloader'),
     ],
 )
 def test_a_finished_table_is_kept(
@@ -258,7 +258,7 @@ def test_more_images_at_the_same_path(
     """Scores of other images are no part of the table."""
     # The config says the same: what lies behind its paths has changed.
     monkeypatch.setattr(
-        'mutualnet_mm.engine.table_loop.config_fingerprint', lambda cfg: 'same'
+        'mutualnet_mm.engine.table_loop.config_fingerprints', lambda cfg: {}
     )
     build_table(make_config(), checkpoint, tmp_path, subnets=['0.5x-16'])
     score_sums.processed.clear()
@@ -328,7 +328,9 @@ def test_a_finished_table_makes_way(
     # Not of another config, too: its subnets may be hours of work.
     changed = make_config()
     changed.test_dataloader.batch_size = 3
-    with pytest.raises(UsageError, match='another config and checkpoint'):
+    with pytest.raises(
+        UsageError, match='another test_dataloader and checkpoint'
+    ):
         build_table(changed, other, out, subnets=['0.5x-16'])
     said = []
     monkeypatch.setattr(
@@ -355,7 +357,7 @@ def test_results_of_something_else_are_refused(
     wider.train_dataloader.batch_size = 2
     for arguments, settings, what in (
         ((make_config(), other), dict(subnets=['0.5x-16']), 'checkpoint'),
-        ((wider, checkpoint), dict(subnets=['0.5x-16']), 'config'),
+        ((wider, checkpoint), dict(subnets=['0.5x-16']), 'train_dataloader'),
         (
             (make_config(), checkpoint),
             dict(subnets=['0.5x-16'], num_images=4),

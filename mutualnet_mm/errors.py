@@ -56,8 +56,8 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     if lines and lines[0].startswith('Failed to import custom modules'):
         cause: BaseException = error
-        while cause.__cause__ or cause.__context__:
-            cause = cause.__cause__ or cause.__context__ or cause
+        while str(cause).startswith('Failed to import') and cause.__context__:
+            cause = cause.__context__
         return (
             f'custom_imports cannot be imported ({cause}): install what is '
             'missing, or put the folder that holds it on PYTHONPATH'

@@ -110,14 +110,19 @@ class ClaimReport:
         return self.scores(data, line.method(subnet), epochs, subnet, kind)
 
     def _best_length(self, data: str, line: Line, subnet: Subnet) -> int:
-        """Of all lengths, on images held back; 0 before all are known."""
-        method, means = line.method(subnet), {}
-        for epochs in lengths(method, data):
-            found = self.scores(data, method, epochs, subnet, HELD_BACK)
-            if not found:
-                return 0
-            means[epochs] = statistics.mean(found.values())
-        return max(means, key=lambda epochs: means[epochs])
+        """Of all lengths, on images held back; 0 before all are known.
+
+        By the seeds that all of them have.
+        """
+        method = line.method(subnet)
+        found = {
+            epochs: self.scores(data, method, epochs, subnet, HELD_BACK)
+            for epochs in lengths(method, data)
+        }
+        seeds = set.intersection(*(set(scores) for scores in found.values()))
+        if not seeds:
+            return 0
+        return max(found, key=lambda n: sum(found[n][s] for s in seeds))
 
     def _grid_scores(self, data: str, line: Line, kind: str) -> List[Scores]:
         """Of each subnet of the grid, and their means."""

@@ -268,6 +268,20 @@ class ClaimStudy(Trainings):
             self.own[name] = {k: by_subnet(v) for k, v in found.items()}
         return self.own[name]
 
+    def is_done(self, run: Run) -> bool:
+        """Whether a run was tested at all that is told of it now."""
+        found = self.result(run)
+        if not found or run.use:
+            return bool(found)
+        method = self.method(run.method)
+        wanted = {*method.subnets, *method.more}
+        is_chosen_by = DATA[run.data].is_part and run.method.startswith(
+            'alone-'
+        )
+        return wanted <= found['paper'].keys() and (
+            HELD_BACK in found or not is_chosen_by
+        )
+
     def train(self, cfg: Config) -> Any:
         """Train, then test by each kind of statistics, and other images."""
         weights = Path(cfg.work_dir) / 'weights.pt'

@@ -85,6 +85,10 @@ class Trainings:
         found = self.found(run)
         return None if found is None else by_subnet(found)
 
+    def is_done(self, run: Any) -> bool:
+        """Whether there is nothing left to do for a run."""
+        return bool(self.result(run))
+
     def found(self, run: Any) -> Optional[Any]:
         """What :meth:`train` returned, None before the run is finished."""
         file = self.out / 'runs' / str(run) / 'result.json'
@@ -102,7 +106,7 @@ class Trainings:
         """Do what is left, together with other processes."""
         while True:
             runs = self.planned()
-            left = [r for r in runs if r is None or not self.result(r)]
+            left = [r for r in runs if r is None or not self.is_done(r)]
             if not left:
                 return
             for run in left:
@@ -115,7 +119,7 @@ class Trainings:
         folder = self.out / 'runs' / str(run)
         folder.mkdir(parents=True, exist_ok=True)
         with try_lock(folder / 'lock') as mine:
-            if not mine or self.result(run):
+            if not mine or self.is_done(run):
                 return False
             print(f'[{total - left + 1}/{total}] {run}', flush=True)
             start = time.perf_counter()

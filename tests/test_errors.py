@@ -32,3 +32,12 @@ def test_a_package_that_lacks_another_one(tmp_path, monkeypatch):
     with pytest.raises(ImportError) as error:
         Config.fromfile(path)
     assert "No module named 'no_such_package'" in first_line(error.value)
+    # What it says itself is better than how it came to that.
+    (tmp_path / 'other_of_tests.py').write_text(
+        'try:\n    import no_such_package\nexcept ImportError:\n'
+        "    raise ImportError('install the one of 2.0')"
+    )
+    path.write_text("custom_imports = dict(imports=['other_of_tests'])")
+    with pytest.raises(ImportError) as error:
+        Config.fromfile(path)
+    assert '(install the one of 2.0)' in first_line(error.value)

@@ -224,35 +224,39 @@ def _check_heads(file: _File, model: Any) -> None:
     """Refuse heads of another number of classes than the data set has.
 
     Stock training takes objects of the class behind the last one for
-    background, and stock validation fails after all images are tested.
+    background, and stock validation fails after all images are tested if
+    there are more. Mask heads beside box heads are never asked for those.
     """
     if file.classes is None or not isinstance(model, dict):
         return
     if 'language_model' in model:  # its heads count words of a text
         return
-    for name, head in _heads(model):
-        number = head.get('num_classes')
-        if is_count(number) and number != len(file.classes):
+    wanted = len(file.classes)
+    for name, head, tells_classes in _heads(model):
+        number: Any = head.get('num_classes')
+        if is_count(number) and (
+            number < wanted or (tells_classes and number > wanted)
+        ):
             raise file.refuse(
-                f'{name}.num_classes={number}, and the data set has '
-                f'{len(file.classes)}',
-                f'set that to {len(file.classes)}, or metainfo=dict('
-                'classes=...) of all data sets',
+                f'{name}.num_classes={number}, and the data set has {wanted}',
+                f'set that to {wanted}, or metainfo=dict(classes=...) of all '
+                'data sets',
             )
 
 
-def _heads(model: dict) -> Iterator[Tuple[str, dict]]:
-    """Settings of the heads that tell classes apart, by their place."""
+def _heads(model: dict) -> Iterator[Tuple[str, dict, bool]]:
+    """Place and settings of heads, and whether they tell classes apart."""
     for prefix in ('model', 'model.roi_head'):
         part: Any = model if prefix == 'model' else model.get('roi_head')
-        for kind in ('bbox_head', 'mask_head'):
-            heads = part.get(kind) if isinstance(part, dict) else None
-            if isinstance(heads, dict) and not heads.get('class_agnostic'):
-                yield f'{prefix}.{kind}', heads
-            elif isinstance(heads, (list, tuple)):
-                for i, head in enumerate(heads):
-                    if not head.get('class_agnostic'):
-                        yield f'{prefix}.{kind}.{i}', head
+        kinds = [k for k in ('bbox_head', 'mask_head') if (part or {}).get(k)]
+        for kind in kinds:
+            heads = {f'{prefix}.{kind}': part[kind]}
+            if isinstance(part[kind], (list, tuple)):
+                numbers = enumerate(part[kind])
+                heads = {f'{prefix}.{kind}.{i}': head for i, head in numbers}
+            for name, head in heads.items():
+                if isinstance(head, dict) and not head.get('class_agnostic'):
+                    yield name, head, kind == kinds[0]
 
 
 def _check_masks(file: _File, dataset: dict) -> None:

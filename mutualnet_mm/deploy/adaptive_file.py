@@ -189,43 +189,46 @@ class AdaptiveFile:
         """This file with new statistics, as it is written to a path.
 
         A file there, of the same weights and config, may have got subnets and
-        latencies since this one was read: they are kept. Where both tables
-        have the same scores, it has the newer one.
+        latencies since this one was read: they are kept.
 
         Args:
             bank (dict): Statistics that are now in use, as ``statistics``.
             path (str or Path): Where it will be saved.
 
         Raises:
-            UsageError: If a subnet was calibrated that is in the newer table,
-                with the score of other statistics.
+            UsageError: If the file there has other scores, or if a subnet was
+                calibrated that it has got, with the score of other statistics.
         """
         other = self.earlier(path)
         if other is None or other.config != self.config:
             return replace(self, statistics=bank)
-        if not _has_scores(other.table, self.table):
-            # It is of other images, or of fewer subnets.
-            own = {str(entry.subnet) for entry in self.table.entries}
-            more = {n: s for n, s in other.statistics.items() if n not in own}
-            table = self.table.with_latencies_of(other.table)
-            return replace(self, statistics={**more, **bank}, table=table)
         new = {
             name: statistics
             for name, statistics in bank.items()
             if not _are_equal(self.statistics.get(name), statistics)
         }
-        bank = {**other.statistics, **new}
-        changed = other.changed_scores(bank)
-        if changed:
-            raise UsageError(
-                f'{changed[0]} was calibrated, and {str(path)!r} has got it '
-                'since, with the score of other statistics: load that, or '
-                'write elsewhere'
-            )
+        theirs = other.statistics
         # Where both have figures of a device, the newer ones count.
-        both = other.table.with_latencies_of(self.table)
-        table = both.with_latencies_of(other.table)
-        return replace(self, statistics=bank, table=table)
+        table = self.table.with_latencies_of(other.table)
+        if _has_scores(other.table, self.table):
+            table = other.table.with_latencies_of(table)
+            changed = other.changed_scores({**theirs, **new})
+            if changed:
+                raise UsageError(
+                    f'{changed[0]} was calibrated, and {str(path)!r} has got '
+                    'it since, with the score of other statistics: load that, '
+                    'or write elsewhere'
+                )
+        elif _has_scores(self.table, other.table):
+            own = {str(entry.subnet) for entry in self.table.entries}
+            theirs = {n: s for n, s in theirs.items() if n not in own}
+        else:
+            raise UsageError(
+                f'{str(path)!r} has a table of other scores, of the same '
+                'weights: write elsewhere, or remove it'
+            )
+        statistics = {**bank, **theirs, **new}
+        return replace(self, statistics=statistics, table=table)
 
     def changed_scores(self, bank: SubnetStatistics) -> List[str]:
         """Subnets of the table that had other statistics when tested.

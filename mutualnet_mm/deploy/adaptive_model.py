@@ -226,10 +226,10 @@ class AdaptiveModel(SwitchableNetwork):
         before = self.file.changed_scores(self._bank)
         self._collect(dataloader, subnets)
         changed = self.file.changed_scores(self._bank)
-        if changed != before:
-            new = next(name for name in changed if name not in before)
+        new = [name for name in changed if name not in before]
+        if new:
             print_log(
-                f'{new} is of the table, whose scores are those of '
+                f'{new[0]} is of the table, whose scores are those of '
                 'its earlier statistics: budgets do not know the new ones',
                 logger='current',
                 level=logging.WARNING,

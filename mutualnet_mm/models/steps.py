@@ -69,15 +69,18 @@ def _first(counts: Dict[str, int], current: str, is_loaded: bool) -> str:
         current (str): Name of MMEngine's current hub.
         is_loaded (bool): Whether the training may go on from another one.
     """
-    begin = [name for name, count in counts.items() if count == 0]
-    going = [name for name in counts if not _is_finished(name)] or begin
-    # Others have trained before it, or are built and do not train.
-    if current in going and (counts[current] == 0 or is_loaded):
+    if counts.get(current) == 0:
         return current
-    new = [name for name in going if name in begin]
+    # Others have trained before it, or are built and do not train.
+    going = [name for name in counts if not _is_finished(name)]
+    if current in going and is_loaded:
+        return current
+    begin = [name for name, count in counts.items() if count == 0]
+    new = [name for name in begin if name in going] or begin
     if new:
         return new[-1]
-    return going[-1] if going and current not in going else current
+    is_other = current not in counts or (is_loaded and current not in going)
+    return going[-1] if going and is_other else current
 
 
 def _is_finished(name: str) -> bool:

@@ -114,7 +114,14 @@ class Progress:
             check_unchanged(content, _KEYS)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(self._file) from error
-        others = [k for k, v in self._settings.items() if settings.get(k) != v]
+        unknown = [name for name in self._settings if name not in settings]
+        if unknown:
+            raise UsageError(
+                f'{str(self.folder)!r} is of an earlier release, which does '
+                f'not say of what {unknown[0]} it is: remove that folder to '
+                'start over, or write elsewhere'
+            )
+        others = [k for k, v in self._settings.items() if settings[k] != v]
         is_finished = content.get('finished', False)
         if is_finished and others == ['checkpoint']:
             return False

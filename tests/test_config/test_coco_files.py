@@ -240,16 +240,20 @@ def test_heads_of_other_classes(make_config, number):
     own = dict(num_classes=number)
     for place, model in {
         'roi_head.bbox_head.1': dict(roi_head=cascade),
-        'roi_head.mask_head': dict(roi_head=dict(mask_head=own)),
-        'model.mask_head': dict(mask_head=own),
+        'model.mask_head': dict(mask_head=own, bbox_head=None),
     }.items():
         cfg.model = model
         with pytest.raises(ConfigError, match=rf'{place}\.num_classes'):
             check(cfg)
-    # One mask for all classes; and heads that count words of a text.
-    agnostic = dict(num_classes=number, class_agnostic=True)
-    cfg.model = dict(roi_head=dict(mask_head=agnostic))
+    # Masks beside boxes are not asked for more classes than these have.
+    box = dict(num_classes=2)
+    cfg.model = dict(roi_head=dict(bbox_head=[box, None], mask_head=own))
+    if number < 2:
+        with pytest.raises(ConfigError, match='roi_head.mask_head.num_cl'):
+            check(cfg)
+        cfg.model.roi_head.mask_head.class_agnostic = True
     check(cfg)
+    # These count words of a text.
     cfg.model = dict(bbox_head=own, language_model=dict(type='BertModel'))
     check(cfg)
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
+from unittest.mock import Mock
 from weakref import WeakSet
 
 import adaptive_networks as nets
@@ -187,30 +188,69 @@ def test_the_last_calibration_is_saved(net, tmp_path):
     assert equal(last, net._bank[NEW]) and not equal(last, first)
 
 
-def test_a_table_of_other_images_does_not_stay(net, tmp_path):
-    """What is saved is the table of the network, and all its latencies."""
+def test_a_table_of_other_scores_stays(net, tmp_path):
+    """Neither is known to be the newer one; a part of one's own goes."""
     path, table = tmp_path / 'adaptive.pth', net.table
     net.save(path)
     file = AdaptiveFile.load(path)
-    subnets = [entry.subnet for entry in table.entries]
-    figures = dict.fromkeys(subnets, Latency(7.0, 7.0))
-    few = copy.copy(file.table.with_latencies('cpu', figures))
+    few = copy.copy(file.table)
     few.num_images = 1
     replace(file, table=few).save(path)
-    net.save(path)
-    saved = AdaptiveFile.load(path).table
-    assert saved.num_images == table.num_images != 1
-    assert {e.latency_ms['cpu'].median for e in saved.entries} == {7.0}
+    with pytest.raises(UsageError, match='has a table of other scores'):
+        net.save(path)
+    assert AdaptiveFile.load(path).table.num_images == 1
 
-    # Latencies of both are kept, of one device the newer ones.
-    newer, other = (dict.fromkeys(subnets, Latency(t, t)) for t in (8.0, 3.0))
-    replace(file, table=table.with_latencies('cpu', newer)).save(path)
-    older = table.with_latencies('cpu', figures).with_latencies('gpu', other)
+    kept = [e for e in table.entries if str(e.subnet) != B]
+    part = replace(file, table=table._of(kept, table.metric))
+    newer = AdaptiveModel(part)
+    newer.calibrate(islice(batches(net), 1), NEW)
+    part = replace(part, statistics=dict(newer._bank))
+    part.save(path)
+    net.save(path)
+    saved = AdaptiveFile.load(path)
+    assert table_to_dict(saved.table) == table_to_dict(table)
+    assert equal(saved.statistics[NEW], newer._bank[NEW])
+    # What was not calibrated since does not replace what was.
+    older = replace(part, statistics={**part.statistics, NEW: _halved(newer)})
+    older = AdaptiveModel(older)
+    net.save(path)
+    older.save(path)
+    saved = AdaptiveFile.load(path)
+    assert equal(saved.statistics[NEW], newer._bank[NEW])
+
+
+def _halved(net):
+    return {
+        name: (mean / 2, variance)
+        for name, (mean, variance) in net._bank[NEW].items()
+    }
+
+
+def test_latencies_of_both_are_kept(net, tmp_path):
+    """Of one device the newer ones, those of the file."""
+    path, table = tmp_path / 'adaptive.pth', net.table
+    subnets = [entry.subnet for entry in table.entries]
+    first, newer, other = (
+        dict.fromkeys(subnets, Latency(t, t)) for t in (7.0, 8.0, 3.0)
+    )
+    replace(net.file, table=table.with_latencies('cpu', newer)).save(path)
+    older = table.with_latencies('cpu', first).with_latencies('gpu', other)
     AdaptiveModel(replace(net.file, table=older)).save(path)
     saved = AdaptiveFile.load(path).table
     for entry in saved.entries:
         found = {name: told.median for name, told in entry.latency_ms.items()}
         assert found == dict(cpu=8.0, gpu=3.0)
+
+
+def test_calibrated_as_before(net, tmp_path, monkeypatch):
+    """The scores are of these statistics again."""
+    before = dict(net._bank)
+    net.calibrate(batches(net), B)
+    again = Mock(side_effect=lambda *given: net._bank.update(before))
+    monkeypatch.setattr(net, '_collect', again)
+    net.calibrate(batches(net), B)
+    assert again.called
+    net.save(tmp_path / 'adaptive.pth')
 
 
 def test_a_subnet_that_both_got(net, tmp_path):

@@ -62,6 +62,16 @@ def test_one_that_begins_with_weights_after_another():
     assert found == [(0, 8), (1, 8)]
 
 
+def test_a_training_of_one_step():
+    """It is not over before it has begun, beside one that was stopped."""
+    numbers(StepCounter(), runner('stopped', 100), range(50))
+    short = runner('short', 1)
+    assert numbers(StepCounter(), short, [0]) == [(0, 1)]
+    # Nor is one in whose place a loop of one's own goes on.
+    counter = StepCounter()
+    assert [counter.next() for _ in range(2)] == [0, 1]
+
+
 def test_one_that_is_built_within_a_training():
     """As by a hook that tests: it never trains, or it trains another one."""
     own, counter = runner('own', 9), StepCounter()

@@ -1,10 +1,12 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What several processes of one training need, and cannot do."""
 
+import atexit
 from contextlib import contextmanager
 from typing import Any, Iterator
 
 import torch
+import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
@@ -59,6 +61,21 @@ def check_wrapper(cfg: Config) -> None:
             "ask it for its subnets: leave runner_type out for MMEngine's "
             'Runner'
         )
+
+
+def leave_group_at_exit() -> None:
+    """Let this process leave those that it talks to by gloo, when it ends.
+
+    MMEngine leaves that to the interpreter. PyTorch 2.13 then aborts now and
+    then: a training that is done ends with an error.
+    """
+    atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    is_in = dist.is_available() and dist.is_initialized()
+    if is_in and dist.get_backend() == 'gloo':  # that of GPUs does not abort
+        dist.destroy_process_group()
 
 
 def _learns_mutually(model: Any) -> bool:

@@ -19,6 +19,7 @@ from .pipelines import STAGES, Step
 from .processes import (
     check_same_length,
     check_wrapper,
+    leave_group_at_exit,
     processes_without_gpu,
 )
 from .stock_errors import named_stock_errors
@@ -61,6 +62,7 @@ def make_runner(cfg: Config) -> Runner:
             runner = RUNNERS.build(cfg)
         else:
             runner = Runner.from_cfg(cfg)
+    leave_group_at_exit()
     # Not by a hook: loops over iterations start their workers when built.
     if hasattr(runner, 'build_dataloader'):  # not of every runner_type
         runner.build_dataloader = naming_loaders(runner.build_dataloader)

@@ -176,7 +176,7 @@ def test_two_processes_train_on_a_cpu(images, path):
         cwd=images,
         PORT='29517',
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert 'Traceback' not in done.stderr
     shown = done.stdout
     assert shown.count('2 processes run on the CPU, and talk by gloo') == 1

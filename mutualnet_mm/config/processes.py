@@ -2,6 +2,7 @@
 """What several processes of one training need, and cannot do."""
 
 import atexit
+import gc
 from contextlib import contextmanager
 from typing import Any, Iterator
 
@@ -76,6 +77,7 @@ def _leave_group() -> None:
     is_in = dist.is_available() and dist.is_initialized()
     if is_in and dist.get_backend() == 'gloo':  # that of GPUs does not abort
         dist.destroy_process_group()
+        gc.collect()  # the model holds it, too, and is in a cycle
 
 
 def _learns_mutually(model: Any) -> bool:

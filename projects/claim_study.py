@@ -269,7 +269,7 @@ class ClaimStudy(Trainings):
         return self.own[name]
 
     def is_done(self, run: Run) -> bool:
-        """Whether a run was tested at all that is told of it now."""
+        """Whether a run was tested at everything that is asked of it now."""
         found = self.result(run)
         if not found or run.use:
             return bool(found)
@@ -278,9 +278,12 @@ class ClaimStudy(Trainings):
         is_chosen_by = DATA[run.data].is_part and run.method.startswith(
             'alone-'
         )
-        return wanted <= found['paper'].keys() and (
+        is_done = wanted <= found['paper'].keys() and (
             HELD_BACK in found or not is_chosen_by
         )
+        if not is_done:  # it is read again, once it is tested again
+            self.own.pop(str(run), None)
+        return is_done
 
     def train(self, cfg: Config) -> Any:
         """Train, then test by each kind of statistics, and other images."""

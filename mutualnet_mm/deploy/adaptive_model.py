@@ -265,8 +265,8 @@ class AdaptiveModel(SwitchableNetwork):
                 replaced.
 
         Raises:
-            UsageError: If it cannot be written, or if subnets of the table
-                were calibrated: it has the scores that they had before.
+            UsageError: If it cannot be written, if a table there has other
+                scores, or if subnets that have a score were calibrated.
         """
         bank = move_statistics(dict(self._bank), 'cpu')
         changed = self.file.changed_scores(bank)

@@ -79,7 +79,7 @@ def _first(counts: Dict[str, int], current: str, is_loaded: bool) -> str:
     new = [name for name in begin if name in going] or begin
     if new:
         return new[-1]
-    is_other = current not in counts or (is_loaded and current not in going)
+    is_other = is_loaded or current not in counts
     return going[-1] if going and is_other else current
 
 

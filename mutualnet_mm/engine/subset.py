@@ -7,41 +7,36 @@ from typing import Any
 from mmengine.evaluator import Evaluator
 
 from ..errors import UsageError
-from .hooks import build_dataset
 
 # Where metrics keep ground truth of their own.
 _TRUTH = ('_coco_api', 'ann_file', 'annos')
 
 
-def random_subset(dataset: dict, num_images: int) -> Any:
-    """Build a data set and keep some of it, always the same ones.
+def keep_random(dataset: Any, num_images: int) -> None:
+    """Cut a data set to some of its images, always the same ones.
 
     Args:
-        dataset (dict): Config of the data set.
+        dataset (Dataset): Cut in place, in its order.
         num_images (int): How many to keep.
-
-    Returns:
-        Dataset: With its own ``metainfo``, in the original order.
 
     Raises:
         UsageError: If there are not so many, or if the data set cannot be
             cut (stock wrappers cannot).
     """
-    built = build_dataset(dataset)
-    if not 0 < num_images <= len(built):
+    number = len(dataset)
+    if not 0 < num_images <= number:
         raise UsageError(
-            f'number of images {num_images}: the test set has {len(built)}, '
-            f'so give 1 to {len(built)}, or no number for all'
+            f'number of images {num_images}: the test set has {number}, '
+            f'so give 1 to {number}, or no number for all'
         )
-    chosen = random.Random(0).sample(range(len(built)), num_images)
+    chosen = random.Random(0).sample(range(number), num_images)
     try:
-        built.get_subset_(sorted(chosen))
+        dataset.get_subset_(sorted(chosen))
     except (AttributeError, NotImplementedError) as error:
         raise UsageError(
-            f'{type(built).__name__} cannot be cut to {num_images} images: '
+            f'{type(dataset).__name__} cannot be cut to {num_images} images: '
             'evaluate all, or set `indices` of the data sets inside'
         ) from error
-    return built
 
 
 def limit_truth(evaluator: Evaluator, dataset: Any) -> None:

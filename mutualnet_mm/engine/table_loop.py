@@ -36,11 +36,12 @@ from ..subnet import Subnet
 from .answers import AnswerBook
 from .calibration import SubnetStatistics, move_statistics
 from .coco_matches import recorded_evaluations, resampled_precision
+from .hooks import build_dataset
 from .label_precision import resampled_label_precision
 from .loops import RUNNING, Candidate, SubnetTestLoop
 from .metric_state import MetricState
 from .plain_metrics import plain_numbers
-from .subset import limit_truth, random_subset
+from .subset import keep_random, limit_truth
 
 _MERGING = 600
 """Seconds to wait for another part that merges, which takes far less."""
@@ -100,8 +101,11 @@ class TableLoop(SubnetTestLoop):
         metric: Optional[str] = None,
         **kwargs: Any,
     ) -> None:
+        drawn_from = None
         if num_images is not None:
-            dataset = random_subset(dataloader['dataset'], num_images)
+            dataset = build_dataset(dataloader['dataset'])
+            drawn_from = len(dataset)
+            keep_random(dataset, num_images)
             dataloader = dict(dataloader, dataset=dataset)
         super().__init__(runner, dataloader, evaluator, subnets, **kwargs)
         if num_images is not None:
@@ -109,7 +113,14 @@ class TableLoop(SubnetTestLoop):
         if subnets is None and self.model.sampler.single_subnet is None:
             self.subnets = self.model.space.grid(step)
         self.folder = folder
-        self.num_images = num_images
+        number = len(self.dataloader.dataset)
+        # Of all, too: more of them may have come into the same folder, of
+        # which others are drawn.
+        self._images = (
+            number
+            if drawn_from in (None, number)
+            else f'{number} of {drawn_from}'
+        )
         self.metric = metric
         self.bank: SubnetStatistics = {}
         self.weights: Dict[str, Tensor] = {}
@@ -186,8 +197,7 @@ class TableLoop(SubnetTestLoop):
         settings = {
             **config_fingerprints(self.runner.cfg),
             'checkpoint': weights_fingerprint(self.weights),
-            # Of all, too: more of them may have come into the same folder.
-            'number of images': len(self.dataloader.dataset),
+            'number of images': self._images,
         }
         if self._shard is None:
             check_free(Path(self.folder))

@@ -272,6 +272,23 @@ def test_more_images_at_the_same_path(
     assert not score_sums.processed
 
 
+def test_images_drawn_of_more_at_the_same_path(
+    score_sums, make_config, checkpoint, tmp_path, monkeypatch
+):
+    """As many as before, of which others are drawn."""
+    monkeypatch.setattr(
+        'mutualnet_mm.engine.table_loop.config_fingerprints', lambda cfg: {}
+    )
+    fewer = make_config()
+    fewer.test_dataloader.dataset.indices = 6
+    build_table(fewer, checkpoint, tmp_path, subnets=['0.5x-16'], num_images=4)
+    score_sums.processed.clear()
+    settings = dict(subnets=['1.0x-32'], num_images=4)
+    with pytest.raises(UsageError, match='another number of images'):
+        build_table(make_config(), checkpoint, tmp_path, **settings)
+    assert not score_sums.processed
+
+
 def test_latencies_of_other_sizes_are_not_kept(
     make_config, checkpoint, tmp_path
 ):

@@ -5,7 +5,8 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.registry import DATASETS, METRICS
 
 from mutualnet_mm import UsageError
-from mutualnet_mm.engine.subset import limit_truth, random_subset
+from mutualnet_mm.engine.hooks import build_dataset
+from mutualnet_mm.engine.subset import keep_random, limit_truth
 
 
 @DATASETS.register_module(force=True)
@@ -16,6 +17,12 @@ class Numbers(BaseDataset):
 
     def load_data_list(self):
         return [dict(img_id=10 * i) for i in range(100)]
+
+
+def random_subset(config, number):
+    dataset = build_dataset(config)
+    keep_random(dataset, number)
+    return dataset
 
 
 def numbers(dataset):

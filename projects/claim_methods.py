@@ -28,6 +28,10 @@ alone, of WRN-10-1: as many times more epochs make them equal. That of
 WRN-10-2 is :data:`WIDE_COST`."""
 WIDE_COST = 1.74
 EQUAL_EPOCHS = round(EQUAL_COST * EPOCHS)
+ALL_ALONE = 3.02
+"""Likewise, of one step of each of the networks alone on :data:`GRID`."""
+TOGETHER_EPOCHS = round(EQUAL_COST / ALL_ALONE * EPOCHS)
+"""With so many, these cost as much together as MutualNet."""
 QUARTER = EPOCHS // 4
 """Length of the search for learning rates on whole data sets, and of one more
 training of networks alone where a longer one may over-fit."""
@@ -222,14 +226,16 @@ class Run:
 def lengths(method: str, data: str) -> List[int]:
     """Numbers of epochs of a method, without those of :data:`TREND`.
 
-    A network trained alone has as many as MutualNet, and as many as cost the
-    same; on a part of a data set a quarter, too. A distilled one has those of
-    equal cost. MutualNet has as many as these, too, but on a part.
+    A network trained alone has as many as MutualNet; as many as make its cost
+    that of MutualNet if it is the full one, or make that of all together; on
+    a part of a data set in place of these a quarter. A distilled one has those
+    of the full network's equal cost. MutualNet has as many as these, too, but
+    on a part.
     """
     is_part = DATA[data].is_part
     if method.startswith('alone-'):
-        early = [QUARTER] if is_part else []
-        return [*early, EPOCHS, EQUAL_EPOCHS]
+        early = QUARTER if is_part else TOGETHER_EPOCHS
+        return [early, EPOCHS, EQUAL_EPOCHS]
     if method.startswith('distilled-'):
         return [EQUAL_EPOCHS]
     is_long = method == 'mutualnet' and not is_part

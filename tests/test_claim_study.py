@@ -145,13 +145,18 @@ def test_costs(modules, tmp_path):
     lines = {line.name: line for line in made._lines('cifar10')}
     costs = {
         name: made.cost('cifar10', lines[name])
-        for name in ('mutualnet', 'usnet', 'each alone, 124 epochs')
+        for name in (
+            *('mutualnet', 'usnet'),
+            *('each alone, 41 epochs', 'each alone, 124 epochs'),
+        )
     }
     assert costs['mutualnet'] == pytest.approx(methods.EQUAL_COST, rel=0.01)
     macs = made.macs['cifar10']
     single = [macs[subnet] / macs[methods.GRID[0]] for subnet in methods.GRID]
     expected = sum(single) * 124 / 64
     assert costs['each alone, 124 epochs'] == pytest.approx(expected)
+    together = costs['each alone, 41 epochs']
+    assert together == pytest.approx(costs['mutualnet'], rel=0.02)
     # At one size, all widths cost what they cost there.
     assert 2 < costs['usnet'] < 4
     # Seven networks learn, each with a forward pass of the teacher, which was
@@ -218,8 +223,7 @@ def test_plan(modules, planned):
                 for run in reported
                 if (run.data, run.method) == (data, methods.alone(subnet))
             }
-            early = [16] if data == 'cifar10-few' else []
-            epochs = [*early, 64, 124]
+            epochs = [16 if data == 'cifar10-few' else 41, 64, 124]
             assert alone >= set(itertools.product(epochs, range(3)))
     assert {run.method for run in reported} >= {
         *methods.methods(),
@@ -236,7 +240,7 @@ def test_plan(modules, planned):
     full = [r for r in reported if r.method == methods.alone(methods.GRID[0])]
     for data in study.whole:
         lengths = {run.epochs for run in full if run.data == data}
-        assert lengths == {16, 32, 64, 124}
+        assert lengths == {16, 32, 41, 64, 124}
         ours = {
             (run.epochs, run.seed)
             for run in reported
@@ -398,7 +402,13 @@ def test_report(modules, planned, tmp_path, monkeypatch):
             for subnet in (*method.subnets, *method.more)
         },
     )
-    monkeypatch.setattr(report.ClaimReport, 'cost', lambda *line: 1.5)
+
+    def cost(made, data, line):
+        """Eight networks cost as much after 41 epochs as one after 64."""
+        base = 41 if line.method is methods.alone else 64
+        return 1.5 * (line.epochs or 64) / base
+
+    monkeypatch.setattr(report.ClaimReport, 'cost', cost)
     folder, page = tmp_path / 'claim', tmp_path / 'claim.md'
     folder.mkdir()
     # Of a rate that is no longer the best.
@@ -413,11 +423,15 @@ def test_report(modules, planned, tmp_path, monkeypatch):
     assert '63.0 ± 1.0' in lines[0] and '+2.0 ± 0.0' in lines[1]
     columns = len(methods.GRID) + 3  # method, cost, and the mean
     assert lines[0].count(' | ') == columns - 1
-    # Nothing is compared with what is trained for less.
-    gains = made_report.tables()['cifar10-paper-gains']
-    longer = [row for row in gains.splitlines() if '124 epochs |' in row]
-    named = [row for row in longer if row.startswith('| mutualnet, 124')]
-    assert len(named) == 1 and '| each alone, 124 epochs |' in named[0]
+    # Nothing is compared with what is trained both shorter and for less.
+    gains = made_report.tables()['cifar10-paper-gains'].splitlines()
+    bases = {
+        name: [row.split('|')[2] for row in gains if f'| {name} |' in row]
+        for name in ('mutualnet', 'mutualnet, 124 epochs')
+    }
+    names = [f' each alone, {epochs} epochs ' for epochs in (41, 64, 124)]
+    assert bases['mutualnet'] == names
+    assert bases['mutualnet, 124 epochs'] == names[2:]
     assert lines[0].startswith('| mutualnet | 1.50 |')
     table = made_report.tables()['cifar10-usnet']
     assert (

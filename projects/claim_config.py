@@ -112,9 +112,6 @@ def run_config(
             ),
         )
 
-    held_back = None
-    if data.is_part and run.use != 'search':
-        held_back = data.search_parts[1]
     epochs = run.epochs * data.repeats
     by_iter = dict(by_epoch=True, convert_to_iter_based=True)
     return Config(
@@ -164,6 +161,5 @@ def run_config(
             ],
             default_hooks=dict(logger=dict(type='LoggerHook', interval=50)),
             randomness=dict(seed=run.seed),
-            held_back=held_back,  # see HELD_BACK
         )
     )

@@ -71,14 +71,24 @@ class Data:
         return TRAIN // self.train
 
     @property
+    def others(self) -> Tuple[int, int]:
+        """Training images that no reported run is trained on: (begin, end).
+
+        They choose between such runs.
+        """
+        if self.is_part:
+            return self.train, TRAIN
+        return self.train, 2 * self.train
+
+    @property
     def search_parts(self) -> Tuple[Tuple[int, int], Tuple[int, int]]:
         """Which images a search trains on, and which choose: (begin, end).
 
-        The last fifth of the training images chooses. Where they are a part
-        of a data set the others of it do, which are not trained on.
+        The last fifth of the training images chooses; on a part of a data set
+        the others do.
         """
         if self.is_part:
-            return (0, self.train), (self.train, TRAIN)
+            return (0, self.train), self.others
         held_back = self.train * 4 // 5
         return (0, held_back), (held_back, self.train)
 

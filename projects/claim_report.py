@@ -10,6 +10,7 @@ from typing import (
     Mapping,
     NamedTuple,
     Optional,
+    Sequence,
     Tuple,
 )
 
@@ -96,9 +97,13 @@ class ClaimReport:
     ) -> Scores:
         """Accuracies of the seeds that are finished."""
         found = {}
-        wanted = (data, method, epochs, '')
+        if method not in (*self.study.methods, COMBINED):
+            return found
+        rate = self.study.rate(data, method)
+        wanted = (data, method, rate, epochs, '')
         for run in self.runs.values():
-            if (run.data, run.method, run.epochs, run.use) == wanted:
+            own = (run.data, run.method, run.rate, run.epochs, run.use)
+            if own == wanted:
                 result = (self.study.result(run) or {}).get(kind, {})
                 if subnet in result:
                     found[run.seed] = result[subnet]
@@ -318,15 +323,20 @@ class ClaimReport:
         return markdown_table(rows)
 
     def _rates(self, data: str) -> str:
-        rows = [['method', 'rate', 'tried']]
-        for method, settings in self.study.methods.items():
-            rate = self.study.best_rate(data, method)
-            if not settings.like and rate is not None:
-                runs = self.study.search_runs(data, method)
-                tried = ', '.join(
-                    f'{run.rate}: {self.study.score(run):.1f}' for run in runs
-                )
-                rows.append([method, str(rate), tried])
+        """All that were tried, and of whole data sets the best at length."""
+        is_part = DATA[data].is_part
+        columns = ['searches', *([] if is_part else [f'{EPOCHS} epochs'])]
+        rows = [['method', 'rate', *columns]]
+        study = self.study
+        for method, settings in study.methods.items():
+            rate = None if settings.like else study.best_rate(data, method)
+            if rate is not None:
+                searches = study.search_runs(data, method)
+                cells = [tried(searches, study.score)]
+                if not is_part:
+                    finalists = study.finalists(data, method) or []
+                    cells.append(tried(finalists, study.final_score))
+                rows.append([method, str(rate), *cells])
         return markdown_table(rows)
 
     def _choice(self, data: str) -> str:
@@ -364,6 +374,11 @@ class ClaimReport:
                     style = dashes[line.epochs] if line.method is alone else ''
                     curves.append(Curve(line.name, points, style))
         draw_curves(panels, path)
+
+
+def tried(runs: Sequence[Run], score: Callable[[Run], Optional[float]]) -> str:
+    """Rates of runs, with what they found."""
+    return ', '.join(f'{run.rate}: {score(run):.1f}' for run in runs)
 
 
 def compared(base: Scores, own: Scores) -> List[str]:

@@ -45,8 +45,11 @@ FITTED = 'fitted'
 """Accuracy on the images of the training, as they are without augmentation,
 with statistics ``paper``: how far a network over-fits."""
 HELD_BACK = 'held back'
-"""Accuracy on the images that choose, with statistics ``paper``, of reported
-runs on parts of data sets: they choose the length for networks alone."""
+"""Accuracy on :attr:`~claim_methods.Data.others`, with statistics ``paper``:
+it chooses between finalists, and on parts of data sets the length for networks
+alone."""
+FINALISTS = 2
+"""Rates of the best searches on whole data sets, which are tried at length."""
 
 
 class ClaimStudy(Trainings):
@@ -95,25 +98,27 @@ class ClaimStudy(Trainings):
         whole, first, next_seeds = self.whole, [0], range(1, SEEDS)
         parts = [name for name in self.images if DATA[name].is_part]
         plan = [
-            # One seed of the whole data sets, and what is chosen there.
+            # The claim itself: rates, and one seed of whole data sets.
+            self._searches(main, whole),
+            self._runs(main, first, whole),
+            self._searches(main, parts),
+            # The others; what is chosen there.
             self._searches(rated, whole),
             self._runs(rated, first, whole),
             (run for d in whole for run in self.choice_runs(d).values()),
             self._runs(combined, first, whole),
-            # The parts: the claim itself.
-            self._searches(main, parts),
             self._runs([*main, *combined], first, parts),
+            # More seeds, first of the parts, and what one seed is enough for.
             self._runs(main, next_seeds, parts),
             self._runs(learned, first, parts),
-            # A second seed; what one seed is enough for; the third.
             self._runs([*rated, *combined], next_seeds[:1], whole),
             self._runs(full, first, whole, TREND),
             self._runs(others, first, whole),
             self._runs([*rated, *combined], next_seeds[1:], whole),
             # More seeds of the rest.
             self._runs(combined, next_seeds, parts),
-            self._runs(learned, next_seeds, parts),
             self._runs(full, next_seeds, whole, TREND),
+            self._runs(learned, next_seeds, parts),
             self._runs(learned, next_seeds, whole),
         ]
         # Several wait for the same teacher.
@@ -125,6 +130,7 @@ class ClaimStudy(Trainings):
         for data in images:
             for name in names:
                 yield from self.search_runs(data, name)
+                yield from self.finalists(data, name) or ()
 
     def _runs(
         self,
@@ -163,6 +169,28 @@ class ClaimStudy(Trainings):
                 return runs
             rates = sorted(further.union(rates))
 
+    def finalists(self, data: str, method: str) -> Optional[List[Run]]:
+        """Reported runs at the best rates of the searches: one of them is it.
+
+        Rates that are the best after a short training need not be that of a
+        long one. On parts of data sets searches are long: there are none.
+        None while the searches are under way.
+        """
+        runs = self.search_runs(data, method)
+        scores = {run.rate: self.score(run) for run in runs}
+        if None in scores.values():
+            return None
+        if DATA[data].is_part:
+            return []
+        rates = sorted(scores, key=lambda rate: -scores[rate])[:FINALISTS]
+        return [Run(data, method, rate, EPOCHS, 0) for rate in rates]
+
+    def final_score(self, run: Run) -> Optional[float]:
+        """Mean accuracy of a finalist on images held back; None before."""
+        found = (self.result(run) or {}).get(HELD_BACK)
+        subnets = self.methods[run.method].subnets
+        return found and statistics.mean(found[s] for s in subnets)
+
     def score(self, run: Run) -> Optional[float]:
         """Mean accuracy over subnets and both kinds of statistics.
 
@@ -178,7 +206,7 @@ class ClaimStudy(Trainings):
     ) -> Optional[Run]:
         """A reported run, or first its teacher's; None while it waits."""
         settings = self.method(method)
-        rate = settings and self.best_rate(data, settings.like or method)
+        rate = settings and self.rate(data, method)
         if settings is None or rate is None:
             return None
         run = Run(data, method, rate, epochs, seed)
@@ -241,10 +269,21 @@ class ClaimStudy(Trainings):
                 options.update(OPTIONS[name])
         return options
 
+    def rate(self, data: str, method: str) -> Optional[float]:
+        """Of a method: its own best one, or that of another; None before."""
+        like = 'mutualnet' if method == COMBINED else self.methods[method].like
+        return self.best_rate(data, like or method)
+
     def best_rate(self, data: str, method: str) -> Optional[float]:
-        """The rate of the highest mean accuracy on the images held back."""
-        runs = self.search_runs(data, method)
-        scores = {run.rate: self.score(run) for run in runs}
+        """The rate of the highest mean accuracy on the images held back.
+
+        On whole data sets that of the finalists; on parts, of the searches.
+        None before it is known.
+        """
+        runs, score = self.finalists(data, method), self.final_score
+        if not runs:
+            runs, score = self.search_runs(data, method), self.score
+        scores = {run.rate: score(run) for run in runs}
         if None in scores.values():
             return None
         return max(scores, key=lambda rate: scores[rate])
@@ -275,15 +314,18 @@ class ClaimStudy(Trainings):
             return bool(found)
         method = self.method(run.method)
         wanted = {*method.subnets, *method.more}
-        is_chosen_by = DATA[run.data].is_part and run.method.startswith(
-            'alone-'
-        )
         is_done = wanted <= found['paper'].keys() and (
-            HELD_BACK in found or not is_chosen_by
+            HELD_BACK in found or not self._is_compared(run)
         )
         if not is_done:  # it is read again, once it is tested again
             self.own.pop(str(run), None)
         return is_done
+
+    def _is_compared(self, run: Run) -> bool:
+        """Whether a reported run is one of those that images choose from."""
+        if DATA[run.data].is_part:  # its length is chosen
+            return run.method.startswith('alone-')
+        return run in (self.finalists(run.data, run.method) or ())
 
     def train(self, cfg: Config) -> Any:
         """Train, then test by each kind of statistics, and other images."""
@@ -294,7 +336,7 @@ class ClaimStudy(Trainings):
             with atomic_write(weights) as file:
                 torch.save(checkpoint, file)
         checkpoint = torch.load(weights, weights_only=True)
-        kinds = [*KINDS, FITTED, *([HELD_BACK] if cfg.held_back else [])]
+        kinds = [*KINDS, FITTED, *([HELD_BACK] if 'held_back' in cfg else [])]
         return {kind: self.test(cfg, checkpoint, kind) for kind in kinds}
 
     def test(
@@ -330,4 +372,8 @@ class ClaimStudy(Trainings):
             teacher = Teacher(
                 model(mutual, DATA[run.data]), self.weights(other)
             )
-        return run_config(run, method, self.images[run.data], folder, teacher)
+        images = self.images[run.data]
+        cfg = run_config(run, method, images, folder, teacher)
+        if not run.use and self._is_compared(run):
+            cfg.held_back = DATA[run.data].others
+        return cfg

@@ -186,8 +186,8 @@ def planned(modules, tmp_path, monkeypatch):
             found = {
                 kind: dict.fromkeys(subnets, value) for kind in study.KINDS
             }
-            if held_back is not None:
-                value = held_back(run)
+            if not run.use:
+                value = (held_back or accuracy)(run)
                 found[study.HELD_BACK] = dict.fromkeys(subnets, value)
             return found
 
@@ -271,6 +271,39 @@ def test_rates_go_on_beyond_the_end(planned, best):
     assert study.best_rate('cifar10', 'usnet') == best
     rates = [run.rate for run in study.search_runs('cifar10', 'usnet')]
     assert min(rates) < best < max(rates)
+
+
+def test_finalists(modules, planned, monkeypatch):
+    """Of the two best rates after short trainings, the better at length."""
+    _, methods, study, report = modules
+    short = {0.1: 53.0, 0.3: 54.0, 1.0: 52.0}
+
+    def accuracy(run):  # on test images, which choose nothing
+        return short.get(run.rate, 50.0) if run.use else 60 + run.rate
+
+    def held_back(run):
+        return 70 - run.rate  # 0.03 is not among the finalists
+
+    made, plan = planned(accuracy, held_back)
+    usnet = [run for run in plan if run.method == 'usnet' and not run.use]
+    assert [run.rate for run in usnet[:2]] == [0.3, 0.1]
+    assert {run.rate for run in usnet[2:]} == {0.1, 0.3}
+    assert all(run.rate == 0.1 for run in usnet if run.seed)
+    assert made.best_rate('cifar10', 'usnet') == 0.1
+    # What is trained on few images is searched at full length.
+    assert made.finalists('cifar10-few', 'mutualnet') == []
+    assert made.best_rate('cifar10-few', 'mutualnet') == 0.3
+    monkeypatch.setattr(
+        report.ClaimReport, '_count_macs', lambda self, data: {}
+    )
+    found = report.ClaimReport(made)
+    scores = found.scores('cifar10', 'usnet', 64, methods.GRID[0], 'paper')
+    assert scores == dict.fromkeys(range(3), 60.1)
+    rates = found._rates('cifar10')
+    assert '| usnet | 0.1 | 0.03: 50.0, 0.1: 53.0, 0.3: 54.0' in rates
+    assert '| 0.3: 69.7, 0.1: 69.9 |' in rates
+    unknown = study.ClaimStudy(made.images, made.out)
+    assert unknown.finalists('cifar10', 'usnet') is None
 
 
 def test_rates_that_are_equal(planned):
@@ -635,8 +668,14 @@ def test_few_images(modules, tmp_path):
     schedules = few.param_scheduler, whole.param_scheduler
     assert [s.end for s in schedules[0]] == [4 * s.end for s in schedules[1]]
     assert few.test_dataloader == whole.test_dataloader
-    # Lengths of networks alone are chosen by the same images as rates.
-    assert few.held_back == (2500, 10000) and whole.held_back is None
+    # Finalists and lengths are compared on images that none is trained on.
+    alone = methods.Run('cifar10-few', 'alone-0.5x-12', 0.1, 64, 1)
+    assert made.config(alone, tmp_path).held_back == (2500, 10000)
+    run = methods.Run('cifar10', 'mutualnet', 0.1, 64, 0)
+    made.finalists = lambda data, method: [run]
+    assert made.config(run, tmp_path).held_back == (10000, 20000)
+    assert whole.train_dataloader.dataset.part == (0, 10000)
+    assert 'held_back' not in whole and 'held_back' not in few
     # Rates are chosen by images that are not trained on, nor test images.
     parts = dict(
         cifar10=((0, 8000), (8000, 10000)),

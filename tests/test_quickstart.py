@@ -108,6 +108,15 @@ def test_again_it_is_finished(example):
 
 
 @pytest.mark.slow
+def test_other_settings_need_another_folder(example):
+    """The training that is there would be shown as theirs."""
+    *command, _ = example[2]
+    done = run_program(*command, 'param_scheduler.1.T_max=5', SOME[-1])
+    assert done.returncode == 1
+    assert 'holds a training of another param_scheduler' in done.stderr
+
+
+@pytest.mark.slow
 def test_one_at_a_time(example, monkeypatch):
     out, _, command = example
     quick = partial(only_user, wait=0.1)

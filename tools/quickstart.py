@@ -14,6 +14,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mutualnet_mm import UsageError
 from mutualnet_mm.apis import build_table, load_config
 from mutualnet_mm.cli import add_cfg_options, one_line_errors, tool_parser
 from mutualnet_mm.config import make_runner, only_training
@@ -71,10 +72,27 @@ def train(cfg: Config) -> tuple:
     """Train to the end; return the runner and the seconds of all runs."""
     cfg.resume = True
     with only_training(cfg):
+        check_same(cfg)
         runner = make_runner(cfg)
         runner.register_hook(TrainingClock())
         runner.train()
     return runner, training_seconds(runner)
+
+
+def check_same(cfg: Config) -> None:
+    """Refuse to go on with a training of other settings: none would act."""
+    folder = Path(cfg.work_dir)
+    before = folder / Path(cfg.filename).name
+    if not before.is_file() or not (folder / 'last_checkpoint').is_file():
+        return
+    other = Config.fromfile(before)
+    for key in ('train_cfg', 'param_scheduler', 'optim_wrapper', 'model'):
+        if other.get(key) != cfg.get(key):
+            raise UsageError(
+                f'{str(folder)!r} holds a training of another {key}: give '
+                'the same --cfg-options to go on with it, or another '
+                '--work-dir'
+            )
 
 
 def draw_detections(runner: Runner, out: Path, zoom: int = 4) -> None:

@@ -8,7 +8,7 @@ from typing import List, Optional, Sequence, Union
 
 from mmengine.config import Config
 
-from ..config.adaptive import derive, is_stock_loop
+from ..config.adaptive import derive, is_stock_loop, own_work_dir
 from ..config.changes import Change, apply_changes
 from ..config.delta_file import write_delta
 from ..config.pipelines import Step
@@ -131,8 +131,8 @@ def write_adaptive(
         width (Sequence[float], optional): Defaults to None.
         resolution (Sequence[int], optional): Defaults to None.
         frames (Sequence[int], optional): Defaults to None.
-        work_dir (str, optional): Defaults to the stock config's, or else to
-            ``work_dirs/mutual-<name>``.
+        work_dir (str, optional): Defaults to ``mutual`` in the stock config's,
+            or else to ``work_dirs/mutual-<name>``.
 
     Returns:
         Path: The file.
@@ -141,7 +141,7 @@ def write_adaptive(
     name = derived_name(stock)
     folder = Path(
         work_dir
-        or stock.cfg.get('work_dir')
+        or own_work_dir(stock.cfg)
         or Path('work_dirs') / Path(name).stem
     )
     path = make_folder(folder / 'adaptive') / name

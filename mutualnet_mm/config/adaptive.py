@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What of a stock config has to change for mutual learning, and why."""
 
+from pathlib import Path
 from typing import Any, List, Optional, Sequence
 
 from mmengine.config import Config
@@ -14,7 +15,8 @@ from .stock_traits import StockTraits
 from .subnet_settings import subnet_settings
 
 _OURS = 'mutualnet_mm'
-CALIBRATION = dict(type=f'{_OURS}.BNCalibrationHook', num_batches=32)
+# Batches of each device to calibrate on; more, where they are small.
+_BATCHES, _IMAGES = 32, 256
 # Images of a device whose batch norms should be synchronised.
 _FEW = 8
 _LOOPS = dict(val='SubnetValLoop', test='SubnetTestLoop')
@@ -74,16 +76,10 @@ def derive(
         *_unfrozen(part, traits),
         *_synchronised(cfg, traits),
         *_loops(cfg, [str(found.full), str(found.smallest)]),
+        *_moved(cfg),
     ]
     if traits.batch_norms:
-        changes.append(
-            Change(
-                'custom_hooks',
-                dict(CALIBRATION),
-                "of training data, for each subnet's batch norms",
-                appends=True,
-            )
-        )
+        changes.append(_calibrated(cfg))
     return changes
 
 
@@ -175,13 +171,12 @@ def _unfrozen(part: dict, traits: StockTraits) -> List[Change]:
 
 def _synchronised(cfg: Config, traits: StockTraits) -> List[Change]:
     """Let devices with few images share the statistics of batch norms."""
-    loader = cfg.get('train_dataloader') or {}
-    size = loader.get('batch_size') if isinstance(loader, dict) else None
+    size = _batch_size(cfg)
     if (
         not traits.batch_norms
         or traits.synchronised
         or cfg.get('sync_bn')
-        or not isinstance(size, int)
+        or size is None
         or size >= _FEW
     ):
         return []
@@ -193,6 +188,45 @@ def _synchronised(cfg: Config, traits: StockTraits) -> List[Change]:
             f'{size} {what}{"s" * (size > 1)} per GPU are few for batch norms',
         )
     ]
+
+
+def _batch_size(cfg: Config) -> Optional[int]:
+    """Of a device, if the config says it."""
+    loader = cfg.get('train_dataloader') or {}
+    size = loader.get('batch_size') if isinstance(loader, dict) else None
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _calibrated(cfg: Config) -> Change:
+    """Calibrate subnets on no less images than one device should see."""
+    size = _batch_size(cfg)
+    number = _BATCHES if size is None else max(_BATCHES, -(-_IMAGES // size))
+    return Change(
+        'custom_hooks',
+        dict(type=f'{_OURS}.BNCalibrationHook', num_batches=number),
+        "of training data, for each subnet's batch norms",
+        appends=True,
+    )
+
+
+def own_work_dir(cfg: Config) -> Optional[str]:
+    """Where to train what is derived from a config that names a folder.
+
+    Args:
+        cfg (Config): Stock config.
+
+    Returns:
+        str: Not the folder itself, which may hold a training of the stock
+        network. None if the config names none.
+    """
+    stock = cfg.get('work_dir')
+    return stock and str(Path(stock) / 'mutual')
+
+
+def _moved(cfg: Config) -> List[Change]:
+    folder = own_work_dir(cfg)
+    why = 'the checkpoints of the stock network stay'
+    return [Change('work_dir', folder, why)] if folder else []
 
 
 def _loops(cfg: Config, subnets: List[str]) -> List[Change]:

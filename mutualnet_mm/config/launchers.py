@@ -68,7 +68,8 @@ def _check_gpu(local_rank: int) -> None:
             f'process {local_rank} of this machine has no GPU of its own: '
             f'{number} can be seen (CUDA_VISIBLE_DEVICES='
             f'{os.environ.get("CUDA_VISIBLE_DEVICES")}): start as many '
-            'processes as GPUs'
+            'processes as GPUs, and let each see all of them (srun --gres, '
+            'not --gpus-per-task)'
         )
 
 

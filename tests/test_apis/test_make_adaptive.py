@@ -213,7 +213,7 @@ def test_loops_that_stay_are_named(small, kind):
     'more, given, folder',
     [
         ('', None, 'work_dirs/mutual-small'),
-        ("work_dir = 'mine'", None, 'mine'),
+        ("work_dir = 'mine'", None, 'mine/mutual'),
         ("work_dir = 'mine'", 'yours', 'yours'),
     ],
 )

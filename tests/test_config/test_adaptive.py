@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -78,7 +79,7 @@ def settings(cfg, traits=DETECTOR, **given):
 
 
 def test_a_detector():
-    hook = dict(type='mutualnet_mm.BNCalibrationHook', num_batches=32)
+    hook = dict(type='mutualnet_mm.BNCalibrationHook', num_batches=128)
     assert settings(stock()) == {
         'custom_imports': dict(
             imports=['mutualnet_mm'], allow_failed_imports=False
@@ -209,6 +210,23 @@ def test_a_wrapped_detector():
 def test_own_imports_stay(written, imports):
     found = settings(stock(custom_imports=written))['custom_imports']
     assert found == dict(imports=imports, allow_failed_imports=False)
+
+
+def test_checkpoints_of_the_stock_training_stay():
+    """What is inherited would be trained over."""
+    found = settings(stock(work_dir='work_dirs/mine'))
+    assert found['work_dir'] == str(Path('work_dirs/mine/mutual'))
+    assert 'work_dir' not in settings(stock())
+
+
+@pytest.mark.parametrize(
+    'size, number', [(None, 32), (1, 256), (3, 86), (8, 32), (64, 32)]
+)
+def test_small_batches_are_more(size, number):
+    """No less than 256 images calibrate a subnet, on a single device."""
+    cfg = stock()
+    cfg.train_dataloader.batch_size = size
+    assert settings(cfg)['custom_hooks']['num_batches'] == number
 
 
 def test_synchronised_only_where_it_helps():

@@ -1,13 +1,17 @@
 """Blocks of docs/: adaptive_config, faq, install, method, methods/, ranges,
-video_data.
+usage, video_data.
 """
 
+import re
 from unittest.mock import create_autospec
 
 import pytest
 import torch
+from mmengine.config import Config
 from pages import ROOT, read_blocks, run_page
 
+from mutualnet_mm.config.stock import find_config
+from mutualnet_mm.engine import BNCalibrationHook
 from mutualnet_mm.models.settings import MutualSettings
 
 CARDS = sorted((ROOT / 'docs/methods').glob('*.md'))
@@ -32,24 +36,16 @@ def test_page(page, tmp_path, monkeypatch, capsys):
             assert last.removeprefix('# ') in said
 
 
-def values_of_mutual(code):
-    """The settings that the statements of a block give ``mutual``, in turn."""
-
-    class Settings(dict):
-        def __init__(self, *rest, **settings):
-            assert all(item is ... for item in rest)
-            super().__init__(settings)
+def models_of(code):
+    """What the statements of a block assign to ``model``, in turn."""
 
     class Names(dict):
-        found = []
-
         def __setitem__(self, name, value):
-            self.found.append((name, value))
+            found.append((name, value))
 
-    names = Names(dict=Settings)
-    names.found = []
-    exec(compile(code, 'a card', 'exec'), names)
-    return [value for name, value in names.found if name == 'mutual']
+    found = []
+    exec(compile(code, 'a card', 'exec'), Names())
+    return [value for name, value in found if name == 'model']
 
 
 @pytest.mark.parametrize('card', CARDS, ids=lambda card: card.stem)
@@ -62,10 +58,11 @@ def test_settings_of_cards(card):
         if card.stem == 'cascade':
             exec(code, dict(net=create_autospec(AdaptiveModel)))
             continue
-        found = values_of_mutual(code)
+        found = models_of(code)
         assert found
-        for mutual in found:
-            MutualSettings.read(dict(mutual, resolution=(64, 48)))
+        for model in found:
+            settings = dict(model['mutual'], resolution=(64, 48))
+            MutualSettings.read(settings)
 
 
 def test_own_code_as_a_subnet(build_classifier):
@@ -96,3 +93,29 @@ def test_reading_clips(enter_scope):
     ]
     step = TRANSFORMS.build(eval(block.code))
     assert type(step).__name__ == 'ReadClip'
+
+
+def test_hooks_that_a_config_inherits(tmp_path):
+    """They stay, beside the calibration; and so do imports."""
+    pytest.importorskip('mmdet')
+    (block,) = [b for b in read_blocks('docs/usage.md') if '_base_' in b.code]
+    base = tmp_path / 'base.py'
+    base.write_text("custom_imports = dict(imports=['mmdet.utils'])\n")
+    imports = "imports=['mutualnet_mm', *_base_.custom_imports.imports]"
+    assert imports in ' '.join(
+        (ROOT / 'docs/adaptive_config.md').read_text().split()
+    )
+    name = re.search(r"'(mmdet::.*)'", block.code)[1]
+    file = tmp_path / 'config.py'
+    file.write_text(
+        f'custom_imports = dict({imports})\n'
+        + block.code.replace(f"'{name}'", f"'{name}', 'base.py'")
+    )
+    cfg = Config.fromfile(file)
+    stock = Config.fromfile(find_config(name)[0])
+    assert cfg.custom_imports.imports == ['mutualnet_mm', 'mmdet.utils']
+    *others, own = cfg.custom_hooks
+    kinds = [hook['type'] for hook in others]
+    assert kinds == [hook['type'] for hook in stock.custom_hooks]
+    assert kinds == ['EMAHook', 'PipelineSwitchHook']
+    BNCalibrationHook(**{k: v for k, v in own.items() if k != 'type'})

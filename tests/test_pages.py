@@ -32,7 +32,7 @@ RUN = {
         f'docs/{page}': 'tests/test_page_blocks.py'
         for page in (
             *('adaptive_config.md', 'faq.md', 'install.md', 'ranges.md'),
-            *('method.md', 'video_data.md'),
+            *('method.md', 'usage.md', 'video_data.md'),
             *(page for page in PAGES if page.startswith('methods/')),
         )
     },

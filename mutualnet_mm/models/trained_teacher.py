@@ -2,7 +2,6 @@
 """A network that was trained before as the teacher of all subnets."""
 
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
 import torch
@@ -10,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from ..config.stock import find_config
 from ..errors import ConfigError, UsageError, as_usage_error
 from ..subnet import Subnet
 from .checkpoints import check_exists, load_trained
@@ -26,7 +26,8 @@ class TrainedTeacher(Teacher):
     of its pupil, whose checkpoints do not hold it.
 
     Args:
-        config (str): Config file that it was trained by.
+        config (str): Config that it was trained by: a file, or a name such as
+            ``'mmpretrain::resnet/resnet50_8xb32_in1k.py'``.
         checkpoint (str): File or address of its weights.
     """
 
@@ -137,10 +138,9 @@ def _build(path: str) -> nn.Module:
     # Needs the models that this is a part of.
     from .build import build_stock
 
-    if not Path(path).is_file():
-        raise ConfigError(f'config {path!r} does not exist')
+    file, _ = find_config(path)
     with as_usage_error(f'config {path!r} cannot be read', ConfigError):
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(file)
     if not isinstance(cfg.get('model'), dict):
         raise ConfigError(f'config {path!r} has no model')
     scope = cfg.get('default_scope') or 'mmengine'

@@ -10,11 +10,13 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mutualnet_mm import ConfigError, UsageError
+from mutualnet_mm.config.stock import find_config
 from mutualnet_mm.cost import count_macs, teacher_macs
 from mutualnet_mm.models.static import static_model
 
 CLASSES, FEATURES = 4, 64
 LINEAR = dict(type='LinearClsHead')
+LENET = 'mmpretrain::lenet/lenet5_mnist.py'
 
 
 @pytest.fixture
@@ -47,6 +49,15 @@ def build(configure, plain):
         return plain.randomise(MODELS.build(config)).train()
 
     return make
+
+
+def lenet(folder):
+    """A file of mmpretrain's LeNet."""
+    model = Config.fromfile(find_config(LENET)[0]).model
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        state = MODELS.build(model).state_dict()
+    torch.save(dict(state_dict=state), folder / 'lenet.pth')
+    return str(folder / 'lenet.pth')
 
 
 def batch(number=6):
@@ -184,6 +195,9 @@ def test_a_teacher_that_does_not_fit(build, store, tmp_path):
     refused(missing, UsageError, 'no.pth', 'does not exist')
     missing = dict(files.named, config=str(tmp_path / 'no.py'))
     refused(missing, ConfigError, 'no.py', 'does not exist')
+    # A config may be named as stock ones are; it knows ten digits.
+    others = dict(config=LENET, checkpoint=lenet(tmp_path))
+    refused(others, ConfigError, LENET, 'data_preprocessor.mean')
     (tmp_path / 'bad.pth').write_text('<html>')
     broken = dict(files.named, checkpoint=str(tmp_path / 'bad.pth'))
     refused(broken, UsageError, 'bad.pth', 'cannot be read')

@@ -20,6 +20,7 @@ from ..errors import ConfigError, as_usage_error, check_count
 from ..models import MutualLearningMixin
 from ..registry import HOOKS
 from ..subnet import Subnet
+from .switches import switch_to_last
 
 _UNREAD = (
     'batch norms are calibrated on images of train_dataloader.dataset, or of '
@@ -119,8 +120,8 @@ class BNCalibrationHook(Hook):
         Of ``train_dataloader`` the data set that is being trained on is read,
         where there is one: nothing is loaded twice, and a pipeline that was
         switched in the middle of training is the one that is used. Otherwise
-        it is built once and kept. The training's random state does not
-        advance.
+        it is built once and kept, as such hooks leave it at the end. The
+        training's random state does not advance.
 
         Raises:
             ConfigError: If there is no data loader to take them from.
@@ -154,6 +155,8 @@ class BNCalibrationHook(Hook):
                 if isinstance(self._dataset, dict):
                     with as_usage_error(_UNREAD):
                         self._dataset = build_dataset(self._dataset)
+                        if self.dataloader is None:
+                            switch_to_last(self._dataset, cfg)
             dataset = self._dataset
         if self.is_tested:
             dataset = read_by(dataset, test_pipeline(cfg))
@@ -261,9 +264,13 @@ def calibration_batches(dataloader: dict, num_batches: int) -> Iterator[Any]:
     Args:
         dataloader (dict): Its settings; ``dataset`` may be a built one, which
             is neither copied nor changed.
-        num_batches (int): How many at most.
+        num_batches (int): How many at most. They are shuffled, whatever the
+            sampler is told: files are often sorted by what they show.
     """
     config = dict(dataloader)
+    sampler = config.get('sampler')
+    if isinstance(sampler, dict) and 'shuffle' in sampler:
+        config['sampler'] = dict(sampler, shuffle=True)
     config['persistent_workers'] = False  # they would outlive the loader
     if not isinstance(config['dataset'], dict):
         config['dataset'] = _Uncopied(_with_own_pipeline(config['dataset']))

@@ -2,7 +2,7 @@
 """Average precision of many labels on drawn test sets, by the stock metric."""
 
 import math
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -57,11 +57,30 @@ def _number_of_scores(results: List[dict]) -> int:
     return len(results) * len(kept) if np.ndim(kept) == 1 else 0
 
 
+def _classes_of(results: List[dict]) -> Optional[np.ndarray]:
+    """Which classes each image has (images x classes, bool), in mmpretrain.
+
+    None of mmaction2, whose metric leaves out classes without an image.
+    """
+    if 'gt_score' not in results[0]:
+        return None
+    return np.stack([np.asarray(r['gt_score']) > 0 for r in results])
+
+
 def _on_drawn_sets(
     metric: Any, key: str, results: List[dict], score: Any
 ) -> Values:
+    known = _classes_of(results)
+
     def of(images: np.ndarray) -> float:
-        return float(metric.compute_metrics([results[i] for i in images])[key])
+        chosen = [results[i] for i in images]
+        value = float(metric.compute_metrics(chosen)[key])
+        if known is None:
+            return value
+        # Classes that a set does not have count 0 there: by no fault of the
+        # network, and more so the rarer they are.
+        number = known[images].any(0).sum()
+        return value * known.any(0).sum() / number if number else math.nan
 
     every = np.arange(len(results))
     if not math.isclose(of(every), float(score), rel_tol=1e-5):

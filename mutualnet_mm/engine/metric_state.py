@@ -3,18 +3,22 @@
 
 import copy
 from collections import deque
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from mmengine.evaluator import BaseMetric
+from torch import Tensor, nn
 
 from ..errors import UsageError
 
 _PLAIN = (bool, int, float, str, type(None))
 _ARRAYS = (Tensor, np.ndarray)
 _ROWS = (list, tuple, deque)
-_KEPT = (*_PLAIN, *_ARRAYS, *_ROWS, dict, set)
+_CONTAINERS = (*_ROWS, dict, set)
+_KEPT = (*_PLAIN, *_ARRAYS, *_CONTAINERS)
+# Of the data set, whatever the subnet: evaluators may set it but once.
+_SHARED = '_dataset_meta'
 
 
 class MetricState:
@@ -24,7 +28,8 @@ class MetricState:
     Attributes that a metric changes while it is shown predictions (its
     results, counters, arrays, tensors, containers of these) are kept for each
     subnet, and so is what it makes in place of None. Those that it does not
-    change, and other objects, are shared.
+    change, and other objects, are shared. Metrics that a metric holds, such
+    as those of several tasks, are kept as it is.
 
     Args:
         metrics (Sequence): The evaluator's metrics, before any batch.
@@ -33,19 +38,22 @@ class MetricState:
     """
 
     def __init__(self, metrics: Sequence[Any], shared: bool = True) -> None:
-        self._metrics = metrics
-        self._own: List[Dict[str, Any]] = [dict(results=[]) for _ in metrics]
+        self._number = len(metrics)
+        self._metrics = _with_inner(metrics)
+        self._own: List[Dict[str, Any]] = [
+            dict(results=type(metric.results)()) for metric in self._metrics
+        ]
         self._fresh = [
             {k: _copied(v) for k, v in vars(m).items() if isinstance(v, _KEPT)}
-            for m in metrics
+            for m in self._metrics
         ]
         # What is inside of other objects cannot be kept apart.
-        self._inside = [_inside(m) for m in metrics] if shared else []
+        self._inside = [_inside(m) for m in self._metrics] if shared else []
 
     @property
     def results(self) -> List[Any]:
-        """Results of each metric."""
-        return [own['results'] for own in self._own]
+        """Results of each metric of the evaluator."""
+        return [own['results'] for own in self._own[: self._number]]
 
     def __enter__(self) -> None:
         """Let the metrics continue where this subnet has left them."""
@@ -60,6 +68,8 @@ class MetricState:
         """
         for metric, own, fresh in zip(self._metrics, self._own, self._fresh):
             for name, value in [*vars(metric).items()]:
+                if name == _SHARED:
+                    continue
                 is_kept = isinstance(value, _KEPT) or (
                     name in fresh and fresh[name] is None
                 )
@@ -84,17 +94,56 @@ class MetricState:
                     )
 
 
-def _inside(metric: Any) -> Dict[str, Dict[str, Any]]:
-    """Numbers and arrays of the objects that a metric holds."""
-    return {
-        name: {
-            k: _copied(v)
-            for k, v in vars(value).items()
-            if isinstance(v, (*_PLAIN, *_ARRAYS))
-        }
+def _with_inner(metrics: Sequence[Any]) -> List[Any]:
+    """The metrics, and behind them all that they hold."""
+    found = list(metrics)
+    for metric in found:  # it grows
+        for value in vars(metric).values():
+            for inner in _objects(value):
+                is_new = all(inner is not other for other in found)
+                if isinstance(inner, BaseMetric) and is_new:
+                    found.append(inner)
+    return found
+
+
+def _objects(value: Any) -> Iterator[Any]:
+    """Yield what a value is, or has in containers, beside numbers and text."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (*_ROWS, set)):
+        for item in value:
+            yield from _objects(item)
+    elif not isinstance(value, (*_PLAIN, *_ARRAYS, type)):
+        yield value
+
+
+def _inside(metric: Any) -> Dict[str, List[Dict[str, Any]]]:
+    """What changes, if they do, of the objects that a metric holds."""
+    found = {
+        name: [
+            _contents(inner)
+            for inner in _objects(value)
+            if not isinstance(inner, BaseMetric) and hasattr(inner, '__dict__')
+        ]
         for name, value in vars(metric).items()
-        if not isinstance(value, (*_KEPT, type)) and hasattr(value, '__dict__')
     }
+    return {name: contents for name, contents in found.items() if contents}
+
+
+def _contents(thing: Any) -> Dict[str, Any]:
+    """Numbers and arrays of an object, and how much its containers hold."""
+    parts = {'': vars(thing)}
+    if isinstance(thing, nn.Module):
+        parts = {name: vars(part) for name, part in thing.named_modules()}
+        parts['buffers'] = dict(thing.named_buffers())
+    found = {}
+    for name, part in parts.items():
+        for key, value in part.items():
+            if isinstance(value, (*_PLAIN, *_ARRAYS)):
+                found[f'{name}.{key}'] = _copied(value)
+            elif isinstance(value, _CONTAINERS):
+                found[f'{name}.{key}'] = len(value)
+    return found
 
 
 def _copied(value: Any) -> Any:

@@ -82,7 +82,10 @@ def _plain(value: Any) -> Any:
 
 
 # Where metrics say it: prefixes and names of files, and folders.
-_PLACES = ('outfile_prefix', 'out_file_path', 'seg_out_dir', 'output_dir')
+_PLACES = (
+    *('outfile_prefix', 'out_file_path', 'outfile_path', 'proposals_file'),
+    *('seg_out_dir', 'output_dir'),
+)
 
 
 class separate_files:
@@ -94,6 +97,10 @@ class separate_files:
     Args:
         evaluator (Evaluator): Whose metrics write.
         suffix (str): Such as ``'.0.5x-360'``; empty for the stock names.
+
+    Raises:
+        UsageError: On entering, if a metric adds to a file that it began when
+            it was built.
     """
 
     def __init__(self, evaluator: Evaluator, suffix: str) -> None:
@@ -103,9 +110,16 @@ class separate_files:
 
     def __enter__(self) -> None:
         for metric in self.metrics if self.suffix else ():
+            if getattr(metric, 'csv_path', None):
+                raise UsageError(
+                    f'{type(metric).__name__} adds the predictions of all '
+                    f'subnets to one file, {metric.csv_path}: leave it out, '
+                    'or test the full network alone'
+                )
+            is_joined = hasattr(metric, 'proposals_file')  # with its folder
             for name in _PLACES:
                 path = getattr(metric, name, None)
-                if path:
+                if path and not (is_joined and name == 'output_dir'):
                     self.before.append((metric, name, path))
                     named = self._named(str(path))
                     setattr(metric, name, named)
@@ -118,6 +132,6 @@ class separate_files:
 
     def _named(self, path: str) -> str:
         extension = Path(path).suffix
-        if extension in (*_PICKLES, '.json', '.panoptic'):
+        if extension in (*_PICKLES, '.json', '.jsonl', '.panoptic'):
             return f'{path[: -len(extension)]}{self.suffix}{extension}'
         return f'{path}{self.suffix}'

@@ -10,6 +10,8 @@ from ..errors import UsageError
 
 # Where metrics keep ground truth of their own.
 _TRUTH = ('_coco_api', 'ann_file', 'annos')
+_OWN_TRUTH = ('_lvis_api', 'occluded_ann')
+"""Such truth of COCO metrics, which has no regard for ``img_ids``."""
 
 
 def keep_random(dataset: Any, num_images: int) -> None:
@@ -53,11 +55,12 @@ def limit_truth(evaluator: Evaluator, dataset: Any) -> None:
     """
     for metric in evaluator.metrics:
         kinds = {cls.__name__ for cls in type(metric).__mro__}
-        if 'CocoMetric' in kinds:
+        has_own = any(getattr(metric, name, None) for name in _OWN_TRUTH)
+        if 'CocoMetric' in kinds and not has_own:
             metric.img_ids = [
                 dataset.get_data_info(i)['img_id'] for i in range(len(dataset))
             ]
-        elif any(getattr(metric, name, None) for name in _TRUTH):
+        elif has_own or any(getattr(metric, name, None) for name in _TRUTH):
             raise UsageError(
                 f'{type(metric).__name__} compares with all of its '
                 'annotations: evaluate all images'

@@ -173,7 +173,12 @@ class MutualLearningMixin(
         return subnet.resolution / self.space.full.resolution
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the stock model; :meth:`loss` is where subnets are trained."""
+        """Run the stock model; :meth:`loss` is where subnets are trained.
+
+        Raises:
+            UsageError: As :meth:`check_tested`.
+        """
+        self.check_tested(*args, **kwargs)
         with self._own_call():
             return super().forward(*args, **kwargs)
 

@@ -75,6 +75,39 @@ class TrainedWidths(Stock):
                     "'per-resolution', and resolution as in the training"
                 )
 
+    def check_tested(
+        self,
+        inputs: Any,
+        data_samples: Any = None,
+        mode: str = 'tensor',
+        **kwargs: Any,
+    ) -> None:
+        """Refuse to run the full network where another was trained alone.
+
+        Args:
+            inputs: As of the stock ``forward``, and so are the others.
+            data_samples: Defaults to None.
+            mode (str): Defaults to ``'tensor'``.
+            **kwargs: Of the stock model.
+
+        Raises:
+            UsageError: If no subnet is active, as in stock loops.
+        """
+        del inputs, data_samples, kwargs
+        primary = self.sampler.primary
+        if (
+            mode != 'loss'
+            and primary != self.space.full
+            and not self.slim_state.is_active
+        ):
+            raise UsageError(
+                f'{primary} is trained alone (mutual.single_subnet), and this '
+                f'would run {self.space.full}, whose other weights are '
+                'random: set val_cfg=dict(type="mutualnet_mm.SubnetValLoop") '
+                'and test_cfg=dict(type="mutualnet_mm.SubnetTestLoop"), or '
+                f'run it within model.activate({str(primary)!r})'
+            )
+
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
     ) -> None:

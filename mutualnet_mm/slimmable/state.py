@@ -39,6 +39,8 @@ class SlimState:
 
     Attributes:
         width (float): Active width, ``max_width`` at first.
+        is_active (bool): Whether a subnet was made active for a while, see
+            :meth:`activate`.
         leaves (Leaves, optional): Set while a subnet is trained, for parts of
             parameters to be leaves of its graph. None otherwise.
     """
@@ -51,6 +53,7 @@ class SlimState:
     running_stats: bool = True
     stages: int = 1
     width: float = field(init=False)
+    is_active: bool = field(default=False, init=False, compare=False)
     leaves: Optional[Leaves] = field(default=None, init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -104,12 +107,13 @@ class SlimState:
         """
         before = dict(vars(self))
         self.set(width, scale, frames)
-        self.track_stats = track_stats
+        self.is_active, self.track_stats = True, track_stats
         if running_stats is not None:
             self.running_stats = running_stats
         try:
             yield
         finally:
+            vars(self).clear()  # what was not there, too
             vars(self).update(before)
 
 

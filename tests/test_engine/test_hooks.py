@@ -75,7 +75,23 @@ def test_own_dataloader_goes_first(make_runner, coco_dataset):
     )
     hook = BNCalibrationHook(num_batches=1, dataloader=own)
     (batch,) = hook.batches(make_runner())
-    assert batch['data_samples'][0].img_path.endswith('val0.png')
+    assert '/val' in batch['data_samples'][0].img_path
+
+
+def test_shuffled_whatever_the_sampler_is_told(make_runner, coco_dataset):
+    """The first images of a folder may show one thing alone."""
+    own = dict(
+        batch_size=1,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=coco_dataset('train'),
+    )
+    hook = BNCalibrationHook(num_batches=3, dataloader=own)
+    runner = make_runner()
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        assert image_ids(hook.batches(runner)) == order[:3].tolist()
+    assert own['sampler'] == dict(type='DefaultSampler', shuffle=False)
 
 
 def test_the_config_is_not_changed(make_runner):

@@ -65,8 +65,8 @@ def by_hand(scores, truth, is_tied):
             ):
                 last += 1
             precisions.append(label[: last + 1].sum() / (last + 1))
-        if precisions or not is_tied:
-            found.append(np.mean(precisions) if precisions else 0.0)
+        if precisions:
+            found.append(np.mean(precisions))
     return np.mean(found) if found else np.nan
 
 
@@ -88,6 +88,17 @@ def test_as_the_formula_on_each_drawn_set(kind):
         expected = by_hand(scores[copies], truth[copies], make is action)
         assert value == pytest.approx(scale * expected, rel=1e-5)
     assert min(found[name]) < max(found[name])
+
+
+def test_rare_classes(kind):
+    """The interval of what all sets find is about what was found."""
+    make, name, _ = kind
+    scores, truth = made_up()
+    truth = np.eye(IMAGES, CLASSES, dtype=np.int64)
+    kept, given, metrics = evaluated(make, scores + 2 * truth, truth)
+    found = resampled_label_precision(kept, given, metrics)
+    # Each class has one image, which is the first of its scores.
+    assert set(found[name]) == {given[name]}
 
 
 def test_sets_without_labels(kind):

@@ -362,6 +362,23 @@ def test_others_beside_a_subnet_trained_alone(
         evaluate('0.75x-32')
 
 
+@pytest.mark.parametrize('training', [False, True])
+def test_stock_loops_beside_a_subnet_trained_alone(
+    make_runner, make_model, training
+):
+    """They, and hooks that collect statistics, would run the full network."""
+    model = make_model(single_subnet='0.5x-24')
+    runner = make_runner(model=model, val_cfg=dict(type='ValLoop'))
+    with pytest.raises(UsageError, match=r'0\.5x-24 is trained alone.*would'):
+        runner.val()
+    images = torch.rand(2, 3, 32, 32)
+    net = runner.model.train(training)
+    with pytest.raises(UsageError, match='would run 1.0x-32'):
+        net(images)
+    with net.activate('0.5x-24'):
+        net(images[..., :24, :24])
+
+
 @pytest.mark.parametrize('group_size', [0, 1.5])
 def test_group_size(make_runner, group_size):
     runner = make_runner(

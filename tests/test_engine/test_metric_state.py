@@ -126,13 +126,93 @@ class Elsewhere(Counting):
         self.confusion.matrix[0, 0] += 1
 
 
-def test_state_that_cannot_be_kept_apart_is_refused():
-    metrics = Evaluator(Elsewhere()).metrics
-    message = 'Elsewhere keeps state inside of its confusion.*group_size=1'
+class Listed(Elsewhere):
+    """Counts in a list of an object that lies in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.confusion = [dict(a=SimpleNamespace(rows=[]))]
+
+    def process(self, data_batch, data_samples):
+        self.confusion[0]['a'].rows.append(data_samples)
+
+
+class Buffered(Elsewhere):
+    """Counts in a buffer of a part of a module."""
+
+    def __init__(self):
+        super().__init__()
+        self.confusion = torch.nn.Sequential(torch.nn.BatchNorm1d(2))
+
+    def process(self, data_batch, data_samples):
+        self.confusion[0].num_batches_tracked += 1
+
+
+@pytest.mark.parametrize('kind', [Elsewhere, Listed, Buffered])
+def test_state_that_cannot_be_kept_apart_is_refused(kind):
+    metrics = Evaluator(kind()).metrics
+    name = kind.__name__
+    message = f'{name} keeps state inside of its confusion.*group_size=1'
     with pytest.raises(UsageError, match=message), MetricState(metrics):
         metrics[0].process(None, [1])
     with MetricState(metrics, shared=False):
         metrics[0].process(None, [1])
+
+
+class ByTask(BaseMetric):
+    """Leaves all to metrics in a container, as mmpretrain's for tasks does."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def process(self, data_batch, data_samples):
+        for metric in self._all():
+            metric.process(data_batch, data_samples)
+
+    def _all(self):
+        if isinstance(self.inner, BaseMetric):
+            return [self.inner]
+        return [metric for rows in self.inner.values() for metric in rows]
+
+    def compute_metrics(self, results):
+        raise NotImplementedError
+
+    def evaluate(self, size):
+        return {
+            f'{i}_{name}': value
+            for i, metric in enumerate(self._all())
+            for name, value in metric.evaluate(size).items()
+        }
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        Counting,
+        lambda: dict(a=[Counting(), Counting()], b=(Counting(),)),
+        lambda: dict(a=[ByTask(dict(c=[Counting()]))]),
+    ],
+)
+def test_metrics_that_a_metric_holds(make):
+    """Each subnet finds what it would alone."""
+    runs = [[[i + 1, i + 2], [i + 5]] for i in range(2)]
+    expected = []
+    for run in runs:
+        evaluator = Evaluator(ByTask(make()))
+        for batch in run:
+            evaluator.process(batch)
+        expected.append(evaluator.evaluate(3))
+    evaluator = Evaluator(ByTask(make()))
+    states = [MetricState(evaluator.metrics) for _ in runs]
+    for step in range(2):
+        for run, state in zip(runs, states):
+            with state:
+                evaluator.process(run[step])
+    assert [len(state.results) for state in states] == [1, 1]
+    for state, values in zip(states, expected):
+        with state:
+            assert evaluator.evaluate(3) == values
 
 
 def test_tensors_that_move():
@@ -144,3 +224,25 @@ def test_tensors_that_move():
     assert metrics[0].sums.device.type == 'cpu'
     with state:
         assert metrics[0].sums.device.type == 'meta'
+
+
+def test_what_is_said_of_the_data_set_once():
+    """As mmdet's evaluator of several data sets does, at its first score."""
+    (metric,) = Evaluator(Counting()).metrics
+    metric.dataset_meta = [dict(classes=('a',))]
+    states = [MetricState([metric]) for _ in range(2)]
+    with states[0]:
+        metric.dataset_meta = dict(classes=('a',))
+    with states[1]:
+        assert metric.dataset_meta == dict(classes=('a',))
+
+
+def test_results_that_are_no_list():
+    """LVIS keeps them by category."""
+    (metric,) = Evaluator(Counting()).metrics
+    metric.results = {}
+    states = [MetricState([metric]) for _ in range(2)]
+    for number, state in enumerate(states):
+        with state:
+            metric.results[number] = number
+    assert [state.results for state in states] == [[{0: 0}], [{1: 1}]]

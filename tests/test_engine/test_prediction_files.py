@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.fileio import load
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
@@ -13,6 +13,7 @@ from mutualnet_mm.engine.prediction_files import (
     check_out,
     dump_metrics,
     dump_predictions,
+    separate_files,
 )
 
 
@@ -100,6 +101,37 @@ def test_metrics_that_write_at_once(make_config, tmp_path, group_size):
     assert len(sums) == 3
     for name in ('out', 'out.0.5x-16', 'out.0.25x-32'):
         assert len([*(tmp_path / name).iterdir()]) == 12
+
+
+def test_proposals(tmp_path):
+    """Their file is joined with its folder when the metric is built."""
+    metrics = pytest.importorskip('mmdet.evaluation')
+    evaluator = Evaluator(metrics.DumpProposals(str(tmp_path / 'out')))
+    (metric,) = evaluator.metrics
+    for suffix, score in (('', 0.9), ('.0.5x-16', 0.1)):
+        found = dict(scores=torch.tensor([score]), bboxes=torch.ones(1, 4))
+        with separate_files(evaluator, suffix):
+            sample = dict(img_path='a/b.png', pred_instances=found)
+            evaluator.process([sample])
+            evaluator.evaluate(1)
+    assert {file.name for file in tmp_path.rglob('*')} == {
+        *('out', 'proposals.pkl', 'proposals.0.5x-16.pkl')
+    }
+    for name, score in (('', 0.9), ('.0.5x-16', 0.1)):
+        kept = load(tmp_path / f'out/proposals{name}.pkl')['a/b.png']
+        assert kept.scores == pytest.approx([score])
+    assert metric.proposals_file == str(tmp_path / 'out/proposals.pkl')
+
+
+def test_metrics_that_add_to_a_file():
+    """Of mmpretrain's shape bias: rows of subnets would be mixed."""
+    evaluator = Evaluator(WrittenSums.__new__(WrittenSums))
+    evaluator.metrics[0].csv_path = 'rows.csv'
+    with separate_files(evaluator, ''):
+        pass
+    other = separate_files(evaluator, '.0.5x-16')
+    with pytest.raises(UsageError, match='to one file, rows.csv'), other:
+        pass
 
 
 @pytest.mark.parametrize('suffix', ['json', 'yaml', 'pkl'])

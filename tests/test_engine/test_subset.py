@@ -117,3 +117,22 @@ def test_truth_that_cannot_be_limited():
     limit_truth(Evaluator([OwnTruth(None)]), dataset)
     with pytest.raises(UsageError, match='OwnTruth compares with all'):
         limit_truth(Evaluator([OwnTruth('truth.csv')]), dataset)
+
+
+@pytest.mark.parametrize('name', ['_lvis_api', 'occluded_ann'])
+def test_coco_metrics_with_truth_of_their_own(name):
+    """LVIS has no regard for ``img_ids``: what never came would be missed."""
+
+    class CocoMetric(OwnTruth):
+        img_ids = None
+
+    class Other(CocoMetric):
+        pass
+
+    dataset = random_subset(dict(type='Numbers'), 3)
+    metric = Other(None)
+    limit_truth(Evaluator([metric]), dataset)
+    assert metric.img_ids == numbers(dataset)
+    setattr(metric, name, [1])
+    with pytest.raises(UsageError, match='Other compares with all'):
+        limit_truth(Evaluator([metric]), dataset)

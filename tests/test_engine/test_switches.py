@@ -3,10 +3,12 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mutualnet_mm.config import check_resolution
+from mutualnet_mm.engine import BNCalibrationHook
 
 
 @pytest.fixture
@@ -44,6 +46,12 @@ def train(tmp_path):
         runner.model.backbone.register_forward_pre_hook(note)
         metrics = runner.train() and runner.val()
         assert all(map(np.isfinite, metrics.values()))
+        # Calibration after a training reads what it read in the last one.
+        recipe = BNCalibrationHook(num_batches=1)
+        (live,) = recipe.batches(runner)
+        (later,) = recipe.batches_of(cfg)
+        for a, b in zip(live['inputs'], later['inputs']):
+            assert torch.equal(a, b)
         return seen
 
     return run

@@ -13,6 +13,7 @@ from mutualnet_mm.slimmable import (
     set_width,
     slim_states,
 )
+from mutualnet_mm.slimmable.leaves import Leaves
 
 
 def make_net(state=None):
@@ -148,3 +149,13 @@ def test_module_without_slim_layers_is_refused():
 def test_a_width_that_is_no_number_is_refused():
     with pytest.raises(ConfigError, match="max_width='2' is not"):
         SlimState(max_width='2')
+
+
+def test_a_block_leaves_nothing_behind():
+    """Not the leaves of its graph either, which are set inside."""
+    state = SlimState()
+    with state.activate(0.5, scale=0.75, track_stats=False):
+        state.leaves = Leaves()
+        assert state.is_active
+    assert state.leaves is None and not state.is_active
+    assert state == SlimState()

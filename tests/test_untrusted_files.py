@@ -48,7 +48,7 @@ LOADERS = {
     },
     'mutualnet_mm/benchmarks/scale.py': {'torch.load': OWN},
     'mutualnet_mm/checked_json.py': {'json.loads': TEXT},
-    'mutualnet_mm/config/coco_files.py': {'json.loads': TEXT},
+    'mutualnet_mm/config/coco_file.py': {'json.loads': TEXT},
     'mutualnet_mm/config/delta_file.py': {'Config.fromfile': OWN},
     'mutualnet_mm/config/load.py': {'Config.fromfile': CONFIG},
     'mutualnet_mm/config/source.py': {'Config.fromstring': CONFIG},
@@ -87,6 +87,7 @@ LOADERS = {
     },
     'mutualnet_mm/visualization/training_log.py': {'json.loads': TEXT},
     'tools/list_backbones.py': {'Config.fromfile': CONFIG},
+    'tools/quickstart.py': {'Config.fromfile': CONFIG},
 }
 
 

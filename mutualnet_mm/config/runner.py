@@ -88,6 +88,12 @@ def only_training(cfg: Config) -> Iterator[None]:
         yield
 
 
+OLD_STATISTICS = (
+    'MeanTeacherHook leaves the batch-norm statistics of the teacher as they '
+    'were at the start: set skip_buffer=False'
+)
+
+
 def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
     """Refuse a config that cannot be trained on this machine.
 
@@ -110,6 +116,7 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
     check_same_length(cfg)
     _check_watched(cfg)
     _check_teacher(cfg)
+    _check_constructor(cfg)
     _check_sorted(cfg)
     _check_compiled(cfg)
     device, wrapper = get_device(), Step('', cfg.optim_wrapper).kind
@@ -150,10 +157,21 @@ def _check_teacher(cfg: Config) -> None:
         if Step('', hook).kind == 'MeanTeacherHook' and (
             hook.get('skip_buffer', True)
         ):
-            raise ConfigError(
-                'MeanTeacherHook leaves the batch-norm statistics of the '
-                'teacher as they were at the start: set skip_buffer=False'
-            )
+            raise ConfigError(OLD_STATISTICS)
+
+
+def _check_constructor(cfg: Config) -> None:
+    """Refuse an optimizer that would update parameters twice."""
+    mutual = (cfg.get('model') or {}).get('mutual') or {}
+    kind = (cfg.get('optim_wrapper') or {}).get('constructor')
+    is_twice = str(kind).rpartition('.')[2] == 'TSMOptimWrapperConstructor'
+    if is_twice and mutual.get('norm') == 'per-resolution':
+        raise ConfigError(
+            f'optim_wrapper.constructor={kind!r} lists parts of batch norms '
+            "by themselves, too, and mutual.norm='per-resolution' gives them "
+            'some: they would be updated twice in a step. Leave out one of '
+            'the two'
+        )
 
 
 def _check_sorted(cfg: Config) -> None:

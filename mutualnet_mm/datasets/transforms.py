@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from mmengine.dataset import Compose
 
 from ..errors import ConfigError
+from ..random_state import random_state, set_random_state
 from ..registry import TRANSFORMS
 
 CARRIED = 'multi_resolution'
@@ -22,8 +23,9 @@ class MultiResolution:
     stock ``Resize``, whereas the default path interpolates the full input on
     the device. A worker does not know which sizes a step will draw, so all
     are made; ``loss()`` picks. It comes last in the pipeline, in place of
-    the stock resizing and packing; random transforms come before it, so that
-    all sizes show the same content.
+    the stock resizing and packing. Random steps inside draw the same numbers
+    for every size, so that all show the same content; they draw once if they
+    come before it.
 
     Required keys: those of ``resize`` and ``transforms``.
 
@@ -34,12 +36,12 @@ class MultiResolution:
     Args:
         resolution (Sequence[int]): The same as ``mutual.resolution``, the
             full one first.
-        resize (dict): Stock transform that gives the full resolution, with a
-            ``scale``: a number, a pair of sides, one of which is the full
-            resolution, or, with ``keep_ratio=True``, (long edge, full
-            resolution).
+        resize (dict): Stock transform that gives the full resolution, of a
+            random crop or the whole image, with a ``scale``: a number, a pair
+            of sides, one of which is the full resolution, or, with
+            ``keep_ratio=True``, (long edge, full resolution).
         transforms (list[dict]): Steps that follow for each size: packing, and
-            other transforms that are not random.
+            others.
 
     Example:
         >>> dict(
@@ -96,10 +98,13 @@ class MultiResolution:
         None, for which the data set draws another sample, if a step returns
         it at any of the sizes.
         """
-        packed = {
-            r: pipeline(copy.deepcopy(results))
-            for r, pipeline in self.pipelines.items()
-        }
+        packed = {}
+        before, after = random_state(), None
+        for resolution, pipeline in self.pipelines.items():
+            set_random_state(before)  # crops and flips are those of all sizes
+            packed[resolution] = pipeline(copy.deepcopy(results))
+            after = after or random_state()
+        set_random_state(after or before)
         if any(result is None for result in packed.values()):
             return None
         full = packed.pop(self.resolution[0])

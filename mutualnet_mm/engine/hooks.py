@@ -2,11 +2,8 @@
 """The recipe of batch-norm calibration."""
 
 import copy
-import random
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.hooks import Hook
@@ -18,6 +15,7 @@ from ..config.pipelines import Step, stage_datasets
 from ..datasets.named_files import name_files
 from ..errors import ConfigError, as_usage_error, check_count
 from ..models import MutualLearningMixin
+from ..random_state import OwnRandomState
 from ..registry import HOOKS
 from ..subnet import Subnet
 from .switches import switch_to_last
@@ -338,45 +336,3 @@ def _datasets_in(transforms: Any) -> Iterator[Any]:
         for value in getattr(transforms, '__dict__', {}).values():
             if isinstance(value, (list, tuple, Compose, Dataset)):
                 yield from _datasets_in(value)
-
-
-class OwnRandomState:
-    """A random state of its own for some ``with`` blocks.
-
-    Inside of a block Python, NumPy and PyTorch (on the CPU, where data is
-    made) draw from it, beginning at a fixed seed and going on from block to
-    block; after each they draw as if it had not been.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
-        self._state: Optional[Tuple] = None
-        self._before: Any = None
-
-    def __enter__(self) -> None:
-        self._before = _random_state()
-        if self._state is not None:
-            _set_random_state(self._state)
-            return
-        random.seed(self._seed)
-        np.random.seed(self._seed)
-        # ``torch.manual_seed`` would reach generators on a GPU, too.
-        torch.default_generator.manual_seed(self._seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self._state = _random_state()
-        _set_random_state(self._before)
-
-
-def _random_state() -> Tuple:
-    return (
-        random.getstate(),
-        np.random.get_state(),
-        torch.default_generator.get_state(),
-    )
-
-
-def _set_random_state(state: Tuple) -> None:
-    random.setstate(state[0])
-    np.random.set_state(state[1])
-    torch.default_generator.set_state(state[2])

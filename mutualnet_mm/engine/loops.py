@@ -25,6 +25,7 @@ from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
 from ..config.processes import check_wrapper
+from ..config.runner import OLD_STATISTICS
 from ..config.sizes import check_resolution
 from ..datasets.named_files import name_files
 from ..errors import ConfigError, check_count
@@ -42,7 +43,7 @@ from .calibration import SubnetStatistics, calibrate
 from .hooks import BNCalibrationHook, check_one_recipe
 from .metric_state import MetricState
 from .pictures import Pictures
-from .prediction_files import separate_files
+from .prediction_files import alone_in_folder, separate_files
 
 RUNNING = 'running'
 """Prefix of the metrics of the full network by its running statistics, where
@@ -261,7 +262,8 @@ class _SubnetLoop(Stock):
     def _score(self, name: str, state: MetricState) -> Dict[str, float]:
         """Metrics of a candidate, from what they kept of its predictions."""
         self.runner.logger.info(f'Evaluating {name}')
-        with state, self._files_of(name):
+        here = alone_in_folder(self.evaluator)
+        with state, self._files_of(name), here:
             return self.evaluator.evaluate(len(self.dataloader.dataset))
 
     def _files_of(self, name: str) -> separate_files:
@@ -340,6 +342,11 @@ class SubnetValLoop(_SubnetLoop, ValLoop):
 
     def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         super().__init__(runner, *args, **kwargs)
+        # By the projects' own tools, too, before anything is trained.
+        for hook in runner.hooks:
+            is_teacher = type(hook).__name__ == 'MeanTeacherHook'
+            if is_teacher and getattr(hook, 'skip_buffers', False):
+                raise ConfigError(OLD_STATISTICS)
         for setting, key in _watched_metrics(runner):
             name = key.partition('/')[0]
             is_subnet = names_subnet(key)

@@ -1,18 +1,20 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Files that predictions are written to, one for each subnet."""
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Iterator
 
 import mmengine
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 from ..errors import UsageError
-from ..files import make_folder
+from ..files import make_folder, only_user
 
 _PICKLES = ('.pkl', '.pickle')
 # What mmengine writes by the name of a file.
@@ -81,11 +83,27 @@ def _plain(value: Any) -> Any:
     return value if is_plain else str(value)
 
 
+_WRITING = 3600
+"""Seconds to wait for another process that evaluates."""
 # Where metrics say it: prefixes and names of files, and folders.
 _PLACES = (
     *('outfile_prefix', 'out_file_path', 'outfile_path', 'proposals_file'),
     *('seg_out_dir', 'output_dir'),
 )
+
+
+@contextmanager
+def alone_in_folder(evaluator: Evaluator) -> Iterator[None]:
+    """Let metrics write into the current folder while no other process does.
+
+    mmaction2's for AVA names its file by the second alone, and reads it again.
+    """
+    kinds = {k.__name__ for m in evaluator.metrics for k in type(m).__mro__}
+    if 'AVAMetric' in kinds and is_main_process():  # which alone writes
+        with only_user(Path(), wait=_WRITING):
+            yield
+    else:
+        yield
 
 
 class separate_files:

@@ -1,11 +1,15 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """What one needs to know to feed a program, given only its file."""
 
-from typing import Any, Dict
+from typing import Any, Dict, Optional
+
+import numpy as np
 
 from ..deploy.adaptive_model import AdaptiveModel
 from ..subnet import Subnet
 from ..version import __version__
+
+_BRIGHT, _OTHER = 200, (30, 120, 210)  # of 255
 
 
 def program_metadata(net: AdaptiveModel, subnet: Subnet) -> Dict[str, Any]:
@@ -20,25 +24,87 @@ def program_metadata(net: AdaptiveModel, subnet: Subnet) -> Dict[str, Any]:
         ``full_resolution`` (from which inputs are resized, bilinear and
         anti-aliased) and, for video, ``full_frames``; ``mean`` and ``std`` of
         pixel values from 0 to 255, empty where nothing is normalised;
-        ``channel_order``; ``classes``, empty where their names are not known;
+        ``channel_order``, which says so if colours are made otherwise than
+        by these; ``classes``, empty where their names are not known;
         for a detector, ``pad_size_divisor`` and ``pad_value``.
     """
     model, full = net.model, net.model.space.full
-    preprocessor = model.data_preprocessor
+    colours = _declared(net)
+    measured = _measured(net, colours['channel_order'])
+    if measured is not None and not _are_close(measured, colours):
+        colours = measured
     found = dict(
         mutualnet_mm=__version__,
         subnet=str(subnet),
         task=model.task.name,
         full_resolution=full.resolution,
-        mean=_numbers(preprocessor, 'mean'),
-        std=_numbers(preprocessor, 'std'),
-        channel_order=_channel_order(net),
+        **colours,
         classes=list(net.file.dataset_meta.get('classes', [])),
     )
     if full.frames is not None:
         found.update(full_frames=full.frames)
     found.update(model.task.describe_inputs(model))
     return found
+
+
+def _declared(net: AdaptiveModel) -> Dict[str, Any]:
+    """What the data preprocessor says of colours."""
+    preprocessor = net.model.data_preprocessor
+    return dict(
+        mean=_numbers(preprocessor, 'mean'),
+        std=_numbers(preprocessor, 'std'),
+        channel_order=_channel_order(net),
+    )
+
+
+def _measured(net: AdaptiveModel, declared: str) -> Optional[Dict[str, Any]]:
+    """What pipeline and preprocessor make of images of one colour.
+
+    A pipeline may normalise, or reverse colours, by steps of its own.
+
+    Args:
+        net (AdaptiveModel): Of images of three channels; None is measured of
+            others, and where the data set has no files.
+        declared (str): The channel order that the preprocessor says.
+    """
+    order = net.inputs.channel_order
+    if order not in ('BGR', 'RGB') or net.model.space.full.frames is not None:
+        return None
+
+    def pixel(*colour: int) -> np.ndarray:
+        """The middle one, of what the network gets."""
+        inputs, _ = net.prepare([np.full((64, 64, 3), colour, np.uint8)])
+        middle = inputs[0, :, inputs.shape[-2] // 2, inputs.shape[-1] // 2]
+        return middle.double().cpu().numpy()
+
+    black = pixel(0, 0, 0)
+    bright = np.eye(3, dtype=int) * _BRIGHT
+    slopes = np.stack([pixel(*c) - black for c in bright]).T / _BRIGHT
+    places = abs(slopes).argmax(1)  # rows are what comes out
+    plain = np.zeros_like(slopes)
+    plain[range(3), places] = slopes[range(3), places]
+    expected = black + plain @ _OTHER
+    if sorted(places) != [0, 1, 2] or not np.allclose(
+        pixel(*_OTHER), expected, atol=1e-3
+    ):
+        other = f'{declared}, and more than a mean and a std for each channel'
+        return dict(mean=[], std=[], channel_order=other)
+    stds = 1 / slopes[range(3), places]
+    means = -black * stds
+    is_plain = np.allclose(stds, 1, atol=1e-4) and not means.any()
+    return dict(
+        mean=[] if is_plain else means.round(4).tolist(),
+        std=[] if is_plain else stds.round(4).tolist(),
+        channel_order=''.join(order[place] for place in places),
+    )
+
+
+def _are_close(a: Dict[str, Any], b: Dict[str, Any]) -> bool:
+    """Whether two say the same, but for rounding."""
+    return a['channel_order'] == b['channel_order'] and all(
+        len(a[name]) == len(b[name]) and np.allclose(a[name], b[name], 1e-3)
+        for name in ('mean', 'std')
+    )
 
 
 def _numbers(preprocessor: Any, name: str) -> list:

@@ -9,6 +9,7 @@ stock ``train_step``, gradient accumulation, clipping and DDP see one ordinary
 loss.
 """
 
+import math
 import sys
 import threading
 from contextlib import contextmanager
@@ -131,7 +132,9 @@ class GradientSum:
         )
 
     def _learn_scale(self, scale: float) -> None:
-        self._scale = scale
+        # A loss that is weighted by 0 says nothing about the scaler's.
+        if scale > 0 and math.isfinite(scale):
+            self._scale = scale
 
 
 @contextmanager

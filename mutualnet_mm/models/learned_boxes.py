@@ -1,8 +1,8 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
-"""Whether each resolution finds objects to learn boxes from."""
+"""Whether there are objects, and each resolution learns their boxes."""
 
 import logging
-from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ _Kind = Tuple[int, str]  # a resolution and the name of a loss
 class LearnedBoxes:
     """Notices resolutions at which no object is assigned to any prediction.
 
-    Below some size no anchor or point lies in a box, or overlaps it enough:
+    And whether any came at all. Below some size no anchor or point lies in a box, or overlaps it enough:
     such passes learn background alone, with a loss that falls as it should.
     Then the stock losses of boxes are exactly 0. They travel with the values
     that are read in each step anyway, and a loss that was not 0 once at a
@@ -36,12 +36,36 @@ class LearnedBoxes:
         }
         self._found: Set[_Kind] = set()
         self._empty: Dict[_Kind, int] = {}
+        self._without, self._is_told = 0, False
         self._values: List[Tensor] = []
         self._kinds: List[Tuple[_Kind, Subnet]] = []
 
-    def start(self) -> None:
-        """Forget what the pass of an interrupted step left."""
+    def start(self, has_objects: Optional[bool]) -> None:
+        """Forget what the pass of an interrupted step left.
+
+        Args:
+            has_objects (bool, optional): Whether the batch has any; None for
+                models that learn none. If the first batches all have none,
+                the log says so once: data sets keep images whose objects
+                they drop.
+        """
         self._values, self._kinds = [], []
+        if has_objects is None or self._is_told:
+            return
+        self._without += 1
+        if has_objects:
+            self._is_told = True
+        elif self._without == PASSES:
+            self._is_told = True
+            print_log(
+                f'the first {PASSES} batches of this process have no object: '
+                'the detector learns background alone. Look what the '
+                'pipeline delivers (mutualnet browse): boxes from 0 to 1 in '
+                'place of pixels, an area of 0, masks that cannot be read, '
+                'or classes of other names make a data set drop objects',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def add(self, subnet: Subnet, losses: Mapping[str, Any]) -> None:
         """Take the losses of boxes of one pass, where they are in question.
@@ -84,7 +108,7 @@ class LearnedBoxes:
                 print_log(
                     self._warning(kind, subnet), 'current', logging.WARNING
                 )
-        self.start()
+        self.start(None)
 
     def _warning(self, kind: _Kind, subnet: Subnet) -> str:
         resolution, name = kind

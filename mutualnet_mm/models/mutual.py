@@ -38,6 +38,7 @@ from .resolution_norms import (
 from .settings import MutualSettings
 from .shared_width import share_width
 from .size_checks import check_sizes
+from .sized_buffers import layers_with_buffers, same_buffers
 from .sorting import SortsChannels
 from .steps import StepCounter
 from .tasks import check_backbone, find_task
@@ -97,6 +98,7 @@ class MutualLearningMixin(
         if self.learning.regularize == 'full':
             check_regularized(self, self._learns_labels)
         self._built = BuiltLayers(self)
+        self._sized = layers_with_buffers(self)
         self._refuse_frozen_batch_norm()
         self._gradients = GradientSum()
         self._learned_boxes = LearnedBoxes(self)
@@ -165,7 +167,7 @@ class MutualLearningMixin(
             subnet.frames,
             track_stats,
             running_stats=subnet == self.sampler.primary,
-        ), use_statistics(self, statistics):
+        ), use_statistics(self, statistics), same_buffers(self._sized):
             yield
 
     def input_scale(self, subnet: Subnet) -> float:
@@ -272,8 +274,8 @@ class MutualLearningMixin(
         self.begin_step(self._steps.step)
         aim: Optional[Sequence[Tensor]] = None
         full_maps: Any = None
-        self._learned_boxes.start()
         has_objects = self.task.has_boxes(data_samples)
+        self._learned_boxes.start(has_objects)
         if self._teacher is not None:
             self._teacher.follow(self, self._steps.step)
             if len(subnets) > 1:

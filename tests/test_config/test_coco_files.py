@@ -75,7 +75,7 @@ def make_config(detector_config, coco_dataset, tiny_coco, tmp_path):
 def warnings(monkeypatch):
     found = []
     monkeypatch.setattr(
-        'mutualnet_mm.config.coco_files.print_log',
+        'mutualnet_mm.config.coco_file.print_log',
         lambda text, **_: found.append(text),
     )
     return found
@@ -169,6 +169,11 @@ REFUSED = {
     'no mask to train on': (
         *('train', first('annotations', segmentation=None)),
         'annotation 1 has no segmentation, and the pipeline loads masks',
+    ),
+    'area': ('train', first('annotations', area='2'), "1 has area='2'"),
+    'polygon that is no list': (
+        *('train', first('annotations', segmentation=[1, 2, 3, 4, 5, 6])),
+        r'annotation 1 has segmentation=\[1, 2, .*a list of numbers',
     ),
     'polygon of two points': (
         *('val', first('annotations', segmentation=[[1, 2, 3, 4]])),
@@ -366,6 +371,62 @@ def test_why_it_is_said(make_config):
         for instance in dataset.get_data_info(i)['instances']
     }
     assert dataset.cat2label == {1: 0} and labels == {0}
+
+
+def no_size(row):
+    row['area'] = 0
+
+
+def relative(row):
+    row['bbox'] = [value / 100 for value in row['bbox']]
+
+
+def of_two_points(row):
+    row['segmentation'] = [[1, 2, 30, 40]]
+
+
+def run_lengths(row):
+    row['segmentation'] = dict(counts=[700, 20, 4080], size=[60, 80])
+
+
+@pytest.mark.parametrize(
+    'change', [no_size, relative, of_two_points, run_lengths]
+)
+@pytest.mark.parametrize('step', [1, 2])
+def test_objects_that_training_leaves_out(make_config, warnings, change, step):
+    """The stock data set keeps their images: of background alone."""
+
+    def changed(content):
+        for row in content['annotations'][::step]:
+            change(row)
+
+    def trained(cfg):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        samples = [dataset[i]['data_samples'] for i in range(len(dataset))]
+        return sum(len(sample.gt_instances) for sample in samples)
+
+    def make(*changes):
+        cfg = make_config(*changes)
+        for loading in cfg.train_dataloader.dataset.pipeline:
+            if loading['type'] == 'LoadAnnotations':
+                loading.update(with_mask=True, poly2mask=False)
+        return cfg
+
+    number = trained(make())
+    cfg = make({'train': changed})
+    assert trained(cfg) == (0 if step == 1 else number - -(-number // 2))
+    if step == 1:
+        match = f'train_dataloader.*leaves out all of its {number} objects'
+        with pytest.raises(ConfigError, match=match):
+            check(cfg)
+    else:
+        check(cfg)
+        (text,) = warnings
+        assert re.search(f'^train.* {-(-number // 2)} of {number} ', text)
+    # Nothing is said of a file that is tested on, but of its boxes.
+    warnings.clear()
+    check(make({'val': changed}))
+    assert len(warnings) == (change in (no_size, relative))
 
 
 def hostile(content):

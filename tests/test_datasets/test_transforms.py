@@ -165,6 +165,47 @@ def test_a_step_that_wants_another_sample(enter_scope):
     assert run(5) is None
 
 
+def test_random_steps_inside(enter_scope):
+    """All sizes show the same part of the image, and draw once for all."""
+    enter_scope('mmpretrain')
+    import numpy as np
+    from mmpretrain.datasets.transforms import PackInputs  # noqa: F401
+
+    ramp = np.linspace(0, 255, 90).astype(np.uint8)
+    image = np.stack([*np.broadcast_arrays(ramp[None], ramp[:, None])] * 2)
+    image = image[:3].transpose(1, 2, 0).copy()
+    transform, alone = (
+        TRANSFORMS.build(
+            dict(
+                type='mutualnet_mm.MultiResolution',
+                resolution=sizes,
+                resize=dict(type='RandomResizedCrop', scale=64),
+                transforms=[
+                    dict(type='RandomFlip', prob=0.5),
+                    dict(type='PackInputs'),
+                ],
+            )
+        )
+        for sizes in ((64, 32), (64,))
+    )
+    seen = set()
+    for seed in range(6):
+        np.random.seed(seed)
+        results = dict(img=image, img_shape=(90, 90), sample_idx=0)
+        packed = transform(results)
+        drawn = np.random.get_state()[2]
+        small = packed['data_samples'].get('multi_resolution')[32]['inputs']
+        shrunk = packed['inputs'].float().unflatten(1, (32, 2)).mean(2)
+        shrunk = shrunk.unflatten(2, (32, 2)).mean(3)
+        assert (small.float() - shrunk).abs().max() < 8
+        seen.add(int(packed['inputs'][0, 0, 0]))
+        # What comes after draws as if there were one size.
+        np.random.seed(seed)
+        assert torch.equal(alone(results)['inputs'], packed['inputs'])
+        assert np.random.get_state()[2] == drawn
+    assert len(seen) > 2
+
+
 def test_classification(build_classifier, enter_scope):
     """Same in a classifier, whose resize takes one number."""
     import numpy as np

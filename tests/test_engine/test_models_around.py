@@ -186,6 +186,42 @@ def test_batch_norms_of_a_teacher(detector, monkeypatch, skips):
         check_training(cfg)
 
 
+@pytest.mark.parametrize('skips', [True, False])
+def test_batch_norms_of_a_teacher_in_any_tool(box_detector, detector, skips):
+    """The projects' own tools ask the loop alone."""
+    cfg = box_detector(
+        model=around(detector),
+        custom_hooks=[dict(type='mmdet.MeanTeacherHook', skip_buffer=skips)],
+        val_cfg=dict(type='mutualnet_mm.SubnetValLoop'),
+    )
+    cfg.val_dataloader, cfg.val_evaluator = (
+        cfg.test_dataloader,
+        cfg.test_evaluator,
+    )
+    runner = Runner.from_cfg(cfg)
+    if skips:
+        with pytest.raises(ConfigError, match='set skip_buffer=False'):
+            runner.val_loop  # noqa: B018  (it is built when it is asked for)
+    else:
+        assert runner.val_loop.subnets
+
+
+def test_constructors_that_list_parts_of_norms():
+    """The optimizer would hold what resolutions have of their own twice."""
+    cfg = Config(
+        dict(
+            model=dict(mutual=dict(norm='per-resolution')),
+            train_dataloader=dict(),
+            train_cfg=dict(),
+            optim_wrapper=dict(constructor='TSMOptimWrapperConstructor'),
+        )
+    )
+    with pytest.raises(ConfigError, match='TSMOptimWrapperConstructor.*twice'):
+        check_training(cfg)
+    cfg.model.mutual.norm = 'shared'
+    check_training(cfg)
+
+
 @MODELS.register_module(force=True)
 class Followed(torch.nn.Module):
     """Takes what is found as the tracks."""

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.fileio import load
 from mmengine.registry import METRICS
@@ -131,6 +132,27 @@ def test_metrics_that_add_to_a_file():
         pass
     other = separate_files(evaluator, '.0.5x-16')
     with pytest.raises(UsageError, match='to one file, rows.csv'), other:
+        pass
+
+
+def test_files_named_by_the_second(make_config, tmp_path, monkeypatch):
+    """Of AVA's metric: parts of a table in one folder would share them."""
+
+    @METRICS.register_module(force=True)
+    class AVAMetric(WrittenSums):
+        def compute_metrics(self, results):
+            lock = FileLock('.lock')
+            with pytest.raises(Timeout):
+                lock.acquire(timeout=0)
+            return dict(squares=1.0)
+
+    cfg = make_config()
+    metric = dict(type='AVAMetric', outfile_prefix=str(tmp_path / 'out'))
+    cfg.test_evaluator = [metric]
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    assert Runner.from_cfg(cfg).test()['written/squares'] == 1.0
+    with FileLock('.lock').acquire(timeout=0):
         pass
 
 

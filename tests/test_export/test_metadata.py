@@ -78,9 +78,10 @@ def test_the_file_alone_is_enough(make_net, tmp_path):
 
 def test_of_a_detector(make_net):
     net = make_net('detector')
-    net.model.data_preprocessor = type(net.model.data_preprocessor)(
-        **PIXELS, pad_size_divisor=32, bgr_to_rgb=False
-    )
+    for model in (net.model, net._origin):
+        model.data_preprocessor = type(model.data_preprocessor)(
+            **PIXELS, pad_size_divisor=32, bgr_to_rgb=False
+        )
     assert program_metadata(net, Subnet.parse('0.5x-48')) == dict(
         PIXELS,
         mutualnet_mm=mutualnet_mm.__version__,
@@ -126,6 +127,44 @@ def test_channel_order(kind, to_rgb, steps, order, make_net):
         dataset = dict(type='CIFAR10', pipeline=pipeline)
         settings = dict(test_dataloader=dict(dataset=dataset))
     net = make_net(kind, **settings)
-    net.model.data_preprocessor.to_rgb = to_rgb
+    for model in (net.model, net._origin):
+        model.data_preprocessor.to_rgb = to_rgb
     subnet = net.model.space.full
     assert program_metadata(net, subnet)['channel_order'] == order
+
+
+@pytest.mark.parametrize(
+    'step, expected',
+    [
+        (
+            dict(type='Normalize', **PIXELS, to_rgb=True),
+            dict(PIXELS, channel_order='RGB'),
+        ),
+        (
+            dict(type='Normalize', **PIXELS, to_rgb=False),
+            dict(PIXELS, channel_order='BGR'),
+        ),
+        (None, dict(mean=[], std=[], channel_order='BGR')),
+        (
+            dict(type='Solarize', thr=100, prob=1.0),
+            dict(
+                mean=[],
+                std=[],
+                channel_order='BGR, and more than a mean and a std for each '
+                'channel',
+            ),
+        ),
+    ],
+)
+def test_colours_that_the_pipeline_makes(step, expected, make_net):
+    """What the network is fed counts, whoever makes it."""
+    steps = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    if step is not None:
+        steps.insert(1, step)
+    net = make_net(
+        'classifier',
+        data_preprocessor=dict(mean=None, std=None, to_rgb=False),
+        test_dataloader=dict(dataset=dict(type='CIFAR10', pipeline=steps)),
+    )
+    found = program_metadata(net, net.model.space.full)
+    assert {name: found[name] for name in expected} == expected

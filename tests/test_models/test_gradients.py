@@ -267,6 +267,17 @@ def test_scale_follows_a_growing_scaler(half):
         assert parameter.grad.item() == 0.25 * scale
 
 
+@pytest.mark.parametrize('weight', [0.0, float('inf')])
+def test_a_loss_of_no_weight(half, weight):
+    """A wrapper may weigh a step by 0: nothing is learned of the scale."""
+    parameter = nn.Parameter(torch.zeros(1))
+    collected = GradientSum()
+    for factor in (2.0**10, weight, 2.0**10):
+        parameter.grad = None
+        (half_step(parameter, 0.25, collected) * factor).backward()
+    assert parameter.grad.item() == 0.25 * 2.0**10
+
+
 @pytest.mark.parametrize(
     'dtype, expected', [(torch.float16, True), (torch.bfloat16, False)]
 )

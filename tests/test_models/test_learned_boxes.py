@@ -8,7 +8,7 @@ import torch
 from mmengine.registry import MODELS
 from thin_detectors import thin, thin_transformers
 
-from mutualnet_mm.models.learned_boxes import PASSES
+from mutualnet_mm.models.learned_boxes import PASSES, LearnedBoxes
 
 pytest.importorskip('mmdet')
 
@@ -180,3 +180,24 @@ def test_nothing_is_read_once_boxes_were_learned(build, warnings):
         step(model, [(30, 30), (24, 40)], seed)
     assert counts[0] == 2 and counts[1:] == [0, 0, 0]
     assert PASSES == 100 and not warnings
+
+
+@pytest.mark.parametrize('later', [None, 5, PASSES + 1])
+def test_no_object_at_all(later, monkeypatch):
+    """Data sets keep images whose objects they drop."""
+    said = []
+    monkeypatch.setattr(
+        'mutualnet_mm.models.learned_boxes.print_log',
+        lambda text, **_: said.append(text),
+    )
+    boxes = LearnedBoxes(torch.nn.Module())
+    for step in range(3 * PASSES):
+        boxes.start(step == later)
+        boxes.finish([])
+    assert len(said) == (0 if later == 5 else 1)
+    assert all('have no object' in text for text in said)
+
+
+def test_models_without_boxes(build_classifier):
+    model = build_classifier(dict(resolution=(64, 32)))
+    assert model.task.has_boxes([]) is None

@@ -4,7 +4,9 @@ import copy
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
+from torch import nn
 
 from mutualnet_mm import ConfigError, UsageError
 
@@ -38,8 +40,6 @@ def test_settings(build_classifier, mutual, value, remedy):
 
 
 def test_resolution_is_needed(classifier_config):
-    from mmengine.registry import MODELS
-
     config = classifier_config()
     del config['mutual']['resolution']
     with pytest.raises(ConfigError, match='list the resolutions to train'):
@@ -50,8 +50,6 @@ def test_resolution_is_needed(classifier_config):
     'written, meant', [('num_rand', 'num_random'), ('strat', 'stratified')]
 )
 def test_misspelt_setting(classifier_config, written, meant):
-    from mmengine.registry import MODELS
-
     config = classifier_config({written: 2})
     with pytest.raises(
         ConfigError, match=f'mutual.{written} is unknown, use .*{meant}'
@@ -61,7 +59,6 @@ def test_misspelt_setting(classifier_config, written, meant):
 
 def test_neck_that_mixes_channels_up(detector_config):
     from mmdet.models.necks import FPN
-    from mmengine.registry import MODELS
 
     class Rolled(FPN):
         def forward(self, inputs):
@@ -74,8 +71,6 @@ def test_neck_that_mixes_channels_up(detector_config):
 
 
 def test_joints_that_heads_would_not_see(detector_config):
-    from mmengine.registry import MODELS
-
     config = detector_config()
     config.neck = None
     config.backbone = dict(
@@ -93,9 +88,32 @@ def test_joints_that_heads_would_not_see(detector_config):
     MODELS.build(config)
 
 
-def test_classes_that_do_not_exclude_each_other(classifier_config):
-    from mmengine.registry import MODELS
+@MODELS.register_module(force=True)
+class Embedding(nn.Module):
+    """A head that gives no scores of classes, of no project."""
 
+    def __init__(self, in_channels):
+        super().__init__()
+        self.fc = nn.Linear(in_channels, 8)
+
+    def forward(self, feats):
+        return self.fc(feats[-1])
+
+    def loss(self, feats, data_samples):
+        return dict(loss=self(feats).square().mean())
+
+
+def test_heads_that_are_not_known(classifier_config):
+    """What they give need not be a distribution: labels, if not asked."""
+    head = dict(type='Embedding', in_channels=128)
+    assert MODELS.build(dict(classifier_config(), head=head)).supervision == (
+        'label'
+    )
+    config = dict(classifier_config(dict(supervision='kl')), head=head)
+    assert MODELS.build(config).supervision == 'kl'
+
+
+def test_classes_that_do_not_exclude_each_other(classifier_config):
     head = dict(type='MultiLabelLinearClsHead', num_classes=4, in_channels=128)
     config = dict(classifier_config(), head=head)
     assert MODELS.build(config).supervision == 'label'
@@ -105,8 +123,6 @@ def test_classes_that_do_not_exclude_each_other(classifier_config):
 
 
 def test_unsliced_backbone(classifier_config):
-    from mmengine.registry import MODELS
-
     config = classifier_config()
     config['backbone'] = dict(type='mmpretrain.ResNet', depth=18)
     with pytest.raises(ConfigError) as error:
@@ -152,8 +168,6 @@ def test_channels_of_the_first_batch(
 
 
 def test_wrapping_twice(build_classifier, classifier_config):
-    from mmengine.registry import MODELS
-
     config = classifier_config()
     config['wraps'] = type(build_classifier())
     with pytest.raises(ConfigError, match='already'):

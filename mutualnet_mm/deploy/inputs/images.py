@@ -78,6 +78,8 @@ class ImageReader(Reader):
     def read_array(self, array: np.ndarray, name: str) -> dict:
         """Return what the stock inferencer's pipeline makes of an array."""
         shape = array.shape[:2]
+        if any(step.get('to_float32') for step in self._load):
+            array = array.astype(np.float32)  # as files are: resizing differs
         with naming_steps(name, shape):
             return self._finish(
                 dict(img=array, img_shape=shape, ori_shape=shape)

@@ -163,10 +163,13 @@ class Task:
         """Refuse a training batch without ground truth."""
         del data_samples  # the stock heads name what they miss
 
-    def has_boxes(self, data_samples: Samples) -> bool:
-        """Whether a training batch has objects whose boxes are learned."""
+    def has_boxes(self, data_samples: Samples) -> Optional[bool]:
+        """Whether a training batch has objects whose boxes are learned.
+
+        None where none are learned at all.
+        """
         del data_samples
-        return False
+        return None
 
     # ---- Batches
 

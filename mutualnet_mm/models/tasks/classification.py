@@ -28,6 +28,10 @@ class ClassificationTask(Task):
     def supervisions(self, model: nn.Module) -> Tuple[str, ...]:
         """Labels only where scores are no distribution: KL has no meaning.
 
+        Labels at first where it is not known: of heads that are none of
+        mmpretrain's, which may give embeddings (mmdet's for re-identification
+        do).
+
         Raises:
             ConfigError: If the classifier has no head.
         """
@@ -35,7 +39,10 @@ class ClassificationTask(Task):
         if head is None:
             raise ConfigError('model.head is missing: nothing can be learned')
         no_kl = _scores_apart(head) or _takes_margin(head)
-        return ('label',) if no_kl else ('kl', 'label')
+        if no_kl:
+            return ('label',)
+        kinds = [cls.__name__ for cls in type(head).__mro__]
+        return ('kl', 'label') if 'ClsHead' in kinds else ('label', 'kl')
 
     def downstream(self, model: nn.Module) -> Dict[str, nn.Module]:
         """Neck and head."""

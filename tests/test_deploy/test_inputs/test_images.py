@@ -117,6 +117,15 @@ def test_files_as_the_test_set(cfg, files):
     assert {'img_path', 'ori_shape'} <= set(one[1][0].all_keys())
 
 
+def test_images_that_are_loaded_as_floats(make_config, files):
+    """An array is resized as its file is, which rounds in another way."""
+    load, *rest = PIPELINE
+    cfg = make_config([dict(load, to_float32=True), *rest])
+    pipeline = InputPipeline(cfg, MODELS.build(cfg.model))
+    found = pipeline([str(file) for file in files])[0]
+    assert torch.equal(pipeline(arrays_of(files))[0], found)
+
+
 def arrays_of(files):
     return [cv2.imread(str(file)) for file in files]
 

@@ -9,7 +9,10 @@ PACKAGE = Path(__file__).parents[1] / 'mutualnet_mm'
 # From the bottom up; what shares a row does not know each other.
 FLOORS = [
     {'errors', 'version', 'packages', 'compat', 'registry'},
-    {'files', 'tensor_files', 'checked_json', 'progress_bars', 'devices'},
+    {
+        *('files', 'tensor_files', 'checked_json', 'progress_bars'),
+        *('devices', 'random_state'),
+    },
     {'shards'},
     {'widths'},
     {'subnet'},

@@ -18,11 +18,11 @@ _Kind = Tuple[int, str]  # a resolution and the name of a loss
 class LearnedBoxes:
     """Notices resolutions at which no object is assigned to any prediction.
 
-    And whether any came at all. Below some size no anchor or point lies in a box, or overlaps it enough:
-    such passes learn background alone, with a loss that falls as it should.
-    Then the stock losses of boxes are exactly 0. They travel with the values
-    that are read in each step anyway, and a loss that was not 0 once at a
-    resolution is not looked at there again.
+    And whether any came at all. Below some size no anchor or point lies in a
+    box, or overlaps it enough: such passes learn background alone, with a
+    loss that falls as it should. Then the stock losses of boxes are exactly
+    0. They travel with the values that are read in each step anyway, and a
+    loss that was not 0 once at a resolution is not looked at there again.
 
     Args:
         model (nn.Module): Detector, whose heads a warning names.

@@ -66,13 +66,18 @@ def test_stops_with_the_data(make_runner):
     assert sorted(image_ids(batches)) == [0, 1, 2, 3, 4, 5]
 
 
-def test_own_dataloader_goes_first(make_runner, coco_dataset):
-    own = dict(
+def in_order(dataset):
+    """A data loader of single images that are not shuffled."""
+    return dict(
         batch_size=1,
         num_workers=0,
         sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=coco_dataset('val'),
+        dataset=dataset,
     )
+
+
+def test_own_dataloader_goes_first(make_runner, coco_dataset):
+    own = in_order(coco_dataset('val'))
     hook = BNCalibrationHook(num_batches=1, dataloader=own)
     (batch,) = hook.batches(make_runner())
     assert '/val' in batch['data_samples'][0].img_path
@@ -80,12 +85,7 @@ def test_own_dataloader_goes_first(make_runner, coco_dataset):
 
 def test_shuffled_whatever_the_sampler_is_told(make_runner, coco_dataset):
     """The first images of a folder may show one thing alone."""
-    own = dict(
-        batch_size=1,
-        num_workers=0,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=coco_dataset('train'),
-    )
+    own = in_order(coco_dataset('train'))
     hook = BNCalibrationHook(num_batches=3, dataloader=own)
     runner = make_runner()
     order = torch.randperm(6, generator=torch.Generator().manual_seed(0))

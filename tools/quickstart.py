@@ -37,6 +37,10 @@ DETECTION = {
     'mask AP': ('coco/segm_mAP', '.3f'),
 }
 CLASSIFICATION = {'top-1': ('accuracy/top1', '.1f')}
+_OF_TRAINING = (
+    *('model', 'train_dataloader', 'train_cfg', 'param_scheduler'),
+    *('optim_wrapper', 'custom_hooks', 'randomness'),
+)
 TABLE_FILES = 'table.json,table.csv,curve.png,adaptive.pth'
 
 
@@ -83,10 +87,15 @@ def check_same(cfg: Config) -> None:
     """Refuse to go on with a training of other settings: none would act."""
     folder = Path(cfg.work_dir)
     before = folder / Path(cfg.filename).name
-    if not before.is_file() or not (folder / 'last_checkpoint').is_file():
+    if not (folder / 'last_checkpoint').is_file():
         return
+    if not before.is_file():
+        raise UsageError(
+            f'{str(folder)!r} holds a training of another config: give '
+            'another --work-dir'
+        )
     other = Config.fromfile(before)
-    for key in ('train_cfg', 'param_scheduler', 'optim_wrapper', 'model'):
+    for key in _OF_TRAINING:
         if other.get(key) != cfg.get(key):
             raise UsageError(
                 f'{str(folder)!r} holds a training of another {key}: give '

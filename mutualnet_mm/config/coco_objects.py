@@ -143,8 +143,7 @@ def warn_of_objects(file: CocoFile) -> None:
             lambda row: row['category_id'] not in known
         ),
         'have boxes below one pixel, without area, or outside of their '
-        'image: training '
-        'leaves them out, and tests count them as missed': (
+        'image: training leaves them out, and tests count them as missed': (
             lambda row: _is_left_out(row, sizes.get(row['image_id']))
         ),
     }

@@ -116,7 +116,6 @@ def check_training(cfg: Config, needed: Sequence[str] = _TRAINING) -> None:
     check_same_length(cfg)
     _check_watched(cfg)
     _check_teacher(cfg)
-    _check_constructor(cfg)
     _check_sorted(cfg)
     _check_compiled(cfg)
     device, wrapper = get_device(), Step('', cfg.optim_wrapper).kind
@@ -158,20 +157,6 @@ def _check_teacher(cfg: Config) -> None:
             hook.get('skip_buffer', True)
         ):
             raise ConfigError(OLD_STATISTICS)
-
-
-def _check_constructor(cfg: Config) -> None:
-    """Refuse an optimizer that would update parameters twice."""
-    mutual = (cfg.get('model') or {}).get('mutual') or {}
-    kind = (cfg.get('optim_wrapper') or {}).get('constructor')
-    is_twice = str(kind).rpartition('.')[2] == 'TSMOptimWrapperConstructor'
-    if is_twice and mutual.get('norm') == 'per-resolution':
-        raise ConfigError(
-            f'optim_wrapper.constructor={kind!r} lists parts of batch norms '
-            "by themselves, too, and mutual.norm='per-resolution' gives them "
-            'some: they would be updated twice in a step. Leave out one of '
-            'the two'
-        )
 
 
 def _check_sorted(cfg: Config) -> None:

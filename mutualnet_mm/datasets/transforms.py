@@ -15,6 +15,10 @@ CARRIED = 'multi_resolution'
 ``{resolution: packed results of the stock pipeline}``."""
 
 
+# Random steps that their names do not tell.
+_IN_PIXELS = ('CutOut', 'Cutout', 'MinIoURandomCrop', 'Mosaic', 'MixUp')
+
+
 @TRANSFORMS.register_module()
 class MultiResolution:
     """Resize a sample to every listed resolution from its original image.
@@ -23,9 +27,9 @@ class MultiResolution:
     stock ``Resize``, whereas the default path interpolates the full input on
     the device. A worker does not know which sizes a step will draw, so all
     are made; ``loss()`` picks. It comes last in the pipeline, in place of
-    the stock resizing and packing. Random steps inside draw the same numbers
-    for every size, so that all show the same content; they draw once if they
-    come before it.
+    the stock resizing and packing. Random crops and flips inside draw the
+    same numbers for every size, so that all show the same content. What draws
+    in pixels of the resized image comes before it.
 
     Required keys: those of ``resize`` and ``transforms``.
 
@@ -41,7 +45,7 @@ class MultiResolution:
             of sides, one of which is the full resolution, or, with
             ``keep_ratio=True``, (long edge, full resolution).
         transforms (list[dict]): Steps that follow for each size: packing, and
-            others.
+            others, of random ones ``RandomFlip`` alone.
 
     Example:
         >>> dict(
@@ -72,6 +76,14 @@ class MultiResolution:
                     f'MultiResolution(transforms=[...]) has a Pad of size='
                     f'{step["size"]!r}, which would make one size of all: '
                     'leave it out, batches are padded where that is needed'
+                )
+            if kind in _IN_PIXELS or (
+                kind.startswith('Random') and kind != 'RandomFlip'
+            ):
+                raise ConfigError(
+                    f'MultiResolution(transforms=[...]) has a {kind}, which '
+                    'would draw another part of each size: put it before the '
+                    'MultiResolution'
                 )
         self.resolution = tuple(resolution)
         self.pipelines: Dict[int, Compose] = {

@@ -38,8 +38,8 @@ class BNCalibrationHook(Hook):
     Args:
         num_batches (int): Batches per rank. Defaults to 32.
         dataloader (dict, optional): Data loader of the images to use; labels
-            are not needed. Defaults to the config's ``train_dataloader``,
-            shuffled with a fixed seed.
+            are not needed. Defaults to the config's ``train_dataloader``.
+            Both are shuffled, whatever they say, with a fixed seed.
         pipeline (str): Which pipeline reads them: the data loader's own
             (``'train'``, the paper's), or the one of the
             ``test_dataloader`` (``'test'``): statistics are then those of
@@ -159,9 +159,12 @@ class BNCalibrationHook(Hook):
         if self.is_tested:
             dataset = read_by(dataset, test_pipeline(cfg))
         name_files(dataset)
-        yield from calibration_batches(
-            dict(config, dataset=dataset), self.num_batches
-        )
+        config = dict(config, dataset=dataset)
+        sampler = config.get('sampler')
+        if isinstance(sampler, dict) and 'shuffle' in sampler:
+            # Files are often sorted by what they show.
+            config['sampler'] = dict(sampler, shuffle=True)
+        yield from calibration_batches(config, self.num_batches)
 
 
 def calibration_recipe(cfg: Config) -> BNCalibrationHook:
@@ -262,13 +265,9 @@ def calibration_batches(dataloader: dict, num_batches: int) -> Iterator[Any]:
     Args:
         dataloader (dict): Its settings; ``dataset`` may be a built one, which
             is neither copied nor changed.
-        num_batches (int): How many at most. They are shuffled, whatever the
-            sampler is told: files are often sorted by what they show.
+        num_batches (int): How many at most.
     """
     config = dict(dataloader)
-    sampler = config.get('sampler')
-    if isinstance(sampler, dict) and 'shuffle' in sampler:
-        config['sampler'] = dict(sampler, shuffle=True)
     config['persistent_workers'] = False  # they would outlive the loader
     if not isinstance(config['dataset'], dict):
         config['dataset'] = _Uncopied(_with_own_pipeline(config['dataset']))

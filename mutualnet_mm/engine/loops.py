@@ -1,6 +1,7 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Validation and testing of many subnets."""
 
+from collections import Counter
 from functools import partial
 from typing import (
     Any,
@@ -20,8 +21,10 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.model import BaseTTAModel
-from mmengine.runner import Runner, TestLoop, ValLoop
+from mmengine.runner import BaseLoop, Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.data import DataLoader
 
 from ..config.processes import check_wrapper
@@ -330,6 +333,33 @@ def _watched_metrics(runner: Runner) -> Iterator[Tuple[str, str]]:
             yield 'EarlyStoppingHook.monitor', hook.monitor
 
 
+def _check_training(runner: Runner, model: nn.Module) -> None:
+    """Refuse what would train wrongly, without an error.
+
+    Raises:
+        ConfigError: If a teacher would keep its first statistics of batch
+            norms, or if an optimizer holds parameters twice.
+    """
+    has_statistics = any(isinstance(m, _NormBase) for m in model.modules())
+    for hook in runner.hooks if has_statistics else ():
+        kinds = [kind.__name__ for kind in type(hook).__mro__]
+        if 'MeanTeacherHook' in kinds and getattr(hook, 'skip_buffers', False):
+            raise ConfigError(OLD_STATISTICS)
+    groups = getattr(runner.optim_wrapper, 'param_groups', None)
+    if isinstance(groups, list):
+        counts = Counter(id(p) for group in groups for p in group['params'])
+        names = {id(p): name for name, p in model.named_parameters()}
+        twice = [i for i, count in counts.items() if count > 1]
+        if twice:
+            raise ConfigError(
+                f'the optimizer would update {len(twice)} parameters twice in '
+                f'a step, such as {names.get(twice[0], "one outside")}: its '
+                'constructor lists layers inside of layers by themselves, '
+                "too, as mmaction2's for TSM does with mutual.norm="
+                "'per-resolution'. Leave out one of the two"
+            )
+
+
 @LOOPS.register_module()
 class SubnetValLoop(_SubnetLoop, ValLoop):
     """Validates several subnets, each with its own calibrated statistics.
@@ -343,10 +373,8 @@ class SubnetValLoop(_SubnetLoop, ValLoop):
     def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         super().__init__(runner, *args, **kwargs)
         # By the projects' own tools, too, before anything is trained.
-        for hook in runner.hooks:
-            is_teacher = type(hook).__name__ == 'MeanTeacherHook'
-            if is_teacher and getattr(hook, 'skip_buffers', False):
-                raise ConfigError(OLD_STATISTICS)
+        if isinstance(runner._train_loop, BaseLoop):
+            _check_training(runner, self.model)
         for setting, key in _watched_metrics(runner):
             name = key.partition('/')[0]
             is_subnet = names_subnet(key)

@@ -1,20 +1,21 @@
 # Copyright (c) mutualnet_mm contributors. All rights reserved.
 """Files that predictions are written to, one for each subnet."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Dict, Iterator
 
 import mmengine
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 from ..errors import UsageError
-from ..files import make_folder, only_user
+from ..files import make_folder
 
 _PICKLES = ('.pkl', '.pickle')
 # What mmengine writes by the name of a file.
@@ -83,7 +84,7 @@ def _plain(value: Any) -> Any:
     return value if is_plain else str(value)
 
 
-_WRITING = 3600
+_WRITING = 600
 """Seconds to wait for another process that evaluates."""
 # Where metrics say it: prefixes and names of files, and folders.
 _PLACES = (
@@ -99,11 +100,15 @@ def alone_in_folder(evaluator: Evaluator) -> Iterator[None]:
     mmaction2's for AVA names its file by the second alone, and reads it again.
     """
     kinds = {k.__name__ for m in evaluator.metrics for k in type(m).__mro__}
+    lock = FileLock('.ava_metric.lock')
     if 'AVAMetric' in kinds and is_main_process():  # which alone writes
-        with only_user(Path(), wait=_WRITING):
-            yield
-    else:
+        # Better two at once than what is found lost.
+        with suppress(Timeout, OSError, NotImplementedError):
+            lock.acquire(timeout=_WRITING)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 class separate_files:

@@ -6,6 +6,7 @@ from typing import Any, Dict, Optional
 import numpy as np
 
 from ..deploy.adaptive_model import AdaptiveModel
+from ..errors import UsageError
 from ..subnet import Subnet
 from ..version import __version__
 
@@ -30,7 +31,10 @@ def program_metadata(net: AdaptiveModel, subnet: Subnet) -> Dict[str, Any]:
     """
     model, full = net.model, net.model.space.full
     colours = _declared(net)
-    measured = _measured(net, colours['channel_order'])
+    try:
+        measured = _measured(net, colours['channel_order'])
+    except UsageError:  # by an image that the pipeline does not take
+        measured = None
     if measured is not None and not _are_close(measured, colours):
         colours = measured
     found = dict(
@@ -71,10 +75,15 @@ def _measured(net: AdaptiveModel, declared: str) -> Optional[Dict[str, Any]]:
     if order not in ('BGR', 'RGB') or net.model.space.full.frames is not None:
         return None
 
+    side = max(64, net.model.space.full.resolution)
+
     def pixel(*colour: int) -> np.ndarray:
-        """The middle one, of what the network gets."""
-        inputs, _ = net.prepare([np.full((64, 64, 3), colour, np.uint8)])
-        middle = inputs[0, :, inputs.shape[-2] // 2, inputs.shape[-1] // 2]
+        """What the network gets of the middle of an image."""
+        image = np.full((side, side, 3), colour, np.uint8)
+        inputs, samples = net.prepare([image])
+        # Without what is padded, on the right and below.
+        shape = samples[0].get('img_shape') or inputs.shape[-2:]
+        middle = inputs[0, :, shape[0] // 2, shape[1] // 2]
         return middle.double().cpu().numpy()
 
     black = pixel(0, 0, 0)

@@ -98,7 +98,7 @@ class MutualLearningMixin(
         if self.learning.regularize == 'full':
             check_regularized(self, self._learns_labels)
         self._built = BuiltLayers(self)
-        self._sized = layers_with_buffers(self)
+        self._sized = layers_with_buffers(self.backbone)
         self._refuse_frozen_batch_norm()
         self._gradients = GradientSum()
         self._learned_boxes = LearnedBoxes(self)

@@ -93,12 +93,15 @@ class TrainedWidths(Stock):
         Raises:
             UsageError: If no subnet is active, as in stock loops.
         """
-        del inputs, data_samples, kwargs
-        primary = self.sampler.primary
+        del data_samples, kwargs
+        primary, state = self.sampler.primary, self.slim_state
+        is_full = state.width == self.space.max_width and state.scale == 1
         if (
             mode != 'loss'
+            and is_full
             and primary != self.space.full
-            and not self.slim_state.is_active
+            and not state.is_active
+            and not getattr(inputs, 'is_meta', False)  # of shapes alone
         ):
             raise UsageError(
                 f'{primary} is trained alone (mutual.single_subnet), and this '

@@ -53,8 +53,8 @@ class SlimState:
     running_stats: bool = True
     stages: int = 1
     width: float = field(init=False)
-    is_active: bool = field(default=False, init=False, compare=False)
-    leaves: Optional[Leaves] = field(default=None, init=False, compare=False)
+    is_active: bool = field(init=False, compare=False)
+    leaves: Optional[Leaves] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         check_rounding(self.rounding)
@@ -64,6 +64,7 @@ class SlimState:
                 f'max_width={self.max_width!r} is not a positive number'
             )
         self.width = self.max_width
+        self.is_active, self.leaves = False, None
 
     def check_width(self, width: float) -> None:
         """Refuse a width that the layers do not have."""
@@ -113,7 +114,6 @@ class SlimState:
         try:
             yield
         finally:
-            vars(self).clear()  # what was not there, too
             vars(self).update(before)
 
 

@@ -388,3 +388,18 @@ def test_resolution_that_was_not_made(build_detector, load_batch, multi_steps):
             model.loss(**data)
     assert 'resolution 56' in str(error.value)
     assert 'MultiResolution' in str(error.value)
+
+
+@pytest.mark.parametrize('kind', ['RandomErasing', 'RandomCrop', 'CutOut'])
+def test_random_steps_that_draw_pixels(enter_scope, kind):
+    """Each size would show another part."""
+    enter_scope('mmpretrain')
+    with pytest.raises(ConfigError, match=f'{kind}, .* put it before'):
+        TRANSFORMS.build(
+            dict(
+                type='mutualnet_mm.MultiResolution',
+                resolution=(64, 32),
+                resize=dict(type='Resize', scale=64),
+                transforms=[dict(type=kind), dict(type='PackInputs')],
+            )
+        )

@@ -1,6 +1,7 @@
 """Adaptive detectors inside of other models of mmdet."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,11 +9,11 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import load
 from mmengine.registry import MODELS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, TestLoop
 
 from mutualnet_mm import ConfigError, UsageError
 from mutualnet_mm.config import check_training
-from mutualnet_mm.engine import calibrate
+from mutualnet_mm.engine import calibrate, loops
 
 
 @pytest.fixture
@@ -199,6 +200,9 @@ def test_batch_norms_of_a_teacher_in_any_tool(box_detector, detector, skips):
         cfg.test_evaluator,
     )
     runner = Runner.from_cfg(cfg)
+    assert runner.val_loop.subnets  # by itself it trains nothing
+    runner._val_loop = cfg.val_cfg
+    runner._train_loop = TestLoop.__new__(TestLoop)  # one that was built
     if skips:
         with pytest.raises(ConfigError, match='set skip_buffer=False'):
             runner.val_loop  # noqa: B018  (it is built when it is asked for)
@@ -206,20 +210,16 @@ def test_batch_norms_of_a_teacher_in_any_tool(box_detector, detector, skips):
         assert runner.val_loop.subnets
 
 
-def test_constructors_that_list_parts_of_norms():
-    """The optimizer would hold what resolutions have of their own twice."""
-    cfg = Config(
-        dict(
-            model=dict(mutual=dict(norm='per-resolution')),
-            train_dataloader=dict(),
-            train_cfg=dict(),
-            optim_wrapper=dict(constructor='TSMOptimWrapperConstructor'),
-        )
-    )
-    with pytest.raises(ConfigError, match='TSMOptimWrapperConstructor.*twice'):
-        check_training(cfg)
-    cfg.model.mutual.norm = 'shared'
-    check_training(cfg)
+def test_optimizers_that_hold_parameters_twice():
+    """A constructor may list layers inside of layers by themselves, too."""
+    model = torch.nn.Linear(2, 2)
+    groups = [dict(params=[model.weight]), dict(params=[model.bias])]
+    optimizer = SimpleNamespace(param_groups=groups)
+    runner = SimpleNamespace(hooks=[], optim_wrapper=optimizer)
+    loops._check_training(runner, model)
+    groups[1]['params'].append(model.weight)
+    with pytest.raises(ConfigError, match='1 parameters twice .* as weight'):
+        loops._check_training(runner, model)
 
 
 @MODELS.register_module(force=True)

@@ -141,7 +141,7 @@ def test_files_named_by_the_second(make_config, tmp_path, monkeypatch):
     @METRICS.register_module(force=True)
     class AVAMetric(WrittenSums):
         def compute_metrics(self, results):
-            lock = FileLock('.lock')
+            lock = FileLock('.ava_metric.lock')
             with pytest.raises(Timeout):
                 lock.acquire(timeout=0)
             return dict(squares=1.0)
@@ -152,7 +152,7 @@ def test_files_named_by_the_second(make_config, tmp_path, monkeypatch):
     (tmp_path / 'here').mkdir()
     monkeypatch.chdir(tmp_path / 'here')
     assert Runner.from_cfg(cfg).test()['written/squares'] == 1.0
-    with FileLock('.lock').acquire(timeout=0):
+    with FileLock('.ava_metric.lock').acquire(timeout=0):
         pass
 
 

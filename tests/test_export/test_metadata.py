@@ -1,6 +1,7 @@
 """What an exported file says of its inputs."""
 
 import json
+from unittest.mock import create_autospec
 
 import adaptive_networks as nets
 import cv2
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch_versions import needs_export
 
 import mutualnet_mm
-from mutualnet_mm import Subnet
+from mutualnet_mm import Subnet, UsageError
 from mutualnet_mm.apis import AdaptiveModel
 from mutualnet_mm.export.export import export_subnet
 from mutualnet_mm.export.metadata import program_metadata
@@ -168,3 +169,28 @@ def test_colours_that_the_pipeline_makes(step, expected, make_net):
     )
     found = program_metadata(net, net.model.space.full)
     assert {name: found[name] for name in expected} == expected
+
+
+def test_images_that_are_not_resized(make_net):
+    """As large as the network asks for, or what is declared counts."""
+    steps = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    net = make_net(
+        'classifier',
+        data_preprocessor=dict(PIXELS, to_rgb=True),
+        test_dataloader=dict(dataset=dict(type='CIFAR10', pipeline=steps)),
+    )
+    sides = []
+    prepare = net.inputs
+
+    def refuse_small(images, *args):
+        sides.append(len(images[0]))
+        if len(images[0]) < 100:
+            raise UsageError('too small')
+        return prepare(images, *args)
+
+    net.inputs = create_autospec(prepare, side_effect=refuse_small)
+    net.inputs.channel_order = 'BGR'
+    found = program_metadata(net, net.model.space.full)
+    assert sides == [64]  # the full resolution is below
+    assert found['mean'] == PIXELS['mean']
+    assert found['channel_order'] == 'RGB'

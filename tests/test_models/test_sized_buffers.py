@@ -5,6 +5,8 @@ import torch
 from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import MODELS
 
+from mutualnet_mm.models.sized_buffers import layers_with_buffers, same_buffers
+
 pytest.importorskip('mmpretrain')
 NAME = 'backbone.rope.freqs_cos'
 
@@ -81,3 +83,34 @@ def test_a_subnet_sees_those_of_its_size(build):
     with torch.no_grad():
         model(whole)
     assert len(model.state_dict()[NAME]) == 16
+
+
+class Counter(torch.nn.Module):
+    """Keeps a mean of what it sees, in a new tensor each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(2))
+        self.register_buffer('late', None)
+        self.seen, self.shape = 0, (2,)
+
+    def forward(self, x):
+        self.mean = (self.mean + x.mean()) / 2
+        self.seen += 1
+
+
+def test_what_a_layer_learns_stays():
+    """Only buffers of another size are put back, and first ones."""
+    layer = Counter()
+    layers = layers_with_buffers(torch.nn.Sequential(layer))
+    assert layers == [layer]
+    with same_buffers(layers):
+        layer(torch.ones(3))
+    assert layer.mean.tolist() == [0.5, 0.5] and layer.seen == 1
+    with same_buffers(layers):
+        layer.late = torch.zeros(3)
+    assert layer.late is None
+    # As many numbers, of another height and width.
+    with same_buffers(layers):
+        layer.mean, layer.shape = torch.zeros(2), (1, 2)
+    assert layer.mean.tolist() == [0.5, 0.5] and layer.shape == (2,)

@@ -100,11 +100,13 @@ def alone_in_folder(evaluator: Evaluator) -> Iterator[None]:
     mmaction2's for AVA names its file by the second alone, and reads it again.
     """
     kinds = {k.__name__ for m in evaluator.metrics for k in type(m).__mro__}
+    if 'AVAMetric' not in kinds or not is_main_process():  # that one writes
+        yield
+        return
     lock = FileLock('.ava_metric.lock')
-    if 'AVAMetric' in kinds and is_main_process():  # which alone writes
-        # Better two at once than what is found lost.
-        with suppress(Timeout, OSError, NotImplementedError):
-            lock.acquire(timeout=_WRITING)
+    # Better two at once than what is found lost.
+    with suppress(Timeout, OSError, NotImplementedError):
+        lock.acquire(timeout=_WRITING)
     try:
         yield
     finally:

@@ -102,12 +102,12 @@ class ClaimStudy(Trainings):
             # The claim itself: rates, and one seed of whole data sets.
             self._searches(main, whole),
             self._runs(main, first, whole),
-            self._searches(main, parts),
             # The others; what is chosen there.
             self._searches(rated, whole),
             self._runs(rated, first, whole),
             (run for d in whole for run in self.choice_runs(d).values()),
             self._runs(combined, first, whole),
+            self._searches(main, parts),
             self._runs([*main, *combined], first, parts),
             # More seeds, first of the parts, and what one seed is enough for.
             self._runs(main, next_seeds, parts),

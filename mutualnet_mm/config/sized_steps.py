@@ -65,11 +65,25 @@ def sizings(steps: Sequence[Step], of_clips: bool) -> List[Sizing]:
         of_clips (bool): Whether they are mmaction2's, whose ``Resize`` keeps
             the ratio unless told otherwise.
     """
-    return [
-        _sizing(step, of_clips)
-        for step in steps
-        if any(kind in step.kind for kind in _KINDS)
-    ]
+    found: List[Sizing] = []
+    for step in steps:
+        if any(kind in step.kind for kind in _KINDS):
+            found.append(_sizing(step, of_clips))
+        elif step.kind == 'GeneratePoseTarget' and found:
+            factor = step.settings.get('scaling', 1)
+            if factor != 1:
+                found.append(_scaled(found[-1], step, factor))
+    return found
+
+
+def _scaled(before: Sizing, step: Step, factor: float) -> Sizing:
+    """The size of the maps that poses within an image are drawn on."""
+    return before._replace(
+        step=step,
+        written=f'scaling={factor} behind {before.written}',
+        # Rounded as the step does.
+        sides=tuple(int(side * factor + 0.5) for side in before.sides),
+    )
 
 
 def _sizing(step: Step, of_clips: bool) -> Sizing:

@@ -113,7 +113,11 @@ def views_of(
     if not makes_segments(steps):
         return TestViews(number, size)
     sampling = sampling_steps(steps)
-    clips = prod(step.settings.get('num_clips', 1) for step in sampling)
+    clips = prod(
+        step.settings.get('num_clips', 1)
+        for step in sampling
+        if not _spreads(step, modality)
+    )
     segments = prod(sampled_segments(s, modality) or 1 for s in sampling)
     size = size or full
     return TestViews(
@@ -141,8 +145,18 @@ def sampled_segments(step: Step, modality: Optional[str]) -> Optional[int]:
         int or None: None where the step counts otherwise.
     """
     length = 1 if modality == 'Flow' else step.settings['clip_len']
-    clips = step.settings.get('num_clips', 1)
+    spreads = _spreads(step, modality)
+    clips = 1 if spreads else step.settings.get('num_clips', 1)
     return clips * length if isinstance(length, int) else None
+
+
+def _spreads(step: Step, modality: Optional[str]) -> bool:
+    """Whether a step spreads each of its clips over the whole video.
+
+    A clip then has all segments that a 2D network is trained with, and several
+    clips are views. Frames of flow are stacked: there a clip is one segment.
+    """
+    return step.kind.startswith('UniformSample') and modality != 'Flow'
 
 
 def takes_clips(cfg: Config) -> bool:

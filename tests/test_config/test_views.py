@@ -5,7 +5,9 @@ import pytest
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from mutualnet_mm.config import TestViews, find_views
+from mutualnet_mm import ConfigError
+from mutualnet_mm.config import TestViews, check_resolution, find_views
+from mutualnet_mm.config.full_size import full_resolution
 from mutualnet_mm.config.views import frame_stride
 
 
@@ -136,6 +138,11 @@ SEGMENTS = {
         [crop('CenterCrop', 32)],
         1,
     ),
+    'uniform, several clips': (
+        [sample('UniformSample', clip_len=5, num_clips=3)],
+        [crop('CenterCrop', 32)],
+        dict(RGB=3, Flow=1),
+    ),
     'several frames of each': (
         [sample(clip_len=2, num_clips=3)],
         [crop('CenterCrop', 32)],
@@ -173,10 +180,43 @@ def test_segments_are_those_of_the_stock_pipeline(
     inputs = results['imgs']
     cfg = video_config([*samples, *sizes, shape], modality=modality)
     found = find_views(cfg)
+    if isinstance(number, dict):
+        number = number[modality]
     assert found.number == number
     segments, height, width = found.shape
     assert inputs.shape[0] == number * segments
     assert inputs.shape[2:] == (height, width)
+
+
+@pytest.mark.parametrize('scaling, size', [(1, 56), (0.25, 14), (0.3, 17)])
+def test_maps_of_poses(enter_scope, scaling, size):
+    """They may be smaller than what the poses were resized to."""
+    pytest.importorskip('mmaction')
+    enter_scope('mmaction')
+    steps = [
+        sample('UniformSampleFrames'),
+        dict(type='PoseDecode'),
+        resize(56, 56),
+        dict(type='GeneratePoseTarget', scaling=scaling),
+        dict(type='FormatShape', input_format='NCTHW_Heatmap'),
+        dict(type='PackActionInputs'),
+    ]
+    poses = dict(
+        keypoint=np.ones((1, 9, 17, 2), np.float32),
+        keypoint_score=np.ones((1, 9, 17), np.float32),
+        img_shape=(64, 48),
+    )
+    results = dict(poses, total_frames=9, start_index=0, label=0)
+    inputs = Compose(steps)(dict(results, modality='Pose'))['inputs']
+    assert inputs.shape == (1, 17, 4, size, size)
+    cfg = video_config(steps)
+    assert find_views(cfg) == TestViews(1, (size, size))
+    assert full_resolution(cfg, of_clips=True).value == size
+    cfg.model.mutual.resolution = (size,)
+    check_resolution(cfg)
+    cfg.model.mutual.resolution = (size + 40,)
+    with pytest.raises(ConfigError, match='must agree'):
+        check_resolution(cfg)
 
 
 @pytest.mark.parametrize('sizes', [[], [SHORT_EDGE]])

@@ -2,19 +2,21 @@
 """A network that was trained before as the teacher of all subnets."""
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from ..config.full_size import clip_length
 from ..config.stock import find_config
 from ..errors import ConfigError, UsageError, as_usage_error
 from ..subnet import Subnet
 from .checkpoints import check_exists, load_trained
 from .predictions import class_scores, outputs_of
 from .teachers import Teacher
+from .traits import read_traits
 
 
 class TrainedTeacher(Teacher):
@@ -35,6 +37,7 @@ class TrainedTeacher(Teacher):
         self.config = config
         self.checkpoint = checkpoint
         self._network: Optional[nn.Module] = None
+        self._cfg = Config()
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> 'TrainedTeacher':
         return self  # it never changes
@@ -49,7 +52,7 @@ class TrainedTeacher(Teacher):
         if self._network is None:
             with _of_teacher():
                 check_exists(self.checkpoint)  # building takes longer
-                network = _build(self.config)
+                self._cfg, network = _build(self.config)
                 load_trained(network, self.checkpoint)
                 _check_full(network, self.config)
             network.eval()  # not chained: stock ``train`` may return nothing
@@ -61,8 +64,8 @@ class TrainedTeacher(Teacher):
 
         Raises:
             UsageError: If it cannot be built, takes inputs that are normalised
-                in another way, knows other classes, or predicts no
-                distribution over them.
+                in another way or clips of another length, knows other
+                classes, or predicts no distribution over them.
         """
         network = self.network()
         own, other = map(_normalisation, (model, network))
@@ -90,6 +93,26 @@ class TrainedTeacher(Teacher):
             raise ConfigError(
                 f'mutual.teacher: {self.config} predicts {number} classes, '
                 f'and the model {own_number}: both must know the same'
+            )
+
+        self._check_frames(model, network)
+
+    def _check_frames(self, model: Any, network: nn.Module) -> None:
+        """Refuse a teacher that was trained on clips of another length."""
+        if not model.task.takes_frames:
+            return
+        traits = read_traits(self._cfg, network)
+        needs_one = traits.of_one_length or traits.segments
+        if traits.of_segments and not needs_one:
+            return  # it averages over any number
+        own = model.task.clip_length(model)
+        trained = clip_length(self._cfg, traits.of_segments)
+        if trained and trained.value != own:
+            raise ConfigError(
+                f'mutual.teacher: {self.config} is trained on clips of '
+                f'{trained.value} frames ({trained}), and the model takes '
+                f'{own}, but both see the same inputs: train one of them as '
+                'the other'
             )
 
     def prepare(self, model: Any, inputs: Any) -> None:
@@ -134,7 +157,8 @@ def _of_teacher() -> Iterator[None]:
         raise type(error)(f'mutual.teacher: {error}') from error
 
 
-def _build(path: str) -> nn.Module:
+def _build(path: str) -> Tuple[Config, nn.Module]:
+    """A config and its model."""
     # Needs the models that this is a part of.
     from .build import build_stock
 
@@ -145,7 +169,7 @@ def _build(path: str) -> nn.Module:
         raise ConfigError(f'config {path!r} has no model')
     scope = cfg.get('default_scope') or 'mmengine'
     with DefaultScope.overwrite_default_scope(scope):  # and back
-        return build_stock(cfg)
+        return cfg, build_stock(cfg)
 
 
 def _check_full(network: Any, config: str) -> None:

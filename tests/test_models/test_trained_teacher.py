@@ -1,6 +1,7 @@
 """A trained network as teacher, against its own plain form."""
 
 import copy
+import importlib
 from types import SimpleNamespace
 
 import pytest
@@ -149,6 +150,49 @@ def test_a_teacher_of_clips(
         assert len(found) == 1 and torch.equal(found[0], expected)
         logged = model.loss(clips, samples)
         model.parse_losses(logged)[0].backward()
+
+
+@pytest.mark.parametrize('length', [4, 16])
+def test_a_teacher_of_longer_clips(
+    build_recognizer, recognizer_config, store, length
+):
+    files = store(
+        model=recognizer_config('slow', slimmable=False), scope='mmaction'
+    )
+    cfg = Config.fromfile(files.config)
+    sampling = dict(type='SampleFrames', clip_len=length)
+    cfg.train_dataloader = dict(dataset=dict(pipeline=[sampling]))
+    cfg.dump(files.config)
+    DefaultScope.get_instance('again', scope_name='mmaction')
+    model = build_recognizer('slow', dict(teacher=files.named))
+    if length == 4:
+        model.check_teacher()
+        return
+    with pytest.raises(ConfigError) as error:
+        model.check_teacher()
+    assert_refused(error, 'clips of 16 frames', 'the model takes 4')
+
+
+@pytest.mark.parametrize('kind, refused', [('tsn', False), ('tsm', True)])
+def test_a_teacher_of_more_segments(store, kind, refused):
+    """TSN averages over any number, shifts in time are of one."""
+    pytest.importorskip('mmaction')
+    nets = importlib.import_module('segment_networks')
+    files = store(model=nets.config(kind, slimmable=False), scope='mmaction')
+    cfg = Config.fromfile(files.config)
+    steps = [
+        dict(type='SampleFrames', clip_len=1, num_clips=16),
+        dict(type='FormatShape', input_format='NCHW'),
+    ]
+    cfg.train_dataloader = dict(dataset=dict(pipeline=steps))
+    cfg.dump(files.config)
+    DefaultScope.get_instance('again', scope_name='mmaction')
+    model = nets.build(kind, mutual=dict(teacher=files.named))
+    if refused:
+        with pytest.raises(ConfigError, match='clips of 16 frames'):
+            model.check_teacher()
+    else:
+        model.check_teacher()
 
 
 def assert_refused(error, *parts):

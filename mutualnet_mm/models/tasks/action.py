@@ -87,7 +87,7 @@ class ActionTask(Task):
         self._check_frames(model, inputs)
 
     def _check_frames(self, model: nn.Module, inputs: Tensor) -> None:
-        length = self._clip_length(model)
+        length = self.clip_length(model)
         if inputs.shape[-3] != length:
             raise ConfigError(
                 f'the pipeline delivers clips of {inputs.shape[-3]} frames, '
@@ -96,7 +96,8 @@ class ActionTask(Task):
                 'another mutual.frames[0]'
             )
 
-    def _clip_length(self, model: nn.Module) -> int:
+    def clip_length(self, model: nn.Module) -> int:
+        """Frames of a clip that the pipeline delivers."""
         return self.space.full.frames * model.backbone.frame_stride
 
     def resize(
@@ -165,7 +166,7 @@ class ActionTask(Task):
                 1,
                 1,
                 self.input_channels(model),
-                self._clip_length(model),
+                self.clip_length(model),
                 *(image_shape or (full, full)),
             ),
             device='meta',

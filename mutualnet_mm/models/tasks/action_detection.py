@@ -125,7 +125,7 @@ class ActionDetectionTask(ActionTask):
     ) -> Tuple[int, ...]:
         """Shape of one clip, by default of the full resolution."""
         full = self.space.full.resolution
-        channels, frames = self.input_channels(model), self._clip_length(model)
+        channels, frames = self.input_channels(model), self.clip_length(model)
         clip = torch.empty(
             (1, channels, frames, *(image_shape or (full, full))),
             device='meta',

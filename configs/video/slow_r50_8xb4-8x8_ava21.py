@@ -11,7 +11,7 @@ Warm-up, steps and epochs are mmaction2's, which has the paper's. mmaction2's
 the label file lists, at an IoU of 0.5.
 
 Paper: AVA.
-Cost: 1.0x-256-8 83.1 G MACs.
+Cost: 1.0x-256-8 114 G MACs.
 """
 
 _base_ = [

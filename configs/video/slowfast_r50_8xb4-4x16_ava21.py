@@ -9,7 +9,7 @@ default where that config saves it; the heads are new.
 See slow_r50_8xb4-8x8_ava21.py for what is taken from mmaction2.
 
 Paper: AVA.
-Cost: 1.0x-256-4 52.6 G MACs.
+Cost: 1.0x-256-4 71.7 G MACs.
 """
 
 _base_ = [

@@ -11,6 +11,8 @@ from .pipelines import Step, both_sides
 _KINDS = ('Resize', 'Rescale', 'Crop', 'MultiResolution')
 # What they call it. Some call a range of factors scale, beside a size.
 _SIZES = ('crop_size', 'size', 'scale', 'scales')
+# A side that follows from the other one.
+_OPEN = (-1, math.inf)
 _RANDOM = ('RandomResize', 'RandomChoice', 'RandomRescale')
 
 
@@ -26,6 +28,9 @@ class Sizing(NamedTuple):
         keeps_ratio (bool): Whether they are limits, of which the image
             reaches one.
         certain (bool): Whether every image gets them.
+        is_open (bool): Whether one side of what keeps its ratio is written as
+            -1 or infinite: the short edge is the other one, however long the
+            image.
     """
 
     step: Step
@@ -33,6 +38,7 @@ class Sizing(NamedTuple):
     sides: Size
     keeps_ratio: bool
     certain: bool
+    is_open: bool
 
     @property
     def is_crop(self) -> bool:
@@ -43,6 +49,20 @@ class Sizing(NamedTuple):
     def is_exact(self) -> bool:
         """Whether every image has both sides."""
         return self.certain and not self.keeps_ratio
+
+    def applied(self, shape: Size) -> Size:
+        """Height and width of an image behind the step.
+
+        Args:
+            shape (tuple[int]): Height and width before it.
+        """
+        if not self.keeps_ratio:
+            return self.sides[::-1]  # written width first
+        factor = min(self.sides) / min(shape)
+        if not self.is_open:
+            factor = min(factor, max(self.sides) / max(shape))
+        height, width = (int(side * factor + 0.5) for side in shape)
+        return height, width
 
     def is_full(self, full: int) -> bool:
         """Whether an image has the full resolution.
@@ -105,6 +125,7 @@ def _sizing(step: Step, of_clips: bool) -> Sizing:
         sides=max(pairs, key=min, default=()),
         keeps_ratio=keeps_ratio,
         certain=bool(pairs) and not is_random,
+        is_open=any(side in _OPEN for side in both_sides(written) or ()),
     )
 
 
@@ -148,10 +169,9 @@ def _sides(pair: Optional[Tuple[Any, Any]]) -> Optional[Size]:
     if pair is None:
         return None
     first, second = pair
-    left = (-1, math.inf)
     sides = (
-        second if first in left else first,
-        first if second in left else second,
+        second if first in _OPEN else first,
+        first if second in _OPEN else second,
     )
     is_size = all(isinstance(side, int) and side > 0 for side in sides)
     return sides if is_size else None

@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from ..errors import ConfigError
-from ..subnet import Size
+from ..subnet import COMMON_SHAPE, Size
 from .blank import delivered_shape
 from .pipelines import Step, both_sides, pipeline_steps, stage_datasets
-from .sized_steps import sizings
+from .sized_steps import Sizing, sizings
 
 # Crops that a step makes of every clip.
 _CROPS = dict(ThreeCrop=3, TenCrop=10)
@@ -28,7 +28,8 @@ class TestViews:
         shape (tuple[int], optional): Height and width in pixels of what the
             full network gets: of an image before its batch is padded, or of
             a view of a video; of a 2D network over video segments, height and
-            width. None where the config does not say.
+            width. None where the config does not say. Where a pipeline keeps
+            the ratio of a video it is that of 480 x 640 pixels.
     """
 
     number: Optional[int] = None
@@ -105,10 +106,7 @@ def views_of(
         full (tuple[int], optional): Full size, which segments of a 2D network
             have where the steps do not say another one.
     """
-    sized = sizings(steps, of_clips=True)
-    size = None
-    if sized and sized[-1].is_exact:
-        size = sized[-1].sides[::-1]  # written width first
+    size = _delivered_size(sizings(steps, of_clips=True))
     number = prod(map(_multiplier, steps))
     if not makes_segments(steps):
         return TestViews(number, size)
@@ -123,6 +121,13 @@ def views_of(
     return TestViews(
         number // clips, None if size is None else (segments, *size)
     )
+
+
+def _delivered_size(sized: Sequence[Sizing]) -> Optional[Size]:
+    """Height and width behind some steps, of a common video if need be."""
+    if not sized or not sized[-1].certain:
+        return None
+    return sized[-1].applied(COMMON_SHAPE)
 
 
 def makes_segments(steps: Sequence[Step]) -> bool:

@@ -57,6 +57,8 @@ STEPS = [
      (1333, 800), RANDOM),
     (step('RandomResize', scale=[(500, 300), (500, 400)]),
      (500, 400), RANDOM),
+    (step('RandomResize', scale=[[500, 300], [500, 400]]),
+     (500, 400), RANDOM),
     (step('RandomChoiceResize', scales=[(9, 640), (9, 768)]), (9, 640),
      RANDOM),
     (step('RandomChoiceResize', scales=[480, 512]), (512, 512), RANDOM),

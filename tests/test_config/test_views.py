@@ -98,11 +98,9 @@ def test_views_are_those_of_the_stock_pipeline(
     'sizes',
     [
         [],
-        [SHORT_EDGE],
-        [crop('CenterCrop', 32), SHORT_EDGE],
         [crop('CenterCrop', 32), dict(type='RandomResizedCrop')],
     ],
-    ids=['none', 'short edge', 'resized again', 'cropped at random'],
+    ids=['none', 'cropped at random'],
 )
 def test_sizes_that_depend_on_the_video(sizes):
     found = find_views(video_config([sample(num_clips=5), *sizes]))
@@ -219,11 +217,25 @@ def test_maps_of_poses(enter_scope, scaling, size):
         check_resolution(cfg)
 
 
-@pytest.mark.parametrize('sizes', [[], [SHORT_EDGE]])
-def test_segments_whose_size_depends_on_the_video(sizes):
+@pytest.mark.parametrize(
+    'scale', [(-1, 40), (40, -1), (float('inf'), 40), (50, 40), (50, 50)]
+)
+def test_sizes_that_keep_the_ratio(enter_scope, scale):
+    """They are those of a common video, by the stock step."""
+    pytest.importorskip('mmaction')
+    enter_scope('mmaction')
+    steps = [crop('CenterCrop', 32), dict(type='Resize', scale=scale)]
+    frames = [np.zeros((480, 640, 3), np.uint8)]
+    results = dict(imgs=frames, img_shape=(480, 640), modality='RGB')
+    delivered = Compose(steps[1:])(results)['imgs'][0].shape[:2]
+    found = find_views(video_config([sample(num_clips=5), *steps]))
+    assert found == TestViews(5, delivered)
+
+
+def test_segments_whose_size_depends_on_the_video():
     """Their number is known, and the size is that of the network."""
     shape = dict(type='FormatShape', input_format='NCHW')
-    steps = [sample(clip_len=1, num_clips=5), *sizes, shape]
+    steps = [sample(clip_len=1, num_clips=5), shape]
     cfg = video_config(steps)
     assert find_views(cfg) == TestViews(1, None)
     cfg.model.mutual.resolution = (32, 24)

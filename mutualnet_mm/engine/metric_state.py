@@ -19,6 +19,7 @@ _CONTAINERS = (*_ROWS, dict, set)
 _KEPT = (*_PLAIN, *_ARRAYS, *_CONTAINERS)
 # Of the data set, whatever the subnet: evaluators may set it but once.
 _SHARED = '_dataset_meta'
+_LARGE = 10000
 
 
 class MetricState:
@@ -131,7 +132,10 @@ def _inside(metric: Any) -> Dict[str, List[Dict[str, Any]]]:
 
 
 def _contents(thing: Any) -> Dict[str, Any]:
-    """Numbers and arrays of an object, and how much its containers hold."""
+    """Numbers and arrays of an object, and what its containers hold.
+
+    Of large ones how much that is: they may be the data set's truth.
+    """
     parts = {'': vars(thing)}
     if isinstance(thing, nn.Module):
         parts = {name: vars(part) for name, part in thing.named_modules()}
@@ -142,8 +146,25 @@ def _contents(thing: Any) -> Dict[str, Any]:
             if isinstance(value, (*_PLAIN, *_ARRAYS)):
                 found[f'{name}.{key}'] = _copied(value)
             elif isinstance(value, _CONTAINERS):
-                found[f'{name}.{key}'] = len(value)
+                is_large = _held(value, _LARGE) >= _LARGE
+                found[f'{name}.{key}'] = (
+                    len(value) if is_large else _copied(value)
+                )
     return found
+
+
+def _held(value: Any, limit: int) -> int:
+    """Count what a container holds, however deep, up to a limit."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, (*_ROWS, set)):
+        return 1
+    number = len(value)
+    for item in value:
+        if number >= limit:
+            break
+        number += _held(item, limit - number)
+    return number
 
 
 def _copied(value: Any) -> Any:

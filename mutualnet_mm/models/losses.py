@@ -53,6 +53,10 @@ def alpha_divergence(logits: Tensor, teacher: Tensor) -> Tensor:
     return torch.where(value > kl, other, kl).sum() / len(logits)
 
 
+DIVERGENCES = dict(kl=divergence, alpha=alpha_divergence)
+"""What ``mutual.divergence`` names."""
+
+
 def correlation_distance(maps: Tensor, teacher: Tensor) -> Tensor:
     """1 - r, Pearson's correlation with the teacher, mean over channels.
 

@@ -27,8 +27,8 @@ from .head_state import unchanged_heads
 from .kernels import check_compiled, warn_of_benchmark
 from .layer_checks import check_frozen, check_layers, check_trained_layers
 from .learned_boxes import LearnedBoxes
-from .losses import alpha_divergence, detached, divergence, log_key
-from .predictions import check_alike, class_scores, outputs_of
+from .losses import DIVERGENCES, detached, log_key
+from .predictions import check_alike, class_scores, loss_weight, outputs_of
 from .regularization import check_regularized, check_unmixed, unregularized
 from .resolution_norms import (
     ResolutionNorms,
@@ -242,7 +242,7 @@ class MutualLearningMixin(
             if not self._first_batch_checked:
                 check_whole(self)
                 check_trained_layers(self._built, self.sampler)
-            self.task.check_truth(data_samples)
+            self.task.check_truth(self, data_samples)
             self.task.check_channels(self, inputs)
             self.task.check_full(self, inputs, data_samples)
             if self.space.norm == 'per-resolution':
@@ -366,10 +366,10 @@ class MutualLearningMixin(
     ) -> dict:
         """What a subnet learns in place of the stock losses."""
         check_alike(prediction, aim)
-        is_alpha = self.learning.divergence == 'alpha'
-        differ = alpha_divergence if is_alpha else divergence
-        parts = [differ(*pair) for pair in zip(prediction, aim)]
-        found = {f'loss_{self.learning.divergence}': sum(parts)}
+        differ = DIVERGENCES[self.learning.divergence]
+        loss = sum(differ(*pair) for pair in zip(prediction, aim))
+        weight = loss_weight(self.task.head(self))
+        found = {f'loss_{self.learning.divergence}': loss * weight}
         if self.learning.label_weight:
             total, _ = self.parse_losses(losses)
             found['loss_label'] = total * self.learning.label_weight

@@ -34,7 +34,7 @@ def class_scores(seen: Sequence[Any], head: nn.Module) -> Tuple[Tensor, ...]:
         head (nn.Module): Whose outputs they are, for the error.
 
     Raises:
-        ConfigError: If they are no scores.
+        ConfigError: If they are no scores, or one score alone.
     """
     last = seen[-1] if seen else None
     scores = last if isinstance(last, (list, tuple)) else (last,)
@@ -45,7 +45,22 @@ def class_scores(seen: Sequence[Any], head: nn.Module) -> Tuple[Tensor, ...]:
             f'the loss of {type(head).__name__} shows no '
             "class scores to match by KL: use mutual.supervision='label'"
         )
+    if any(score.dim() < 2 or score.shape[1] < 2 for score in scores):
+        raise ConfigError(
+            f'{type(head).__name__} gives one score for each sample, which '
+            'is no distribution, and subnets would learn nothing from it by '
+            "KL: use mutual.supervision='label'"
+        )
     return tuple(scores)
+
+
+def loss_weight(head: nn.Module) -> float:
+    """Weight of a head's stock loss, which KL takes the place of."""
+    losses = (
+        getattr(head, name, None) for name in ('loss_module', 'loss_cls')
+    )
+    weights = (getattr(loss, 'loss_weight', None) for loss in losses)
+    return next((weight for weight in weights if weight is not None), 1.0)
 
 
 def check_alike(scores: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:

@@ -148,7 +148,18 @@ class Buffered(Elsewhere):
         self.confusion[0].num_batches_tracked += 1
 
 
-@pytest.mark.parametrize('kind', [Elsewhere, Listed, Buffered])
+class Fixed(Elsewhere):
+    """Counts in places of an object that are there from the start."""
+
+    def __init__(self):
+        super().__init__()
+        self.confusion = SimpleNamespace(sums=dict(a=[0, dict(b=0)]))
+
+    def process(self, data_batch, data_samples):
+        self.confusion.sums['a'][1]['b'] += 1
+
+
+@pytest.mark.parametrize('kind', [Elsewhere, Listed, Buffered, Fixed])
 def test_state_that_cannot_be_kept_apart_is_refused(kind):
     metrics = Evaluator(kind()).metrics
     name = kind.__name__

@@ -175,6 +175,7 @@ def test_step_equals_separate_networks(configure, plain, name):
         inputs = plain.rounded(FEATURES * width)
         return plain.classifier(net, plain_head(head, inputs))
 
+    weight = head.get('loss', {}).get('loss_weight', 1.0)
     torch.manual_seed(1)  # of the dropout: a new mask for every network
     losses, gradients, buffers = plain.one_step(
         build,
@@ -185,7 +186,7 @@ def test_step_equals_separate_networks(configure, plain, name):
         # KL compares what the losses see, dropped-out on both sides.
         (lambda logits, teacher: sub_loss(logits, scores))
         if sub_loss
-        else plain.divergence,
+        else lambda *pair: weight * plain.divergence(*pair),
     )
     torch.manual_seed(1)
     logged = model.loss(images, samples)
@@ -257,6 +258,40 @@ def test_classes_that_do_not_exclude_each_other(configure, name):
     text = str(error.value)
     assert "supervision='kl'" in text and "'label'" in text
     assert '\n' not in text
+
+
+@pytest.mark.parametrize(
+    'several, classes, spoil, expected',
+    [
+        (True, CLASSES, lambda head: None, 'has several labels'),
+        (
+            *(False, CLASSES),
+            lambda head: setattr(head, 'loss_module', SigmoidLoss()),
+            'the head got another loss in mid-training, SigmoidLoss',
+        ),
+        (False, 1, lambda head: None, 'LinearClsHead gives one score'),
+    ],
+    ids=['labels', 'loss', 'one score'],
+)
+def test_what_no_setting_tells(configure, several, classes, spoil, expected):
+    """Heads of other losses, such as those that projects bring along."""
+    head = dict(LINEAR, num_classes=classes)
+    model = MODELS.build(configure(head)).train()
+    model.head._get_loss = lambda scores, *_: dict(loss=scores.sum())
+    data = model.data_preprocessor(batch(several), True)
+    spoil(model.head)
+    assert model.supervision == 'kl'
+    with pytest.raises(ConfigError, match=expected) as error:
+        model.loss(**data)
+    assert "use mutual.supervision='label'" in str(error.value)
+    model = MODELS.build(configure(head, dict(supervision='label')))
+    model.head._get_loss = lambda scores, *_: dict(loss=scores.sum())
+    spoil(model.head)
+    model.train().loss(**data)
+
+
+class SigmoidLoss(nn.Module):
+    use_sigmoid = True
 
 
 @pytest.mark.sweep(1)

@@ -71,8 +71,9 @@ class ActionDetectionTask(ActionTask):
         swap(head, OnePersonMixin)
         return dict(roi_head=head)
 
-    def check_truth(self, data_samples: Samples) -> None:
+    def check_truth(self, model: nn.Module, data_samples: Samples) -> None:
         """Refuse a training batch without boxes."""
+        del model
         for name in ('gt_instances', 'proposals'):
             if not data_samples or any(name not in s for s in data_samples):
                 raise ConfigError(

@@ -159,9 +159,9 @@ class Task:
         neck = getattr(model, 'neck', None)
         return {} if neck is None else {'neck': neck}
 
-    def check_truth(self, data_samples: Samples) -> None:
-        """Refuse a training batch without ground truth."""
-        del data_samples  # the stock heads name what they miss
+    def check_truth(self, model: nn.Module, data_samples: Samples) -> None:
+        """Refuse a training batch that the model cannot learn from."""
+        del model, data_samples  # the stock heads name what they miss
 
     def has_boxes(self, data_samples: Samples) -> Optional[bool]:
         """Whether a training batch has objects whose boxes are learned.

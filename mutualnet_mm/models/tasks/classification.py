@@ -2,7 +2,7 @@
 """Image classification with mmpretrain."""
 
 from inspect import signature
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,22 @@ class ClassificationTask(Task):
     def downstream(self, model: nn.Module) -> Dict[str, nn.Module]:
         """Neck and head."""
         return dict(super().downstream(model), head=self.head(model))
+
+    def check_truth(self, model: nn.Module, data_samples: Samples) -> None:
+        """Refuse KL where classes do not exclude each other."""
+        if model.supervision != 'kl':
+            return
+        if 'kl' not in self.supervisions(model):
+            loss = type(getattr(self.head(model), 'loss_module', None))
+            why = f'the head got another loss in mid-training, {loss.__name__}'
+        elif any(_has_several(sample) for sample in data_samples):
+            why = 'an image of a training batch has several labels'
+        else:
+            return
+        raise ConfigError(
+            f'{why}: classes that do not exclude each other are no '
+            "distribution for KL, use mutual.supervision='label'"
+        )
 
     def check_test(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples
@@ -97,6 +113,12 @@ class ClassificationTask(Task):
         full = self.space.full.resolution
         size = self._scaled(image_shape or (full, full), subnet.resolution)
         return (1, self.input_channels(model), *size)
+
+
+def _has_several(sample: Any) -> bool:
+    """Whether a sample has several labels."""
+    label = sample.get('gt_label')
+    return isinstance(label, Tensor) and label.numel() > 1
 
 
 def _scores_apart(head: nn.Module) -> bool:

@@ -61,8 +61,9 @@ class DetectionTask(Task):
         """The neck, or the backbone where there is none."""
         return model.neck if model.with_neck else model.backbone
 
-    def check_truth(self, data_samples: Samples) -> None:
+    def check_truth(self, model: nn.Module, data_samples: Samples) -> None:
         """Refuse a training batch without ground truth."""
+        del model
         if not data_samples or any(
             'gt_instances' not in sample for sample in data_samples
         ):

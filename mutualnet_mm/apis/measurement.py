@@ -119,10 +119,15 @@ class Measurement:
 
     def table(self) -> QueryTable:
         """The table of what :meth:`test` has finished, as :meth:`run`."""
-        entries = self._entries()
+        entries, metric = self._entries(), self.loop.ranking()
+        if self.loop.better(metric) is None:
+            _warn(
+                f'the table is ranked by {metric}, and takes more of it for '
+                'better: if less is, rank by another metric'
+            )
         return QueryTable(
             entries,
-            metric=self.loop.ranking(),
+            metric=metric,
             task=self.loop.model.task.name,
             full=self.loop.model.space.full,
             num_images=self.num_images,

@@ -2,16 +2,7 @@
 """The test loop that measures a query table."""
 
 from pathlib import Path
-from typing import (
-    Any,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Union,
-)
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 from mmengine.runner import Runner
 from torch import Tensor
@@ -41,6 +32,7 @@ from .label_precision import resampled_label_precision
 from .loops import RUNNING, Candidate, SubnetTestLoop
 from .metric_state import MetricState
 from .plain_metrics import plain_numbers
+from .ranking import better_direction
 from .subset import keep_random, limit_truth
 
 _MERGING = 600
@@ -163,9 +155,7 @@ class TableLoop(SubnetTestLoop):
             UsageError: If ``metric`` is unknown, or if the evaluator gave
                 none at all. What is finished stays.
         """
-        results = self.progress.results
-        full = results.get(str(self.model.sampler.primary))
-        names = list(full or next(filter(None, results.values()), ()))
+        names = self._metrics()
         if not names:
             raise UsageError(
                 'the test_evaluator gave no metric for any subnet so far: '
@@ -178,15 +168,29 @@ class TableLoop(SubnetTestLoop):
                 'run with one of these'
             )
         name = self.metric or names[0]
-        hooks = self.runner.cfg.get('default_hooks') or {}
-        if _is_less_better(hooks.get('checkpoint') or {}, name, names[0]):
+        if self.better(name) == 'less':
             raise UsageError(
-                f'the less of {name} is the better (default_hooks.checkpoint.'
-                "rule='less'), and a table ranks by what is better where it "
-                'is more: rank by another metric, such as its negative; what '
-                'is finished is kept for it'
+                f'the less of {name} is the better (by '
+                'default_hooks.checkpoint), and a table ranks by what is '
+                'better where it is more: rank by another metric, such as its '
+                'negative; what is finished is kept for it'
             )
         return name
+
+    def better(self, metric: str) -> Optional[str]:
+        """Whether the ``'greater'`` or the ``'less'`` of a metric is better.
+
+        None where neither the config nor MMEngine knows.
+        """
+        hooks = self.runner.cfg.get('default_hooks') or {}
+        first = self._metrics()[0]
+        return better_direction(hooks.get('checkpoint') or {}, metric, first)
+
+    def _metrics(self) -> List[str]:
+        """Names of the metrics that the evaluator gives."""
+        results = self.progress.results
+        full = results.get(str(self.model.sampler.primary))
+        return list(full or next(filter(None, results.values()), ()))
 
     def _run_all(self) -> Dict[str, float]:
         self.weights = {
@@ -323,20 +327,3 @@ class TableLoop(SubnetTestLoop):
             self.why_no_answers = book.why_not
         else:
             self.progress.keep_answers(name, answers)
-
-
-def _is_less_better(hook: Mapping[str, Any], name: str, first: str) -> bool:
-    """Whether the checkpoint hook saves what has less of a metric.
-
-    Args:
-        hook (Mapping): Its settings; metrics and rules are one or a list.
-        name (str): The metric.
-        first (str): That which ``'auto'`` stands for.
-    """
-    saved, rule = hook.get('save_best'), hook.get('rule')
-    names = [saved] if isinstance(saved, str) else list(saved or ())
-    rules = [rule] if rule is None or isinstance(rule, str) else list(rule)
-    if len(rules) == 1:
-        rules *= len(names)
-    told = {first if n == 'auto' else n: r for n, r in zip(names, rules)}
-    return told.get(name) == 'less'

@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from mutualnet_mm import Subnet, UsageError
-from mutualnet_mm.apis import AdaptiveFile, build_table
+from mutualnet_mm.apis import AdaptiveFile, build_table, measurement
 from mutualnet_mm.deploy import save_latencies
 from mutualnet_mm.engine import loops
 from mutualnet_mm.query_table import Latency, load_table
@@ -331,6 +331,16 @@ def test_a_metric_of_which_less_is_better(
             subnets=['0.5x-16'],
             metric='sums/squares',
         )
+
+
+def test_a_metric_of_which_no_one_knows(
+    make_config, checkpoint, tmp_path, monkeypatch
+):
+    said = []
+    monkeypatch.setattr(measurement, '_warn', said.append)
+    build_table(make_config(), checkpoint, tmp_path, subnets=['0.5x-16'])
+    (found,) = [text for text in said if 'ranked by' in text]
+    assert 'by sums/squares, and takes more of it for better' in found
 
 
 def test_a_finished_table_makes_way(

@@ -3,6 +3,7 @@
 
 import csv
 import io
+import logging
 import os
 import secrets
 import shutil
@@ -12,8 +13,12 @@ from tempfile import TemporaryFile
 from typing import IO, Any, Iterator, Mapping, Sequence, Union
 
 from filelock import FileLock, Timeout
+from mmengine.logging import print_log
 
 from .errors import ConfigError, UsageError, first_line
+
+_QUIET = 5
+"""Seconds to wait for another writer without a word."""
 
 
 @contextmanager
@@ -72,7 +77,16 @@ def only_writer(path: Union[str, Path]) -> Iterator[None]:
     target = check_target(path)
     lock = FileLock(str(target.with_name(f'.{target.name}.lock')))
     try:
-        held = lock.acquire()
+        try:
+            held = lock.acquire(timeout=_QUIET)
+        except Timeout:
+            print_log(
+                f'waiting for another process that writes {str(path)!r}: it '
+                f'holds {lock.lock_file!r}',
+                logger='current',
+                level=logging.WARNING,
+            )
+            held = lock.acquire()
     except OSError as error:
         raise _refusal(path, _reason(error)) from error
     with held:

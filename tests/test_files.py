@@ -3,11 +3,14 @@
 import json
 import multiprocessing
 import os
+import threading
+import time
 
 import pytest
 import torch
+from filelock import FileLock
 
-from mutualnet_mm import UsageError
+from mutualnet_mm import UsageError, files
 from mutualnet_mm.files import (
     atomic_write,
     check_target,
@@ -93,6 +96,32 @@ def test_processes_that_change_one_file_wait_for_each_other(tmp_path):
     assert json.loads(path.read_text()) == 100
     with only_writer(path):
         assert path.read_text() == '100'
+
+
+def test_waiting_for_another_writer_is_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(files, '_QUIET', 0.05)
+    monkeypatch.setattr(
+        files, 'print_log', lambda text, **_: said.append(text)
+    )
+    path = tmp_path / 'table.json'
+    is_held = threading.Event()
+
+    def hold():
+        with FileLock(str(tmp_path / '.table.json.lock')):
+            is_held.set()
+            time.sleep(0.5)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    is_held.wait()
+    with only_writer(path):
+        other.join()
+    assert len(said) == 1
+    assert repr(str(path)) in said[0] and '.table.json.lock' in said[0]
+    with only_writer(path):
+        pass
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize('size', [0, 40_000])

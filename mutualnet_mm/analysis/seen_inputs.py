@@ -181,7 +181,7 @@ def _prepared(
     task = model.task
     task.check_channels(model, inputs)
     if is_training:
-        task.check_truth(samples)
+        task.check_truth(model, samples)
         task.check_full(model, inputs, samples)
     else:
         task.check_test(model, inputs, samples)

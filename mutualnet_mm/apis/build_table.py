@@ -133,12 +133,23 @@ def build_table(
         earlier = file.earlier(out / 'adaptive.pth')
         if earlier is not None:
             table = table.with_latencies_of(earlier.table)
+            file = _with_added(file, earlier)
         save_table(table, out / 'table.json')
         save_csv(table, out / 'table.csv')
         replace(file, table=table).save(out / 'adaptive.pth')
     plot_tables({_title(cfg): table}, out / 'curve.png')
     loop.progress.finish()
     return table
+
+
+def _with_added(file: AdaptiveFile, earlier: AdaptiveFile) -> AdaptiveFile:
+    """Keep the statistics that ``net.calibrate`` added to the same model."""
+    own, other = (
+        Config.fromstring(each.config, '.py').model for each in (file, earlier)
+    )
+    if own != other:
+        return file
+    return replace(file, statistics={**earlier.statistics, **file.statistics})
 
 
 def _as_part(

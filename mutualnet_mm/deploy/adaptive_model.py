@@ -220,8 +220,7 @@ class AdaptiveModel(SwitchableNetwork):
             subnets (str, Subnet or Sequence): Such as ``'0.72x-160'``.
 
         Raises:
-            UsageError: If a subnet is outside of the trained range, or if
-                the data loader cannot be built or gives no batch.
+            UsageError: If a subnet is not trained, or no batch can be made.
         """
         before = self.file.changed_scores(self._bank)
         self._collect(dataloader, subnets)
@@ -246,11 +245,10 @@ class AdaptiveModel(SwitchableNetwork):
             given = islice(dataloader, recipe.num_batches)
             self._calibrate(map(check_batch, given), subnets, recipe.is_tested)
             return
-        recipe.dataloader = dataloader
         # Another network may have changed the default scope since.
         scope = self.cfg.get('default_scope')
         with DefaultScope.overwrite_default_scope(scope):
-            batches = recipe.batches_of(self.cfg)
+            batches = recipe.batches_of(self.cfg, loader=dataloader)
             self._calibrate(batches, subnets, recipe.is_tested)
 
     def save(self, path: Union[str, Path]) -> None:
@@ -335,10 +333,12 @@ class AdaptiveModel(SwitchableNetwork):
         for batch in batches:
             start = time.perf_counter()
             place = len(results) + 1, len(listed)
-            results += self._answer(batch, place, skip_unreadable)
+            found = self._answer(batch, place, skip_unreadable)
+            results += found
             controller = self._controller  # another thread may reset it
-            # The rest of a list takes less time, whatever the load.
-            if controller is not None and len(batch) == len(batches[0]):
+            # A list's rest, and broken files, take less time at any load.
+            is_whole = len(batch) == len(batches[0]) and None not in found
+            if controller is not None and is_whole:
                 self.synchronize()
                 measured = 1000 * (time.perf_counter() - start)
                 self._follow(controller.observe(measured))

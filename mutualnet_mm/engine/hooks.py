@@ -130,7 +130,12 @@ class BNCalibrationHook(Hook):
         live = None if self.dataloader else _trained_dataset(runner)
         yield from self.batches_of(runner.cfg, live)
 
-    def batches_of(self, cfg: Config, dataset: Any = None) -> Iterator[Any]:
+    def batches_of(
+        self,
+        cfg: Config,
+        dataset: Any = None,
+        loader: Optional[dict] = None,
+    ) -> Iterator[Any]:
         """Yield the calibration batches of a config that nobody runs.
 
         Args:
@@ -138,13 +143,15 @@ class BNCalibrationHook(Hook):
                 none.
             dataset (Dataset, optional): A built one to read from. Defaults
                 to one that is built once and kept.
+            loader (dict, optional): Settings of a data loader that takes the
+                place of both. Defaults to None.
 
         Raises:
             ConfigError: If there is no data loader to take them from, or no
                 test pipeline to read them with.
             UsageError: If the data set cannot be built.
         """
-        config = self.dataloader or cfg.get('train_dataloader')
+        config = loader or self.dataloader or cfg.get('train_dataloader')
         if not isinstance(config, dict):
             raise ConfigError(
                 'batch norms need images to be calibrated on: give the config '

@@ -6,10 +6,11 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, Iterator, Tuple, Union
+from typing import Any, Iterator, Union
 
 from ..deploy.adaptive_model import AdaptiveModel
 from ..errors import UsageError
+from ..models.tasks.samples import Batch
 from ..query_table import Cascade
 from ..subnet import Subnet
 from .checkpoint_file import (
@@ -95,9 +96,8 @@ def export_subnet(
     batches = verification_batches(net, inputs)
     with _draft(out) as draft:
         if format in ('onnx', 'torch'):
-            shape = resize_batch(net, batches[0]).shape
             exported = _export_program(
-                net, subnet, format, draft, shape, fuse_bn
+                net, subnet, format, draft, batches[0], fuse_bn
             )
         else:
             exported = _export_network(net, subnet, format, draft, fuse_bn)
@@ -176,9 +176,10 @@ def _export_program(
     subnet: Subnet,
     format: str,
     path: Path,
-    shape: Tuple[int, ...],
+    batch: Batch,
     fuse_bn: bool,
 ) -> Exported:
+    full, shape = batch[0].shape, resize_batch(net, batch).shape
     program = SubnetProgram(
         net.model,
         subnet,
@@ -189,6 +190,8 @@ def _export_program(
     )
     metadata = program_metadata(net, subnet)
     metadata.update(input_shape=list(shape[1:]))
+    if subnet.frames is None:
+        metadata.update(full_input_shape=list(full[1:]))
     if format == 'onnx':
         save_onnx(program, path, metadata)
         return Exported(load_onnx(path), program.params)

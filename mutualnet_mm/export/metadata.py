@@ -22,12 +22,11 @@ def program_metadata(net: AdaptiveModel, subnet: Subnet) -> Dict[str, Any]:
 
     Returns:
         dict: Text, numbers and lists: ``subnet``, ``task``,
-        ``full_resolution`` (from which inputs are resized, bilinear and
-        anti-aliased) and, for video, ``full_frames``; ``mean`` and ``std`` of
-        pixel values from 0 to 255, empty where nothing is normalised;
-        ``channel_order``, which says so if colours are made otherwise than
-        by these; ``classes``, empty where their names are not known;
-        for a detector, ``pad_size_divisor`` and ``pad_value``.
+        ``full_resolution`` and, for video, ``full_frames``; ``mean`` and
+        ``std`` of pixel values from 0 to 255, empty where nothing is
+        normalised; ``channel_order``, which says so if colours are made
+        otherwise than by these; ``classes``, empty where their names are not
+        known; for a detector, ``pad_size_divisor`` and ``pad_value``.
     """
     model, full = net.model, net.model.space.full
     colours = _declared(net)

@@ -11,7 +11,12 @@ import torch
 from filelock import FileLock, Timeout
 
 from mutualnet_mm import Subnet, UsageError
-from mutualnet_mm.apis import AdaptiveFile, build_table, measurement
+from mutualnet_mm.apis import (
+    AdaptiveFile,
+    AdaptiveModel,
+    build_table,
+    measurement,
+)
 from mutualnet_mm.deploy import save_latencies
 from mutualnet_mm.engine import loops
 from mutualnet_mm.query_table import Latency, load_table
@@ -250,6 +255,23 @@ def test_latencies_are_kept(make_config, checkpoint, tmp_path, monkeypatch):
             {'cpu': Latency(1.0, 2.0)},
             {},
         ]
+
+
+def test_statistics_that_were_added_are_kept(
+    make_config, checkpoint, tmp_path
+):
+    """Those of ``net.calibrate`` in the file that the table is written to."""
+    path = tmp_path / 'adaptive.pth'
+    build_table(make_config(), checkpoint, tmp_path, subnets=GRID[2:4])
+    net = AdaptiveModel.from_file(path)
+    net.calibrate(net.cfg.train_dataloader, '0.75x-24')
+    net.save(path)
+    added = AdaptiveFile.load(path).statistics['0.75x-24']
+    build_table(make_config(), checkpoint, tmp_path, subnets=GRID[4:5])
+    kept = AdaptiveFile.load(path).statistics
+    assert kept.keys() == {*GRID[2:5], '0.75x-24'}
+    for name, pair in added.items():
+        assert all(map(torch.equal, pair, kept['0.75x-24'][name]))
 
 
 def test_more_images_at_the_same_path(

@@ -87,6 +87,27 @@ def test_statistics_of_the_first_batches(net, given):
     assert str(net.current) == A
 
 
+def test_the_pipeline_that_the_training_ended_with(net):
+    """As the statistics of the table are, after a hook has switched it."""
+    mirror = dict(type='RandomFlip', prob=1.0)
+    first = net.cfg.train_dataloader.dataset.pipeline
+    last = [first[0], mirror, first[1]]
+    switch = dict(
+        type='mmdet.PipelineSwitchHook', switch_epoch=1, switch_pipeline=last
+    )
+    net.calibrate(net.cfg.train_dataloader, NEW)
+    plain = net._bank.pop(NEW)
+    net.cfg.custom_hooks = [switch]
+    net.calibrate(net.cfg.train_dataloader, NEW)
+    switched = net._bank.pop(NEW)
+    assert not equal(switched, plain)
+    net.cfg.custom_hooks = []
+    loader = net.cfg.train_dataloader.to_dict()
+    loader['dataset']['pipeline'] = last
+    net.calibrate(loader, NEW)
+    assert equal(net._bank.pop(NEW), switched)
+
+
 @pytest.mark.parametrize('given', [None, {}, 3, dict(batch_size=2)])
 def test_what_gives_no_batches(net, given):
     with pytest.raises(UsageError) as error:

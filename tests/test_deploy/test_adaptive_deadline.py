@@ -128,6 +128,21 @@ def test_the_rest_of_a_list_is_not_judged(net, device):
     assert str(net.current) == '1.0x-32'
 
 
+def test_files_that_cannot_be_read_are_not_judged(net, device, tmp_path):
+    """They take no time, whatever the load."""
+    device.load = 2.0
+    broken = tmp_path / 'broken.png'
+    broken.write_bytes(b'no picture')
+    with net.latency_controller(target_ms=50) as controller:
+        frames(net, 20)
+        assert str(net.current) == '0.5x-24'
+        seen = list(controller._recent)
+        for _ in range(60):
+            assert net([broken], skip_unreadable=True) == [None]
+        assert str(net.current) == '0.5x-24'
+        assert list(controller._recent) == seen
+
+
 def test_only_the_controller_chooses(net, device):
     other = net.handle()
     with net.latency_controller(target_ms=50):

@@ -7,7 +7,7 @@ from typing import Optional, Tuple
 import numpy as np
 import torch.nn.functional as F
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import Tensor
 
 from ...config.blank import BlankImages, after_loading, delivered_shape
@@ -30,6 +30,7 @@ class ImageReader(Reader):
 
     def __init__(self, dataset: dict, model: MutualLearningMixin) -> None:
         super().__init__(dataset, model)
+        self._scope = DefaultScope.get_current_instance()
         if self.channels == 3:
             # Stock normalisation expands a grey channel to three.
             self.takes_grey = hasattr(model.data_preprocessor, 'mean')
@@ -107,7 +108,12 @@ class ImageReader(Reader):
 
     @cached_property
     def _delivered(self) -> Optional[Size]:
-        return delivered_shape(self.dataset['pipeline'], None, self.channels)
+        # Another network may have changed the default scope since.
+        scope = self._scope and self._scope.scope_name
+        with DefaultScope.overwrite_default_scope(scope):
+            return delivered_shape(
+                self.dataset['pipeline'], None, self.channels
+            )
 
 
 @register_reader('DetectionTask')

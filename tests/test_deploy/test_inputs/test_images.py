@@ -253,6 +253,18 @@ def test_other_scopes_and_another_device(cfg, files):
     assert pipeline(expected)[0].device.type == 'meta'
 
 
+def test_a_tensor_in_the_scope_of_another_project(make_config, files):
+    """Its size is that of the test crops, whichever steps are known now."""
+    from mmengine.registry import DefaultScope
+
+    steps = [*PIPELINE[:1], dict(type='Resize', scale=80), PIPELINE[-1]]
+    cfg = make_config(steps)
+    pipeline = InputPipeline(cfg, MODELS.build(cfg.model))
+    DefaultScope.get_instance('later', scope_name='mmaction')
+    assert pipeline.tensor_shape((64, 64)) == (3, 80, 80)
+    assert pipeline(torch.zeros(1, 3, 80, 80))[0].shape[-1] == 80
+
+
 BROKEN = {
     'missing.png': (None, 'No such file'),
     'empty.png': (b'', r'\(it is not an image, or a broken one\)'),

@@ -27,6 +27,7 @@ from ..subnet import Subnet
 from .answers import AnswerBook
 from .calibration import SubnetStatistics, move_statistics
 from .coco_matches import recorded_evaluations, resampled_precision
+from .content import content_fingerprint
 from .hooks import build_dataset
 from .label_precision import resampled_label_precision
 from .loops import RUNNING, Candidate, SubnetTestLoop
@@ -202,6 +203,9 @@ class TableLoop(SubnetTestLoop):
             **config_fingerprints(self.runner.cfg),
             'checkpoint': weights_fingerprint(self.weights),
             'number of images': self._images,
+            'content of the test set': content_fingerprint(
+                self.dataloader.dataset
+            ),
         }
         if self._shard is None:
             check_free(Path(self.folder))

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 
+import cv2
 import pytest
 import torch
 from filelock import FileLock, Timeout
@@ -294,6 +296,23 @@ def test_more_images_at_the_same_path(
     assert not score_sums.processed
 
 
+def test_other_images_of_the_same_names(
+    score_sums, make_config, checkpoint, tmp_path, pictures
+):
+    folder = tmp_path / 'pictures'
+    shutil.copytree(pictures, folder)
+    cfg = make_config()
+    cfg.test_dataloader.dataset.data_root = str(folder / 'test')
+    out = tmp_path / 'out'
+    build_table(cfg, checkpoint, out, subnets=['0.5x-16'])
+    score_sums.processed.clear()
+    image = cv2.imread(str(folder / 'test/1/5.png'))
+    cv2.imwrite(str(folder / 'test/1/5.png'), image // 8)
+    with pytest.raises(UsageError, match='another content of the test set'):
+        build_table(cfg, checkpoint, out, subnets=['1.0x-32'])
+    assert not score_sums.processed
+
+
 def test_images_drawn_of_more_at_the_same_path(
     score_sums, make_config, checkpoint, tmp_path, monkeypatch
 ):
@@ -410,7 +429,7 @@ def test_results_of_something_else_are_refused(
         (
             (make_config(), checkpoint),
             dict(subnets=['0.5x-16'], num_images=4),
-            'number of images',
+            'number of images and content of the test set',
         ),
     ):
         with pytest.raises(UsageError, match=f'of another {what}: give'):

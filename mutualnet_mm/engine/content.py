@@ -1,0 +1,46 @@
+# Copyright (c) mutualnet_mm contributors. All rights reserved.
+"""What a test set holds, to tell whether it is the same."""
+
+import hashlib
+import json
+import os
+import re
+from typing import Any
+
+_FILES = ('path', 'filename')
+
+
+def content_fingerprint(dataset: Any) -> str:
+    """SHA-256 of what a data set says of its samples, and of their files.
+
+    Of files the sizes count, as far as they are on a disk: images that were
+    made anew under the same names mostly have others.
+
+    Args:
+        dataset (Dataset): Built, one of MMEngine's or a wrapper. Of others
+            nothing is known but their number.
+    """
+    digest = hashlib.sha256(str(len(dataset)).encode())
+    read = getattr(dataset, 'get_data_info', None)
+    for i in range(len(dataset) if callable(read) else 0):
+        info = read(i)
+        text = json.dumps(info, default=_plain, sort_keys=True)
+        digest.update(text.encode())
+        for name, value in sorted(info.items()):
+            if name.endswith(_FILES) and isinstance(value, str):
+                digest.update(f'{_size(value)}'.encode())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists, other objects as text that is always the same."""
+    if hasattr(value, 'tolist'):
+        return value.tolist()
+    return re.sub(r' at 0x[0-9a-fA-F]+', '', repr(value))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # a link, say, or in an archive
+        return 0

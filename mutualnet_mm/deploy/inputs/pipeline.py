@@ -75,6 +75,7 @@ class InputPipeline:
         check_resolution(cfg, ('test',))
         init_default_scope(cfg.get('default_scope') or 'mmengine')
         self._model = model
+        self._has_warned = False
         self._reader = find_reader(type(model.task))(dataset, model)
 
     def __call__(
@@ -104,11 +105,27 @@ class InputPipeline:
             inputs, samples = self._reader.batch(self._batched(images))
         else:
             batch = pseudo_collate(self._packed(images, first, number))
+            self._warn_of_padding(batch['inputs'])
             data = model.data_preprocessor(batch, False)
             inputs, samples = data['inputs'], data['data_samples']
         self._check_channels(inputs)
         model.task.check_test(model, inputs, samples)
         return inputs, samples
+
+    def _warn_of_padding(self, inputs: Sequence[Tensor]) -> None:
+        """Say once that images which are pooled whole change each other."""
+        is_detector = 'height' in self._model.task.input_axes.values()
+        sizes = {tuple(each.shape[-2:]) for each in inputs}
+        if len(sizes) == 1 or is_detector or self._has_warned:
+            return
+        self._has_warned = True
+        print_log(
+            f'a batch has inputs of {len(sizes)} sizes, which are padded to '
+            'one, and predictions depend on that: give batch_size=1, or crop '
+            'in the test pipeline',
+            logger='current',
+            level=logging.WARNING,
+        )
 
     @property
     def channel_order(self) -> Optional[str]:

@@ -253,6 +253,23 @@ def test_other_scopes_and_another_device(cfg, files):
     assert pipeline(expected)[0].device.type == 'meta'
 
 
+def test_a_batch_of_several_sizes(make_config, monkeypatch):
+    """Zeros that are added to an image change what is pooled of it."""
+    said = []
+    monkeypatch.setattr(
+        'mutualnet_mm.deploy.inputs.pipeline.print_log',
+        lambda text, **_: said.append(text),
+    )
+    cfg = make_config([*PIPELINE[:2], PIPELINE[-1]])
+    pipeline = InputPipeline(cfg, MODELS.build(cfg.model))
+    images = [np.zeros((72, side, 3), np.uint8) for side in (72, 90)]
+    pipeline(images[:1] * 2)
+    assert said == []
+    for _ in range(2):
+        assert pipeline(images)[0].shape[-2:] == (72, 90)
+    assert len(said) == 1 and 'inputs of 2 sizes' in said[0]
+
+
 def test_a_tensor_in_the_scope_of_another_project(make_config, files):
     """Its size is that of the test crops, whichever steps are known now."""
     from mmengine.registry import DefaultScope

@@ -21,9 +21,9 @@ def content_fingerprint(dataset: Any) -> str:
             nothing is known but their number.
     """
     digest = hashlib.sha256(str(len(dataset)).encode())
-    read = getattr(dataset, 'get_data_info', None)
-    for i in range(len(dataset) if callable(read) else 0):
-        info = read(i)
+    says_all = hasattr(dataset, 'get_data_info')
+    for i in range(len(dataset) if says_all else 0):
+        info = dataset.get_data_info(i)
         text = json.dumps(info, default=_plain, sort_keys=True)
         digest.update(text.encode())
         for name, value in sorted(info.items()):

@@ -260,13 +260,14 @@ def test_a_batch_of_several_sizes(make_config, monkeypatch):
         'mutualnet_mm.deploy.inputs.pipeline.print_log',
         lambda text, **_: said.append(text),
     )
-    cfg = make_config([*PIPELINE[:2], PIPELINE[-1]])
+    edge = dict(PIPELINE[1], scale=SIZE)
+    cfg = make_config([PIPELINE[0], edge, PIPELINE[-1]])
     pipeline = InputPipeline(cfg, MODELS.build(cfg.model))
-    images = [np.zeros((72, side, 3), np.uint8) for side in (72, 90)]
+    images = [np.zeros((SIZE, side, 3), np.uint8) for side in (SIZE, 90)]
     pipeline(images[:1] * 2)
     assert said == []
     for _ in range(2):
-        assert pipeline(images)[0].shape[-2:] == (72, 90)
+        assert pipeline(images)[0].shape[-2:] == (SIZE, 90)
     assert len(said) == 1 and 'inputs of 2 sizes' in said[0]
 
 

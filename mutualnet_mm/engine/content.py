@@ -7,6 +7,9 @@ import os
 import re
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 _FILES = ('path', 'filename')
 
 
@@ -24,7 +27,7 @@ def content_fingerprint(dataset: Any) -> str:
     says_all = hasattr(dataset, 'get_data_info')
     for i in range(len(dataset) if says_all else 0):
         info = dataset.get_data_info(i)
-        text = json.dumps(info, default=_plain, sort_keys=True)
+        text = json.dumps(info, default=_plain, skipkeys=True)
         digest.update(text.encode())
         for name, value in sorted(info.items()):
             if name.endswith(_FILES) and isinstance(value, str):
@@ -33,9 +36,13 @@ def content_fingerprint(dataset: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays as lists, other objects as text that is always the same."""
-    if hasattr(value, 'tolist'):
-        return value.tolist()
+    """A hash of an array; of other objects text that is always the same."""
+    if isinstance(value, (np.ndarray, np.generic, Tensor)):
+        array = np.ascontiguousarray(value)
+        if array.dtype == object:
+            return array.tolist()
+        # Poses of a video are too many numbers to be written out.
+        return f'{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}'
     return re.sub(r' at 0x[0-9a-fA-F]+', '', repr(value))
 
 

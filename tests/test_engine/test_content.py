@@ -26,7 +26,10 @@ def test_the_same(tmp_path):
     path = tmp_path / 'a.png'
     path.write_bytes(b'123')
     found = {
-        content_fingerprint(Boxes(sample(path, kind=object))) for _ in range(3)
+        content_fingerprint(
+            Boxes(sample(path, kind=object, by={1: 2, 'a': 3, (4,): 5}))
+        )
+        for _ in range(3)
     }
     assert len(found) == 1
 

@@ -43,6 +43,8 @@ def _plain(value: Any) -> Any:
             return array.tolist()
         # Poses of a video are too many numbers to be written out.
         return f'{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}'
+    if isinstance(value, (set, frozenset)):  # in another order each time
+        return sorted(map(repr, value))
     return re.sub(r' at 0x[0-9a-fA-F]+', '', repr(value))
 
 

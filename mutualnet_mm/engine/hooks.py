@@ -2,8 +2,7 @@
 """The recipe of batch-norm calibration."""
 
 import copy
-import math
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -44,11 +43,12 @@ class BNCalibrationHook(Hook):
         pipeline (str): Which pipeline reads them: the data loader's own
             (``'train'``, the paper's), or the one of the
             ``test_dataloader`` (``'test'``): statistics are then those of
-            images as they are tested, without augmentation, and in batches no
-            larger than those of the test, which pad images of several sizes
-            to one: of smaller ones there are more, for as many images.
-            Wrappers that mix images (mosaics) are left out there; of videos
-            all test views count. Defaults to ``'train'``.
+            images as they are tested, without augmentation. Batches are as
+            large as in training, so that images or clips of several sizes
+            are padded to one: use ``'train'`` for detectors of actions, whose
+            clips get black borders. Wrappers that mix images (mosaics) are
+            left out there; of videos all test views count. Defaults to
+            ``'train'``.
         full (str): Statistics of the full network, or of the one that is
             trained alone: the ``'running'`` ones of the training, as in the
             paper, or ``'calibrated'`` ones, as of all other subnets. With
@@ -166,18 +166,15 @@ class BNCalibrationHook(Hook):
                         if self.dataloader is None:
                             switch_to_last(self._dataset, cfg)
             dataset = self._dataset
-        number = self.num_batches
         if self.is_tested:
             dataset = read_by(dataset, test_pipeline(cfg))
-            if self.dataloader is None:
-                config, number = _batched_as_tested(config, number, cfg)
         name_files(dataset)
         config = dict(config, dataset=dataset)
         sampler = config.get('sampler')
         if isinstance(sampler, dict) and 'shuffle' in sampler:
             # Files are often sorted by what they show.
             config['sampler'] = dict(sampler, shuffle=True)
-        yield from calibration_batches(config, number)
+        yield from calibration_batches(config, self.num_batches)
 
 
 def calibration_recipe(cfg: Config) -> BNCalibrationHook:
@@ -229,21 +226,6 @@ def test_pipeline(cfg: Config) -> Compose:
         "BNCalibrationHook.pipeline='test', but the config has no "
         "test_dataloader.dataset.pipeline: use pipeline='train'"
     )
-
-
-def _batched_as_tested(
-    dataloader: dict, num_batches: int, cfg: Config
-) -> Tuple[dict, int]:
-    """Make batches no larger than those of the test, of as many images."""
-    tested = cfg.get('test_dataloader')
-    own, limit = (
-        loader.get('batch_size') if isinstance(loader, dict) else None
-        for loader in (dataloader, tested)
-    )
-    if not own or not limit or own <= limit:
-        return dataloader, num_batches
-    number = math.ceil(num_batches * own / limit)
-    return dict(dataloader, batch_size=limit), number
 
 
 def read_by(dataset: Any, pipeline: Compose) -> Any:

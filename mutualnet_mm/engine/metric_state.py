@@ -6,7 +6,6 @@ from collections import deque
 from typing import Any, Dict, Iterator, List, Sequence
 
 import numpy as np
-import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ _CONTAINERS = (*_ROWS, dict, set)
 _KEPT = (*_PLAIN, *_ARRAYS, *_CONTAINERS)
 # Of the data set, whatever the subnet: evaluators may set it but once.
 _SHARED = '_dataset_meta'
-_LARGE = 10000
+_LARGE, _DEEP = 10000, 8
 
 
 class MetricState:
@@ -146,24 +145,27 @@ def _contents(thing: Any) -> Dict[str, Any]:
             if isinstance(value, (*_PLAIN, *_ARRAYS)):
                 found[f'{name}.{key}'] = _copied(value)
             elif isinstance(value, _CONTAINERS):
-                is_large = _held(value, _LARGE) >= _LARGE
+                is_plain = _held(value, _LARGE, _DEEP) < _LARGE
                 found[f'{name}.{key}'] = (
-                    len(value) if is_large else _copied(value)
+                    _copied(value) if is_plain else len(value)
                 )
     return found
 
 
-def _held(value: Any, limit: int) -> int:
-    """Count what a container holds, however deep, up to a limit."""
+def _held(value: Any, limit: int, deep: int) -> int:
+    """Count what a container holds, up to a limit, which is deep ones', too.
+
+    They may hold themselves, as nodes hold their parents.
+    """
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, (*_ROWS, set)):
         return 1
-    number = len(value)
+    number = len(value) if deep else limit
     for item in value:
         if number >= limit:
             break
-        number += _held(item, limit - number)
+        number += _held(item, limit - number, deep - 1)
     return number
 
 
@@ -183,6 +185,15 @@ def _copied(value: Any) -> Any:
     return copy.copy(value) if isinstance(value, _KEPT) else value
 
 
+def _equal_arrays(a: np.ndarray, b: np.ndarray) -> bool:
+    """Also where they hold NaN, which is no number that has changed."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype == object:
+        return all(map(_same, a.ravel(), b.ravel()))
+    return bool(((a == b) | ((a != a) & (b != b))).all())
+
+
 def _same(a: Any, b: Any) -> bool:
     if a is b:
         return True
@@ -190,10 +201,12 @@ def _same(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, Tensor):
         return (
-            a.device == b.device and a.shape == b.shape and torch.equal(a, b)
+            a.device == b.device
+            and a.shape == b.shape
+            and bool(((a == b) | ((a != a) & (b != b))).all())
         )
     if isinstance(a, np.ndarray):
-        return np.array_equal(a, b)
+        return _equal_arrays(a, b)
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
     if isinstance(a, _ROWS):

@@ -90,28 +90,6 @@ def test_a_data_set_with_a_name(make_config, coco_dataset):
     assert not any(s.get('flip') for s in batch['data_samples'])
 
 
-@pytest.mark.parametrize(
-    'trained, tested, sizes',
-    [(2, 1, [1] * 6), (2, 8, [2] * 3), (3, 2, [2] * 5)],
-)
-def test_batches_are_not_padded_more_than_in_the_test(
-    make_config, trained, tested, sizes
-):
-    cfg = make_config()
-    cfg.train_dataloader.batch_size = trained
-    cfg.train_dataloader.dataset = joined(cfg.train_dataloader.dataset)
-    cfg.test_dataloader.batch_size = tested
-    found = BNCalibrationHook(3, pipeline='test').batches_of(cfg)
-    assert [len(batch['inputs']) for batch in found] == sizes
-    # Not so where the training's pipeline reads them, or another loader.
-    for settings in (
-        dict(),
-        dict(pipeline='test', dataloader=cfg.train_dataloader),
-    ):
-        (batch, *_) = BNCalibrationHook(3, **settings).batches_of(cfg)
-        assert len(batch['inputs']) == trained
-
-
 class ReadsByItself(Dataset):
     def __len__(self):
         return 1

@@ -170,6 +170,35 @@ def test_state_that_cannot_be_kept_apart_is_refused(kind):
         metrics[0].process(None, [1])
 
 
+class Steady(BaseMetric):
+    """Holds what is equal to nothing, and what holds itself."""
+
+    def __init__(self):
+        super().__init__()
+        tree = dict(children=[])
+        tree['children'].append(dict(parent=tree))
+        odd = np.array([np.array([1.0, np.nan]), None], dtype=object)
+        self.inner = SimpleNamespace(
+            tree=tree,
+            arrays=dict(a=np.array([np.nan, 1.0]), b=[odd]),
+            tensor=torch.tensor([float('nan')]),
+        )
+
+    def process(self, data_batch, data_samples):
+        self.results.append(1)
+
+    def compute_metrics(self, results):
+        return dict(number=len(results))
+
+
+def test_what_does_not_change_is_shared():
+    metrics = Evaluator(Steady()).metrics
+    state = MetricState(metrics)
+    with state:
+        metrics[0].process(None, [1])
+    assert state.results == [[1]]
+
+
 class ByTask(BaseMetric):
     """Leaves all to metrics in a container, as mmpretrain's for tasks does."""
 

@@ -147,9 +147,11 @@ def _with_added(file: AdaptiveFile, earlier: AdaptiveFile) -> AdaptiveFile:
     own, other = (
         Config.fromstring(each.config, '.py').model for each in (file, earlier)
     )
-    if own != other:
+    if own != other or earlier.calibration != file.calibration:
         return file
-    return replace(file, statistics={**earlier.statistics, **file.statistics})
+    of_table = {str(entry.subnet) for entry in earlier.table.entries}
+    added = {k: v for k, v in earlier.statistics.items() if k not in of_table}
+    return replace(file, statistics={**added, **file.statistics})
 
 
 def _as_part(

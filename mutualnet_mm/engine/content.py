@@ -27,17 +27,27 @@ def content_fingerprint(dataset: Any) -> str:
     says_all = hasattr(dataset, 'get_data_info')
     for i in range(len(dataset) if says_all else 0):
         info = dataset.get_data_info(i)
-        text = json.dumps(info, default=_plain, skipkeys=True)
-        digest.update(text.encode())
-        for name, value in sorted(info.items()):
-            if name.endswith(_FILES) and isinstance(value, str):
+        digest.update(json.dumps(_named(info), default=_plain).encode())
+        for name, value in info.items() if isinstance(info, dict) else ():
+            if str(name).endswith(_FILES) and isinstance(value, str):
                 digest.update(f'{_size(value)}'.encode())
     return digest.hexdigest()
 
 
+def _named(value: Any) -> Any:
+    """The same with keys that are text."""
+    if isinstance(value, dict):
+        return {str(key): _named(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return list(map(_named, value))
+    return value
+
+
 def _plain(value: Any) -> Any:
     """A hash of an array; of other objects text that is always the same."""
-    if isinstance(value, (np.ndarray, np.generic, Tensor)):
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().double().numpy()
+    if isinstance(value, (np.ndarray, np.generic)):
         array = np.ascontiguousarray(value)
         if array.dtype == object:
             return array.tolist()
@@ -51,5 +61,5 @@ def _plain(value: Any) -> Any:
 def _size(path: str) -> int:
     try:
         return os.path.getsize(path)
-    except OSError:  # a link, say, or in an archive
+    except (OSError, ValueError):  # an address, say, or in an archive
         return 0

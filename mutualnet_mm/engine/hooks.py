@@ -143,8 +143,8 @@ class BNCalibrationHook(Hook):
                 none.
             dataset (Dataset, optional): A built one to read from. Defaults
                 to one that is built once and kept.
-            loader (dict, optional): Settings of a data loader that takes the
-                place of both. Defaults to None.
+            loader (dict, optional): Settings of a data loader to use in place
+                of the hook's and the config's. Defaults to None.
 
         Raises:
             ConfigError: If there is no data loader to take them from, or no
@@ -163,7 +163,9 @@ class BNCalibrationHook(Hook):
                 if isinstance(self._dataset, dict):
                     with as_usage_error(_UNREAD):
                         self._dataset = build_dataset(self._dataset)
-                        if self.dataloader is None:
+                        # With a pipeline of its own it is read by that.
+                        trained = cfg.get('train_dataloader') or {}
+                        if config['dataset'] == trained.get('dataset'):
                             switch_to_last(self._dataset, cfg)
             dataset = self._dataset
         if self.is_tested:

@@ -19,6 +19,8 @@ _KEPT = (*_PLAIN, *_ARRAYS, *_CONTAINERS)
 # Of the data set, whatever the subnet: evaluators may set it but once.
 _SHARED = '_dataset_meta'
 _LARGE, _DEEP = 10000, 8
+# What a network learns: buffers are looked at, and it is not copied.
+_WEIGHTS = ('_parameters', '_buffers', '_modules')
 
 
 class MetricState:
@@ -142,6 +144,8 @@ def _contents(thing: Any) -> Dict[str, Any]:
     found = {}
     for name, part in parts.items():
         for key, value in part.items():
+            if key in _WEIGHTS and isinstance(thing, nn.Module):
+                continue
             if isinstance(value, (*_PLAIN, *_ARRAYS)):
                 found[f'{name}.{key}'] = _copied(value)
             elif isinstance(value, _CONTAINERS):
@@ -153,15 +157,20 @@ def _contents(thing: Any) -> Dict[str, Any]:
 
 
 def _held(value: Any, limit: int, deep: int) -> int:
-    """Count what a container holds, up to a limit, which is deep ones', too.
+    """Count the values of a container, up to a limit.
 
-    They may hold themselves, as nodes hold their parents.
+    Those that are nested too deep count as large: they may hold themselves,
+    as nodes hold their parents.
     """
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, np.ndarray):
+        return value.size
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, (*_ROWS, set)):
         return 1
-    number = len(value) if deep else limit
+    number = 0 if deep else limit
     for item in value:
         if number >= limit:
             break

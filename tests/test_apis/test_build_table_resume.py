@@ -274,6 +274,19 @@ def test_statistics_that_were_added_are_kept(
     assert kept.keys() == {*GRID[2:5], '0.75x-24'}
     for name, pair in added.items():
         assert all(map(torch.equal, pair, kept['0.75x-24'][name]))
+    # Those of a table that is started over are not.
+    shutil.rmtree(tmp_path / 'progress')
+    build_table(make_config(), checkpoint, tmp_path, subnets=GRID[5:6])
+    kept = AdaptiveFile.load(path).statistics
+    assert kept.keys() == {GRID[5], '0.75x-24'}
+    # Nor those of another calibration.
+    shutil.rmtree(tmp_path / 'progress')
+    cfg = make_config()
+    cfg.custom_hooks = [
+        dict(type='mutualnet_mm.BNCalibrationHook', num_batches=1)
+    ]
+    build_table(cfg, checkpoint, tmp_path, subnets=GRID[4:5])
+    assert AdaptiveFile.load(path).statistics.keys() == {GRID[4]}
 
 
 def test_more_images_at_the_same_path(

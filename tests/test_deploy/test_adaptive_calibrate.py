@@ -101,6 +101,11 @@ def test_the_pipeline_that_the_training_ended_with(net):
     net.calibrate(net.cfg.train_dataloader, NEW)
     switched = net._bank.pop(NEW)
     assert not equal(switched, plain)
+    own = net.cfg.train_dataloader.to_dict()
+    own['dataset']['pipeline'] = [dict(first[0]), dict(first[1])]
+    own['dataset']['test_mode'] = False  # so that it is another one
+    net.calibrate(own, NEW)
+    assert equal(net._bank.pop(NEW), plain)
     net.cfg.custom_hooks = []
     loader = net.cfg.train_dataloader.to_dict()
     loader['dataset']['pipeline'] = last

@@ -194,13 +194,17 @@ def _copied(value: Any) -> Any:
     return copy.copy(value) if isinstance(value, _KEPT) else value
 
 
+def _equal_values(a: Any, b: Any) -> bool:
+    """Also where both hold NaN, which is no number that has changed."""
+    return bool(((a == b) | ((a != a) & (b != b))).all())
+
+
 def _equal_arrays(a: np.ndarray, b: np.ndarray) -> bool:
-    """Also where they hold NaN, which is no number that has changed."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     if a.dtype == object:
         return all(map(_same, a.ravel(), b.ravel()))
-    return bool(((a == b) | ((a != a) & (b != b))).all())
+    return _equal_values(a, b)
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -210,9 +214,7 @@ def _same(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, Tensor):
         return (
-            a.device == b.device
-            and a.shape == b.shape
-            and bool(((a == b) | ((a != a) & (b != b))).all())
+            a.device == b.device and a.shape == b.shape and _equal_values(a, b)
         )
     if isinstance(a, np.ndarray):
         return _equal_arrays(a, b)

@@ -94,7 +94,6 @@ class TrainedTeacher(Teacher):
                 f'mutual.teacher: {self.config} predicts {number} classes, '
                 f'and the model {own_number}: both must know the same'
             )
-
         self._check_frames(model, network)
 
     def _check_frames(self, model: Any, network: nn.Module) -> None:

@@ -107,17 +107,17 @@ class ClaimStudy(Trainings):
             self._runs(rated, first, whole),
             (run for d in whole for run in self.choice_runs(d).values()),
             self._runs(combined, first, whole),
-            self._searches(main, parts),
-            self._runs([*main, *combined], first, parts),
-            # More seeds, first of the parts, and what one seed is enough for.
-            self._runs(main, next_seeds, parts),
-            self._runs(learned, first, parts),
-            self._runs([*rated, *combined], next_seeds[:1], whole),
+            # More seeds of the claim; what one seed is enough for.
+            self._runs([*main, *combined], next_seeds, whole),
             self._runs(full, first, whole, TREND),
+            self._runs(rated, next_seeds[:1], whole),
             self._runs(others, first, whole),
-            self._runs([*rated, *combined], next_seeds[1:], whole),
+            self._runs(rated, next_seeds[1:], whole),
+            # Parts of data sets.
+            self._searches(main, parts),
+            self._runs([*main, *combined], [*first, *next_seeds], parts),
+            self._runs(learned, first, parts),
             # More seeds of the rest.
-            self._runs(combined, next_seeds, parts),
             self._runs(full, next_seeds, whole, TREND),
             self._runs(learned, next_seeds, parts),
             self._runs(learned, next_seeds, whole),

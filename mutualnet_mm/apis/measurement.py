@@ -16,6 +16,7 @@ from ..config.views import find_views
 from ..cost.macs import warn_of_equal_sizes
 from ..cost.subnet_costs import SubnetCosts
 from ..engine.loops import RUNNING
+from ..engine.ranking import say_so
 from ..engine.table_loop import TableLoop
 from ..errors import UsageError
 from ..files import make_folder, only_user
@@ -123,7 +124,8 @@ class Measurement:
         if self.loop.better(metric) is None:
             _warn(
                 f'the table is ranked by {metric}, and takes more of it for '
-                'better: if less is, rank by another metric'
+                f'better. If more is, {say_so(metric)} silences this; if less '
+                'is, rank by another metric'
             )
         return QueryTable(
             entries,

@@ -13,8 +13,9 @@ def better_direction(
 
     Args:
         hook (Mapping): Its settings, ``default_hooks.checkpoint``: its rule of
-            the metric counts, if it has one, else its words for metrics, such
-            as ``'acc'`` or ``'loss'``.
+            the metric counts, if it has one, else its words for metrics
+            (``greater_keys`` and ``less_keys``, or MMEngine's, such as
+            ``'acc'`` and ``'loss'``) that the name is or has in it.
         name (str): The metric.
         first (str): That which ``save_best='auto'`` stands for.
 
@@ -33,3 +34,8 @@ def better_direction(
     except ValueError:  # none of its words is in the name
         return None
     return stock.rules[0]
+
+
+def say_so(name: str) -> str:
+    """How a config says that more of a metric is better."""
+    return f"default_hooks.checkpoint=dict(save_best={name!r}, rule='greater')"

@@ -33,7 +33,7 @@ from .label_precision import resampled_label_precision
 from .loops import RUNNING, Candidate, SubnetTestLoop
 from .metric_state import MetricState
 from .plain_metrics import plain_numbers
-from .ranking import better_direction
+from .ranking import better_direction, say_so
 from .subset import keep_random, limit_truth
 
 _MERGING = 600
@@ -171,10 +171,11 @@ class TableLoop(SubnetTestLoop):
         name = self.metric or names[0]
         if self.better(name) == 'less':
             raise UsageError(
-                f'the less of {name} is the better (by '
-                'default_hooks.checkpoint), and a table ranks by what is '
-                'better where it is more: rank by another metric, such as its '
-                'negative; what is finished is kept for it'
+                f'the less of {name} is the better, by '
+                "default_hooks.checkpoint or MMEngine's words for metrics, "
+                'and a table ranks by what is better where it is more: rank '
+                'by another metric, such as its negative, for which what is '
+                f'finished is kept. If more is better, say so: {say_so(name)}'
             )
         return name
 

@@ -114,14 +114,8 @@ class Progress:
             check_unchanged(content, _KEYS)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(self._file) from error
-        unknown = [name for name in self._settings if name not in settings]
-        if unknown:
-            raise UsageError(
-                f'{str(self.folder)!r} is of an earlier release, which does '
-                f'not say of what {unknown[0]} it is: remove that folder to '
-                'start over, or write elsewhere'
-            )
-        others = [k for k, v in self._settings.items() if settings[k] != v]
+        known = [name for name in self._settings if name in settings]
+        others = [k for k in known if settings[k] != self._settings[k]]
         is_finished = content.get('finished', False)
         if is_finished and others == ['checkpoint']:
             return False
@@ -131,6 +125,13 @@ class Progress:
                 f'{" and ".join(others)}: give the same to '
                 f'{"add subnets" if is_finished else "continue"}, remove that '
                 'folder to start over, or write elsewhere'
+            )
+        unknown = [name for name in self._settings if name not in settings]
+        if unknown:
+            raise UsageError(
+                f'{str(self.folder)!r} is of an earlier release, which does '
+                f'not say of what {unknown[0]} it is: remove that folder to '
+                'start over, or write elsewhere'
             )
         self.results = results
         return True

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -392,9 +393,17 @@ def test_a_metric_of_which_no_one_knows(
 ):
     said = []
     monkeypatch.setattr(measurement, '_warn', said.append)
-    build_table(make_config(), checkpoint, tmp_path, subnets=['0.5x-16'])
+    cfg = make_config()
+    build_table(cfg.copy(), checkpoint, tmp_path, subnets=['0.5x-16'])
     (found,) = [text for text in said if 'ranked by' in text]
     assert 'by sums/squares, and takes more of it for better' in found
+    name, value = re.search(
+        r'default_hooks\.(\w+)=(dict\(.*\)) s', found
+    ).groups()
+    cfg.default_hooks = {name: dict(eval(value), type='CheckpointHook')}
+    said.clear()
+    build_table(cfg, checkpoint, tmp_path, subnets=['0.5x-16'])
+    assert not [text for text in said if 'ranked by' in text]
 
 
 def test_a_finished_table_makes_way(

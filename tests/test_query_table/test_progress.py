@@ -195,3 +195,16 @@ def test_damaged_answers_cost_no_results(tmp_path):
     torch.save({'truth': torch.zeros(3)}, tmp_path / 'answers/1.0x-64.pth')
     again = Progress(tmp_path, SETTINGS)
     assert list(again.answers) == ['0.75x-32'] and len(again.results) == 3
+
+
+def test_folders_of_an_earlier_release(tmp_path):
+    """They do not say what their results are of, but finished ones go."""
+    progress = Progress(tmp_path, SETTINGS)
+    progress.add('0.5x-32', {'top1': 0.1})
+    progress.finish()
+    today = dict(SETTINGS, content='cd')
+    with pytest.raises(UsageError, match='earlier release.* of what content'):
+        Progress(tmp_path, today)
+    with pytest.raises(UsageError, match='another number of images'):
+        Progress(tmp_path, {**today, 'number of images': 9})
+    assert Progress(tmp_path, dict(today, checkpoint='ef')).results == {}

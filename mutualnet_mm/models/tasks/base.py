@@ -160,8 +160,36 @@ class Task:
         return {} if neck is None else {'neck': neck}
 
     def check_truth(self, model: nn.Module, data_samples: Samples) -> None:
-        """Refuse a training batch that the model cannot learn from."""
-        del model, data_samples  # the stock heads name what they miss
+        """Refuse a training batch that the model cannot learn from.
+
+        Stock heads name the truth that they miss; here, what is no
+        distribution for KL.
+
+        Raises:
+            ConfigError: Says why, and what to do.
+        """
+        if model.supervision != 'kl':
+            return
+        why = self._why_no_distribution(model, data_samples)
+        if why is not None:
+            raise ConfigError(
+                f'{why}: classes that do not exclude each other are no '
+                "distribution for KL, use mutual.supervision='label'"
+            )
+
+    def _why_no_distribution(
+        self, model: nn.Module, data_samples: Samples
+    ) -> Optional[str]:
+        """Why a batch has none; None where it does."""
+        del data_samples
+        if 'kl' in self.supervisions(model):
+            return None
+        head = self.head(model)
+        parts = ', '.join(type(m).__name__ for m in head.children())
+        return (
+            f'the head, {type(head).__name__}({parts}), was changed after the '
+            'build, as hooks do'
+        )
 
     def has_boxes(self, data_samples: Samples) -> Optional[bool]:
         """Whether a training batch has objects whose boxes are learned.

@@ -48,21 +48,13 @@ class ClassificationTask(Task):
         """Neck and head."""
         return dict(super().downstream(model), head=self.head(model))
 
-    def check_truth(self, model: nn.Module, data_samples: Samples) -> None:
-        """Refuse KL where classes do not exclude each other."""
-        if model.supervision != 'kl':
-            return
-        if 'kl' not in self.supervisions(model):
-            loss = type(getattr(self.head(model), 'loss_module', None))
-            why = f'the head got another loss in mid-training, {loss.__name__}'
-        elif any(_has_several(sample) for sample in data_samples):
-            why = 'an image of a training batch has several labels'
-        else:
-            return
-        raise ConfigError(
-            f'{why}: classes that do not exclude each other are no '
-            "distribution for KL, use mutual.supervision='label'"
-        )
+    def _why_no_distribution(
+        self, model: nn.Module, data_samples: Samples
+    ) -> Optional[str]:
+        """Why a batch has none, as where an image has several labels."""
+        if any(_has_several(sample) for sample in data_samples):
+            return 'an image of a training batch has several labels'
+        return super()._why_no_distribution(model, data_samples)
 
     def check_test(
         self, model: nn.Module, inputs: Tensor, data_samples: Samples

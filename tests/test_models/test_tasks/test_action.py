@@ -235,3 +235,12 @@ def test_sizes_made_in_the_pipeline_are_refused(build_recognizer, clip_batch):
     for check in (model.task.check_full, model.task.check_test):
         with pytest.raises(ConfigError, match='MultiResolution .* leave it'):
             check(model, clips, samples)
+
+
+def test_a_loss_that_was_changed_after_the_build(build_recognizer, clip_batch):
+    """As a hook may: its classes no longer exclude each other."""
+    model = build_recognizer().train()
+    model.cls_head.loss_cls = build_recognizer(head=BCE).cls_head.loss_cls
+    assert model.supervision == 'kl'
+    with pytest.raises(ConfigError, match='BCELossWithLogits.*was changed'):
+        model.loss(*clip_batch(2))

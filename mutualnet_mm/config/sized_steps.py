@@ -28,9 +28,9 @@ class Sizing(NamedTuple):
         keeps_ratio (bool): Whether they are limits, of which the image
             reaches one.
         certain (bool): Whether every image gets them.
-        is_open (bool): Whether one side of what keeps its ratio is written as
-            -1 or infinite: the short edge is the other one, however long the
-            image.
+        longest (float): What the long edge has at most where the ratio is
+            kept: infinite where the short one has its side however long the
+            image, as with a side of -1.
     """
 
     step: Step
@@ -38,7 +38,7 @@ class Sizing(NamedTuple):
     sides: Size
     keeps_ratio: bool
     certain: bool
-    is_open: bool
+    longest: float
 
     @property
     def is_crop(self) -> bool:
@@ -58,9 +58,7 @@ class Sizing(NamedTuple):
         """
         if not self.keeps_ratio:
             return self.sides[::-1]  # written width first
-        factor = min(self.sides) / min(shape)
-        if not self.is_open:
-            factor = min(factor, max(self.sides) / max(shape))
+        factor = min(min(self.sides) / min(shape), self.longest / max(shape))
         height, width = (int(side * factor + 0.5) for side in shape)
         return height, width
 
@@ -103,6 +101,7 @@ def _scaled(before: Sizing, step: Step, factor: float) -> Sizing:
         written=f'scaling={factor} behind {before.written}',
         # Rounded as the step does.
         sides=tuple(int(side * factor + 0.5) for side in before.sides),
+        longest=before.longest * factor,
     )
 
 
@@ -119,13 +118,14 @@ def _sizing(step: Step, of_clips: bool) -> Sizing:
             break
     keeps_ratio = _keeps_ratio(inner, of_clips)
     is_random = inner.kind.startswith(_RANDOM) and 'Crop' not in inner.kind
+    sides: Size = max(pairs, key=min, default=())
     return Sizing(
         step=step,
         written=written,
-        sides=max(pairs, key=min, default=()),
+        sides=sides,
         keeps_ratio=keeps_ratio,
         certain=bool(pairs) and not is_random,
-        is_open=any(side in _OPEN for side in both_sides(written) or ()),
+        longest=_longest(inner, written, sides),
     )
 
 
@@ -151,6 +151,18 @@ def _keeps_ratio(step: Step, of_clips: bool) -> bool:
         return True
     by_itself = of_clips and step.kind == 'Resize'
     return bool(step.settings.get('keep_ratio', by_itself))
+
+
+def _longest(step: Step, written: Any, sides: Size) -> float:
+    settings = step.settings
+    if step.kind in ('ResizeShortestEdge', 'torchvision/Resize'):
+        return settings.get('max_size') or math.inf
+    is_short_edge = settings.get('edge', 'short') == 'short'
+    if step.kind == 'ResizeEdge' and is_short_edge:
+        return math.inf
+    if any(side in _OPEN for side in both_sides(written) or ()):
+        return math.inf
+    return max(sides, default=math.inf)
 
 
 def _pairs(written: Any, are_several: bool) -> Iterator[Size]:

@@ -1,7 +1,10 @@
 """What is read from single steps, by two readers that have to agree."""
 
+import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
 
 from mutualnet_mm import ConfigError
 from mutualnet_mm.config import check_clips, check_resolution
@@ -75,6 +78,44 @@ def test_steps(settings, sides, how):
     assert found.step.settings is settings
     assert found.certain == (how in (LIMITS, FIXED))
     assert found.is_exact == (how == FIXED)
+
+
+@pytest.mark.parametrize('shape', [(90, 160), (160, 90), (64, 64), (50, 250)])
+@pytest.mark.parametrize(
+    'settings, scope',
+    [
+        (step('Resize', scale=(120, 48), keep_ratio=True), 'mmdet'),
+        (step('Resize', scale=(-1, 48)), 'mmaction'),
+        (step('Resize', scale=(100, 48)), 'mmaction'),
+        (step('Resize', scale=(64, 48), keep_ratio=False), 'mmaction'),
+        (step('ResizeEdge', scale=48), 'mmpretrain'),
+        (step('ResizeEdge', scale=48, edge='long'), 'mmpretrain'),
+        (step('ResizeShortestEdge', scale=48), 'mmdet'),
+        (step('ResizeShortestEdge', scale=48, max_size=80), 'mmdet'),
+        (step('torchvision/Resize', size=48), 'mmpretrain'),
+        (step('torchvision/Resize', size=48, max_size=80), 'mmpretrain'),
+    ],
+)
+def test_the_shape_behind_a_step(enter_scope, shape, settings, scope):
+    """As the step itself makes it of an image."""
+    pytest.importorskip(scope)
+    enter_scope(scope)
+    if settings['type'] == 'ResizeShortestEdge':
+        settings = dict(settings, keep_ratio=True)
+    results = dict(img=np.zeros((*shape, 3), np.uint8), img_shape=shape)
+    if scope == 'mmaction':
+        results = dict(
+            results, imgs=[results['img']], modality='RGB', num_clips=1
+        )
+    steps = [settings]
+    if settings['type'].startswith('torchvision'):
+        steps = [step('torchvision/ToTensor'), settings]
+    for each in steps:
+        results = TRANSFORMS.build(each)(results)
+    image = results['imgs'][0] if scope == 'mmaction' else results['img']
+    made = image.shape[-2:] if torch.is_tensor(image) else image.shape[:2]
+    found = read(settings, of_clips=scope == 'mmaction').applied(shape)
+    assert np.abs(np.subtract(found, made)).max() <= 1  # they round
 
 
 def test_other_steps():

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from typing import Any
+from typing import Any, Dict, Iterator
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +17,8 @@ def content_fingerprint(dataset: Any) -> str:
     """SHA-256 of what a data set says of its samples, and of their files.
 
     Of files the sizes count, as far as they are on a disk: images that were
-    made anew under the same names mostly have others.
+    made anew under the same names mostly have others. Of a folder of frames
+    the first one counts.
 
     Args:
         dataset (Dataset): Built, one of MMEngine's or a wrapper. Of others
@@ -28,10 +29,23 @@ def content_fingerprint(dataset: Any) -> str:
     for i in range(len(dataset) if says_all else 0):
         info = dataset.get_data_info(i)
         digest.update(json.dumps(_named(info), default=_plain).encode())
-        for name, value in info.items() if isinstance(info, dict) else ():
-            if str(name).endswith(_FILES) and isinstance(value, str):
-                digest.update(f'{_size(value)}'.encode())
+        for file in _files(info) if isinstance(info, dict) else ():
+            digest.update(f'{_size(file)}'.encode())
     return digest.hexdigest()
+
+
+def _files(info: Dict[Any, Any]) -> Iterator[str]:
+    """Yield the files of a sample; of a folder of frames the first one."""
+    for name, value in info.items():
+        if str(name).endswith(_FILES) and isinstance(value, str):
+            yield value
+    folder, template = info.get('frame_dir'), info.get('filename_tmpl')
+    first = info.get('start_index')
+    if isinstance(folder, str) and isinstance(first, int):
+        try:
+            yield os.path.join(folder, template.format(first))
+        except (AttributeError, LookupError):  # of optical flow, say
+            return
 
 
 def _named(value: Any) -> Any:

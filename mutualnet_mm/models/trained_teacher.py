@@ -100,7 +100,8 @@ class TrainedTeacher(Teacher):
         """Refuse a teacher that was trained on clips of another length."""
         if not model.task.takes_frames:
             return
-        traits = read_traits(self._cfg, network)
+        with as_usage_error(f'mutual.teacher: {self.config} cannot be built'):
+            traits = read_traits(self._cfg, network)
         needs_one = traits.of_one_length or traits.segments
         if traits.of_segments and not needs_one:
             return  # it averages over any number

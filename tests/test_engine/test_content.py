@@ -64,3 +64,16 @@ def test_wrappers_and_others(tmp_path):
     other = Boxes(sample('a')), Boxes(sample('c'))
     found = [content_fingerprint(ConcatDataset(p)) for p in (parts, other)]
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize('template', ['img_{:05}.jpg', '{}_{:05}.jpg'])
+def test_folders_of_frames(tmp_path, template):
+    """Of optical flow no frame is known."""
+    video = dict(frame_dir=str(tmp_path), start_index=1, total_frames=8)
+    videos = Boxes(dict(video, filename_tmpl=template))
+    frame = tmp_path / 'img_00001.jpg'
+    frame.write_bytes(b'123')
+    before = content_fingerprint(videos)
+    frame.write_bytes(b'12345')
+    is_same = content_fingerprint(videos) == before
+    assert is_same == template.startswith('{}')

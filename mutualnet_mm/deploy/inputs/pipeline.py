@@ -114,9 +114,10 @@ class InputPipeline:
 
     def _warn_of_padding(self, inputs: Sequence[Tensor]) -> None:
         """Say once that images which are pooled whole change each other."""
-        is_detector = 'height' in self._model.task.input_axes.values()
+        # Where inputs may have any height, padding is a part of the network.
+        may_be_padded = 'height' in self._model.task.input_axes.values()
         sizes = {tuple(each.shape[-2:]) for each in inputs}
-        if len(sizes) == 1 or is_detector or self._has_warned:
+        if len(sizes) == 1 or may_be_padded or self._has_warned:
             return
         self._has_warned = True
         print_log(

@@ -131,7 +131,8 @@ class AdaptiveFile:
             ``Config.fromstring(config, '.py')``.
         weights (dict): ``state_dict`` of the model; the running statistics in
             it are the full network's.
-        statistics (dict): Statistics of each other subnet of the table,
+        statistics (dict): Statistics of the other subnets of the table, and
+            of those that were calibrated since:
             ``{str(subnet): {layer: (mean, variance)}}``.
         table (QueryTable): Query table of the same weights.
         width (tuple[float]): Narrowest and widest trained width.

@@ -39,13 +39,11 @@ def _files(info: Dict[Any, Any]) -> Iterator[str]:
     for name, value in info.items():
         if str(name).endswith(_FILES) and isinstance(value, str):
             yield value
-    folder, template = info.get('frame_dir'), info.get('filename_tmpl')
-    first = info.get('start_index')
-    if isinstance(folder, str) and isinstance(first, int):
-        try:
-            yield os.path.join(folder, template.format(first))
-        except (AttributeError, LookupError):  # of optical flow, say
-            return
+    try:
+        name = info['filename_tmpl'].format(info['start_index'])
+        yield os.path.join(info['frame_dir'], name)
+    except (LookupError, AttributeError, TypeError, ValueError):
+        return  # no folder of frames, or one of optical flow
 
 
 def _named(value: Any) -> Any:

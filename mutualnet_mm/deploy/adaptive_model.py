@@ -380,8 +380,7 @@ class AdaptiveModel(SwitchableNetwork):
 
         Args:
             target_ms (float): Maximum milliseconds of a call (with a list: of
-                each batch; a shorter last one, and one with a file that
-                cannot be read, is not judged).
+                each batch, but those cut short by the end or broken files).
             device (str, optional): Name of the measured device whose
                 latencies say how subnets compare. Defaults to the only one
                 there is, or to MACs if there is none.

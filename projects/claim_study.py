@@ -18,6 +18,7 @@ from claim_methods import (
     OPTIONS,
     RATES,
     SEEDS,
+    TAUGHT,
     TREND,
     Method,
     Run,
@@ -106,7 +107,7 @@ class ClaimStudy(Trainings):
             self._searches(rated, whole),
             self._runs(rated, first, whole),
             (run for d in whole for run in self.choice_runs(d).values()),
-            self._runs(combined, first, whole),
+            self._runs([*combined, TAUGHT], first, whole),
             # More seeds of the claim; what one seed is enough for.
             self._runs([*main, *combined], next_seeds, whole),
             self._runs(full, first, whole, TREND),

@@ -40,9 +40,9 @@ def parse_args():
         '--search',
         type=int,
         metavar='N',
-        help='fill the table up to N subnets, each with a width for each '
-        'stage, drawn around the '
-        'best ones; for networks that were trained with mutual.stages',
+        help='add subnets with a width for each stage, drawn around the best '
+        'ones, until there are N with different widths; for networks that '
+        'were trained with mutual.stages',
     )
     parser.add_argument(
         '--num-images',

@@ -68,7 +68,7 @@ def read_published(path: str) -> Dict[str, Tensor]:
     if not found:
         raise UsageError(
             f'{path!r} is not of the published code: it holds '
-            f'{_first_key(content)}, where that has names such as '
+            f'{_first_name(content)}, where that has names such as '
             'features.1.body.0.weight'
         )
     (weights,) = found.values()
@@ -93,13 +93,19 @@ def read_published(path: str) -> Dict[str, Tensor]:
     return plain
 
 
-def _first_key(content: Any) -> str:
-    """Name what a file begins with, under all that encloses it."""
-    while isinstance(content, Mapping) and content:
-        key, content = next(iter(content.items()))
-        if not isinstance(content, Mapping):
-            return str(key)
-    return 'no weights'
+def _first_name(content: Any) -> str:
+    """What a file holds first: a tensor, if it has any."""
+    found = [*_leaves(content)]
+    tensors = [name for name, value in found if isinstance(value, Tensor)]
+    return next(iter([*tensors, *(name for name, _ in found)]), 'no weights')
+
+
+def _leaves(content: Any) -> Iterator[Tuple[str, Any]]:
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        else:
+            yield str(key), value
 
 
 def _in_single_precision(path: str, name: str, value: Any) -> Tensor:

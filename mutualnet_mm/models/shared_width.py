@@ -9,6 +9,7 @@ from torch import nn
 from ..errors import ConfigError
 from ..slimmable import (
     LayerRule,
+    SlimLayer,
     convert,
     slim_states,
     verify_slicing,
@@ -17,6 +18,7 @@ from ..slimmable.channels import check_rounding
 from ..slimmable.convert import stock_name
 from ..slimmable.known import KnownChannels
 from .backbones.stages import give_stages, trial_widths
+from .feature_path import SIDE, feature_path, goes_its_own_way
 from .head_state import behind_backbone
 
 
@@ -90,6 +92,22 @@ def _verify(model: Any) -> None:
             f'{last} hands on channels that several layers make, which '
             'heads cannot take: put a neck between them, such as FPN'
         )
+    if joints.whole:
+        _mark_outside(model, parts)
+    elif model.task.runs_heads(model):
+        settings.update(name=stock_name(model), size=SIDE)
+        verify_slicing(feature_path(model), **settings)
+
+
+def _mark_outside(model: nn.Module, parts: nn.Module) -> None:
+    """Let layers that were not proven refuse what narrows.
+
+    Heads take maps that are whole; what takes others goes another way.
+    """
+    proven = {*parts.modules()}
+    for name, layer in model.named_modules():
+        if isinstance(layer, SlimLayer) and layer not in proven:
+            layer.slim_unproven = name
 
 
 def sliced_parts(model: Any) -> Tuple[nn.Module, Dict[str, Any]]:
@@ -99,13 +117,17 @@ def sliced_parts(model: Any) -> Tuple[nn.Module, Dict[str, Any]]:
         model (MutualLearningMixin): With its task.
 
     Returns:
-        tuple: The backbone, or a sequence of it and what follows it; and how
-        it is tried, as :func:`~...slimmable.verify_slicing` takes it.
+        tuple: The backbone, a sequence of it and what follows it, or the
+        model's own :func:`~.feature_path.feature_path`; and how it is tried,
+        as :func:`~...slimmable.verify_slicing` takes it.
     """
     backbone, rest = model.backbone, model.task.downstream(model)
     settings: Dict[str, Any] = dict(frames=backbone.trial_frames)
     names = [stock_name(m) for m in rest.values() if [*m.parameters()]]
+    if goes_its_own_way(model):
+        settings.update(name=stock_name(model), size=SIDE)
+        return feature_path(model), settings
     if not names:
         return backbone, settings
-    settings.update(name=' or '.join(names), size=64)
+    settings.update(name=' or '.join(names), size=SIDE)
     return nn.Sequential(OrderedDict(backbone=backbone, **rest)), settings

@@ -22,23 +22,25 @@ def check_sizes(model: Any) -> None:
         model (MutualLearningMixin): As built.
 
     Raises:
-        ConfigError: Names the resolution and what fails.
+        ConfigError: Names the resolutions, and what fails.
     """
     space = model.space
     full, *others = (
         Subnet(space.max_width, resolution, space.full.frames)
         for resolution in space.resolutions
     )
-    for subnet in sorted(others, key=lambda subnet: subnet.resolution):
-        error = _failure(model, subnet)
-        if error is not None and _failure(model, full) is None:
-            raise ConfigError(
-                f'{stock_name(model)} does not run at resolution '
-                f'{subnet.resolution} of mutual.resolution (on the meta '
-                f'device it fails with "{first_line(error)}"): leave it out; '
-                'a detector whose maps do not fit each other needs a larger '
-                'data_preprocessor.pad_size_divisor'
-            )
+    tried = {subnet.resolution: _failure(model, subnet) for subnet in others}
+    failed = {side: error for side, error in tried.items() if error}
+    if failed and _failure(model, full) is None:
+        least = min(failed)
+        sides = ', '.join(map(str, sorted(failed)))
+        raise ConfigError(
+            f'{stock_name(model)} does not run at resolution {sides} of '
+            f'mutual.resolution (on the meta device it fails at {least} with '
+            f'"{first_line(failed[least])}"): leave it out; a detector whose '
+            'maps do not fit each other needs a larger '
+            'data_preprocessor.pad_size_divisor'
+        )
 
 
 def _failure(model: Any, subnet: Subnet) -> Optional[Exception]:

@@ -36,6 +36,8 @@ class Joints:
         alike (bool): Whether it is plain that counts of channels fit at every
             width: those that meet are rounded alike, and nothing but layers
             takes channels apart or wants whole groups.
+        whole (bool): Whether all outputs are known to keep all of their
+            channels at every width. Defaults to False.
     """
 
     input_shape: Tuple[int, ...]
@@ -43,6 +45,7 @@ class Joints:
     axes: Tuple[int, ...]
     unknown: Tuple[str, ...]
     alike: bool
+    whole: bool = False
 
     @property
     def lead(self) -> bool:
@@ -85,12 +88,15 @@ def find_joints(module: nn.Module, x: Tensor) -> Joints:
     for holder, key in trace.vectors:
         holder.slim_vectors[key] = makers.vector_layout(holder, key)
     axes = tuple(map(trace.output_axis, outputs))
-    found = tuple(
-        makers.layout(trace.channels(out, axis))
-        for out, axis in zip(outputs, axes)
+    made = [trace.channels(out, axis) for out, axis in zip(outputs, axes)]
+    return Joints(
+        input_shape=tuple(x.shape),
+        outputs=tuple(map(makers.layout, made)),
+        axes=axes,
+        unknown=tuple(sorted(trace.unknown)),
+        alike=makers.alike(),
+        whole=all(map(makers.are_whole, made)),
     )
-    unknown = tuple(sorted(trace.unknown))
-    return Joints(tuple(x.shape), found, axes, unknown, makers.alike())
 
 
 class _Place(NamedTuple):
@@ -170,6 +176,12 @@ class _Makers:
         leading = len(pieces) == 1 and pieces[0].skip == 0
         whole = all(piece.rule.fixed for piece in pieces)
         return None if leading or whole else pieces
+
+    def are_whole(self, channels: Optional[List[int]]) -> bool:
+        """Whether channels are known to be there at every width."""
+        return channels is not None and all(
+            piece.rule.fixed for piece in self._pieces(channels)
+        )
 
     def vector_layout(self, holder: SlimVectors, key: str) -> Layout:
         """Layout of the channels that a vector lies along."""

@@ -26,10 +26,6 @@ from .vectors import SlimVectors
 
 _FORMAT = 1
 _OWN = __name__.rpartition('.')[0]
-_SIZES = (
-    *('in_channels', 'in_features', 'num_features', 'num_channels'),
-    'normalized_shape',
-)
 
 _given: ContextVar[Optional['KnownChannels']] = ContextVar(
     'given', default=None
@@ -296,9 +292,7 @@ def _check_layer(
     outputs: Optional[Layout],
 ) -> None:
     if inputs is not None:
-        found = [getattr(layer, key) for key in _SIZES if hasattr(layer, key)]
-        size = found[0] if found else None
-        size = size[0] if isinstance(size, tuple) else size
+        size = layer.built_inputs
         if size is not None and size != _size(inputs):
             raise _misfit(name)
     if outputs is not None and layer.built != _size(outputs):

@@ -31,6 +31,11 @@ from .kept import KeptParts, Parts, may_be_kept
 from .leaves import take_all
 from .state import SlimState
 
+_INPUTS = (
+    *('in_channels', 'in_features', 'num_features', 'num_channels'),
+    'normalized_shape',
+)
+
 
 class SlimLayer(nn.Module):
     """Mixin of all slim layers: the attributes that the swap sets.
@@ -57,7 +62,7 @@ class SlimLayer(nn.Module):
         slim_outputs (tuple, optional): The same of its output: parts that
             narrow for themselves.
         slim_unproven (str): Its name, if the pass that joints were found in
-            did not run it; else empty.
+            did not run it: it takes whole inputs alone. Else empty.
         slim_kept (KeptParts, optional): Active parts of earlier passes.
     """
 
@@ -105,6 +110,18 @@ class SlimLayer(nn.Module):
     def is_widest(self) -> bool:
         """Whether the stock ``forward``, with its own checks, is due."""
         return self.slim_state.width >= self.slim_state.max_width
+
+    @property
+    def built_inputs(self) -> Optional[int]:
+        """int: Channels of the input that it was built for.
+
+        None where no attribute of the stock layer says it.
+        """
+        for name in _INPUTS:
+            size = getattr(self, name, None)
+            if size is not None:
+                return size[0] if isinstance(size, tuple) else size
+        return None
 
     @property
     def input_multiple(self) -> int:
@@ -265,12 +282,14 @@ class SlimLayer(nn.Module):
                 nothing is known of them.
         """
         if self.slim_unproven:
-            if self.is_widest:
+            is_whole = self.slim_rule.fixed and inputs == self.built_inputs
+            if self.is_widest or is_whole:
                 return ((0, inputs),)
             raise ConfigError(
                 f'layer "{self.slim_unproven}" did not run while the network '
                 'was proven to narrow, so that its channels are not known: '
-                'switch off what runs it, such as a branch for training alone'
+                'switch off what runs it, such as a branch for training '
+                'alone, or let extract_feat run it'
             )
         if self.slim_inputs is None:
             return ((0, inputs),)

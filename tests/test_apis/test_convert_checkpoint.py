@@ -576,12 +576,19 @@ class Meter:
         ([1], 'is not of the published code: it holds no weights, where'),
         (dict(model=dict(a=1)), 'it holds a, where that has names such as'),
         (
+            dict(meta=dict(epoch=1), state_dict=dict(fc=torch.ones(1))),
+            'it holds fc, where that has names such as',
+        ),
+        (
             dict(state_dict={'backbone.conv1.weight': torch.ones(1)}),
             'it holds backbone.conv1.weight, where that has names such as',
         ),
         ('zip', 'is an archive of us_mobilenet_v1_calibrated.pt: unpack it'),
     ],
-    ids=['none', 'damaged', 'objects', 'list', 'numbers', 'stock', 'archive'],
+    ids=[
+        *('none', 'damaged', 'objects', 'list', 'numbers', 'meta'),
+        *('stock', 'archive'),
+    ],
 )
 def test_other_files(configure, tmp_path, out, content, message):
     path = tmp_path / 'published.pt'

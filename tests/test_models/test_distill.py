@@ -54,6 +54,8 @@ def configure(detector_config):
             pos_weight=-1,
         )
         config.update(settings)
+        if config.neck is None:  # its head takes 128 channels
+            config.backbone.out_indices = (3,)
         if width is not None:
             for name in ('wraps', 'mutual'):
                 config.pop(name)
@@ -222,7 +224,7 @@ WRONG = {
     'narrow maps': (
         {},
         NO_NECK,
-        'those of a subnet have [8, 8, 16, 32]',
+        'those of a subnet have [32]',
         'such as FPN',
     ),
     'too small': (

@@ -35,9 +35,9 @@ class Task:
       :meth:`check_truth`;
     - batches: :meth:`check_full`, :meth:`check_test`, :meth:`resize`;
     - running: :meth:`forward_batch_norms` (every batch norm, without labels),
-      :meth:`forward_cost` (what a subnet's MACs are of),
-      :meth:`forward_sliced` and :meth:`check_static` (every layer whose sizes
-      follow the width), :meth:`forward_whole` (with the heads);
+      :meth:`forward_cost` (what a subnet's MACs are of), :meth:`forward_whole`
+      (with the heads), :meth:`forward_sliced`, :meth:`runs_heads` and
+      :meth:`check_static` (every layer whose sizes follow the width);
     - deployment: :meth:`shorten`, :meth:`describe_inputs`,
       :meth:`probabilities`.
 
@@ -162,11 +162,10 @@ class Task:
     def check_truth(self, model: nn.Module, data_samples: Samples) -> None:
         """Refuse a training batch that the model cannot learn from.
 
-        Stock heads name the truth that they miss; here, what is no
-        distribution for KL.
+        Stock heads name the truth that they miss.
 
         Raises:
-            ConfigError: Says why, and what to do.
+            ConfigError: If it is no distribution for KL.
         """
         if model.supervision != 'kl':
             return
@@ -324,6 +323,11 @@ class Task:
     def forward_sliced(self, model: nn.Module, inputs: Tensor) -> Any:
         """Run every layer whose sizes depend on the backbone's width."""
         return self.forward_cost(model, inputs)
+
+    def runs_heads(self, model: nn.Module) -> bool:
+        """Whether :meth:`forward_sliced` runs heads on maps that narrow."""
+        del model
+        return False
 
     def check_static(self, model: nn.Module) -> None:
         """Refuse a model where :meth:`forward_sliced` misses such layers."""

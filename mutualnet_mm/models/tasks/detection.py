@@ -205,6 +205,11 @@ class DetectionTask(Task):
             return _enter_decoder(model.panoptic_head.pixel_decoder, maps)
         return maps
 
+    def runs_heads(self, model: nn.Module) -> bool:
+        """Whether heads take the maps alone, not what is found in them."""
+        is_dense = _is_one_stage(model) and _runs_on_shapes(model)
+        return is_dense or isinstance(model, MaskFormer)
+
     def check_static(self, model: nn.Module) -> None:
         """Refuse heads without a neck that :meth:`forward_sliced` leaves out.
 

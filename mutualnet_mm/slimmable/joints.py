@@ -174,14 +174,11 @@ class _Makers:
             return None
         pieces = self._pieces(channels)
         leading = len(pieces) == 1 and pieces[0].skip == 0
-        whole = all(piece.rule.fixed for piece in pieces)
-        return None if leading or whole else pieces
+        return None if leading or _are_fixed(pieces) else pieces
 
     def are_whole(self, channels: Optional[List[int]]) -> bool:
         """Whether channels are known to be there at every width."""
-        return channels is not None and all(
-            piece.rule.fixed for piece in self._pieces(channels)
-        )
+        return channels is not None and _are_fixed(self._pieces(channels))
 
     def vector_layout(self, holder: SlimVectors, key: str) -> Layout:
         """Layout of the channels that a vector lies along."""
@@ -302,6 +299,10 @@ class _Makers:
                 layer = self._layers[maker]
                 sizes = [len(block) for block in self._blocks[maker]]
                 layer.slim_rule = _whole(layer.slim_rule, multiple, sizes)
+
+
+def _are_fixed(pieces: Layout) -> bool:
+    return all(piece.rule.fixed for piece in pieces)
 
 
 _LEAST = 8  # channels that a part is rounded to

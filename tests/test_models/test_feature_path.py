@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from dense_heads import retina_head
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -69,26 +70,12 @@ def build(classes, detector_config):
         config = detector_config()
         if kind == 'JoiningHead':
             config.backbone.update(out_indices=(3,))
-            head = dict(
-                type=kind,
-                num_classes=2,
-                in_channels=8 * WIDTH,
-                feat_channels=16,
-                stacked_convs=1,
-                anchor_generator=dict(
-                    type='AnchorGenerator',
-                    octave_base_scale=4,
-                    scales_per_octave=1,
-                    ratios=[1.0],
-                    strides=[32],
-                ),
-            )
             for name in ('rpn_head', 'roi_head'):
                 config.pop(name)
             config.update(
                 wraps='RetinaNet',
                 neck=None,
-                bbox_head=head,
+                bbox_head=retina_head(type=kind),
                 train_cfg=None,
                 test_cfg=None,
             )

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from dense_heads import retina_head
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
@@ -186,20 +187,7 @@ def test_detector_without_a_neck(enter_scope):
                 frozen_stages=-1,
                 out_indices=(3,),
             ),
-            bbox_head=dict(
-                type='RetinaHead',
-                num_classes=2,
-                in_channels=128,
-                feat_channels=16,
-                stacked_convs=1,
-                anchor_generator=dict(
-                    type='AnchorGenerator',
-                    octave_base_scale=4,
-                    scales_per_octave=1,
-                    ratios=[1.0],
-                    strides=[32],
-                ),
-            ),
+            bbox_head=retina_head(),
         )
     )
     randomise(model)

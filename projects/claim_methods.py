@@ -109,6 +109,7 @@ OPTIONS: Dict[str, dict] = dict(
     weights=dict(weights='width'),
     ema=dict(teacher='ema'),
     label=dict(label_weight=1.0),
+    norm=dict(norm='per-resolution'),
 )
 """Settings of ``mutual`` that go beyond the paper, one by one."""
 PAPER: Dict[str, dict] = dict(

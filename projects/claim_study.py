@@ -316,7 +316,11 @@ class ClaimStudy(Trainings):
                 # A teacher's weights have to be here.
                 is_teacher = run.use == 'teacher'
                 return None if is_teacher else self.records.get(name)
-            self.own[name] = {k: by_subnet(v) for k, v in found.items()}
+            # As records have them, so that tables of either are the same.
+            self.own[name] = {
+                kind: {s: round(v, 2) for s, v in by_subnet(values).items()}
+                for kind, values in found.items()
+            }
         return self.own[name]
 
     def is_done(self, run: Run) -> bool:

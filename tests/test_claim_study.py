@@ -355,6 +355,7 @@ def test_runs_with_a_teacher_that_are_in_the_records(modules, tmp_path):
 
 
 def test_own_runs_go_before_records(modules, tmp_path):
+    """Rounded as these are: a table must not differ by where a run was."""
     _, methods, study, _ = modules
     made = study.ClaimStudy({'cifar10': tmp_path}, tmp_path)
     run = methods.Run('cifar10', 'usnet', 0.1, 64, 0)
@@ -363,9 +364,9 @@ def test_own_runs_go_before_records(modules, tmp_path):
     folder = tmp_path / 'runs' / str(run)
     folder.mkdir(parents=True)
     (folder / 'result.json').write_text(
-        '{"accuracy": {"paper": {"1.0x-16": 60.0}}}'
+        '{"accuracy": {"paper": {"1.0x-16": 61.04999923706055}}}'
     )
-    assert made.result(run) == dict(paper={methods.GRID[0]: 60.0})
+    assert made.result(run) == dict(paper={methods.GRID[0]: 61.05})
 
 
 def test_what_is_left_to_do(modules, tmp_path):
@@ -625,7 +626,7 @@ def test_a_run(modules, file, tmp_path):
                 answers = model(x).argmax(1).numpy()
             right = answers == arrays[f'{split}_labels'][begin:]
             full = found[kind][methods.GRID[0]]
-            assert full == pytest.approx(100 * right.mean(), abs=1e-3)
+            assert full == pytest.approx(100 * right.mean(), abs=0.01)
 
 
 def test_taught_by_the_network_trained_alone(modules, planned, tmp_path):

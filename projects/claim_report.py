@@ -186,7 +186,8 @@ class ClaimReport:
             name: str, epochs: int = EPOCHS, is_drawn: bool = True
         ) -> Line:
             head = name if epochs == EPOCHS else f'{name}, {epochs} epochs'
-            return Line(head, lambda subnet: name, epochs, is_drawn)
+            is_base = name == 'mutualnet' and epochs == EPOCHS
+            return Line(head, lambda subnet: name, epochs, is_drawn, is_base)
 
         more = [*(f'mutualnet-{name}' for name in (*OPTIONS, *PAPER)), TAUGHT]
         is_part = DATA[data].is_part
@@ -276,7 +277,9 @@ class ClaimReport:
         lines = self._lines(data)
         for base in (line for line in lines if line.is_base):
             others = self._grid_scores(data, base, kind)
-            for line in (line for line in lines if line.method is not alone):
+            for line in lines:
+                if line is base or line.method is alone:
+                    continue
                 found = self._grid_scores(data, line, kind)
                 cells = [compared(*pair)[-1] for pair in zip(others, found)]
                 is_found = any(cell != '-' for cell in cells)

@@ -460,11 +460,12 @@ def test_report(modules, planned, tmp_path, monkeypatch):
     # Nothing is compared with what is trained both shorter and for less.
     gains = made_report.tables()['cifar10-paper-gains'].splitlines()
     bases = {
-        name: [row.split('|')[2] for row in gains if f'| {name} |' in row]
-        for name in ('mutualnet', 'mutualnet, 124 epochs')
+        name: [row.split('|')[2] for row in gains if row[2:].startswith(name)]
+        for name in ('mutualnet |', 'mutualnet, 124 epochs', 'usnet |')
     }
     names = [f' each alone, {epochs} epochs ' for epochs in (41, 64, 124)]
-    assert bases['mutualnet'] == names
+    assert bases['mutualnet |'] == names
+    assert bases['usnet |'] == [*names, ' mutualnet ']
     assert bases['mutualnet, 124 epochs'] == names[2:]
     assert lines[0].startswith('| mutualnet | 1.50 |')
     table = made_report.tables()['cifar10-usnet']

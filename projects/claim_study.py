@@ -87,7 +87,7 @@ class ClaimStudy(Trainings):
 
         Options and the paper's comparisons, each by itself, are of one seed.
         Parts of data sets have MutualNet, the combination, and networks
-        trained alone and distilled.
+        trained alone.
         """
         rated = [name for name, m in self.methods.items() if not m.like]
         others = [name for name, m in self.methods.items() if m.like]
@@ -117,10 +117,8 @@ class ClaimStudy(Trainings):
             # Parts of data sets.
             self._searches(main, parts),
             self._runs([*main, *combined], [*first, *next_seeds], parts),
-            self._runs(learned, first, parts),
             # More seeds of the rest.
             self._runs(full, next_seeds, whole, TREND),
-            self._runs(learned, next_seeds, parts),
             self._runs(learned, next_seeds, whole),
         ]
         # Several wait for the same teacher.

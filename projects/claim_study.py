@@ -16,6 +16,7 @@ from claim_methods import (
     FIRST_RATES,
     GRID,
     OPTIONS,
+    PAPER,
     RATES,
     SEEDS,
     TAUGHT,
@@ -93,6 +94,7 @@ class ClaimStudy(Trainings):
         others = [name for name, m in self.methods.items() if m.like]
         main = ['mutualnet', *map(alone, GRID)]
         learned = [name for name in others if self.methods[name].is_distilled]
+        paper = [f'mutualnet-{name}' for name in PAPER]
         full = ['mutualnet', alone(GRID[0])]
         # Which options it has is chosen on all of them together.
         every = {name for name, data in DATA.items() if not data.is_part}
@@ -112,8 +114,9 @@ class ClaimStudy(Trainings):
             self._runs([*main, *combined], next_seeds, whole),
             self._runs(full, first, whole, TREND),
             self._runs(rated, next_seeds[:1], whole),
-            self._runs(others, first, whole),
+            self._runs([*learned, *paper], first, whole),
             self._runs(rated, next_seeds[1:], whole),
+            self._runs(others, first, whole),
             # Parts of data sets.
             self._searches(main, parts),
             self._runs([*main, *combined], [*first, *next_seeds], parts),

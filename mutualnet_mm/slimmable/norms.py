@@ -10,6 +10,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from .channels import Ranges
 from .slim_layer import (
     SlimLayer,
     check_groups,
@@ -161,6 +162,17 @@ class SlimPReLU(PerChannel, nn.PReLU):
 
     tensor_names = ('weight',)
     num_parameters: int
+
+    @property
+    def built_inputs(self) -> Optional[int]:
+        """int: See :attr:`SlimLayer.built_inputs`; None of one slope."""
+        return self.num_parameters if self.num_parameters > 1 else None
+
+    def columns(self, inputs: int) -> Ranges:
+        """See :meth:`SlimLayer.columns`; one slope takes any channels."""
+        if self.num_parameters == 1:
+            return ((0, inputs),)
+        return super().columns(inputs)
 
     def set_channels(self, inputs: int, outputs: int) -> None:
         """See :meth:`SlimLayer.set_channels`."""

@@ -157,6 +157,29 @@ def test_narrow_layer_without_tensors_of_its_own(name):
     assert str(net[0]) == str(make(16))
 
 
+@pytest.mark.parametrize('name', [*CASES, *NO_TENSORS])
+def test_an_unproven_layer_takes_whole_inputs(name):
+    """In a narrow pass, as heads do behind a neck; not what is narrower."""
+    if name in CASES:
+        case = CASES[name]
+        layer, shape, run = case.full(), case.shape, case.run
+    else:
+        make, shape = NO_TENSORS[name]
+        layer, run = make(24).double(), lambda layer, x: layer(x)
+    x = torch.randn(shape(24), dtype=torch.double)
+    expected = run(layer, x)
+    state = SlimState()
+    net = nn.Sequential(layer)
+    convert(net, state, default=LayerRule(fixed=True))
+    net[0].slim_unproven = 'head'
+    with state.activate(0.5):
+        assert_close(run(net[0], x), expected)
+        if name == 'one-slope':  # which is for any channels
+            return
+        with pytest.raises(ConfigError, match='"head" did not run'):
+            run(net[0], torch.randn(shape(16), dtype=torch.double))
+
+
 def test_groups_of_a_transposed_convolution_that_narrow_each():
     full = nn.ConvTranspose2d(32, 64, 2, 2, groups=2).double()
     net = nn.Sequential(full)

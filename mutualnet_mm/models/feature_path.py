@@ -37,25 +37,33 @@ def goes_its_own_way(model: Any) -> bool:
 def feature_path(model: Any) -> nn.Module:
     """A network that runs what of a model follows the width, as it does.
 
-    It shares the layers of the model, by the same names; children that do
-    not run, such as heads behind proposals, are left out.
+    It shares the layers of the model, by the same names. Children that do
+    not run, such as heads behind proposals, are none of its modules, but can
+    be asked for: ``extract_feat`` may look at them.
 
     Args:
         model (MutualLearningMixin): Of images, with its task.
     """
     path = copy.copy(model)
     path.__class__ = mix(FeaturePath, type(model).stock_class)
+    path.with_heads = model.task.runs_heads(model)  # asked of it whole
     is_blank = any(p.is_meta for p in model.parameters())
     net: Any = meta_copy(path) if is_blank else proof_copy(path)
     like = next(net.parameters())
     (shape, *_) = trial_shapes(stock_name(model), net, SIDE)
     x = torch.zeros(shape, dtype=like.dtype, device=like.device)
     ran = {call.name.partition('.')[0] for call in record_calls(net, x)[0]}
+    idle = {
+        name: child
+        for name, child in model._modules.items()
+        if name not in ran and _has_slim(child)
+    }
     path._modules = {
         name: child
         for name, child in model._modules.items()
-        if name in ran or not _has_slim(child)
+        if name not in idle
     }
+    path.__dict__.update(idle)
     return path
 
 
@@ -67,9 +75,12 @@ class FeaturePath(Stock):
     """Makes a model of images run what of it follows the width."""
 
     prefix = 'FeaturesOf'
+    with_heads: bool
 
     def forward(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run it on images alone; with more, the stock model."""
         if args or kwargs:
             return super().forward(inputs, *args, **kwargs)
-        return self.task.forward_sliced(self, inputs)
+        task = self.task
+        run = task.forward_sliced if self.with_heads else task.forward_cost
+        return run(self, inputs)

@@ -92,21 +92,26 @@ def _verify(model: Any) -> None:
             f'{last} hands on channels that several layers make, which '
             'heads cannot take: put a neck between them, such as FPN'
         )
-    if joints.whole:
-        _mark_outside(model, parts)
-    elif model.task.runs_heads(model):
+    if not joints.whole and model.task.runs_heads(model):
         settings.update(name=stock_name(model), size=SIDE)
-        verify_slicing(feature_path(model), **settings)
+        parts = feature_path(model)
+        verify_slicing(parts, **settings)
+    _mark_outside(model, parts, with_heads=joints.whole)
 
 
-def _mark_outside(model: nn.Module, parts: nn.Module) -> None:
+def _mark_outside(
+    model: nn.Module, parts: nn.Module, with_heads: bool
+) -> None:
     """Let layers that were not proven refuse what narrows.
 
-    Heads take maps that are whole; what takes others goes another way.
+    Heads take maps that are whole; what takes others goes another way. Where
+    maps narrow, heads behind proposals are believed to take them as they are.
     """
     proven = {*parts.modules()}
     for name, layer in model.named_modules():
-        if isinstance(layer, SlimLayer) and layer not in proven:
+        is_head = name.partition('.')[0].endswith('head')
+        is_outside = isinstance(layer, SlimLayer) and layer not in proven
+        if is_outside and (with_heads or not is_head):
             layer.slim_unproven = name
 
 

@@ -36,8 +36,8 @@ class Joints:
         alike (bool): Whether it is plain that counts of channels fit at every
             width: those that meet are rounded alike, and nothing but layers
             takes channels apart or wants whole groups.
-        whole (bool): Whether all outputs are known to keep all of their
-            channels at every width. Defaults to False.
+        whole (bool): Whether all outputs of layers are known to keep all of
+            their channels at every width. Defaults to False.
     """
 
     input_shape: Tuple[int, ...]
@@ -89,13 +89,15 @@ def find_joints(module: nn.Module, x: Tensor) -> Joints:
         holder.slim_vectors[key] = makers.vector_layout(holder, key)
     axes = tuple(map(trace.output_axis, outputs))
     made = [trace.channels(out, axis) for out, axis in zip(outputs, axes)]
+    # A grid of positions, say, has none, and narrows nothing.
+    maps = [c for out, c in zip(outputs, made) if trace.all_channels(out)]
     return Joints(
         input_shape=tuple(x.shape),
         outputs=tuple(map(makers.layout, made)),
         axes=axes,
         unknown=tuple(sorted(trace.unknown)),
         alike=makers.alike(),
-        whole=all(map(makers.are_whole, made)),
+        whole=bool(maps) and all(map(makers.are_whole, maps)),
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from dense_heads import retina_head
+from mmengine.hub import get_config
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -46,6 +47,30 @@ def classes(enter_scope):
             first, *_ = self.backbone(batch_inputs)
             return dict(losses, loss_late=self.late(first).mean())
 
+    class Grid(Late):
+        def extract_feat(self, batch_inputs):
+            maps = super().extract_feat(batch_inputs)
+            grid = torch.arange(maps[0].shape[-1])[None, None]
+            return maps if self.training else (*maps, grid)
+
+    class LateDense(mmdet.RetinaNet):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.late = nn.Conv2d(8 * WIDTH, 1, 1)
+
+    class Look(mmdet.MaskRCNN):
+        def extract_feat(self, batch_inputs):
+            levels = len(self.rpn_head.anchor_generator.strides)
+            return super().extract_feat(batch_inputs)[:levels]
+
+    class OwnCondInst(mmdet.CondInst):
+        def extract_feat(self, batch_inputs):
+            return super().extract_feat(batch_inputs)
+
+    class OwnRepPoints(mmdet.RepPointsDetector):
+        def extract_feat(self, batch_inputs):
+            return super().extract_feat(batch_inputs)
+
     class JoiningHead(mmdet.RetinaHead):
         def _init_layers(self):
             super()._init_layers()
@@ -56,7 +81,10 @@ def classes(enter_scope):
             joined = torch.cat([x, self.own(x)], 1)
             return super().forward_single(self.both(joined))
 
-    made = Branches, Late, JoiningHead
+    made = (
+        *(Branches, Late, Grid, LateDense, Look),
+        *(OwnCondInst, OwnRepPoints, JoiningHead),
+    )
     for each in made:
         registry.register_module(module=each)
     yield made
@@ -68,14 +96,19 @@ def classes(enter_scope):
 def build(classes, detector_config):
     def make(kind):
         config = detector_config()
-        if kind == 'JoiningHead':
+        dense = dict(
+            JoiningHead=('RetinaNet', 'JoiningHead'),
+            LateDense=('LateDense', 'RetinaHead'),
+        )
+        if kind in dense:
+            wraps, head = dense[kind]
             config.backbone.update(out_indices=(3,))
             for name in ('rpn_head', 'roi_head'):
                 config.pop(name)
             config.update(
-                wraps='RetinaNet',
+                wraps=wraps,
                 neck=None,
-                bbox_head=retina_head(type=kind),
+                bbox_head=retina_head(type=head),
                 train_cfg=None,
                 test_cfg=None,
             )
@@ -132,9 +165,58 @@ def test_sorting(build):
     assert not torch.equal(before.fine.weight, model.fine.weight)
 
 
-def test_what_runs_in_the_loss_alone(build, load_batch):
+@pytest.mark.parametrize('kind', ['Late', 'Grid'])
+def test_what_runs_in_the_loss_alone(build, load_batch, kind):
     """Nothing shows which channels it gets: not a wrong part, but an error."""
-    model = build('Late').train()
+    model = build(kind).train()
     data = model.data_preprocessor(load_batch(), True)
     with pytest.raises(ConfigError, match='layer "late" did not run'):
         model.loss(**data)
+
+
+def test_what_runs_in_the_loss_alone_without_a_neck(build):
+    """Nor where a head that is proven takes the maps as they are."""
+    model = build('LateDense')
+    images = torch.rand(1, 3, 64, 64)
+    with model.slim_state.activate(0.5, running_stats=True):
+        (maps,) = model.extract_feat(images)
+        model.bbox_head((maps,))
+        with pytest.raises(ConfigError, match='layer "late" did not run'):
+            model.late(maps)
+
+
+def test_children_that_do_not_run_can_be_asked(build):
+    """As for the number of levels that a head takes."""
+    model = build('Look')
+    with torch.no_grad(), model.slim_state.activate(0.5, running_stats=True):
+        maps = model.extract_feat(torch.rand(1, 3, 64, 64))
+    assert len(maps) == len(model.rpn_head.anchor_generator.strides)
+
+
+@pytest.mark.parametrize(
+    'kind, stock',
+    [
+        ('OwnCondInst', 'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance'),
+        ('OwnRepPoints', 'reppoints/reppoints-moment_r50_fpn_1x_coco'),
+    ],
+)
+def test_heads_that_do_not_run(classes, kind, stock):
+    """Masks that follow boxes, and operators of mmcv: they are left alone."""
+    config = get_config(f'mmdet::{stock}.py').model
+    config.backbone.update(
+        type='mutualnet_mm.Slimmable',
+        wraps='ResNet',
+        depth=18,
+        base_channels=WIDTH,
+        norm_eval=False,
+        frozen_stages=-1,
+        init_cfg=None,
+    )
+    config.neck.in_channels = [16, 32, 64, 128]
+    mutual = dict(width_range=(0.25, 1.0), resolution=(256, 192))
+    config.update(
+        type='mutualnet_mm.MutualLearning', wraps=kind, mutual=mutual
+    )
+    model = MODELS.build(config).eval()
+    with torch.no_grad(), model.slim_state.activate(0.5, running_stats=True):
+        model.bbox_head(model.extract_feat(torch.rand(1, 3, 128, 128)))

@@ -18,7 +18,7 @@ def content_fingerprint(dataset: Any) -> str:
 
     Of files the sizes count, as far as they are on a disk: images that were
     made anew under the same names mostly have others. Of a folder of frames
-    the first one counts.
+    the clip's first one counts.
 
     Args:
         dataset (Dataset): Built, one of MMEngine's or a wrapper. Of others
@@ -40,8 +40,10 @@ def _files(info: Dict[Any, Any]) -> Iterator[str]:
         if str(name).endswith(_FILES) and isinstance(value, str):
             yield value
     try:
-        name = info['filename_tmpl'].format(info['start_index'])
-        yield os.path.join(info['frame_dir'], name)
+        first = info['start_index'] + (info.get('offset') or 0)
+        yield os.path.join(
+            info['frame_dir'], info['filename_tmpl'].format(first)
+        )
     except (LookupError, AttributeError, TypeError, ValueError):
         return  # no folder of frames, or one of optical flow
 

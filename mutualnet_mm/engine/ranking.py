@@ -37,5 +37,9 @@ def better_direction(
 
 
 def say_so(name: str) -> str:
-    """How a config says that more of a metric is better."""
-    return f"default_hooks.checkpoint=dict(save_best={name!r}, rule='greater')"
+    """How a config, or ``--cfg-options``, says that more of it is better."""
+    checkpoint = dict(save_best=name, rule='greater')
+    return ' '.join(
+        f'default_hooks.checkpoint.{key}={value}'
+        for key, value in checkpoint.items()
+    )

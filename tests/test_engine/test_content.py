@@ -66,12 +66,15 @@ def test_wrappers_and_others(tmp_path):
     assert found[0] != found[1]
 
 
+@pytest.mark.parametrize('offset', [None, 0, 4])
 @pytest.mark.parametrize('template', ['img_{:05}.jpg', '{}_{:05}.jpg'])
-def test_folders_of_frames(tmp_path, template):
-    """Of optical flow no frame is known."""
+def test_folders_of_frames(tmp_path, template, offset):
+    """Where a clip begins; of optical flow no frame is known."""
     video = dict(frame_dir=str(tmp_path), start_index=1, total_frames=8)
+    if offset is not None:
+        video.update(offset=offset)
     videos = Boxes(dict(video, filename_tmpl=template))
-    frame = tmp_path / 'img_00001.jpg'
+    frame = tmp_path / f'img_{1 + (offset or 0):05}.jpg'
     frame.write_bytes(b'123')
     before = content_fingerprint(videos)
     frame.write_bytes(b'12345')

@@ -198,12 +198,12 @@ class DetectionTask(Task):
 
         A neck may hand on the backbone's maps as they are.
         """
-        if not self.runs_heads(model):
-            return model.extract_feat(inputs)
+        if _is_one_stage(model) and _runs_on_shapes(model):
+            return _run_on_images(model, inputs)
+        maps = model.extract_feat(inputs)
         if isinstance(model, MaskFormer):
-            maps = model.extract_feat(inputs)
             return _enter_decoder(model.panoptic_head.pixel_decoder, maps)
-        return _run_on_images(model, inputs)
+        return maps
 
     def runs_heads(self, model: nn.Module) -> bool:
         """Whether heads take the maps alone, not what is found in them."""

@@ -148,7 +148,9 @@ def test_a_network_is_measured_once(module, images, tmp_path, monkeypatch):
     for subnet, found in made.answers.items():
         assert found.truth.tolist() == labels.tolist()
         told = study.result(run)['tested'][Subnet.parse(subnet)]
-        assert 100 * found.right.float().mean() == pytest.approx(told)
+        assert 100 * found.right.float().mean() == pytest.approx(
+            told, abs=0.01
+        )
     assert made.table.num_images == 80
     # Again: nothing is tested anew. Other weights are refused.
     with monkeypatch.context() as patch:

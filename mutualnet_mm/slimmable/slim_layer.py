@@ -289,7 +289,7 @@ class SlimLayer(nn.Module):
                 f'layer "{self.slim_unproven}" did not run while the network '
                 'was proven to narrow, so that its channels are not known: '
                 'switch off what runs it, such as a branch for training '
-                'alone, or let extract_feat run it'
+                'alone, or, in a model of images, let extract_feat run it'
             )
         if self.slim_inputs is None:
             return ((0, inputs),)

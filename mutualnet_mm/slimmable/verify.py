@@ -127,7 +127,14 @@ def proof_copy(module: nn.Module) -> nn.Module:
 
 
 def _double_copy(module: nn.Module) -> nn.Module:
-    net = copy.deepcopy(module).double().cpu()
+    try:
+        net = copy.deepcopy(module).double().cpu()
+    except (TypeError, RuntimeError) as error:
+        raise ConfigError(
+            f'{stock_name(module)} cannot be copied, as the proof of its '
+            f'channels does (it fails with "{first_line(error)}"): keep no '
+            'locks, files or computed tensors in it'
+        ) from error
     net.eval()  # not chained: stock backbones' ``train`` may not
     _take_single(net)
     return net

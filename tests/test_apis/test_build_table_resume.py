@@ -397,10 +397,10 @@ def test_a_metric_of_which_no_one_knows(
     build_table(cfg.copy(), checkpoint, tmp_path, subnets=['0.5x-16'])
     (found,) = [text for text in said if 'ranked by' in text]
     assert 'by sums/squares, and takes more of it for better' in found
-    name, value = re.search(
-        r'default_hooks\.(\w+)=(dict\(.*\)) s', found
-    ).groups()
-    cfg.default_hooks = {name: dict(eval(value), type='CheckpointHook')}
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook'))
+    options = re.findall(r'(default_hooks[.\w]+)=(\S+)', found)
+    assert len(options) == 2
+    cfg.merge_from_dict(dict(options))
     said.clear()
     build_table(cfg, checkpoint, tmp_path, subnets=['0.5x-16'])
     assert not [text for text in said if 'ranked by' in text]

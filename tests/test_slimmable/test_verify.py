@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -226,6 +228,17 @@ def test_a_network_that_never_runs_is_not_blamed_on_slimming():
     text = str(error.value)
     assert 'Sequential does not run at full width' in text
     assert 'layer "1"' in text and '\n' not in text
+
+
+@pytest.mark.parametrize(
+    'make', [threading.Lock, lambda: nn.Parameter(torch.ones(2)) * 2]
+)
+def test_a_network_that_cannot_be_copied(make):
+    net = slimmed(Residual())
+    net.kept = make()
+    with pytest.raises(ConfigError, match='^Residual cannot be copied') as e:
+        verify_slicing(net)
+    assert '\n' not in str(e.value)
 
 
 def test_nothing_is_changed():
